@@ -1,0 +1,35 @@
+// A TLS and a plain HTTP server in Go, with nothing special about them: what GitLab Pages is behind its listeners.
+// goserver -cert F -key F -https :1443 -http :1080
+package main
+
+import (
+	"crypto/tls"
+	"flag"
+	"fmt"
+	"log"
+	"net/http"
+)
+
+func main() {
+	cert := flag.String("cert", "", "certificate chain")
+	key := flag.String("key", "", "private key")
+	secure := flag.String("https", "", "address for HTTPS")
+	plain := flag.String("http", "", "address for HTTP")
+	alpn := flag.String("alpn", "", "offer only this protocol")
+	flag.Parse()
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "hello from go") })
+	http.HandleFunc("/-/readiness", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "success") })
+	if *plain != "" {
+		go func() { log.Fatal(http.ListenAndServe(*plain, nil)) }()
+	}
+	if *secure != "" {
+		config := &tls.Config{}
+		server := &http.Server{Addr: *secure, TLSConfig: config}
+		if *alpn != "" {
+			config.NextProtos = []string{*alpn}
+			server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
+		}
+		log.Fatal(server.ListenAndServeTLS(*cert, *key))
+	}
+	select {}
+}
