@@ -1,0 +1,107 @@
+//! Where frames come from: files, pipes, several of them merged in time order.
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// One recorded frame. Borrows the reader's buffer and dies with the next frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// Which input it came from: index into [`Source::infos`].
+    pub file: u16,
+    /// 1-based number in that input: the one Wireshark shows. Counts every packet record, also those passed over by a filter.
+    pub number: u64,
+    /// When the capturing host saw it.
+    pub time: Timestamp,
+    /// Index into [`CaptureInfo::interfaces`] of its input.
+    pub interface: u16,
+    /// How the first octets are to be read.
+    pub link: LinkType,
+    /// Octets on the wire.
+    pub wire_len: u32,
+    /// The octets that were kept: `wire_len` of them, or fewer when the snaplen cut the frame.
+    pub bytes: &'a [u8],
+    /// Octet offset of the record in the (uncompressed) input.
+    pub offset: u64,
+}
+
+/// A link-layer header type from the tcpdump registry (LINKTYPE_ value as it stands in files).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LinkType(pub u16);
+
+/// What is known of one input apart from its frames.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CaptureInfo {
+    /// As given on the command line; `-` for standard input.
+    pub file: String,
+    /// `name` of `name=path`.
+    pub label: Option<String>,
+    /// `pcap`, `pcap (ns)`, `pcapng`, with `+gzip` or `+zstd`.
+    pub format: String,
+    /// Interfaces of all sections in the order they were described.
+    pub interfaces: Vec<Interface>,
+    /// Packet records read.
+    pub packets: u64,
+    /// Their octets on the wire.
+    pub octets: u64,
+    /// Time of the first packet record (in file order), of the earliest and of the latest.
+    pub first: Option<Timestamp>,
+    /// Latest packet time.
+    pub last: Option<Timestamp>,
+    /// What was broken in the file, in file order. Empty for a sound file.
+    pub damage: Vec<Damage>,
+    /// Blocks whose type no reader knows, with their count.
+    pub unknown_blocks: Vec<(u32, u64)>,
+    /// Comments of sections and packets, bounded, harmless text is the printer's business.
+    pub comments: Vec<String>,
+    /// Drops reported by interface statistics; `None` when the file has none.
+    pub drops: Option<u64>,
+    /// SHA-256 of the input as stored, when asked for.
+    pub sha256: Option<String>,
+}
+
+/// One capture interface.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    /// `if_name`, empty for pcap.
+    pub name: String,
+    /// `if_description`.
+    pub description: String,
+    /// Its link type.
+    pub link: LinkType,
+    /// Longest frame kept; 0 = no limit.
+    pub snaplen: u32,
+    /// The capture filter it was made with, when the file says so (`if_filter`).
+    pub filter: Option<String>,
+    /// Packets seen on it.
+    pub packets: u64,
+    /// `isb_ifdrop` + `isb_osdrop`, the latest statistics.
+    pub drops: Option<u64>,
+}
+
+impl Default for LinkType {
+    fn default() -> Self {
+        Self::ETHERNET
+    }
+}
+
+impl LinkType {
+    /// IEEE 802.3 Ethernet.
+    pub const ETHERNET: Self = Self(1);
+}
+
+/// One broken place of a file. Everything before it was read; whether reading went on is said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Damage {
+    /// Number of the last packet before it; 0 when there is none.
+    pub after_packet: u64,
+    /// Octet offset in the (uncompressed) input.
+    pub offset: u64,
+    /// What is wrong there, in plain words.
+    pub what: String,
+    /// Octets passed over before reading went on; `None` when the rest could not be read.
+    pub resumed_after: Option<u64>,
+    /// Only the last record is incomplete: a file still being written, or tcpdump killed.
+    pub cut_at_end: bool,
+}

@@ -1,0 +1,82 @@
+//! What happened on one flow, in order and bounded: the first events, the latest ones, and which kinds were seen at all.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Event, Kind, KindSet, Side, What};
+
+/// The bounded list of a flow's events.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Story {
+    head: Vec<Event>,
+    tail: VecDeque<Event>,
+    seen: KindSet,
+    left_out: u64,
+}
+
+impl Story {
+    /// Events kept from the beginning.
+    pub const HEAD: usize = 48;
+    /// Events kept from the end.
+    pub const TAIL: usize = 16;
+
+    /// Adds an event; when the story is full, one from the middle is given up (and counted).
+    pub fn push(&mut self, event: Event) {
+        self.seen.insert(event.what.kind());
+        if self.head.len() < Self::HEAD {
+            self.head.push(event);
+            return;
+        }
+        if self.tail.len() == Self::TAIL {
+            self.tail.pop_front();
+            self.left_out += 1;
+        }
+        self.tail.push_back(event);
+    }
+
+    /// All kept events in order.
+    pub fn events(&self) -> impl DoubleEndedIterator<Item = &Event> {
+        self.head.iter().chain(self.tail.iter())
+    }
+
+    /// Every kind that ever happened, also of events no longer kept.
+    pub fn seen(&self) -> &KindSet {
+        &self.seen
+    }
+
+    /// Events that were given up.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// First kept event of `kind` by `side`.
+    pub fn first(&self, kind: Kind, side: Side) -> Option<&Event> {
+        self.events().find(|e| e.side == side && e.what.kind() == kind)
+    }
+
+    /// First kept event of `kind` by either side.
+    pub fn first_of(&self, kind: Kind) -> Option<&Event> {
+        self.events().find(|e| e.what.kind() == kind)
+    }
+
+    /// Kept events for which `pick` gives something.
+    pub fn pick<'a, T: 'a>(&'a self, pick: impl Fn(&'a Event) -> Option<T> + 'a) -> impl Iterator<Item = T> + 'a {
+        self.events().filter_map(pick)
+    }
+
+    /// Swaps the roles: the side that was taken for the client is the server.
+    pub fn flip(&mut self) {
+        for event in self.head.iter_mut().chain(self.tail.iter_mut()) {
+            event.side = event.side.other();
+        }
+    }
+
+    /// First octets of a side that nothing recognised.
+    pub fn excerpt(&self, side: Side) -> Option<&[u8]> {
+        self.events().find_map(|e| match &e.what {
+            What::Excerpt { octets } if e.side == side => Some(octets.as_slice()),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,88 @@
+//! HTTP/1 heads and message framing. RFC 9112; heads are read by `httparse`.
+
+use serde::{Deserialize, Serialize};
+
+/// What a request head tells. RFC 9112 §3.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestHead {
+    /// Method token.
+    pub method: String,
+    /// request-target, cut to 256 octets.
+    pub target: String,
+    /// 0 or 1 (HTTP/1.x).
+    pub minor: u8,
+    /// Host field.
+    pub host: Option<String>,
+    /// User-Agent, cut to 80 octets.
+    pub user_agent: Option<String>,
+    /// Last entries of X-Forwarded-For, Forwarded for=, X-Real-IP: (field name in lower case, value).
+    pub forwarded: Vec<(String, String)>,
+    /// Request ids: X-Request-ID, traceparent, …: (field name in lower case, value cut to 64).
+    pub ids: Vec<(String, String)>,
+    /// Expect: 100-continue.
+    pub expects_continue: bool,
+    /// Upgrade field value, if any.
+    pub upgrade: Option<String>,
+    /// Accept holds text/event-stream.
+    pub accepts_events: bool,
+    /// Octets of the head.
+    pub len: u32,
+    /// How the body ends.
+    pub framing: Framing,
+    /// The strict reading failed and the lenient one succeeded: what the strict one objected to.
+    pub objection: Option<String>,
+}
+
+/// What a response head tells. RFC 9112 §4.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResponseHead {
+    /// Status code.
+    pub status: u16,
+    /// Reason phrase, cut to 64 octets.
+    pub reason: String,
+    /// 0 or 1.
+    pub minor: u8,
+    /// Server field, cut to 64 octets.
+    pub server: Option<String>,
+    /// Content-Type, cut to 64 octets.
+    pub content_type: Option<String>,
+    /// Location, cut to 128 octets.
+    pub location: Option<String>,
+    /// Retry-After.
+    pub retry_after: Option<String>,
+    /// Via.
+    pub via: Option<String>,
+    /// Connection: close, or HTTP/1.0 without keep-alive.
+    pub closes: bool,
+    /// Octets of the head.
+    pub len: u32,
+    /// How the body ends, were it the answer to a GET: the caller corrects for HEAD, CONNECT, 1xx, 204, 304 (§6.3).
+    pub framing: Framing,
+    /// Both Content-Length and Transfer-Encoding, or two lengths that differ.
+    pub conflict: bool,
+}
+
+/// How a message body ends. RFC 9112 §6.3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Framing {
+    /// No body.
+    #[default]
+    None,
+    /// Content-Length.
+    Length(u64),
+    /// Chunked.
+    Chunked,
+    /// Up to the close of the connection.
+    UntilClose,
+}
+
+/// What the octets at a message's beginning are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Head<T> {
+    /// The whole head is there.
+    Complete(Box<T>),
+    /// More octets are needed.
+    Partial,
+    /// It is no HTTP head; why, in a few words.
+    Broken(&'static str),
+}

@@ -1,0 +1,260 @@
+//! Bytes to meaning: one file per format, no state, no input or output.
+//!
+//! Thin over the field's own crates where one reads with the precision a diagnosis needs; own code elsewhere. All bounds checks live in
+//! [`Cursor`]; no function here panics on any octets.
+
+pub mod arp;
+pub mod dns;
+pub mod http;
+pub mod icmp;
+pub mod proxy;
+pub mod seq;
+pub mod text;
+pub mod tls;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+/// Why octets could not be read as what they should be: evidence, not an error for a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// The field or structure that was being read, in the standard's words.
+    pub what: &'static str,
+    /// Where it begins, in octets from the start of the structure.
+    pub offset: u32,
+    /// Octets it needs; 0 when the content and not the length is wrong.
+    pub need: u32,
+    /// Octets there were.
+    pub got: u32,
+    /// Who set the limit that was hit.
+    pub limit: Limit,
+}
+
+/// Who set the limit that a structure does not fit into: "cut by the capture" and "lies about its length" are different diagnoses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// The octets end here: more may come in the next segment.
+    Slice,
+    /// The capture kept only the first octets of the packet (snaplen).
+    Snaplen,
+    /// A length field of the structure itself, or a value its standard forbids.
+    Field,
+}
+
+impl Malformed {
+    /// A value that the standard forbids.
+    pub const fn field(what: &'static str, offset: u32) -> Self {
+        Self { what, offset, need: 0, got: 0, limit: Limit::Field }
+    }
+
+    /// Too few octets so far.
+    pub const fn short(what: &'static str, offset: u32, need: u32, got: u32) -> Self {
+        Self { what, offset, need, got, limit: Limit::Slice }
+    }
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.limit {
+            Limit::Slice => write!(f, "{}: {} octets needed, {} there", self.what, self.need, self.got),
+            Limit::Snaplen => write!(f, "{}: cut by the capture's snaplen", self.what),
+            Limit::Field => write!(f, "{} (octet {})", self.what, self.offset),
+        }
+    }
+}
+
+/// Reads a slice from front to back; running off its end is a [`Malformed`] with [`Limit::Slice`], never a panic.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// A cursor on the first octet.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// Octets read so far.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// What was not read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or(&[])
+    }
+
+    /// Octets not read yet.
+    pub fn remaining(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
+    /// The next `n` octets.
+    pub fn take(&mut self, n: usize, what: &'static str) -> Result<&'a [u8], Malformed> {
+        match self.bytes.get(self.at..self.at.saturating_add(n)) {
+            Some(slice) => {
+                self.at += n;
+                Ok(slice)
+            }
+            None => Err(Malformed::short(what, self.at as u32, n as u32, self.remaining() as u32)),
+        }
+    }
+
+    /// The next `N` octets as an array.
+    pub fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], Malformed> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N, what)?);
+        Ok(array)
+    }
+
+    /// One octet.
+    pub fn u8(&mut self, what: &'static str) -> Result<u8, Malformed> {
+        Ok(self.array::<1>(what)?[0])
+    }
+
+    /// Two octets in network order.
+    pub fn u16(&mut self, what: &'static str) -> Result<u16, Malformed> {
+        Ok(u16::from_be_bytes(self.array(what)?))
+    }
+
+    /// Three octets in network order.
+    pub fn u24(&mut self, what: &'static str) -> Result<u32, Malformed> {
+        let [a, b, c] = self.array(what)?;
+        Ok(u32::from_be_bytes([0, a, b, c]))
+    }
+
+    /// Four octets in network order.
+    pub fn u32(&mut self, what: &'static str) -> Result<u32, Malformed> {
+        Ok(u32::from_be_bytes(self.array(what)?))
+    }
+}
+
+/// An IPv4 or IPv6 address in 16 octets; IPv4 in its mapped form (`::ffff:a.b.c.d`), so that keys compare as plain integers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address(pub u128);
+
+impl Address {
+    /// From the four octets of an IPv4 header.
+    pub fn v4(octets: [u8; 4]) -> Self {
+        Self(0xffff_0000_0000 | u128::from(u32::from_be_bytes(octets)))
+    }
+
+    /// From the sixteen octets of an IPv6 header.
+    pub fn v6(octets: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(octets))
+    }
+
+    /// Whether it is an IPv4 address.
+    pub fn is_v4(self) -> bool {
+        self.0 >> 32 == 0xffff
+    }
+
+    /// The standard library's form.
+    pub fn to_ip(self) -> IpAddr {
+        if self.is_v4() { IpAddr::V4(Ipv4Addr::from(self.0 as u32)) } else { IpAddr::V6(Ipv6Addr::from(self.0)) }
+    }
+
+    /// Whether packets to it never leave the host.
+    pub fn is_loopback(self) -> bool {
+        self.to_ip().is_loopback()
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(ip) => Self::v4(ip.octets()),
+            IpAddr::V6(ip) => Self::v6(ip.octets()),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_ip().fmt(f)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Serialised as text: readers of the JSON want `10.0.0.5`, not a number.
+impl Serialize for Address {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IpAddr::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// An address and a port: one end of a flow. Prints as `10.0.0.5:443` or `[2001:db8::1]:443`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    /// The host.
+    pub address: Address,
+    /// The port; 0 for protocols without ports.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// An end from its parts.
+    pub fn new(address: Address, port: u16) -> Self {
+        Self { address, port }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address.to_ip() {
+            IpAddr::V4(ip) => write!(f, "{ip}:{}", self.port),
+            IpAddr::V6(ip) => write!(f, "[{ip}]:{}", self.port),
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Endpoint {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Endpoint {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let socket = std::net::SocketAddr::deserialize(deserializer)?;
+        Ok(Self::new(socket.ip().into(), socket.port()))
+    }
+}
+
+/// A link-layer address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
