@@ -1,1 +1,96 @@
-//! placeholder
+//! Packets to flows: who talks to whom, what TCP did, and the octets in order. Knows no protocol above TCP.
+//!
+//! Generic over what the floors above keep per flow ([`Sink::Conversation`]); in-order octets are lent through [`Sink`], never copied
+//! unless a segment waits behind a hole.
+
+pub mod facts;
+
+use crate::event::{Event, PacketRef, Side};
+use crate::time::Timestamp;
+use crate::wire::Endpoint;
+use facts::{FlowFacts, IpProtocol, RoleSource};
+
+/// What a sink may look at while a flow lives. Cheap: no facts are assembled for it.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowHead {
+    /// First packet: the flow's number.
+    pub id: PacketRef,
+    /// TCP or UDP.
+    pub transport: IpProtocol,
+    /// Client end.
+    pub client: Endpoint,
+    /// Server end.
+    pub server: Endpoint,
+    /// How the roles were found.
+    pub role: RoleSource,
+    /// First packet is no SYN.
+    pub mid_stream: bool,
+}
+
+/// Why a flow left the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Both sides closed it, or one reset it, and the linger time passed.
+    Closed,
+    /// Nothing came for the time its state allows.
+    Expired,
+    /// A SYN with a new initial sequence number took its ports.
+    Replaced,
+    /// The table's cap was reached.
+    Evicted,
+    /// The capture ended.
+    CaptureEnd,
+}
+
+/// What a sink answers to octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// Go on lending octets of this direction.
+    More,
+    /// Nothing more of this direction: only sequence numbers are followed from here.
+    Nothing,
+    /// The roles were guessed the wrong way round: swap them (facts and later events), then go on.
+    Flip,
+}
+
+/// Where a flow's events and octets go. Push, static dispatch.
+pub trait Sink {
+    /// What is kept per flow.
+    type Conversation;
+
+    /// A flow begins.
+    fn open(&mut self, flow: &FlowHead) -> Self::Conversation;
+
+    /// Something happened.
+    fn event(&mut self, flow: &FlowHead, conversation: &mut Self::Conversation, event: Event);
+
+    /// The next octets of one direction, in order. `at` is the packet that made them available.
+    fn bytes(
+        &mut self,
+        flow: &FlowHead,
+        conversation: &mut Self::Conversation,
+        side: Side,
+        at: PacketRef,
+        bytes: &[u8],
+    ) -> Wants;
+
+    /// `missing` octets of one direction will never come (capture loss, snaplen, cap); later octets follow them.
+    fn gap(&mut self, flow: &FlowHead, conversation: &mut Self::Conversation, side: Side, at: PacketRef, missing: u64);
+
+    /// One UDP datagram; `len` octets on the wire.
+    fn datagram(
+        &mut self,
+        flow: &FlowHead,
+        conversation: &mut Self::Conversation,
+        side: Side,
+        at: PacketRef,
+        bytes: &[u8],
+        len: u32,
+    ) -> Wants;
+
+    /// The direction's octets are over (FIN reached in order, or RST, or the flow ended).
+    fn end(&mut self, flow: &FlowHead, conversation: &mut Self::Conversation, side: Side, at: PacketRef);
+
+    /// The flow left the table. `now` is the capture time at which that was decided.
+    fn closed(&mut self, facts: FlowFacts, conversation: Self::Conversation, why: Ended, now: Timestamp);
+}

@@ -1,0 +1,347 @@
+//! What is known of one flow: the truth about its TCP (or UDP) side, as plain data that rules, reports and merges read.
+//!
+//! RFC 9293 (TCP), RFC 7323 (timestamps, window scale), RFC 2018/2883 (SACK, DSACK), RFC 8985 (tail loss probe).
+//! Everything is seen from the capture point: "before the capture point" means between the sender and it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{PacketRef, ResetKind, Retransmission, Side};
+use crate::time::{Elapsed, Timestamp};
+use crate::wire::seq::Seq;
+use crate::wire::{Endpoint, Mac};
+
+/// The facts of one flow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowFacts {
+    /// Its first packet: the flow's number everywhere.
+    pub id: PacketRef,
+    /// TCP or UDP.
+    pub transport: IpProtocol,
+    /// Who opened it (see `role`).
+    pub client: Endpoint,
+    /// Who was asked.
+    pub server: Endpoint,
+    /// How the roles were found.
+    pub role: RoleSource,
+    /// How much of the three-way handshake is in the capture.
+    pub handshake: Handshake,
+    /// First packet is no SYN.
+    pub mid_stream: bool,
+    /// An earlier flow had the same ports (its first packet).
+    pub reuses: Option<PacketRef>,
+    /// Its latest packet.
+    pub last: PacketRef,
+    /// SYN (the copy that was answered) to SYN+ACK: the round trip between capture point and server.
+    pub rtt_server: Option<Elapsed>,
+    /// SYN+ACK to ACK: the round trip between capture point and client.
+    pub rtt_client: Option<Elapsed>,
+    /// Where the capture point is, by those two.
+    pub vantage: Vantage,
+    /// How it ended at the capture point.
+    pub close: Close,
+    /// First FIN or RST: side and packet.
+    pub closer: Option<(Side, PacketRef)>,
+    /// Copies of packets that the capture recorded more than once (already left out everywhere else).
+    pub duplicates: u64,
+    /// Packet of the ACK that completed the handshake.
+    pub established: Option<PacketRef>,
+    /// Client's direction.
+    pub from_client: Half,
+    /// Server's direction.
+    pub from_server: Half,
+}
+
+/// One direction of a flow: what its sender sent, and how the peer took it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Half {
+    /// Packets, duplicates made by the capture left out.
+    pub packets: u64,
+    /// Octets of their IP packets on the wire.
+    pub octets: u64,
+    /// Payload octets as sent: the sum of all segments, retransmissions included.
+    pub payload_sent: u64,
+    /// Payload octets once: distinct sequence space that the capture saw.
+    pub payload: u64,
+    /// Segments with payload.
+    pub segments: u64,
+    /// Octets of this direction that the peer acknowledged.
+    pub acknowledged: u64,
+    /// Initial sequence number (of the SYN), or the first number seen.
+    pub isn: Option<Seq>,
+    /// Next sequence number after everything sent.
+    pub next: Option<Seq>,
+    /// Highest acknowledgment number this side sent.
+    pub acked: Option<Seq>,
+    /// MSS option of its SYN.
+    pub mss: Option<u16>,
+    /// Window scale option of its SYN.
+    pub window_scale: Option<u8>,
+    /// SACK permitted on its SYN.
+    pub sack: bool,
+    /// Timestamps option on its SYN.
+    pub timestamps: bool,
+    /// Every copy of its SYN (client) or SYN+ACK (server): the first 12.
+    pub syns: Vec<PacketRef>,
+    /// How many copies there were.
+    pub syn_count: u32,
+    /// First packet of this side.
+    pub first: Option<PacketRef>,
+    /// Latest packet of this side.
+    pub last: Option<PacketRef>,
+    /// First packet with payload.
+    pub first_payload: Option<PacketRef>,
+    /// Latest packet with new payload.
+    pub last_payload: Option<PacketRef>,
+    /// Packet of the peer that first acknowledged payload of this side.
+    pub first_payload_acked: Option<PacketRef>,
+    /// First FIN.
+    pub fin: Option<PacketRef>,
+    /// FINs sent.
+    pub fin_count: u32,
+    /// Packet of the peer that acknowledged the FIN.
+    pub fin_acked: Option<PacketRef>,
+    /// The first 4 RSTs.
+    pub resets: Vec<Reset>,
+    /// How many RSTs.
+    pub reset_count: u32,
+    /// Retransmissions of this side's payload, SYN and FIN left out.
+    pub loss: Loss,
+    /// Segments that came late but were sent once.
+    pub reordered: u32,
+    /// Keep-alive probes sent by this side.
+    pub keepalives: u32,
+    /// Of those, answered.
+    pub keepalives_answered: u32,
+    /// Times this side advertised a window of 0; the first 8 intervals.
+    pub zero_windows: Vec<ZeroWindow>,
+    /// How many intervals.
+    pub zero_window_count: u32,
+    /// Probes that the peer sent into this side's closed window.
+    pub zero_window_probes: u32,
+    /// Octets of this direction that the peer acknowledged but the capture never saw.
+    pub unseen: u64,
+    /// ACKs (of the peer) that covered such octets.
+    pub unseen_acks: u32,
+    /// The first of them.
+    pub unseen_first: Option<PacketRef>,
+    /// Payload that was sent and is not acknowledged: its oldest segment.
+    pub unacknowledged: Option<Unacknowledged>,
+    /// Overlapping copies with different octets.
+    pub overlap_conflicts: u32,
+    /// Octets held for reassembly were given up because of the cap.
+    pub held_dropped: u64,
+    /// Payload packets that the snaplen cut.
+    pub cut: u64,
+    /// The first of them.
+    pub cut_first: Option<PacketRef>,
+    /// Segments larger than the peer's MSS (segmentation offload).
+    pub oversized: u32,
+    /// The first of them.
+    pub oversized_first: Option<PacketRef>,
+    /// Checksums looked at / wrong, and the first wrong one.
+    pub checksums: (u32, u32),
+    /// First wrong checksum.
+    pub checksum_first: Option<PacketRef>,
+    /// TTL of the first packet, smallest, largest.
+    pub ttl: (u8, u8, u8),
+    /// Smallest time from a segment of this side to the peer's acknowledgment of it.
+    pub min_rtt: Option<Elapsed>,
+    /// Interfaces (index in the file, kernel index) this side's packets were seen on, with its link address: the first 4.
+    pub faces: Vec<Face>,
+}
+
+/// Where and how packets of one side were seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Face {
+    /// Interface index inside the file.
+    pub interface: u16,
+    /// Kernel interface index, 0 = unknown.
+    pub ifindex: u32,
+    /// 0 unknown, 1 in, 2 out, 3 broadcast, 4 other host.
+    pub direction: u8,
+    /// Source link address.
+    pub source: Option<Mac>,
+    /// Destination link address.
+    pub destination: Option<Mac>,
+    /// The first packet seen so.
+    pub first: PacketRef,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// TCP or UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum IpProtocol {
+    /// 6
+    Tcp,
+    /// 17
+    Udp,
+}
+
+/// How the roles of a flow were found, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum RoleSource {
+    /// The sender of the bare SYN is the client.
+    Handshake,
+    /// Who sent the ClientHello, request, query or PROXY header.
+    Layer7,
+    /// A well-known or otherwise seen listening port.
+    Port,
+    /// The lower port is the server's.
+    Guess,
+}
+
+/// How much of the handshake the capture holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Handshake {
+    /// Nothing of it.
+    #[default]
+    None,
+    /// SYN only.
+    Syn,
+    /// SYN+ACK (with or without the SYN), not the third packet.
+    SynAck,
+    /// All three.
+    Full,
+}
+
+/// Where the capture point is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Vantage {
+    /// Cannot be told.
+    #[default]
+    Unknown,
+    /// On or beside the client.
+    NearClient,
+    /// On or beside the server.
+    NearServer,
+    /// In between.
+    Middle,
+}
+
+/// How a flow ended at the capture point.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Close {
+    /// It did not, as far as the capture goes.
+    #[default]
+    Open,
+    /// FIN of both sides.
+    Fin,
+    /// FIN of one side only.
+    HalfClosed(Side),
+    /// RST by a side before both FINs.
+    Reset(Side, ResetKind),
+}
+
+/// One RST.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reset {
+    /// The packet.
+    pub at: PacketRef,
+    /// Its kind.
+    pub kind: ResetKind,
+    /// Its sequence number.
+    pub seq: Seq,
+    /// Its acknowledgment number, when it has one.
+    pub ack: Option<Seq>,
+    /// Octets the peer had sent beyond that acknowledgment when the RST came.
+    pub unread: u32,
+    /// TTL of the packet.
+    pub ttl: u8,
+}
+
+/// Retransmissions of one direction.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Loss {
+    /// By timer.
+    pub timeout: u32,
+    /// Fast retransmissions.
+    pub fast: u32,
+    /// Tail loss probes.
+    pub tail_probe: u32,
+    /// Needless copies.
+    pub spurious: u32,
+    /// Retransmissions less than one RTO apart are one episode.
+    pub episodes: u32,
+    /// The first copy is in the capture: lost between the capture point and the receiver (or its ACK was lost).
+    pub after_capture_point: u32,
+    /// The first copy is not in the capture: lost between the sender and the capture point.
+    pub before_capture_point: u32,
+    /// The worst by gap, at most 3.
+    pub worst: Vec<Resent>,
+}
+
+impl Loss {
+    /// All copies, needless ones and probes included.
+    pub fn total(&self) -> u32 {
+        self.timeout + self.fast + self.tail_probe + self.spurious
+    }
+}
+
+/// One retransmission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resent {
+    /// The first copy, when seen.
+    pub original: Option<PacketRef>,
+    /// The copy.
+    pub copy: PacketRef,
+    /// Time between them (or since the hole was noticed).
+    pub gap: Elapsed,
+    /// Why.
+    pub kind: Retransmission,
+}
+
+/// One interval with a closed window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZeroWindow {
+    /// The packet that closed it.
+    pub from: PacketRef,
+    /// The packet that opened it again; `None` while closed.
+    pub until: Option<PacketRef>,
+}
+
+/// The oldest segment nobody acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unacknowledged {
+    /// Its first copy.
+    pub first: PacketRef,
+    /// Its latest copy.
+    pub last: PacketRef,
+    /// Copies in all.
+    pub copies: u32,
+    /// Payload octets of the first copy; 0 for a lone FIN.
+    pub len: u32,
+}
+
+impl FlowFacts {
+    /// The direction of `side`.
+    pub fn half(&self, side: Side) -> &Half {
+        match side {
+            Side::Client => &self.from_client,
+            Side::Server => &self.from_server,
+        }
+    }
+
+    /// The end of `side`.
+    pub fn endpoint(&self, side: Side) -> Endpoint {
+        match side {
+            Side::Client => self.client,
+            Side::Server => self.server,
+        }
+    }
+
+    /// Directions that are in the capture.
+    pub fn both_ways(&self) -> bool {
+        self.from_client.packets > 0 && self.from_server.packets > 0
+    }
+
+    /// First RST of `side` before which it had sent no FIN.
+    pub fn reset(&self, side: Side) -> Option<&Reset> {
+        self.half(side).resets.iter().find(|r| r.kind != ResetKind::AfterFin)
+    }
+
+    /// When the flow began.
+    pub fn start(&self) -> Timestamp {
+        self.id.time
+    }
+}
