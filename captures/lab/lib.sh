@@ -69,6 +69,7 @@ lab_address() { # namespace interface address...
 lab_end() {
     local status=$? pid ns
     trap - EXIT
+    disown -a
     for pid in "${PIDS[@]}"; do kill "$pid" 2>/dev/null; done
     for ns in $C $P $B ${LAB_MORE_NS:-}; do
         for pid in $(ip netns pids "$ns" 2>/dev/null); do kill -9 "$pid" 2>/dev/null; done
