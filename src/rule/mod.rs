@@ -5,6 +5,8 @@
 
 pub mod finding;
 pub mod summary;
+#[cfg(test)]
+pub mod testing;
 pub mod threshold;
 pub mod value;
 pub mod view;
