@@ -408,13 +408,14 @@ impl World {
         self.learn(scene, false)
     }
 
-    /// With a flow that worked.
+    /// With a flow that worked: only its digest is kept.
     pub fn with_good(self, scene: &Scene) -> Self {
         self.learn(scene, true)
     }
 
     fn learn(mut self, scene: &Scene, good: bool) -> Self {
-        let summary = scene.summary();
+        let mut summary = scene.summary();
+        summary.digest.verdict = if good { Verdict::Healthy } else { Verdict::Failed };
         let facts = &scene.facts;
         self.services.learn(&Lesson {
             client: facts.client,
@@ -434,8 +435,11 @@ impl World {
         self.packets.first = self.packets.first.min(Some(facts.id)).or(Some(facts.id));
         self.packets.last = self.packets.last.max(Some(facts.last));
         self.end = self.end.max(scene.now);
-        self.digests.insert(facts.id, summary.digest);
-        self.flows.insert(facts.id, summary);
+        if good {
+            self.digests.insert(facts.id, summary.digest);
+        } else {
+            self.flows.insert(facts.id, summary);
+        }
         self
     }
 
