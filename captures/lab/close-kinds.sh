@@ -45,20 +45,23 @@ for port in 80 81 83 84 6379 8413 8414 8501 8502; do wait_port "$B" $port; done
 at_client() { record "$C" eth0 "$R/$1.pcap" "" "${@:2}"; }
 at_server() { record "$B" eth0 "$R/$1.pcap" "" "${@:2}"; }
 JOBS=()
-job() { "$@" & JOBS+=($!); }
+job() { LAB_DELAY=2 "$@" & JOBS+=($!); } # all captures run before the first case begins
 ok() { get "$C" "http://$S/"; }
 
 if wants long; then
     # half-closed-stuck
     serve "$B" 7201 recv "$OK" sleep:200
-    leak() { talk "$C" $S 7201 "$ASK" recv sleep:0.3 fin sleep:64; }
-    job record "$C" eth0 "$R/half-closed-stuck/server-never-closes.pcap" "tcp port 7201" leak
+    others() { local i; for i in 1 2 3 4 5 6 7 8; do get "$C" --interface 203.0.113.9 "http://10.224.26.3/"; sleep 9; done; } # they date the silence
+    others_too() { LAB_DELAY=2; sleep 2; others; }
+    leak() { talk "$C" $S 7201 "$ASK" recv sleep:0.3 fin sleep:66; }
+    job record "$C" eth0 "$R/half-closed-stuck/server-never-closes.pcap" "tcp port 7201 or (tcp port 80 and host 203.0.113.9)" leak
     serve "$B" 7202 recv "$OK" sleep:200
-    leak_all() { talk "$C" $S 7202 "$ASK" recv sleep:0.3 close; sleep 64; }
-    job record "$B" eth0 "$R/half-closed-stuck/client-gone.pcap" "tcp port 7202 or tcp port 80 and host 203.0.113.9" leak_all
+    leak_all() { talk "$C" $S 7202 "$ASK" recv sleep:0.3 close; sleep 66; }
+    job record "$B" eth0 "$R/half-closed-stuck/client-gone.pcap" "tcp port 7202 or (tcp port 80 and host 203.0.113.9)" leak_all
     serve "$B" 7203 recv 'send:HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n' 'again:13:send:one more line\n' close
     sending() { talk "$C" $S 7203 "$ASK" fin eof:20; }
     job record "$C" eth0 "$R/half-closed-stuck/not-still-sending.pcap" "tcp port 7203" sending
+    others_too & JOBS+=($!)
     # idle-timeout-close
     idle() { talk "$C" "${2:-$S}" "$1" "$ASK" recv eof:90; }
     job record "$C" eth0 "$R/idle-timeout-close/nginx-75s.pcap" "tcp port 80 and host 203.0.113.7" idle 80
@@ -72,6 +75,9 @@ if wants long; then
     haproxy_start "$P" "defaults
   mode tcp
   $HAPROXY_TIMES
+frontend unused
+  bind 203.0.113.1:8000
+  default_backend tcp_check
 backend tcp_check
   server s1 10.224.26.3:80 check inter 2s
   server s2 10.224.26.4:80 check inter 2s
@@ -103,7 +109,8 @@ backend http_check
     serve "$B" 7208 recv sleep:1.5 'send:HTTP/1.0 200 OK\r\n\r\nhello\n' close
     half() { printf 'GET / HTTP/1.0\r\n\r\n' | on "$C" nc -N $S 7208 >/dev/null; }
     job record "$B" eth0 "$R/client-abandoned/not-half-close-nc.pcap" "tcp port 7208" half
-    job record "$B" eth0 "$R/client-abandoned/not-slow-but-answered.pcap" "tcp port 7208" get "$C" --http1.0 -H 'X-Case: slow' "http://$S:7208/"
+    serve "$B" 7209 recv sleep:2.5 "$OK" close
+    job record "$B" eth0 "$R/client-abandoned/not-slow-but-answered.pcap" "tcp port 7209" get "$C" "http://$S:7209/"
     wait "${JOBS[@]}"
 fi
 

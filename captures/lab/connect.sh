@@ -12,7 +12,7 @@ nginx_start "$P" "proxy_connect_timeout 9s;
 wait_port "$B" 80
 wait_port "$P" 80
 ok() { get "$C" --interface "${1:-203.0.113.7}" "http://$S/"; }
-job() { "$@" & JOBS+=($!); }
+job() { LAB_DELAY=2 "$@" & JOBS+=($!); } # all captures run before the first case begins
 JOBS=()
 join() { wait "${JOBS[@]}"; JOBS=(); }
 drop() { on "$B" iptables -A INPUT -p tcp --dport "$1" -j DROP; }
@@ -60,7 +60,7 @@ one_second() { (get "$C" --connect-timeout 4 "http://$S:7002/" --interface 203.0
 job record "$C" eth0 "$R/$T/firewall-drop-near-client.pcap" "host 10.224.26.2 and tcp port 80 or tcp port 7002 and not host 203.0.113.9 or icmp or arp" dropped
 job record "$B" eth0 "$R/$T/firewall-drop-near-server.pcap" "host 10.224.26.2 and tcp port 80 or tcp port 7003 or icmp or arp" near_server
 job record "$C" eth0 "$R/$T/linux-schedule-38s.pcap" "host 10.224.26.2 and tcp port 80 or tcp port 7005 or icmp or arp" long
-job record "$C" eth0 "$R/$T/dead-address.pcap" "host 10.224.26.99 or host 10.224.26.2 and tcp port 80 or icmp or arp" dead
+job record "$C" eth0 "$R/$T/dead-address.pcap" "tcp port 80 and host 10.224.26.2 or host 10.224.26.99 or icmp or arp" dead
 job record "$C" eth0 "$R/$T/still-waiting-at-the-end.pcap" "host 10.224.26.2 and tcp port 80 or tcp port 7004 or icmp or arp" still
 job record "$C" eth0 "$R/$T/firewall-drop-ipv6.pcap" "tcp port 7006 or icmp6" dead6
 job record "$P" any "$R/$T/nginx-upstream.pcap" "tcp port 8081 or tcp port 7001 or icmp or arp" via_nginx

@@ -113,8 +113,8 @@ capture() {
     local ns=$1 dev=$2 file=$3 link=()
     shift 3
     mkdir -p "$(dirname "$file")"
-    [ "$dev" = any ] && link=(-y LINUX_SLL2)
-    ip netns exec "$ns" tcpdump -Z root -U --immediate-mode -B 131072 -n -i "$dev" "${link[@]}" -s "${SNAPLEN:-0}" -w "$file" "$@" >>"$TMP/tcpdump.log" 2>&1 </dev/null &
+    [ "$dev" = any ] && link=(-y LINUX_SLL2 -B 65536)
+    ip netns exec "$ns" tcpdump -Z root -U --immediate-mode -n -i "$dev" "${link[@]}" -s "${SNAPLEN:-0}" -w "$file" "$@" >>"$TMP/tcpdump.log" 2>&1 </dev/null &
     LAST=$!
     PIDS+=("$LAST")
     local i
@@ -137,10 +137,12 @@ record() {
     shift 4
     capture "$ns" "$dev" "$file" $filter
     pid=$LAST
+    sleep "${LAB_DELAY:-0}"
     "$@"
     capture_end "$pid"
     local packets
     packets=$(tcpdump -r "$file" -n 2>/dev/null | wc -l)
+    [ "$packets" = 0 ] && grep -v -e listening -e captured -e 'by kernel' -e 'by filter' "$TMP/tcpdump.log" | tail -3
     echo "$packets packets  ${file#"$CAPTURES"/}"
 }
 
