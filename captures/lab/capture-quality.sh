@@ -148,7 +148,7 @@ record "$C" eth0 "$R/$T/one-port.pcap" "tcp port 80" several
 record "$C" eth0 "$R/$T/tcp-only.pcap" "tcp" several
 wide() {
     ip -n "$C" neigh flush dev eth0
-    on "$C" ping -qc1 -W1 $S >/dev/null
+    echo_request "$C" $S
     on "$C" sh -c "printf 'nameserver $S\n' >$TMP/resolv.conf; mount --bind $TMP/resolv.conf /etc/resolv.conf; curl -s -m 5 -o /dev/null http://www.example.com/"
     several
 }

@@ -17,8 +17,7 @@ OK='send:HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 ASK='send:GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n'
 nginx_start "$B" "keepalive_timeout 75s;
   server { listen [::]:80 ipv6only=off; }
-  server { listen 8413; client_max_body_size 1k; lingering_close off; }
-  server { listen 8414; client_max_body_size 1k; }"
+  server { listen 8414; client_max_body_size 1k; keepalive_timeout 0; }"
 apache_start "$B" "Listen 81
 KeepAlive On
 KeepAliveTimeout 5"
@@ -36,12 +35,16 @@ frontend deny
 frontend dead
   bind :8502
   default_backend dead
+frontend too_large
+  mode http
+  bind :8503
+  http-request deny deny_status 413
 backend web
   server s $S:80
 backend dead
   retries 0
   server s $S:9"
-for port in 80 81 83 84 6379 8413 8414 8501 8502; do wait_port "$B" $port; done
+for port in 80 81 83 84 6379 8414 8501 8502 8503; do wait_port "$B" $port; done
 at_client() { record "$C" eth0 "$R/$1.pcap" "" "${@:2}"; }
 at_server() { record "$B" eth0 "$R/$1.pcap" "" "${@:2}"; }
 JOBS=()
@@ -84,6 +87,7 @@ backend tcp_check
 backend http_check
   option httpchk GET /healthz
   server s1 10.224.26.3:81 check inter 2s"
+    BALANCER=$LAST
     checks() { sleep 13; }
     job record "$B" eth0 "$R/lb-health-check-noise/haproxy-tcp-check-2s.pcap" "tcp port 80 and (host 10.224.26.3 or host 10.224.26.4)" checks
     job record "$P" any "$R/lb-health-check-noise/haproxy-tcp-check-2s-on-the-balancer.pcap" "tcp port 80 and host 10.224.26.3" checks
@@ -112,6 +116,7 @@ backend http_check
     serve "$B" 7209 recv sleep:2.5 "$OK" close
     job record "$B" eth0 "$R/client-abandoned/not-slow-but-answered.pcap" "tcp port 7209" get "$C" "http://$S:7209/"
     wait "${JOBS[@]}"
+    stop "$BALANCER"
 fi
 
 if wants short; then
@@ -135,9 +140,9 @@ if wants short; then
     at_client $T/not-client-cancelled cancel
 
     T=reset-unread-data
-    # the body goes on after the answer; nginx with lingering_close off no longer reads it
-    upload() { talk "$C" $S "$1" 'send:POST /upload HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: 60000\r\n\r\n' zeros:2000 sleep:0.1 zeros:5000 sleep:0.05 zeros:5000 sleep:0.1 close; }
-    at_client $T/nginx-413-lingering-off upload 8413
+    # the body goes on after the answer; HAProxy does not read it
+    upload() { talk "$C" $S "$1" 'send:POST /upload HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: 12000\r\n\r\n' zeros:2000 sleep:0.1 zeros:5000 sleep:0.05 zeros:5000 sleep:0.1 recv eof:3 close; }
+    at_client $T/haproxy-413-body-unread upload 8503
     serve "$B" 7304 recv 'send:HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n' close
     split() { talk "$C" $S 7304 'send:POST / HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: 9000\r\n\r\n' zeros:4000 sleep:0.05 zeros:5000 eof:2; }
     at_server $T/answer-then-more-body split

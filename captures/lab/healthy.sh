@@ -136,8 +136,8 @@ if wants short; then
     curls() { https; get "$C" "https://$S:1443/"; get "$C" "https://$S:4433/"; https 203.0.113.8; }
     at_client 02-curl-end-of-tls curls
     serve "$B" 7403 recv "zeros:100000" close
-    window() { talk "$C" $S 7403 rcvbuf:20000 "$ASK" sleep:0.06 eof:5; }
-    at_client 08-zero-window-60ms window
+    window() { talk "$C" $S 7403 rcvbuf:20000 "$ASK" sleep:0.1 eof:5; }
+    at_client 08-zero-window-short window
     serve "$B" 7404 recv 'send:HTTP/1.1 200 OK\r\nContent-Length: 6000\r\n\r\n' zeros:5990 'send:lastlast12' eof:5
     tail_loss() {
         on "$P" iptables -I FORWARD -p tcp --sport 7404 -m string --string lastlast12 --algo bm -m statistic --mode nth --every 1000 --packet 0 -j DROP
