@@ -136,7 +136,7 @@ if wants short; then
     curls() { https; get "$C" "https://$S:1443/"; get "$C" "https://$S:4433/"; https 203.0.113.8; }
     at_client 02-curl-end-of-tls curls
     serve "$B" 7403 recv "zeros:100000" close
-    window() { talk "$C" $S 7403 rcvbuf:20000 "$ASK" sleep:0.1 eof:5; }
+    window() { talk "$C" $S 7403 rcvbuf:20000 "$ASK" sleep:0.17 eof:5; }
     at_client 08-zero-window-short window
     serve "$B" 7404 recv 'send:HTTP/1.1 200 OK\r\nContent-Length: 6000\r\n\r\n' zeros:5990 'send:lastlast12' eof:5
     tail_loss() {

@@ -5,6 +5,7 @@
 
 pub mod finding;
 pub mod summary;
+mod tally;
 pub mod threshold;
 pub mod value;
 pub mod view;
