@@ -181,6 +181,12 @@ impl Finding {
         }
     }
 
+    /// Adds a packet of another flow, or one whose sender does not matter.
+    pub fn cites(mut self, at: PacketRef, flow: Option<PacketRef>, shows: impl Into<String>) -> Self {
+        self.evidence.push(Evidence { at, flow, side: None, shows: shows.into() });
+        self
+    }
+
     /// Fills a slot.
     pub fn with(mut self, slot: &'static str, value: impl Into<Value>) -> Self {
         self.values.set(slot, value.into());

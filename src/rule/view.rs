@@ -188,6 +188,8 @@ pub struct Tally {
     pub one_sided: u64,
     /// First packet of a one-sided flow and a packet whose acknowledgment covers unseen octets.
     pub one_sided_example: Option<(PacketRef, PacketRef)>,
+    /// Segments with payload on those flows.
+    pub one_sided_segments: u64,
     /// Flows that began before the capture; the first.
     pub mid_stream: u64,
     /// First of them.
@@ -220,8 +222,10 @@ pub struct Tally {
     pub oversized: u64,
     /// First oversized (flow, packet).
     pub oversized_first: Option<(PacketRef, PacketRef)>,
-    /// Wrong checksums / looked at, first wrong one.
+    /// Wrong checksums.
     pub bad_checksums: u64,
+    /// Checksums looked at.
+    pub checksums: u64,
     /// First wrong checksum (flow, packet).
     pub bad_checksum_first: Option<(PacketRef, PacketRef)>,
     /// Octets given up because of caps, flows evicted.
@@ -243,6 +247,10 @@ pub struct PacketTally {
     pub read: u64,
     /// Passed over by `--filter`, `--since`, `--until`.
     pub filtered: u64,
+    /// First packet passed over.
+    pub filtered_first: Option<PacketRef>,
+    /// Last packet passed over.
+    pub filtered_last: Option<PacketRef>,
     /// TCP segments.
     pub tcp: u64,
     /// UDP datagrams.
@@ -259,6 +267,8 @@ pub struct PacketTally {
     pub not_ip: u64,
     /// Frames of link types nobody here reads.
     pub unknown_link: u64,
+    /// First such frame.
+    pub unknown_link_first: Option<PacketRef>,
     /// Broken or cut headers.
     pub unreadable: u64,
     /// UDP packets to or from port 53.
@@ -324,6 +334,14 @@ impl CaptureView<'_> {
     /// Links in which a flow takes part.
     pub fn links_of(&self, flow: PacketRef) -> impl Iterator<Item = &Link> {
         self.links.iter().filter(move |link| link.client_leg == flow || link.backend_leg == flow)
+    }
+
+    /// Short facts of every flow, kept whole or not, that began within `from..=to`.
+    pub fn began(&self, from: Timestamp, to: Timestamp) -> impl Iterator<Item = &Digest> {
+        let first = PacketRef { file: 0, number: 0, time: from };
+        let last = PacketRef { file: u16::MAX, number: u64::MAX, time: to.max(from) };
+        let kept = self.flows.range(first..=last).map(|(_, flow)| &flow.digest);
+        kept.chain(self.digests.range(first..=last).map(|(_, digest)| digest))
     }
 
     /// Kept flows to one server end.
