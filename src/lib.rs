@@ -4,6 +4,6 @@ pub mod capture;
 pub mod decode;
 pub mod error;
 pub mod event;
+pub mod flow;
 pub mod time;
 pub mod wire;
-pub mod flow;

@@ -70,9 +70,7 @@ pub struct Event {
 }
 
 /// The protocols that are recognised by content.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// A PROXY protocol header; what follows it is recognised apart.
@@ -171,7 +169,7 @@ macro_rules! events {
 
 events! {
     /// A SYN without ACK. Emitted for the first copy only.
-    Syn { /// The SYN carries payload (fast open). 
+    Syn { /// The SYN carries payload (fast open).
           fast_open: bool },
     /// A later copy of the same SYN.
     SynRetransmitted { /// Time since the first copy.
