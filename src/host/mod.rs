@@ -1,1 +1,3 @@
-//! placeholder
+//! What belongs to no flow: neighbours, names, and what each server is known to speak.
+
+pub mod service;

@@ -1,1 +1,216 @@
-//! placeholder
+//! The language rules are written in.
+//!
+//! A rule is one static ([`Rule`]) in one file of `catalogue/`: what it needs to have seen, a check that returns a [`Finding`], and the
+//! words for people. A check sees its own flow only; siblings and what a port speaks come in through `corroborate`.
+
+pub mod exchange;
+pub mod finding;
+pub mod summary;
+mod tally;
+#[cfg(test)]
+pub mod testing;
+pub mod threshold;
+pub mod value;
+pub mod view;
+
+use crate::event::{Kind, KindSet, PacketRef, Side};
+use finding::{Confidence, Culprit, Evidence, Finding, Severity, Subject};
+use view::{CaptureView, FlowView, LegsView};
+
+/// One diagnosis: facts about it as data, words for people, and the check.
+pub struct Rule {
+    /// Kebab-case, equal to the file's stem; names the fault.
+    pub id: &'static str,
+    /// What it is, half a sentence without a full stop.
+    pub title: &'static str,
+    /// Per flow; grouping may raise it.
+    pub severity: Severity,
+    /// Before the modifiers.
+    pub confidence: Confidence,
+    /// Who has to act.
+    pub culprit: Culprit,
+    /// Kinds that must have been seen for the check to have anything to look at.
+    pub needs: Needs,
+    /// States a bare fact; any cause of confidence ≥ medium on the same flow or a linked leg explains it.
+    pub symptom: bool,
+    /// Claims that something did *not* come: the caveats for one-sided, lossy and cut captures apply.
+    pub claims_absence: bool,
+    /// Headline: what happens between whom, in plain words. Slots in braces.
+    pub says: &'static str,
+    /// Other headlines by `Finding::variant` − 1.
+    pub variants: &'static [&'static str],
+    /// Words on users' screens and in logs, literally.
+    pub users_see: &'static [&'static str],
+    /// The question that decides, and the command that answers it. Read-only.
+    pub do_first: &'static [Step],
+    /// What changes state, with its risk.
+    pub fix: &'static [Fix],
+    /// One line that shows the fault or its absence without a capture.
+    pub verify: &'static [Step],
+    /// Look-alikes and what tells them apart, when the finding itself does not rule them out with packets: (rule or words, because).
+    pub not: &'static [(&'static str, &'static str)],
+    /// What a capture cannot show about it.
+    pub cannot_show: &'static [&'static str],
+    /// What it explains.
+    pub explains: &'static [Explains],
+    /// RFC sections, incidents, measurements.
+    pub sources: &'static [&'static str],
+    /// The check.
+    pub check: Check,
+    /// Looks at a finding again with the whole capture in view.
+    pub corroborate: Option<fn(&mut Finding, &CaptureView<'_>) -> Keep>,
+}
+
+/// What a rule's file leaves out: `Rule { id: …, ..Rule::BLANK }`.
+impl Rule {
+    /// Every optional field empty.
+    pub const BLANK: Self = Self {
+        id: "",
+        title: "",
+        severity: Severity::Critical,
+        confidence: Confidence::High,
+        culprit: Culprit::Server,
+        needs: Needs { all: KindSet::EMPTY, any: KindSet::EMPTY },
+        symptom: false,
+        claims_absence: false,
+        says: "",
+        variants: &[],
+        users_see: &[],
+        do_first: &[],
+        fix: &[],
+        verify: &[],
+        not: &[],
+        cannot_show: &[],
+        explains: &[],
+        sources: &[],
+        check: Check::Never,
+        corroborate: None,
+    };
+
+    /// A finding of this rule about the view's flow, made by one packet.
+    pub fn found(&self, flow: &FlowView<'_>, at: PacketRef, side: Side, shows: impl Into<String>) -> Finding {
+        self.about(Subject::Flow(flow.facts.id), at, Some(side), shows)
+    }
+
+    /// A finding of this rule about any subject.
+    pub fn about(&self, subject: Subject, at: PacketRef, side: Option<Side>, shows: impl Into<String>) -> Finding {
+        Finding {
+            rule: self.id.into(),
+            subject,
+            severity: self.severity,
+            confidence: self.confidence,
+            culprit: self.culprit,
+            values: Default::default(),
+            evidence: vec![Evidence { at, flow: None, side, shows: shows.into() }],
+            not: Vec::new(),
+            notes: Vec::new(),
+            ordinal: 0,
+            variant: 0,
+        }
+    }
+
+    /// The headline template of a finding's variant.
+    pub fn headline(&self, variant: u8) -> &'static str {
+        match variant {
+            0 => self.says,
+            n => self.variants.get(usize::from(n) - 1).copied().unwrap_or(self.says),
+        }
+    }
+}
+
+/// Which kinds of events a check cannot do without.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs {
+    /// All of these.
+    pub all: KindSet,
+    /// And, when not empty, at least one of these.
+    pub any: KindSet,
+}
+
+impl Needs {
+    /// Every one of `kinds`.
+    pub const fn all(kinds: &[Kind]) -> Self {
+        Self { all: KindSet::of(kinds), any: KindSet::EMPTY }
+    }
+
+    /// At least one of `kinds`.
+    pub const fn any(kinds: &[Kind]) -> Self {
+        Self { all: KindSet::EMPTY, any: KindSet::of(kinds) }
+    }
+
+    /// And at least one of `kinds`.
+    pub const fn and_any(mut self, kinds: &[Kind]) -> Self {
+        self.any = KindSet::of(kinds);
+        self
+    }
+
+    /// Whether a flow that saw `seen` is worth a check.
+    pub fn met(&self, seen: &KindSet) -> bool {
+        seen.contains(&self.all) && (self.any == KindSet::EMPTY || seen.meets(&self.any))
+    }
+}
+
+/// What a check looks at.
+#[derive(Clone, Copy)]
+pub enum Check {
+    /// One flow, when it closes or the capture ends.
+    Flow(fn(&FlowView<'_>) -> Option<Finding>),
+    /// Two linked legs.
+    Legs(fn(&LegsView<'_>) -> Option<Finding>),
+    /// The whole capture.
+    Capture(fn(&CaptureView<'_>) -> Vec<Finding>),
+    /// Only the blank rule.
+    Never,
+}
+
+/// Whether a finding survives a second look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// As it now is.
+    Yes,
+    /// It was no such thing.
+    Drop,
+}
+
+/// A question and the command that answers it. The command stands alone on its line, works in sh, and holds no "…".
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// What is asked, or what to expect.
+    pub says: &'static str,
+    /// The command; empty when there is none.
+    pub command: &'static str,
+}
+
+/// A remedy that changes state.
+#[derive(Clone, Copy, Debug)]
+pub struct Fix {
+    /// What it does.
+    pub says: &'static str,
+    /// The command or setting.
+    pub command: &'static str,
+    /// What can go wrong.
+    pub risk: &'static str,
+}
+
+/// One edge: the rule that carries it explains `effect` where `scope` holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Explains(pub &'static str, pub Scope);
+
+/// Where an edge holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// On one flow.
+    Same,
+    /// On a linked leg.
+    Link,
+    /// On one flow or a linked leg.
+    SameOrLink,
+    /// On one server ip:port.
+    Peer,
+    /// On one server ip:port within the grouping time.
+    PeerTime,
+    /// Within the grouping time.
+    Time,
+    /// One client's flows.
+    Source,
+}

@@ -1,0 +1,3 @@
+//! TCP connect.
+
+pub mod connect_refused;

@@ -1,0 +1,253 @@
+//! What a rule returns: a claim with the packets that prove it.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::value::{Value, Values};
+use crate::event::{PacketRef, Side};
+
+/// A rule's id as findings carry it.
+pub type RuleId = Cow<'static, str>;
+
+/// How bad it is for the users of the flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// In the JSON and under `-v` only.
+    Silent,
+    /// Worth knowing; never an incident.
+    Notice,
+    /// Users are served badly.
+    Warning,
+    /// Users are not served.
+    Critical,
+}
+
+/// How sure the claim is. Earned by the rules of the catalogue, never by tone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    /// A possibility.
+    Low,
+    /// More likely than not.
+    Medium,
+    /// Hardly anything else fits.
+    High,
+    /// The octets prove it.
+    Certain,
+}
+
+impl Confidence {
+    /// One level up; `High` is the end unless octets prove it.
+    pub fn raised(self) -> Self {
+        match self {
+            Self::Low => Self::Medium,
+            Self::Medium | Self::High => Self::High,
+            Self::Certain => Self::Certain,
+        }
+    }
+
+    /// One level down.
+    pub fn lowered(self) -> Self {
+        match self {
+            Self::Certain => Self::High,
+            Self::High => Self::Medium,
+            Self::Medium | Self::Low => Self::Low,
+        }
+    }
+
+    /// The word for it, capitalised, as a sentence of its own.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::Low => "Low confidence.",
+            Self::Medium => "Medium confidence.",
+            Self::High => "High confidence.",
+            Self::Certain => "Certain.",
+        }
+    }
+}
+
+/// Who has to act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Culprit {
+    /// The side that asked.
+    Client,
+    /// The side that was asked.
+    Server,
+    /// A proxy between them.
+    Proxy,
+    /// The service behind a proxy.
+    Upstream,
+    /// The path.
+    Network,
+    /// Name resolution.
+    Dns,
+    /// A setting on which both sides disagree.
+    Config,
+    /// The capture itself.
+    Capture,
+}
+
+/// What a finding is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Subject {
+    /// One flow, by its number.
+    Flow(PacketRef),
+    /// The n-th exchange of a flow.
+    Exchange(PacketRef, u32),
+    /// Two linked legs: client leg, backend leg.
+    Legs(PacketRef, PacketRef),
+    /// A host or a server port, by an ordinal.
+    Host(u32),
+    /// The capture as a whole.
+    Capture,
+}
+
+impl Subject {
+    /// The flow it is about; of two legs the backend leg, where the cause sits.
+    pub fn flow(&self) -> Option<PacketRef> {
+        match *self {
+            Self::Flow(id) | Self::Exchange(id, _) | Self::Legs(_, id) => Some(id),
+            Self::Host(_) | Self::Capture => None,
+        }
+    }
+}
+
+/// One packet that proves a part of the claim.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The packet.
+    pub at: PacketRef,
+    /// The flow it belongs to, when it is not the finding's own.
+    pub flow: Option<PacketRef>,
+    /// Who sent it.
+    pub side: Option<Side>,
+    /// What it shows, a short phrase: `FIN 1.3 ms later: 0 octets, no alert`. Text from packets in it is raw.
+    pub shows: String,
+}
+
+/// Another diagnosis that was ruled out, and by what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Not {
+    /// The rule that does not hold, or words for what is no rule (`network`).
+    pub what: Cow<'static, str>,
+    /// What rules it out.
+    pub because: String,
+    /// The packets that do.
+    pub evidence: Vec<PacketRef>,
+}
+
+/// A claim of one rule about one subject.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Which rule.
+    pub rule: RuleId,
+    /// About what.
+    pub subject: Subject,
+    /// How bad: the rule's, unless the check knows better.
+    pub severity: Severity,
+    /// How sure: the rule's base, then as the modifiers earned it.
+    pub confidence: Confidence,
+    /// Who has to act.
+    pub culprit: Culprit,
+    /// Slots of the rule's templates.
+    pub values: Values,
+    /// Never empty; the first one is the packet that made the claim.
+    pub evidence: Vec<Evidence>,
+    /// What was ruled out.
+    pub not: Vec<Not>,
+    /// Sentences that qualify the claim (a modifier's reason, a sub-cause, a possible deeper cause).
+    pub notes: Vec<String>,
+    /// Which event of that kind in the flow: part of the finding's id.
+    pub ordinal: u32,
+    /// A variant of the rule's texts: index into `Rule::variants`; 0 = the rule's own.
+    pub variant: u8,
+}
+
+impl Finding {
+    /// Adds a packet that proves a part of the claim.
+    pub fn and(mut self, at: PacketRef, side: Side, shows: impl Into<String>) -> Self {
+        self.evidence.push(Evidence { at, flow: None, side: Some(side), shows: shows.into() });
+        self
+    }
+
+    /// Adds a packet if there is one.
+    pub fn and_maybe(self, at: Option<PacketRef>, side: Side, shows: impl Into<String>) -> Self {
+        match at {
+            Some(at) => self.and(at, side, shows),
+            None => self,
+        }
+    }
+
+    /// Adds a packet of another flow, or one whose sender does not matter.
+    pub fn cites(mut self, at: PacketRef, flow: Option<PacketRef>, shows: impl Into<String>) -> Self {
+        self.evidence.push(Evidence { at, flow, side: None, shows: shows.into() });
+        self
+    }
+
+    /// Fills a slot.
+    pub fn with(mut self, slot: &'static str, value: impl Into<Value>) -> Self {
+        self.values.set(slot, value.into());
+        self
+    }
+
+    /// Sets the severity.
+    pub fn severity(mut self, severity: Severity) -> Self {
+        self.severity = severity;
+        self
+    }
+
+    /// Sets the confidence.
+    pub fn confidence(mut self, confidence: Confidence) -> Self {
+        self.confidence = confidence;
+        self
+    }
+
+    /// Sets who has to act.
+    pub fn culprit(mut self, culprit: Culprit) -> Self {
+        self.culprit = culprit;
+        self
+    }
+
+    /// Rules something out.
+    pub fn rules_out(
+        mut self,
+        what: impl Into<Cow<'static, str>>,
+        because: impl Into<String>,
+        evidence: &[PacketRef],
+    ) -> Self {
+        self.not.push(Not { what: what.into(), because: because.into(), evidence: evidence.to_vec() });
+        self
+    }
+
+    /// Adds a qualifying sentence.
+    pub fn note(mut self, sentence: impl Into<String>) -> Self {
+        self.notes.push(sentence.into());
+        self
+    }
+
+    /// Chooses another headline of the rule.
+    pub fn variant(mut self, variant: u8) -> Self {
+        self.variant = variant;
+        self
+    }
+
+    /// First packet cited.
+    pub fn first(&self) -> PacketRef {
+        self.evidence.iter().map(|e| e.at).min().unwrap_or(self.evidence_at())
+    }
+
+    /// Last packet cited.
+    pub fn last(&self) -> PacketRef {
+        self.evidence.iter().map(|e| e.at).max().unwrap_or(self.evidence_at())
+    }
+
+    fn evidence_at(&self) -> PacketRef {
+        match self.subject.flow() {
+            Some(id) => id,
+            None => PacketRef { file: 0, number: 0, time: crate::time::Timestamp(0) },
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What is kept of a closed flow: everything while it may matter, a digest for a while, then only counters.
+
+use serde::{Deserialize, Serialize};
+
+use super::finding::Finding;
+use crate::event::story::Story;
+use crate::event::{PacketRef, Protocol, Side, What};
+use crate::flow::facts::{Close, FlowFacts, IpProtocol};
+use crate::time::Timestamp;
+use crate::wire::Endpoint;
+
+/// Judgement on one flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Notice, silent finding or none.
+    Healthy,
+    /// One-sidedness, a mid-stream start or the capture's end forbade a judgement.
+    Undecided,
+    /// It has a warning.
+    Degraded,
+    /// It has a critical finding.
+    Failed,
+}
+
+/// A flow that is kept whole because something was found on it, or because it may be the other leg of one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowSummary {
+    /// TCP or UDP truth.
+    pub facts: FlowFacts,
+    /// What happened on it.
+    pub story: Story,
+    /// What its own rules found.
+    pub findings: Vec<Finding>,
+    /// Link keys and the short facts.
+    pub digest: Digest,
+}
+
+/// What stays of every closed flow for the window W: enough to link it, count it and tell how it went.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Digest {
+    /// First packet.
+    pub id: PacketRef,
+    /// Client end.
+    pub client: Endpoint,
+    /// Server end.
+    pub server: Endpoint,
+    /// Its latest packet's time.
+    pub last: Timestamp,
+    /// Hash of the first ClientHello's random; 0 = none.
+    pub hello: u64,
+    /// Packet with the ClientHello, by number (0 = none).
+    pub hello_number: u64,
+    /// Closed by whom, first, by number of the packet (0 = open).
+    pub close_number: u64,
+    /// Verdict by its own findings.
+    pub verdict: Verdict,
+    /// The protocol both sides agreed on, or what the client spoke.
+    pub protocol: Option<Protocol>,
+    /// TCP or UDP.
+    pub transport: IpProtocol,
+    /// The server completed the handshake: its SYN+ACK is in the capture.
+    pub accepted: bool,
+    /// The server answered with payload.
+    pub answered: bool,
+    /// A PROXY header came first.
+    pub behind_proxy: bool,
+}
+
+/// Hash of a ClientHello's random for [`Digest::hello`]; never 0. FNV-1a: it links, it does not protect.
+pub fn hello_key(random: &[u8; 32]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for octet in random {
+        hash = (hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash | 1
+}
+
+impl Digest {
+    /// The digest of a flow.
+    pub fn of(facts: &FlowFacts, story: &Story, verdict: Verdict) -> Self {
+        let hello = story.pick(|e| match &e.what {
+            What::ClientHello(hello) => Some((hello_key(&hello.random), e.at.number)),
+            _ => None,
+        });
+        let (hello, hello_number) = hello.into_iter().next().unwrap_or((0, 0));
+        Self {
+            id: facts.id,
+            client: facts.client,
+            server: facts.server,
+            last: facts.last.time,
+            hello,
+            hello_number,
+            close_number: facts.closer.map_or(0, |(_, at)| at.number),
+            verdict,
+            protocol: spoken(story),
+            transport: facts.transport,
+            accepted: facts.from_server.syn_count > 0,
+            answered: facts.from_server.payload > 0,
+            behind_proxy: story.events().any(|e| matches!(e.what, What::ProxyHeader(_))),
+        }
+    }
+}
+
+/// What was recognised on a side, PROXY headers looked through.
+pub fn protocol_of(story: &Story, side: Side) -> Option<Protocol> {
+    story
+        .pick(|e| match e.what {
+            What::Recognised { protocol } if e.side == side && protocol != Protocol::Proxy => Some(protocol),
+            _ => None,
+        })
+        .last()
+}
+
+/// The protocol both sides agreed on, else the client's, else the server's.
+pub fn spoken(story: &Story) -> Option<Protocol> {
+    let (client, server) = (protocol_of(story, Side::Client), protocol_of(story, Side::Server));
+    match (client, server) {
+        (Some(Protocol::Unknown) | None, other) => other,
+        (client, _) => client,
+    }
+}
+
+impl FlowSummary {
+    /// Whether the flow was still open when the capture ended.
+    pub fn open(&self) -> bool {
+        matches!(self.facts.close, Close::Open | Close::HalfClosed(_))
+    }
+}

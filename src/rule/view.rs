@@ -1,0 +1,351 @@
+//! The questions a rule may ask of a flow, of two linked legs, and of the whole capture.
+
+use std::collections::BTreeMap;
+
+use super::finding::{Confidence, Finding};
+use super::summary::{Digest, FlowSummary, protocol_of};
+use super::threshold::Thresholds;
+use crate::capture::CaptureInfo;
+use crate::event::story::Story;
+use crate::event::{Event, Kind, PacketRef, Protocol, Side, What};
+use crate::flow::Ended;
+use crate::flow::facts::{Close, FlowFacts, Half};
+use crate::host::service::{Service, Services};
+use crate::time::{Elapsed, Timestamp};
+use crate::wire::proxy::ProxyHeader;
+use crate::wire::tls::ClientHello;
+use crate::wire::{Address, Endpoint};
+
+/// One flow, as its own rules see it.
+#[derive(Clone, Copy)]
+pub struct FlowView<'a> {
+    /// TCP or UDP truth.
+    pub facts: &'a FlowFacts,
+    /// What happened.
+    pub story: &'a Story,
+    /// Capture time of the judgement: the capture's end, or when the flow left the table.
+    pub now: Timestamp,
+    /// Why it left the table.
+    pub ended: Ended,
+    /// The numbers.
+    pub thresholds: &'a Thresholds,
+}
+
+impl<'a> FlowView<'a> {
+    /// Client's direction.
+    pub fn client(&self) -> &'a Half {
+        &self.facts.from_client
+    }
+
+    /// Server's direction.
+    pub fn server(&self) -> &'a Half {
+        &self.facts.from_server
+    }
+
+    /// Whether a kind was ever seen.
+    pub fn saw(&self, kind: Kind) -> bool {
+        self.story.seen().has(kind)
+    }
+
+    /// First event of a kind by a side.
+    pub fn first(&self, kind: Kind, side: Side) -> Option<&'a Event> {
+        self.story.first(kind, side)
+    }
+
+    /// What a side's octets were recognised as, PROXY headers looked through.
+    pub fn protocol(&self, side: Side) -> Option<Protocol> {
+        protocol_of(self.story, side)
+    }
+
+    /// The client's PROXY header and its (last) packet.
+    pub fn proxy_header(&self) -> Option<(PacketRef, &'a ProxyHeader)> {
+        self.story.events().find_map(|e| match &e.what {
+            What::ProxyHeader(header) => Some((e.at, header.as_ref())),
+            _ => None,
+        })
+    }
+
+    /// The first ClientHello and its packet.
+    pub fn client_hello(&self) -> Option<(PacketRef, &'a ClientHello)> {
+        self.story.events().find_map(|e| match &e.what {
+            What::ClientHello(hello) => Some((e.at, hello.as_ref())),
+            _ => None,
+        })
+    }
+
+    /// First packet with payload of the server.
+    pub fn answer(&self) -> Option<PacketRef> {
+        self.server().first_payload
+    }
+
+    /// How long the server (or the path) has kept silent since `at`, up to the judgement or the flow's close.
+    pub fn waited_since(&self, at: PacketRef) -> Elapsed {
+        let until = match self.facts.closer {
+            Some((_, close)) => close.time,
+            None => self.now,
+        };
+        until.since(at.time)
+    }
+
+    /// The side's first FIN or RST that is no aftermath of its own FIN, whichever came first.
+    pub fn close_of(&self, side: Side) -> Option<PacketRef> {
+        let fin = self.facts.half(side).fin;
+        let reset = self.facts.reset(side).map(|r| r.at);
+        match (fin, reset) {
+            (Some(fin), Some(reset)) => Some(fin.min(reset)),
+            (fin, reset) => fin.or(reset),
+        }
+    }
+
+    /// Whether `side` was the first to close.
+    pub fn closed_first(&self, side: Side) -> bool {
+        self.facts.closer.is_some_and(|(closer, _)| closer == side)
+    }
+
+    /// `FIN` or `RST`, whichever the side closed with first.
+    pub fn close_word(&self, side: Side) -> &'static str {
+        let half = self.facts.half(side);
+        match (half.fin, self.facts.reset(side)) {
+            (Some(fin), Some(reset)) if reset.at < fin => "RST",
+            (Some(_), _) => "FIN",
+            (None, Some(_)) => "RST",
+            (None, None) => "nothing",
+        }
+    }
+
+    /// The flow was still open when the capture ended.
+    pub fn open_at_end(&self) -> bool {
+        self.ended == Ended::CaptureEnd && matches!(self.facts.close, Close::Open | Close::HalfClosed(_))
+    }
+
+    /// Smallest known round trip between both ends; `None` when nothing told it.
+    pub fn round_trip(&self) -> Option<Elapsed> {
+        match (self.facts.rtt_server, self.facts.rtt_client) {
+            (Some(server), Some(client)) => Some(server + client),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+/// How sure a link between two legs is, and why.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkMethod {
+    /// The same ClientHello (random) on both.
+    ClientHelloRandom,
+    /// The backend leg's PROXY header names the client leg's client.
+    ProxyHeader,
+}
+
+impl LinkMethod {
+    /// Words for it.
+    pub fn says(self) -> &'static str {
+        match self {
+            Self::ClientHelloRandom => "ClientHello random",
+            Self::ProxyHeader => "addresses in the PROXY header",
+        }
+    }
+}
+
+/// Two legs of one connection.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Link {
+    /// Flow number of the client leg.
+    pub client_leg: PacketRef,
+    /// Flow number of the backend leg.
+    pub backend_leg: PacketRef,
+    /// Every method that joins them, best first.
+    pub methods: Vec<LinkMethod>,
+    /// Of the best method.
+    pub certainty: Confidence,
+}
+
+/// Two linked legs, as legs rules see them.
+#[derive(Clone, Copy)]
+pub struct LegsView<'a> {
+    /// The link.
+    pub link: &'a Link,
+    /// Client leg, when it was kept whole.
+    pub client_leg: Option<&'a FlowSummary>,
+    /// Backend leg, when it was kept whole.
+    pub backend_leg: Option<&'a FlowSummary>,
+    /// The rest.
+    pub capture: &'a CaptureView<'a>,
+}
+
+/// Counters of the whole run, merged over shards.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Tally {
+    /// Flows that left the table, TCP and UDP.
+    pub flows: u64,
+    /// Of these TCP.
+    pub tcp_flows: u64,
+    /// TCP flows with payload.
+    pub tcp_with_payload: u64,
+    /// Of those, one direction only although acknowledgments advance; the first of them.
+    pub one_sided: u64,
+    /// First packet of a one-sided flow and a packet whose acknowledgment covers unseen octets.
+    pub one_sided_example: Option<(PacketRef, PacketRef)>,
+    /// Segments with payload on those flows.
+    pub one_sided_segments: u64,
+    /// Flows that began before the capture; the first.
+    pub mid_stream: u64,
+    /// First of them.
+    pub mid_stream_first: Option<PacketRef>,
+    /// Flows whose outcome the capture's end hid; one of them with the thing that waits.
+    pub ends_early: u64,
+    /// Example: flow, the unanswered packet.
+    pub ends_early_example: Option<(PacketRef, PacketRef)>,
+    /// Octets acknowledged but never seen, and all octets acknowledged, on two-sided flows.
+    pub unseen: u64,
+    /// Octets acknowledged on two-sided flows.
+    pub acknowledged: u64,
+    /// ACKs that covered unseen octets, and the first of them (flow, packet).
+    pub unseen_acks: u64,
+    /// First such ACK.
+    pub unseen_first: Option<(PacketRef, PacketRef)>,
+    /// Times of the first 256 such ACKs, for M4.
+    pub unseen_times: Vec<Timestamp>,
+    /// Payload packets cut by the snaplen; the first (flow, packet).
+    pub cut: u64,
+    /// First cut packet.
+    pub cut_first: Option<(PacketRef, PacketRef)>,
+    /// Payload packets in all.
+    pub payload_packets: u64,
+    /// Packets recorded more than once; the first example.
+    pub duplicates: u64,
+    /// Original and copy of the first.
+    pub duplicate_example: Option<(PacketRef, PacketRef)>,
+    /// Segments larger than the MSS; the first.
+    pub oversized: u64,
+    /// First oversized (flow, packet).
+    pub oversized_first: Option<(PacketRef, PacketRef)>,
+    /// Wrong checksums.
+    pub bad_checksums: u64,
+    /// Checksums looked at.
+    pub checksums: u64,
+    /// First wrong checksum (flow, packet).
+    pub bad_checksum_first: Option<(PacketRef, PacketRef)>,
+    /// Octets given up because of caps, flows evicted.
+    pub held_dropped: u64,
+    /// Flows evicted by the table's cap.
+    pub evicted: u64,
+    /// Full summaries that were not kept because of the cap, by rule.
+    pub beyond_cap: BTreeMap<String, u64>,
+    /// Flows by verdict of their own findings that are not among the kept ones.
+    pub dropped_healthy: u64,
+    /// Undecided flows that are not kept whole.
+    pub dropped_undecided: u64,
+}
+
+/// Packets by what they were, as the reader counted them.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct PacketTally {
+    /// Packet records read.
+    pub read: u64,
+    /// Passed over by `--filter`, `--since`, `--until`.
+    pub filtered: u64,
+    /// First packet passed over.
+    pub filtered_first: Option<PacketRef>,
+    /// Last packet passed over.
+    pub filtered_last: Option<PacketRef>,
+    /// TCP segments.
+    pub tcp: u64,
+    /// UDP datagrams.
+    pub udp: u64,
+    /// ICMP and ICMPv6.
+    pub icmp: u64,
+    /// ARP.
+    pub arp: u64,
+    /// Fragments that waited for others (the completing one counts as what it completed).
+    pub fragments: u64,
+    /// IP with other protocols.
+    pub other_ip: u64,
+    /// Frames without IP.
+    pub not_ip: u64,
+    /// Frames of link types nobody here reads.
+    pub unknown_link: u64,
+    /// First such frame.
+    pub unknown_link_first: Option<PacketRef>,
+    /// Broken or cut headers.
+    pub unreadable: u64,
+    /// UDP packets to or from port 53.
+    pub dns: u64,
+    /// Backward steps of an interface's clock: count and the first (before, after).
+    pub clock_steps: u64,
+    /// The first backward step.
+    pub clock_step_first: Option<(PacketRef, PacketRef)>,
+    /// The largest backward step.
+    pub clock_step_max: Elapsed,
+    /// First and last packet that was not passed over.
+    pub first: Option<PacketRef>,
+    /// Last such packet.
+    pub last: Option<PacketRef>,
+    /// Link types passed over by the filter: name and libpcap's reason.
+    pub filter_refused: Vec<(String, u64, String)>,
+    /// Link types nobody reads, by name with counts.
+    pub unknown_links: BTreeMap<String, u64>,
+    /// Why frames were unreadable, with counts.
+    pub unreadable_why: BTreeMap<String, u64>,
+}
+
+/// The whole capture: what was merged from all shards.
+pub struct CaptureView<'a> {
+    /// Inputs.
+    pub infos: &'a [CaptureInfo],
+    /// The flows kept whole, by number.
+    pub flows: &'a BTreeMap<PacketRef, FlowSummary>,
+    /// Digests of the other flows still inside the window.
+    pub digests: &'a BTreeMap<PacketRef, Digest>,
+    /// What servers speak.
+    pub services: &'a Services,
+    /// Counters of flows.
+    pub tally: &'a Tally,
+    /// Counters of packets.
+    pub packets: &'a PacketTally,
+    /// Links between legs.
+    pub links: &'a [Link],
+    /// The numbers.
+    pub thresholds: &'a Thresholds,
+    /// What the user asked for (`--filter …`), empty when everything.
+    pub asked: &'a str,
+    /// Latest packet time.
+    pub end: Timestamp,
+}
+
+impl CaptureView<'_> {
+    /// The flow a finding is about, when it was kept whole.
+    pub fn flow_of(&self, finding: &Finding) -> Option<&FlowSummary> {
+        self.flows.get(&finding.subject.flow()?)
+    }
+
+    /// What is known of a server ip:port.
+    pub fn service(&self, end: &Endpoint) -> Option<&Service> {
+        self.services.get(end)
+    }
+
+    /// Other ports of the same host that worked.
+    pub fn good_ports(&self, host: Address, except: u16) -> impl Iterator<Item = (&Endpoint, &Service)> {
+        self.services.of_host(host).filter(move |(end, service)| end.port != except && service.good > 0)
+    }
+
+    /// Links in which a flow takes part.
+    pub fn links_of(&self, flow: PacketRef) -> impl Iterator<Item = &Link> {
+        self.links.iter().filter(move |link| link.client_leg == flow || link.backend_leg == flow)
+    }
+
+    /// Short facts of every flow, kept whole or not, that began within `from..=to`.
+    pub fn began(&self, from: Timestamp, to: Timestamp) -> impl Iterator<Item = &Digest> {
+        let first = PacketRef { file: 0, number: 0, time: from };
+        let last = PacketRef { file: u16::MAX, number: u64::MAX, time: to.max(from) };
+        let kept = self.flows.range(first..=last).map(|(_, flow)| &flow.digest);
+        kept.chain(self.digests.range(first..=last).map(|(_, digest)| digest))
+    }
+
+    /// Kept flows to one server end.
+    pub fn flows_to<'s>(&'s self, server: &'s Endpoint) -> impl Iterator<Item = &'s FlowSummary> {
+        self.flows.values().filter(move |flow| flow.facts.server == *server)
+    }
+}
