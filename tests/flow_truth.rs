@@ -5,6 +5,7 @@
 //! retransmissions. Every difference is printed with what both sides counted.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use pcap_parser::traits::PcapNGPacketBlock;
@@ -71,8 +72,18 @@ fn corpora() -> Option<PathBuf> {
 
 /// Calls `each` with every frame pcap-parser can read.
 fn frames(path: &Path, mut each: impl FnMut(&Frame<'_>)) {
-    let Ok(file) = std::fs::File::open(path) else { return };
-    let Ok(mut reader) = pcap_parser::create_reader(1 << 20, file) else { return };
+    let Ok(mut file) = std::fs::File::open(path) else { return };
+    let mut octets = Vec::new();
+    let gzip = path.extension().is_some_and(|extension| extension == "gz");
+    let read = if gzip {
+        flate2::read::MultiGzDecoder::new(file).read_to_end(&mut octets)
+    } else {
+        file.read_to_end(&mut octets)
+    };
+    if read.is_err() && octets.is_empty() {
+        return;
+    }
+    let Ok(mut reader) = pcap_parser::create_reader(1 << 20, &octets[..]) else { return };
     let (mut link, mut scale, mut number) = (1u16, 1_000i64, 0u64);
     let mut interfaces: Vec<(u16, u64, i64)> = Vec::new();
     loop {
