@@ -5,6 +5,26 @@
 
 pub mod facts;
 
+mod assembler;
+mod checksum;
+mod close;
+mod duplicates;
+mod half;
+mod key;
+mod ledger;
+mod live;
+mod loss;
+mod options;
+mod record;
+mod roles;
+mod rtt;
+mod table;
+mod tcp;
+mod udp;
+mod wheel;
+
+pub use table::{Counts, FlowTable, Limits};
+
 use crate::event::{Event, PacketRef, Side};
 use crate::time::Timestamp;
 use crate::wire::Endpoint;

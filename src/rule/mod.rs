@@ -6,6 +6,7 @@
 pub mod exchange;
 pub mod finding;
 pub mod summary;
+mod tally;
 #[cfg(test)]
 pub mod testing;
 pub mod threshold;

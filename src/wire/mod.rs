@@ -4,11 +4,17 @@
 //! [`Cursor`]; no function here panics on any octets.
 
 pub mod arp;
+mod crc32c;
 pub mod dns;
+pub mod harmless;
 pub mod http;
 pub mod icmp;
 pub mod proxy;
+#[cfg(test)]
+mod samples;
 pub mod seq;
+pub mod sll;
+pub mod tcp;
 pub mod text;
 pub mod tls;
 
