@@ -5,6 +5,25 @@
 
 pub mod facts;
 
+mod assembler;
+mod checksum;
+mod close;
+mod duplicates;
+mod half;
+mod key;
+mod ledger;
+mod live;
+mod loss;
+mod options;
+mod record;
+mod roles;
+mod rtt;
+pub mod table;
+mod tcp;
+mod udp;
+mod wheel;
+
+
 use crate::event::{Event, PacketRef, Side};
 use crate::time::Timestamp;
 use crate::wire::Endpoint;

@@ -8,6 +8,7 @@ pub mod finding;
 pub mod header;
 pub mod mismatch;
 pub mod summary;
+mod tally;
 #[cfg(test)]
 pub mod testing;
 pub mod threshold;

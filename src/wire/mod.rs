@@ -4,11 +4,17 @@
 //! [`Cursor`]; no function here panics on any octets.
 
 pub mod arp;
+mod crc32c;
 pub mod dns;
+pub mod harmless;
 pub mod http;
 pub mod icmp;
 pub mod proxy;
+#[cfg(test)]
+mod samples;
 pub mod seq;
+pub mod sll;
+pub mod tcp;
 pub mod text;
 pub mod tls;
 
@@ -63,6 +69,38 @@ impl fmt::Display for Malformed {
             Limit::Field => write!(f, "{} (octet {})", self.what, self.offset),
         }
     }
+}
+
+/// What the first octets of a stream say about one protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recognition {
+    /// They are that protocol.
+    Yes,
+    /// They cannot be.
+    No,
+    /// They could still become either.
+    NeedMore,
+}
+
+impl Recognition {
+    /// Whether `bytes` begins with `word`.
+    pub(crate) fn of_prefix(bytes: &[u8], word: &[u8]) -> Self {
+        if !bytes.iter().zip(word).all(|(octet, expected)| octet == expected) {
+            Self::No
+        } else if bytes.len() < word.len() {
+            Self::NeedMore
+        } else {
+            Self::Yes
+        }
+    }
+}
+
+/// At most `most` octets of `bytes` as text; what is no UTF-8 becomes U+FFFD. Cut on a character's boundary.
+pub(crate) fn text_of(bytes: &[u8], most: usize) -> String {
+    let mut text = String::from_utf8_lossy(bytes.get(..most).unwrap_or(bytes)).into_owned();
+    // A replacement character is longer than the octet it stands for.
+    text.truncate(text.floor_char_boundary(most));
+    text
 }
 
 /// Reads a slice from front to back; running off its end is a [`Malformed`] with [`Limit::Slice`], never a panic.
