@@ -67,8 +67,8 @@ mod tests {
             payload_len: 3,
             checksum: 0,
         };
-        // 0a00+0001+0a00+0002 + 6+23 + 1+2 + 3 + 4 + 5010 + 5 + 6162+6300 = 0x12897 -> 0x2898; complement 0xd767
-        segment.checksum = 0xd767;
+        // 0a00+0001+0a00+0002 + 6+23 + 1+2 + 3 + 4 + 5010 + 5 + 6162+6300 = 0x128a1 -> 0x28a2; complement 0xd75d
+        segment.checksum = 0xd75d;
         assert_eq!(fits(&ip, &segment), Some(true));
         segment.payload = b"abd";
         assert_eq!(fits(&ip, &segment), Some(false));

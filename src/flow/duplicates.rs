@@ -1,8 +1,8 @@
 //! Copies of one packet that the capture recorded more than once (`any`, bridges, SPAN ports): the first counts, all faces are kept.
 //!
-//! Two packets are one when IP id, sequence numbers, flags, length and window agree within a millisecond. An IP id of 0 says nothing (Linux
-//! sets it on SYN+ACK and RST), nor does IPv6 have one: then checksum and options must agree too, and an ACK without payload, which may
-//! honestly repeat itself, must also come from another interface or link address.
+//! Two packets are one when IP id, sequence numbers, flags, window and payload agree within a millisecond. An IP id of 0 says nothing (Linux
+//! sets it on SYN+ACK and RST), nor does IPv6 have one: then checksum and options must agree too, and an ACK or RST without payload, which
+//! may honestly repeat itself (one for each segment it answers), must also come from another interface or link address.
 
 use smallvec::SmallVec;
 
@@ -50,10 +50,10 @@ impl Mark {
             | u64::from(segment.flags.0) << 24
             | u64::from(segment.payload_len & 0xff_ffff);
         let mut tag = mix(numbers, shape);
-        let meant = segment.payload_len > 0
-            || segment.flags.has(Flags::SYN)
-            || segment.flags.has(Flags::FIN)
-            || segment.flags.has(Flags::RST);
+        if !segment.payload.is_empty() {
+            tag = mix(tag, ends(segment.payload));
+        }
+        let meant = segment.payload_len > 0 || segment.flags.has(Flags::SYN);
         if id == 0 {
             tag = mix(tag, u64::from(segment.checksum));
             for chunk in segment.options.chunks(8) {
@@ -184,6 +184,22 @@ mod tests {
         assert!(!recent.has(mark, Timestamp(0), 0));
         assert!(!recent.has(mark, Timestamp(1_000), 0));
         assert!(recent.has(mark, Timestamp(2_000), 1));
+    }
+
+    #[test]
+    fn resets_that_answer_several_segments_are_several() {
+        let mut recent = Recent::default();
+        let reset = Segment { flags: Flags::RST, ..ack(b"") };
+        let mark = Mark::of_segment(&ip(Some(0)), &reset);
+        assert!(!recent.has(mark, Timestamp(0), 0));
+        assert!(!recent.has(mark, Timestamp(50_000), 0));
+    }
+
+    #[test]
+    fn another_payload_under_the_same_ip_id_is_no_copy() {
+        let mut recent = Recent::default();
+        assert!(!recent.has(Mark::of_segment(&ip(Some(1)), &ack(b"AAAA")), Timestamp(0), 0));
+        assert!(!recent.has(Mark::of_segment(&ip(Some(1)), &ack(b"BBBB")), Timestamp(50_000), 0));
     }
 
     #[test]

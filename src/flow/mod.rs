@@ -18,12 +18,11 @@ mod options;
 mod record;
 mod roles;
 mod rtt;
-mod table;
+pub mod table;
 mod tcp;
 mod udp;
 mod wheel;
 
-pub use table::{Counts, FlowTable, Limits};
 
 use crate::event::{Event, PacketRef, Side};
 use crate::time::Timestamp;

@@ -25,6 +25,8 @@ const RESETS: u32 = 4;
 const CHECKED: u8 = 8;
 /// Sequence numbers farther off than this belong to something else.
 const FAR: u32 = 1 << 30;
+/// Numbers of acknowledgments without payload are believed so far ahead only: they may be strangers' as well.
+const NEAR: u32 = 1 << 24;
 /// A probe on a connection that was silent for so long is a keep-alive. A second, less what clocks differ.
 const IDLE: Elapsed = Elapsed::millis(900);
 
@@ -45,6 +47,7 @@ impl<S: Sink> Live<'_, S> {
             self.begin_unseen(way, s.seq);
         }
         if s.flags.has(Flags::RST) {
+            self.flow.tracks[way].sent += u64::from(s.payload_len);
             self.reset(way, ip, s, &options);
         } else {
             if s.flags.has(Flags::ACK) {
@@ -52,6 +55,9 @@ impl<S: Sink> Live<'_, S> {
             }
             if s.payload_len <= 1 {
                 self.probe(way, s, before);
+            }
+            if s.payload_len == 0 && !s.flags.has(Flags::SYN) && !s.flags.has(Flags::FIN) {
+                self.ahead(way, ip, s, &options);
             }
             if s.payload_len > 0 {
                 self.payload(way, ip, s, &options);
@@ -336,7 +342,7 @@ impl<S: Sink> Live<'_, S> {
     /// A segment of 0 or 1 octet at an old number may be a probe: of a silent peer, or of a closed window.
     fn probe(&mut self, way: Way, s: &Segment<'_>, before: Option<Stamp>) {
         let peer = &self.flow.tracks[way.other()];
-        let peer_last = peer.last;
+        let peer_payload = peer.last_payload;
         let closed = peer.marks.has(Marks::CLOSED_WINDOW);
         let track = &mut self.flow.tracks[way];
         let plain = s.flags.has(Flags::ACK) && !s.flags.has(Flags::SYN) && !s.flags.has(Flags::FIN);
@@ -355,10 +361,9 @@ impl<S: Sink> Live<'_, S> {
         }
         // With octets in flight the last one may simply be sent again.
         let settled = track.marks.has(Marks::ACKED) && track.una == track.next;
-        let since = |stamp: Option<Stamp>| stamp.map_or(Elapsed::ZERO, |stamp| self.at.time.since(stamp.time()));
-        let idle = since(before) >= IDLE && (since(peer_last) >= IDLE || peer_last.is_none());
-        let unanswered = track.marks.has(Marks::KEEPALIVE);
-        if settled && (idle || unanswered) {
+        let since = |stamp: Option<Stamp>| stamp.is_none_or(|stamp| self.at.time.since(stamp.time()) >= IDLE);
+        let idle = since(track.last_payload) && since(peer_payload) && (before.is_some() || peer_payload.is_some());
+        if settled && idle {
             track.marks.set(Marks::KEEPALIVE);
             let rare = self.detail.trails[way].rare();
             rare.keepalives += 1;
@@ -366,6 +371,21 @@ impl<S: Sink> Live<'_, S> {
                 self.event(way, What::KeepAlive);
             }
         }
+    }
+
+    /// A pure acknowledgment carries the side's next number: what lies before it and was not seen is missing.
+    fn ahead(&mut self, way: Way, ip: &Ip, s: &Segment<'_>, options: &Options) {
+        let track = &mut self.flow.tracks[way];
+        let ahead = s.seq.minus(track.next);
+        // Only the flow's own acknowledgments: hosts answer strange packets with numbers of connections long gone.
+        if ahead <= 0 || ahead.unsigned_abs() > NEAR || !self.flow.established || !s.flags.has(Flags::ACK) {
+            return;
+        }
+        let noticed = Stamp::from(self.at);
+        let tsval = options.timestamps.map(|(value, _)| value);
+        let hole = Hole { start: track.next, end: s.seq, noticed, tsval, ip_id: ip.id, acked: None, lost: false };
+        track.next = s.seq;
+        self.detail.trails[way].rare().holes.open(hole);
     }
 
     fn payload(&mut self, way: Way, ip: &Ip, s: &Segment<'_>, options: &Options) {
