@@ -11,7 +11,7 @@ use super::recorder::{Recorder, Recording};
 use crate::decode::{Datagram, Ip, Link, Packet, Segment, Transport};
 use crate::diagnose::Merged;
 use crate::event::PacketRef;
-use crate::flow::{FlowTable, Limits};
+use crate::flow::table::{FlowTable, Limits};
 use crate::time::Timestamp;
 use crate::wire::icmp::IcmpError;
 
