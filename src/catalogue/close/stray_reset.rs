@@ -70,8 +70,9 @@ fn stray(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     // A side that has acknowledged the octets knows the connection, whatever form its RST has.
     let unknown = peer.acknowledged < peer.payload;
     let closed = mine.fin.is_some_and(|fin| fin < reset.at);
-    let trigger = peer.last_payload.filter(|last| *last <= reset.at).or(peer.first_payload)?;
-    if !open || !unknown || closed || trigger > reset.at || (side == Side::Client && nothing_open(flow)) {
+    let oldest = peer.unacknowledged.map(|waits| waits.first);
+    let trigger = oldest.or(peer.last_payload).filter(|octets| *octets <= reset.at)?;
+    if !open || !unknown || closed || (side == Side::Client && nothing_open(flow)) {
         return None;
     }
     let refuser = flow.facts.endpoint(side);
