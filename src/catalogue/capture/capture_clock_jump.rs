@@ -24,7 +24,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Warning,
     confidence: Confidence::High,
     culprit: Culprit::Capture,
-    says: "the capture's clock ran backwards {times} times, by up to {step}: delays across it are wrong",
+    says: "the capture's clock ran backwards {times}, by up to {step}: delays across it are wrong",
     variants: &["the capture's clock is wrong: {seen} by it are {told} by the hosts' clocks on {flows} connections"],
     users_see: &["negative time delta in Wireshark"],
     do_first: &[Step {
@@ -65,7 +65,10 @@ fn backwards(capture: &CaptureView<'_>) -> Option<Finding> {
     Some(
         RULE.about(Subject::Capture, after, None, format!("{back} older than the packet before it"))
             .cites(before, None, "the packet before it")
-            .with("times", packets.clock_steps)
+            .with(
+                "times",
+                if packets.clock_steps == 1 { "once".to_owned() } else { format!("{} times", packets.clock_steps) },
+            )
             .with("step", packets.clock_step_max.abs()),
     )
 }

@@ -57,7 +57,7 @@ const TIMEOUTS: [i64; 9] = [1, 2, 3, 5, 10, 15, 20, 30, 60];
 const ROUND_TRIPS: i64 = 20;
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
-    let (closer, close) = flow.facts.closer?;
+    let (closer, close) = flow.facts.closer.filter(|_| flow.facts.both_ways())?;
     let pending = flow.pending().filter(|pending| closer == Side::Client && pending.asked <= close)?;
     // A RST without ACK is no decision of the program: that kernel does not know the connection (stray-reset).
     let decided =

@@ -100,7 +100,11 @@ mod tests {
     use crate::rule::testing::Scene;
 
     fn exchange() -> Scene {
-        Scene::open().request(3, "GET", "/", 41).response(5, 200, 40).also(Side::Server, What::ResponseEnd)
+        Scene::open()
+            .request(3, "GET", "/", 41)
+            .acked(Side::Client, 4)
+            .response(5, 200, 40)
+            .also(Side::Server, What::ResponseEnd)
     }
 
     #[test]
@@ -108,7 +112,7 @@ mod tests {
         let scene = exchange().data(Side::Client, 2005, 41).rst(Side::Server, 2006, ResetKind::Stray, 41);
         let finding = scene.check(&RULE).expect("a stray reset");
         assert_eq!(finding.values.get("pause"), Some(&" after a pause of 2.0 s".into()));
-        assert_eq!((finding.evidence[0].at.number, finding.evidence[1].at.number), (7, 6));
+        assert_eq!((finding.evidence[0].at.number, finding.evidence[1].at.number), (8, 7));
     }
 
     #[test]
