@@ -278,6 +278,8 @@ events! {
           missing: Option<u64> },
     /// The octets are no HTTP although the stream began as HTTP.
     HttpBroken,
+    /// The page of a plain-text 400 says that the port speaks TLS (nginx, Apache and Go say so in words).
+    TlsWanted,
     /// A DNS query or answer.
     Dns(Box<DnsMessage>),
     /// The first words of a service, or of a client of it.

@@ -5,6 +5,8 @@
 
 pub mod exchange;
 pub mod finding;
+pub mod header;
+pub mod mismatch;
 pub mod summary;
 mod tally;
 #[cfg(test)]

@@ -225,7 +225,7 @@ mod tests {
     /// A UDP datagram and its ends.
     fn udp() -> (Address, Address, Vec<u8>) {
         // Ports 1 and 2, length 9, checksum, one octet of data.
-        (Address::v4([192, 0, 2, 1]), Address::v4([192, 0, 2, 2]), octets("00010002 0009 3ad4 41"))
+        (Address::v4([192, 0, 2, 1]), Address::v4([192, 0, 2, 2]), octets("00010002 0009 3ad5 41"))
     }
 
     #[test]
