@@ -44,10 +44,11 @@ record "$C" eth0 "$R/$T/not-normal.pcap" "" several
 T=capture-packet-loss
 # a real one: in immediate mode on "any", a 2 MiB ring holds eight packets
 mkdir -p "$R/$T"
-ip netns exec "$P" tcpdump -Z root -U --immediate-mode -B 2048 -i any -y LINUX_SLL2 -n -s 0 -w "$R/$T/ring-too-small.pcap" "tcp port 80" >>"$TMP/tcpdump.log" 2>&1 &
+ip netns exec "$C" tcpdump -Z root -U --immediate-mode -B 2048 -i any -y LINUX_SLL2 -n -s 0 -w "$R/$T/ring-too-small.pcap" "tcp port 80" >>"$TMP/tcpdump.log" 2>&1 &
 SMALL=$!
 PIDS+=("$SMALL")
 sleep 0.6
+loads
 loads
 capture_end "$SMALL"
 tail -3 "$TMP/tcpdump.log"

@@ -136,7 +136,7 @@ if wants short; then
     serve "$B" 7303 recv "$OK" close
     after_fin() { talk "$C" $S 7303 "$ASK" recv sleep:0.1 'send:late' sleep:0.1 close; }
     at_client $T/not-rst-after-fin after_fin
-    cancel() { get "$C" --limit-rate 10k -m 1 "http://$S/large.txt"; }
+    cancel() { talk "$C" $S 80 rcvbuf:8000 'send:GET /large.txt HTTP/1.1\r\nHost: www.example.com\r\n\r\n' recv sleep:0.05 close; }
     at_client $T/not-client-cancelled cancel
 
     T=reset-unread-data

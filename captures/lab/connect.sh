@@ -54,7 +54,8 @@ near_server() { ok; get "$C" --connect-timeout 9.5 "http://$S:7003/"; ok; }
 long() { ok; get "$C" -m 40 --connect-timeout 38 "http://$S:7005/"; }
 dead() { ok; get "$C" --connect-timeout 9 "http://10.224.26.99:8099/"; }
 still() { ok; (get "$C" --connect-timeout 20 "http://$S:7004/" &) ; sleep 8.3; }
-dead6() { on "$B" ip6tables -A INPUT -p tcp --dport 7006 -j DROP; get "$C" -6 --connect-timeout 9 "http://[2001:db8:b::2]:7006/"; }
+ok6() { get "$C" -6 "http://[2001:db8:b::2]/"; }
+dead6() { ok6; on "$B" ip6tables -A INPUT -p tcp --dport 7006 -j DROP; get "$C" -6 --connect-timeout 9 "http://[2001:db8:b::2]:7006/"; ok6; }
 via_nginx() { get "$C" -m 12 "http://203.0.113.1:8081/"; }
 one_second() { (get "$C" --connect-timeout 4 "http://$S:7002/" --interface 203.0.113.9 &) ; sleep 1.0; }
 job record "$C" eth0 "$R/$T/firewall-drop-near-client.pcap" "host 10.224.26.2 and tcp port 80 or tcp port 7002 and not host 203.0.113.9 or icmp or arp" dropped
@@ -62,7 +63,7 @@ job record "$B" eth0 "$R/$T/firewall-drop-near-server.pcap" "host 10.224.26.2 an
 job record "$C" eth0 "$R/$T/linux-schedule-38s.pcap" "host 10.224.26.2 and tcp port 80 or tcp port 7005 or icmp or arp" long
 job record "$C" eth0 "$R/$T/dead-address.pcap" "tcp port 80 and host 10.224.26.2 or host 10.224.26.99 or icmp or arp" dead
 job record "$C" eth0 "$R/$T/still-waiting-at-the-end.pcap" "host 10.224.26.2 and tcp port 80 or tcp port 7004 or icmp or arp" still
-job record "$C" eth0 "$R/$T/firewall-drop-ipv6.pcap" "tcp port 7006 or icmp6" dead6
+job record "$C" eth0 "$R/$T/firewall-drop-ipv6.pcap" "tcp port 7006 or (ip6 and tcp port 80) or icmp6" dead6
 job record "$P" any "$R/$T/nginx-upstream.pcap" "tcp port 8081 or tcp port 7001 or icmp or arp" via_nginx
 job record "$C" eth0 "$R/$T/not-capture-ended-early.pcap" "host 203.0.113.9" one_second
 join

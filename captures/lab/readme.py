@@ -80,12 +80,12 @@ not-jumbo-frames | MTU 9000, MSS 8960: large segments that fit the MSS
 rule("capture-one-sided", """
 requests-only | captured with `src net CLIENTS`: three downloads, acknowledgements advance
 answers-only | captured with `dst net CLIENTS`
-one-download-acks-only | one flow with more than 10 packets, one direction (edited)
+one-download-data-only | one flow with 28 data packets, one direction (edited)
 not-both | both directions
 """)
 rule("capture-packet-loss", """
 data-dropped-acks-kept | every 7th data frame removed, its acknowledgement kept (edited)
-ring-too-small | real: `--immediate-mode -i any` with the default 2 MiB ring; tcpdump counted some 270 of 356 packets dropped
+ring-too-small | real: `--immediate-mode -i any` with the default 2 MiB ring; tcpdump counted 255 of 348 packets dropped by the kernel
 not-real-loss-near-server | real loss behind the capture point: retransmitted
 not-real-loss-near-client | real loss before the capture point: holes that are filled later
 not-complete | nothing is missing
@@ -147,7 +147,7 @@ not-fast | opens at once
 rule("connect-timeout", """
 firewall-drop-near-client | DROP on the server, curl gives up after 9.5 s; port 80 of the host answers before and after
 firewall-drop-near-server | the same seen on the server: SYNs arrive, nothing leaves
-firewall-drop-ipv6 | IPv6, 7 SYNs over 7.1 s (nothing else in the file)
+firewall-drop-ipv6 | the same over IPv6, 7 SYNs over 7.1 s
 dead-address | nobody has 10.224.26.99, no ICMP comes back
 linux-schedule-38s | 0 1 2 3 4 5 7 11 19 35 s: the schedule of Linux 6.5 and newer
 still-waiting-at-the-end | the capture ends on the seventh SYN, 7 s after the first
@@ -348,7 +348,7 @@ linger-0-ipv6 | the same over IPv6
 before-the-first-octet | RST 0.2 s after the request, 0 octets
 behind-nginx | both legs: RST at the backend, nginx closes with FIN
 not-rst-after-fin | answer, FIN, late data draws a RST
-not-client-cancelled | download of 40 kB read slowly by curl, then closed by the client
+not-client-cancelled | the client aborts a download of 40 kB in the middle: its RST, not the server's
 """)
 rule("stray-reset", """
 server-forgot-the-connection | the server's socket vanishes (TCP_REPAIR); the next request on the idle connection draws RST without ACK

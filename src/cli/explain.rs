@@ -60,7 +60,7 @@ pub(crate) fn thresholds(thresholds: &Thresholds) -> Result<ExitCode> {
 
 fn plain_table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(100);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(100);
     table.set_header(head.iter().copied());
     table
 }

@@ -7,8 +7,8 @@ use serde::Serialize;
 use crate::diagnose::report::Report;
 
 /// The whole report, indented.
-pub fn document(report: &Report, out: &mut impl Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, report)?;
+pub fn document(report: &Report, mut out: impl Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut out, report)?;
     out.write_all(b"\n")
 }
 
@@ -21,7 +21,7 @@ struct Line<'a, T> {
 }
 
 /// One object per line, each with a `type`; the order is captures, incidents, findings, flows, counts.
-pub fn lines(report: &Report, out: &mut impl Write) -> io::Result<()> {
+pub fn lines(report: &Report, mut out: impl Write) -> io::Result<()> {
     fn all<T: Serialize>(kind: &'static str, values: &[T], out: &mut impl Write) -> io::Result<()> {
         for value in values {
             serde_json::to_writer(&mut *out, &Line { kind, value })?;
@@ -29,6 +29,7 @@ pub fn lines(report: &Report, out: &mut impl Write) -> io::Result<()> {
         }
         Ok(())
     }
+    let out = &mut out;
     all("capture", &report.captures, out)?;
     all("incident", &report.incidents, out)?;
     all("trust", &report.trust, out)?;

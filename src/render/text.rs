@@ -83,7 +83,7 @@ fn several(report: &Report, page: &mut Page) {
 fn others(incidents: &[Incident], width: usize) -> String {
     use comfy_table::{ContentArrangement, Table, presets};
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(width as u16);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(width as u16);
     for incident in incidents.iter().take(50) {
         let flows = incident.flows.first().map(|flow| format!("#{flow}")).unwrap_or_default();
         table.add_row([

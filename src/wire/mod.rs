@@ -71,6 +71,38 @@ impl fmt::Display for Malformed {
     }
 }
 
+/// What the first octets of a stream say about one protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recognition {
+    /// They are that protocol.
+    Yes,
+    /// They cannot be.
+    No,
+    /// They could still become either.
+    NeedMore,
+}
+
+impl Recognition {
+    /// Whether `bytes` begins with `word`.
+    pub(crate) fn of_prefix(bytes: &[u8], word: &[u8]) -> Self {
+        if !bytes.iter().zip(word).all(|(octet, expected)| octet == expected) {
+            Self::No
+        } else if bytes.len() < word.len() {
+            Self::NeedMore
+        } else {
+            Self::Yes
+        }
+    }
+}
+
+/// At most `most` octets of `bytes` as text; what is no UTF-8 becomes U+FFFD. Cut on a character's boundary.
+pub(crate) fn text_of(bytes: &[u8], most: usize) -> String {
+    let mut text = String::from_utf8_lossy(bytes.get(..most).unwrap_or(bytes)).into_owned();
+    // A replacement character is longer than the octet it stands for.
+    text.truncate(text.floor_char_boundary(most));
+    text
+}
+
 /// Reads a slice from front to back; running off its end is a [`Malformed`] with [`Limit::Slice`], never a panic.
 #[derive(Clone, Copy, Debug)]
 pub struct Cursor<'a> {

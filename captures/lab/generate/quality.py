@@ -31,8 +31,8 @@ put("capture-packet-loss/data-dropped-acks-kept.pcap", kept)
 
 # capture-one-sided: one flow of many packets, one direction
 put(
-    "capture-one-sided/one-download-acks-only.pcap",
-    [r for r in loads if (p := Packet(link, r[2])).flags is not None and p.src == "203.0.113.7"],
+    "capture-one-sided/one-download-data-only.pcap",
+    [r for r in loads if (p := Packet(link, r[2])).flags is not None and p.dst == "203.0.113.7"],
 )
 
 # capture-starts-mid-stream: the first quarter of the file is missing

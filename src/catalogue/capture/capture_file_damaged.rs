@@ -95,7 +95,11 @@ fn last_before(capture: &CaptureView<'_>, file: u16, info: &CaptureInfo, damage:
 /// The file's name where it can stand in a command as it is, else a name to be replaced.
 fn plain_name(file: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '/' | '-');
-    if file.starts_with('-') || file.is_empty() || !file.chars().all(plain) { "capture.pcap".into() } else { file.into() }
+    if file.starts_with('-') || file.is_empty() || !file.chars().all(plain) {
+        "capture.pcap".into()
+    } else {
+        file.into()
+    }
 }
 
 fn unreadable_link(capture: &CaptureView<'_>) -> Option<Finding> {
