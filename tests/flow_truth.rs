@@ -201,21 +201,16 @@ fn compare(row: &Row, facts: &FlowFacts) -> Compared {
     let resets: u64 = halves.iter().map(|half| u64::from(half.reset_count)).sum();
     let flagged = ["retransmission", "fast_retransmission", "spurious_retransmission", "out_of_order"];
     let theirs = flagged.iter().any(|field| number(row, field) > 0);
-    let ours =
-        halves.iter().any(|half| half.loss.total() + half.reordered > 0 || half.syn_count > 1 || half.fin_count > 1);
-    let about = flagged
-        .iter()
-        .chain(&["keep_alive", "lost_segment", "ack_lost_segment"])
+    let ours = halves.iter().any(|half| {
+        half.loss.total() + half.reordered > 0 || half.syn_count > 1 || half.fin_count > 1
+    });
+    let about = flagged.iter().chain(&["keep_alive", "lost_segment", "ack_lost_segment"])
         .map(|field| format!("{field}={}", number(row, field)))
         .chain(halves.iter().map(|half| {
             format!(
                 "[{:?} reordered={} syns={} fins={} keepalives={} unseen={}]",
                 (half.loss.timeout, half.loss.fast, half.loss.tail_probe, half.loss.spurious),
-                half.reordered,
-                half.syn_count,
-                half.fin_count,
-                half.keepalives,
-                half.unseen
+                half.reordered, half.syn_count, half.fin_count, half.keepalives, half.unseen
             )
         }))
         .chain([format!("duplicates={}", facts.duplicates)])
@@ -260,8 +255,7 @@ fn flows_agree_with_tshark_on_public_captures() {
         eprintln!("skipped: no shared/corpora in a directory above");
         return;
     };
-    let (mut streams, mut found, mut flags, mut octets, mut resent, mut flagged, mut flagged_too) =
-        (0, 0, 0, 0, 0, 0, 0);
+    let (mut streams, mut found, mut flags, mut octets, mut resent, mut flagged, mut flagged_too) = (0, 0, 0, 0, 0, 0, 0);
     let (mut files, mut same_count) = (0, 0);
     for (file, rows) in rows(&corpora) {
         let path = corpora.join(&file);

@@ -107,11 +107,7 @@ fn a_file_cut_at_any_packet_claims_nothing_certain_that_the_whole_lacks() {
         for at in offsets.iter().step_by(step) {
             let cut = diagnose_bytes(bytes[..(*at).min(bytes.len())].to_vec(), 1).expect("a cut capture is still one");
             let news: Vec<String> = certain_rules(&cut).difference(&known).cloned().collect();
-            assert!(
-                news.is_empty(),
-                "{} cut at octet {at}: {news:?} is certain there, unknown in the whole",
-                path.display()
-            );
+            assert!(news.is_empty(), "{} cut at octet {at}: {news:?} is certain there, unknown in the whole", path.display());
         }
     }
 }
