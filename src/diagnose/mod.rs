@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::capture::CaptureInfo;
 use crate::catalogue;
 use crate::event::PacketRef;
+use crate::host::neighbor::Neighbors;
 use crate::host::service::Services;
 use crate::rule::finding::{Finding, Severity};
 use crate::rule::summary::{Digest, FlowSummary, Verdict};
@@ -42,6 +43,8 @@ pub struct Merged {
     pub digests: BTreeMap<PacketRef, Digest>,
     /// What servers speak.
     pub services: Services,
+    /// What ARP and neighbour discovery told.
+    pub neighbors: Neighbors,
     /// Counters of flows.
     pub tally: Tally,
     /// Counters of packets.
@@ -64,6 +67,7 @@ impl Merged {
         self.flows.extend(other.flows);
         self.digests.extend(other.digests);
         self.services.merge(other.services);
+        self.neighbors.merge(other.neighbors);
         self.tally.merge(other.tally);
         self.lines.extend(other.lines);
     }

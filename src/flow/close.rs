@@ -3,14 +3,87 @@
 //! RFC 9293 §3.5.2, §3.10.7; the forms were measured on Linux. A RST after the sender's own FIN is never more than "the reader went away",
 //! so that is asked first; then whether it fits (an injected RST has the very form of an honest one).
 
-use super::half::{Marks, Track, Trail};
+use super::Sink;
+use super::facts;
+use super::half::{Marks, Stamp, Track, Trail};
+use super::key::Way;
+use super::ledger::Hole;
+use super::live::Live;
 use super::options::Options;
+use super::tcp::FAR;
 use crate::decode::{Flags, Ip, Segment};
-use crate::event::ResetKind;
+use crate::event::{ResetKind, What};
 use crate::wire::seq::Seq;
+
+/// RSTs kept of a side.
+const RESETS: u32 = 4;
 
 /// How far below or above the expected number an honest RST may lie: it answers a packet that is some time on its way.
 const SLACK: u32 = 1 << 16;
+
+impl<S: Sink> Live<'_, S> {
+    pub(super) fn fin(&mut self, way: Way, s: &Segment<'_>) {
+        let at = Stamp::from(self.at);
+        let seq = s.seq.plus(u32::from(s.flags.has(Flags::SYN))).plus(s.payload_len);
+        let (track, trail) = (&mut self.flow.tracks[way], &mut self.detail.trails[way]);
+        trail.fin_count += 1;
+        trail.fin_last = Some(at);
+        self.detail.closer.get_or_insert((way, at));
+        if !track.marks.set(Marks::FIN) {
+            return;
+        }
+        trail.fin = Some(at);
+        trail.fin_seq = seq;
+        let ahead = seq.minus(track.next);
+        if ahead > 0 && ahead.unsigned_abs() <= FAR {
+            let (start, noticed) = (track.next, at);
+            let hole = Hole { start, end: seq, noticed, tsval: None, ip_id: None, acked: None, lost: false };
+            trail.rare().holes.open(hole);
+        }
+        if ahead >= 0 && ahead.unsigned_abs() <= FAR {
+            track.next = seq.plus(1);
+        }
+        self.tell_fin(way);
+    }
+
+    pub(super) fn reset(&mut self, way: Way, ip: &Ip, s: &Segment<'_>, options: &Options) {
+        let at = Stamp::from(self.at);
+        let (mine, peer) = (&self.flow.tracks[way], &self.flow.tracks[way.other()]);
+        let (my_trail, peer_trail) = (&self.detail.trails[way], &self.detail.trails[way.other()]);
+        let kind = kind(&Circumstances { mine, my_trail, peer, peer_trail }, ip, s);
+        let acks = s.flags.has(Flags::ACK);
+        let reference = if acks { s.ack } else { peer.una };
+        let known = peer.marks.has(Marks::SEEN) && (acks || peer.marks.has(Marks::ACKED));
+        let last = if peer.marks.has(Marks::FIN) { peer_trail.fin_seq } else { peer.next };
+        let unread = if known { last.minus(reference).max(0).unsigned_abs() } else { 0 };
+        let talked = self.flow.established || self.flow.mid_stream;
+        let closed = mine.marks.has(Marks::FIN) && peer.marks.has(Marks::FIN);
+        let rare = self.detail.trails[way].rare();
+        rare.reset_count += 1;
+        if rare.reset_count <= RESETS {
+            let ack = acks.then_some(s.ack);
+            rare.resets.push(facts::Reset { at: self.at, kind, seq: s.seq, ack, unread, ttl: ip.ttl });
+        }
+        let told = rare.resets_told & 1 << kind as u8 != 0;
+        rare.resets_told |= 1 << kind as u8;
+        self.detail.closer.get_or_insert((way, at));
+        if self.detail.reset.is_none() && !closed {
+            self.detail.reset = Some((way, kind));
+        }
+        if kind != ResetKind::Edge {
+            self.flow.tracks[way].marks.set(Marks::RESET);
+            if acks {
+                self.acknowledge(way, s, options);
+            }
+        }
+        if !told {
+            self.event(way, What::Reset { kind, unread });
+        }
+        if kind != ResetKind::Edge && talked {
+            self.flush(way);
+        }
+    }
+}
 
 /// The two directions as they stood before the RST: `mine` belongs to its sender.
 pub(super) struct Circumstances<'a> {

@@ -5,8 +5,8 @@ use super::facts::RoleSource;
 use super::half::Marks;
 use super::key::Way;
 use super::ledger::Hole;
+use super::limits::Shared;
 use super::record::{Detail, Flow};
-use super::table::Shared;
 use super::{FlowHead, Sink, Wants};
 use crate::event::{Event, PacketRef, Side, What};
 use crate::time::{Elapsed, Timestamp};
@@ -193,6 +193,8 @@ impl<S: Sink> Live<'_, S> {
             let head = self.detail.head(self.flow);
             let side = self.flow.side(way);
             self.sink.end(&head, self.conversation, side, at);
+            // Whatever is still sent comes after the end: nobody is to read it.
+            self.want_nothing(way);
         }
     }
 
@@ -252,5 +254,82 @@ impl<S: Sink> Outlet<'_, S> {
             Wants::Flip | Wants::More => {}
             Wants::Nothing => self.wants = Wants::Nothing,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::event::{Kind, Side};
+    use crate::flow::limits::Limits;
+    use crate::flow::script::{Script, Shot};
+
+    #[test]
+    fn what_waits_behind_a_hole_is_bounded_and_the_hole_is_given_up() {
+        let mut script = Script::with(Limits { held_octets_per_direction: 8, ..Limits::default() });
+        script.handshake();
+        script.client(10, "A", 11, 1, b"abcd");
+        script.client(11, "A", 15, 1, b"efgh");
+        assert!(script.sink.octets[0].is_empty());
+        script.client(12, "A", 19, 1, b"i");
+        assert_eq!((script.sink.octets[0].as_slice(), script.sink.gaps[0]), (b"abcdefghi".as_slice(), 10));
+        assert_eq!(script.facts().from_client.held_dropped, 10);
+        assert_eq!(script.table.counts().held_dropped, 10);
+    }
+
+    #[test]
+    fn all_flows_together_are_bounded_too() {
+        let mut script = Script::with(Limits { held_octets_total: 6, ..Limits::default() });
+        for port in [1, 2] {
+            script.send(0, Shot { port, flags: "S", ..Shot::default() });
+            script.send(1, Shot { port, seq: 5, payload: b"held", ..Shot::default() });
+        }
+        assert_eq!(script.sink.octets[0], b"held", "the second one found no room");
+        assert_eq!(script.table.counts().peak_held, 4);
+    }
+
+    #[test]
+    fn a_fin_waits_for_the_octets_before_it() {
+        let mut script = Script::new();
+        script.handshake();
+        script.client(10, "FA", 4, 1, b"");
+        assert!(!script.kinds().contains(&Kind::Fin));
+        script.client(11, "A", 1, 1, b"abc");
+        assert_eq!(script.kinds().last(), Some(&Kind::Fin));
+        assert_eq!(script.sink.ends, [1, 0]);
+        let facts = script.facts();
+        assert_eq!(facts.closer.map(|(side, at)| (side, at.number)), Some((Side::Client, 4)));
+    }
+
+    #[test]
+    fn a_direction_nobody_wants_is_followed_by_its_numbers_only() {
+        let mut script = Script::new();
+        script.sink.enough = true;
+        script.handshake();
+        script.client(10, "A", 1, 1, b"one");
+        script.client(11, "A", 4, 1, b"two");
+        script.client(12, "FA", 7, 1, b"");
+        assert_eq!(script.sink.octets[0], b"one");
+        assert_eq!(script.facts().from_client.payload, 6);
+        assert_eq!(script.kinds().last(), Some(&Kind::Fin));
+    }
+
+    #[test]
+    fn nothing_is_read_after_a_reset() {
+        let mut script = Script::new();
+        script.handshake();
+        script.client(10, "A", 1, 1, b"one");
+        script.client(11, "RA", 4, 1, b"");
+        script.client(12, "A", 1, 1, b"one");
+        script.finish();
+        assert_eq!((script.sink.octets[0].as_slice(), script.sink.ends), (b"one".as_slice(), [1, 1]));
+    }
+
+    #[test]
+    fn held_octets_go_out_with_their_gap_when_the_flow_ends() {
+        let mut script = Script::new();
+        script.handshake();
+        script.client(10, "A", 4, 1, b"def");
+        script.finish();
+        assert_eq!((script.sink.octets[0].as_slice(), script.sink.gaps[0]), (b"def".as_slice(), 3));
     }
 }

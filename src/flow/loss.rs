@@ -43,12 +43,12 @@ impl<S: Sink> Live<'_, S> {
     /// `late` fills `hole`: it was overtaken, or lost before the capture point and sent again.
     pub(super) fn filled(&mut self, way: Way, late: &Late, hole: &Hole) {
         let age = self.at.time.since(hole.noticed.time());
-        if hole.acked.is_some() && age < Elapsed::millis(10) {
-            // The receiver has it already: capture queues were read out of order, nothing happened on the network.
-            return;
-        }
         if hole.lost {
             return self.copy(way, late.start, late.end, None);
+        }
+        if hole.acked.is_some() {
+            // The receiver had it a moment ago: capture queues were read out of order, nothing happened on the network.
+            return;
         }
         if self.overtaken(way, late, hole, age) {
             let rare = self.detail.trails[way].rare();
@@ -122,7 +122,7 @@ impl<S: Sink> Live<'_, S> {
         let tail = !track.next.after(end) || (track.marks.has(Marks::FIN) && track.next.minus(end) == 1);
         if tail && once && waited >= rto.unwrap_or(Elapsed::ZERO) {
             Retransmission::TailProbe
-        } else if track.dupacks > 0 || start != track.una {
+        } else if track.dupacks > 0 || start != track.una || rto.is_some_and(|rto| waited < rto) {
             Retransmission::Fast
         } else {
             Retransmission::Timeout
@@ -211,5 +211,134 @@ fn count(loss: &mut super::facts::Loss, kind: Retransmission) -> &mut u32 {
         Retransmission::Fast => &mut loss.fast,
         Retransmission::TailProbe => &mut loss.tail_probe,
         Retransmission::Spurious => &mut loss.spurious,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::event::{Kind, Retransmission, What};
+    use crate::flow::facts::Half;
+    use crate::flow::script::{Script, Shot};
+
+    fn kinds(half: &Half) -> [u32; 4] {
+        [half.loss.timeout, half.loss.fast, half.loss.tail_probe, half.loss.spurious]
+    }
+
+    #[test]
+    fn doubling_timeouts_are_one_episode_behind_the_capture_point() {
+        let mut script = Script::new();
+        script.handshake();
+        for ms in [10, 215, 620, 1_440] {
+            script.client(ms, "PA", 1, 1, b"lost");
+        }
+        let client = script.facts().from_client;
+        assert_eq!(kinds(&client), [3, 0, 0, 0]);
+        assert_eq!(
+            (client.loss.episodes, client.loss.after_capture_point, client.loss.before_capture_point),
+            (1, 3, 0)
+        );
+        let unacknowledged = client.unacknowledged.expect("nothing was acknowledged");
+        assert_eq!((unacknowledged.first.number, unacknowledged.last.number, unacknowledged.copies), (4, 7, 4));
+        let told = script.sink.events.iter().filter(|event| event.what.kind() == Kind::Retransmitted).count();
+        assert_eq!(told, 1);
+    }
+
+    #[test]
+    fn three_duplicate_acknowledgments_make_it_fast() {
+        let mut script = Script::new();
+        script.handshake();
+        for (i, payload) in [b"aa", b"bb", b"cc", b"dd"].into_iter().enumerate() {
+            script.client(10, "A", 1 + 2 * i as u32, 1, payload);
+        }
+        for ms in 12..15 {
+            script.server(ms, "A", 1, 1, b"");
+        }
+        script.client(16, "A", 1, 1, b"aa");
+        script.server(18, "A", 1, 9, b"");
+        let client = script.facts().from_client;
+        assert_eq!(kinds(&client), [0, 1, 0, 0]);
+        let original = script.sink.events.iter().find_map(|event| match event.what {
+            What::Retransmitted { kind: Retransmission::Fast, original } => original,
+            _ => None,
+        });
+        assert_eq!(original.map(|at| at.number), Some(4));
+    }
+
+    #[test]
+    fn one_early_copy_of_the_last_segment_is_a_tail_loss_probe() {
+        let mut script = Script::new();
+        script.handshake();
+        script.client(10, "A", 1, 1, b"aa");
+        script.client(10, "A", 3, 1, b"bb");
+        script.client(20, "A", 3, 1, b"bb");
+        assert_eq!(kinds(&script.facts().from_client), [0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn a_copy_of_acknowledged_octets_is_needless() {
+        let mut script = Script::new();
+        script.handshake();
+        script.client(10, "A", 1, 1, b"aa");
+        script.server(12, "A", 1, 3, b"");
+        script.client(215, "A", 1, 1, b"aa");
+        assert_eq!(kinds(&script.facts().from_client), [0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_dsack_turns_a_timeout_into_a_needless_copy() {
+        let mut script = Script::new();
+        script.handshake();
+        script.client(10, "A", 1, 1, b"aa");
+        script.client(215, "A", 1, 1, b"aa");
+        assert_eq!(kinds(&script.facts().from_client), [1, 0, 0, 0]);
+        // SACK of 1..3 relative to the initial number 0xfffffffd, below the acknowledgment.
+        let options = &[1, 1, 5, 10, 0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 0];
+        script.send(216, Shot { from_server: true, seq: 1, ack: 3, options, ..Shot::default() });
+        assert_eq!(kinds(&script.facts().from_client), [0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_copy_within_the_round_trip_is_no_reordering_when_the_first_was_seen_whole() {
+        let mut script = Script::new();
+        script.handshake();
+        script.client(10, "A", 1, 1, b"aa");
+        script.client(10, "A", 3, 1, b"bb");
+        script.client(11, "A", 1, 1, b"aa");
+        let client = script.facts().from_client;
+        assert_eq!((client.reordered, client.loss.total()), (0, 1));
+    }
+
+    #[test]
+    fn a_late_segment_with_a_smaller_ip_id_was_overtaken() {
+        let mut script = Script::new();
+        script.handshake();
+        script.send(10, Shot { seq: 3, ack: 1, payload: b"bb", id: Some(501), ..Shot::default() });
+        script.send(11, Shot { seq: 1, ack: 1, payload: b"aa", id: Some(500), ..Shot::default() });
+        let client = script.facts().from_client;
+        assert_eq!((client.reordered, client.loss.total()), (1, 0));
+        assert_eq!(script.sink.octets[0], b"aabb");
+    }
+
+    #[test]
+    fn a_hole_filled_by_a_later_packet_was_lost_before_the_capture_point() {
+        let mut script = Script::new();
+        script.handshake();
+        script.send(10, Shot { seq: 3, ack: 1, payload: b"bb", id: Some(501), ..Shot::default() });
+        script.send(260, Shot { seq: 1, ack: 1, payload: b"aa", id: Some(502), ..Shot::default() });
+        let client = script.facts().from_client;
+        assert_eq!((client.loss.before_capture_point, client.loss.after_capture_point), (1, 0));
+        assert_eq!(kinds(&client), [1, 0, 0, 0]);
+        assert_eq!(client.payload, 4);
+    }
+
+    #[test]
+    fn a_segment_merged_by_offload_on_another_interface_is_a_copy_of_the_capture() {
+        let mut script = Script::new();
+        script.handshake();
+        script.send(10, Shot { seq: 1, ack: 1, payload: b"aa", ..Shot::default() });
+        script.send(10, Shot { seq: 3, ack: 1, payload: b"bb", ..Shot::default() });
+        script.send(10, Shot { seq: 1, ack: 1, payload: b"aabb", interface: 1, ..Shot::default() });
+        let facts = script.facts();
+        assert_eq!((facts.duplicates, facts.from_client.loss.total()), (1, 0));
     }
 }

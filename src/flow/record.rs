@@ -4,6 +4,7 @@ use super::FlowHead;
 use super::facts::{Close, FlowFacts, Half, Handshake, IpProtocol, RoleSource, Unacknowledged};
 use super::half::{Marks, Rare, Stamp, Track, Trail};
 use super::key::{Key, Pair, Way};
+use super::limits::Limits;
 use super::rtt;
 use crate::event::{PacketRef, ResetKind, Side};
 use crate::time::{Elapsed, Timestamp};
@@ -57,6 +58,21 @@ impl Flow {
             (Some(a), Some(b)) => Some(if a.packet() < b.packet() { b } else { a }),
             (a, b) => a.or(b),
         }
+    }
+
+    /// How long the flow stays in the table after its latest packet.
+    pub(super) fn patience(&self, limits: &Limits) -> Elapsed {
+        match self.key.protocol() {
+            IpProtocol::Udp => limits.udp_expiry,
+            IpProtocol::Tcp if self.closed() => limits.closed_linger,
+            IpProtocol::Tcp if self.established || self.mid_stream => limits.established_expiry,
+            IpProtocol::Tcp => limits.syn_expiry,
+        }
+    }
+
+    /// When it leaves the table if nothing more comes.
+    pub(super) fn deadline(&self, limits: &Limits) -> Timestamp {
+        self.last().map_or(Timestamp::MIN, Stamp::time) + self.patience(limits)
     }
 
     /// Both sides closed it, or one reset it.
@@ -219,18 +235,4 @@ fn unacknowledged(track: &Track, trail: &Trail) -> Option<Unacknowledged> {
     let first = trail.fin.filter(|_| !track.marks.has(Marks::FIN_ACKED))?.packet();
     let last = trail.fin_last.map_or(first, Stamp::packet);
     Some(Unacknowledged { first, last, copies: trail.fin_count, len: 0 })
-}
-
-impl Flow {
-    /// When the flow ends by itself if nothing more comes.
-    pub(super) fn deadline(&self, limits: &super::table::Limits) -> Timestamp {
-        let last = self.last().map_or(Timestamp::MIN, Stamp::time);
-        let span = match self.key.protocol() {
-            IpProtocol::Udp => limits.udp_expiry,
-            IpProtocol::Tcp if self.closed() => limits.closed_linger,
-            IpProtocol::Tcp if self.established || self.mid_stream => limits.established_expiry,
-            IpProtocol::Tcp => limits.syn_expiry,
-        };
-        last + span
-    }
 }

@@ -12,9 +12,12 @@ use super::duplicates::{self, Mark};
 use super::facts::{FlowFacts, IpProtocol, RoleSource};
 use super::half::{Marks, Stamp};
 use super::key::{Key, Way};
+use super::limits::Shared;
+pub use super::limits::{Counts, Limits};
 use super::live::Live;
 use super::record::{Detail, Flow};
 use super::roles::{self, Listeners};
+use super::tombstone::{Met, Tombstone, Tombstones};
 use super::wheel::Wheel;
 use super::{Ended, FlowHead, Sink};
 use crate::decode::{Flags, Ip, Packet, Segment, Transport};
@@ -22,84 +25,6 @@ use crate::event::{PacketRef, What};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::icmp::IcmpError;
 use crate::wire::seq::Seq;
-
-/// How much a table may hold and how long. Reaching a cap is counted ([`Counts`]), never silent.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Flows at one time. Then the least interesting goes first: closed and healthy, else closed, else the longest idle of a sample.
-    pub max_flows: usize,
-    /// Octets held behind holes for one direction. 256 KiB is four times the window without scaling.
-    pub held_octets_per_direction: usize,
-    /// The same for all flows together.
-    pub held_octets_total: usize,
-    /// A closed flow is reported so long after its latest packet; late copies and RSTs still count for it.
-    pub closed_linger: Elapsed,
-    /// After that, late packets are swallowed for so long instead of opening a flow. Linux keeps TIME_WAIT for 60 s.
-    pub tombstone: Elapsed,
-    /// A flow without handshake and payload ends after so long. Linux gives up a SYN after 134 s (68 s after the last one).
-    pub syn_expiry: Elapsed,
-    /// An open flow ends after so long in silence.
-    pub established_expiry: Elapsed,
-    /// A UDP flow ends after so long in silence.
-    pub udp_expiry: Elapsed,
-    /// Listening ends remembered, as a hint for the roles of flows that began before the capture. 0: no hint; then the roles depend on the
-    /// flow's own packets only, however flows are shared out between tables.
-    pub listeners: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_flows: 1_000_000,
-            held_octets_per_direction: 256 << 10,
-            held_octets_total: 256 << 20,
-            closed_linger: Elapsed::secs(10),
-            tombstone: Elapsed::secs(60),
-            syn_expiry: Elapsed::secs(185),
-            established_expiry: Elapsed::secs(24 * 3600),
-            udp_expiry: Elapsed::secs(60),
-            listeners: 65_536,
-        }
-    }
-}
-
-/// What the table has to say about itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Flows opened.
-    pub opened: u64,
-    /// Flows that left because of the cap.
-    pub evicted: u64,
-    /// Octets not waited for because of the caps on held octets.
-    pub held_dropped: u64,
-    /// Packets of flows already reported.
-    pub late: u64,
-    /// Copies made by the capture.
-    pub duplicates: u64,
-    /// ICMP errors whose flow is not in the table.
-    pub icmp_unmatched: u64,
-    /// Most flows at one time.
-    pub peak_flows: usize,
-    /// Most octets held at one time.
-    pub peak_held: usize,
-}
-
-/// What all flows of a table share.
-pub(super) struct Shared {
-    pub(super) limits: Limits,
-    pub(super) counts: Counts,
-    /// Octets held behind holes.
-    pub(super) held: usize,
-}
-
-/// A closed flow that was reported.
-struct Tombstone {
-    key: Key,
-    id: PacketRef,
-    until: Timestamp,
-    /// Final sequence numbers, low end first; `None` where the side was never seen.
-    next: [Option<Seq>; 2],
-}
 
 /// The flows of one worker. Feed it packets in capture order and ticks of capture time.
 pub struct FlowTable<S: Sink> {
@@ -114,8 +39,7 @@ pub struct FlowTable<S: Sink> {
     live: usize,
     wheel: Wheel,
     listeners: Listeners,
-    tombstones: HashTable<Tombstone>,
-    burials: VecDeque<(u64, Key, Timestamp)>,
+    tombstones: Tombstones,
     /// Closed flows in the order they closed, with the first packet that tells a reused slot.
     closed: VecDeque<(u32, PacketRef)>,
     /// Where the search for an idle flow goes on.
@@ -128,6 +52,7 @@ impl<S: Sink> FlowTable<S> {
         Self {
             seed,
             listeners: Listeners::new(limits.listeners),
+            tombstones: Tombstones::new(seed, limits.max_flows),
             shared: Shared { limits, counts: Counts::default(), held: 0 },
             index: HashTable::new(),
             flows: Vec::new(),
@@ -136,8 +61,6 @@ impl<S: Sink> FlowTable<S> {
             free: Vec::new(),
             live: 0,
             wheel: Wheel::new(),
-            tombstones: HashTable::new(),
-            burials: VecDeque::new(),
             closed: VecDeque::new(),
             hand: 0,
         }
@@ -201,17 +124,16 @@ impl<S: Sink> FlowTable<S> {
             if detail.due != second {
                 continue;
             }
-            let (id, flow) = (detail.id, slot as usize);
-            let waiting = self.waiting(slot);
-            if waiting {
-                self.with(slot, PacketRef { time: now, ..id }, sink, |live| {
-                    live.at = live.flow.last().map_or(id, Stamp::packet);
+            let id = detail.id;
+            if self.waiting(slot) {
+                let last = self.last(slot).unwrap_or(id);
+                self.with(slot, last, sink, |live| {
                     for way in [live.flow.client, live.flow.client.other()] {
                         live.confirm_holes(way, now);
                     }
                 });
             }
-            let Some(flow) = self.flows.get(flow) else { continue };
+            let Some(flow) = self.flows.get(slot as usize) else { continue };
             if flow.deadline(&self.shared.limits) <= now {
                 ended.push((id, slot, if flow.closed() { Ended::Closed } else { Ended::Expired }));
             } else {
@@ -222,7 +144,7 @@ impl<S: Sink> FlowTable<S> {
         for (_, slot, why) in ended {
             self.close(slot, why, now, sink);
         }
-        self.clear_tombstones(now);
+        self.tombstones.expire(now);
         while self.closed.front().is_some_and(|(slot, id)| self.detail(*slot).is_none_or(|detail| detail.id != *id)) {
             self.closed.pop_front();
         }
@@ -234,7 +156,6 @@ impl<S: Sink> FlowTable<S> {
             self.close(slot, Ended::CaptureEnd, now, sink);
         }
         self.tombstones.clear();
-        self.burials.clear();
         self.closed.clear();
     }
 
@@ -288,6 +209,11 @@ impl<S: Sink> FlowTable<S> {
         self.details.get(slot as usize)?.as_deref()
     }
 
+    /// Its latest packet.
+    fn last(&self, slot: u32) -> Option<PacketRef> {
+        self.flows.get(slot as usize).and_then(Flow::last).map(Stamp::packet)
+    }
+
     fn waiting(&self, slot: u32) -> bool {
         let Some(flow) = self.flows.get(slot as usize) else { return false };
         Way::BOTH.iter().any(|way| flow.tracks[*way].marks.has(Marks::WAITING))
@@ -333,16 +259,15 @@ impl<S: Sink> FlowTable<S> {
             }
             reuses = self.detail(slot).map(|detail| detail.id);
             self.close(slot, Ended::Replaced, at.time, sink);
-        } else if let Ok(entry) = self.tombstones.find_entry(hash, |tombstone| tombstone.key == key) {
-            let tombstone = entry.get();
-            let known = tombstone.next[way as usize];
-            let new = segment.payload_len > 0 && known.is_none_or(|next| !next.after(segment.seq));
-            if tombstone.until > at.time && !bare_syn && !new {
-                self.shared.counts.late += 1;
-                return None;
+        } else {
+            match self.tombstones.meet(hash, &key, way, at.time, segment) {
+                Met::Late => {
+                    self.shared.counts.late += 1;
+                    return None;
+                }
+                Met::Successor(id) => reuses = Some(id),
+                Met::Nobody => {}
             }
-            reuses = Some(tombstone.id);
-            entry.remove();
         }
         let answer = segment.flags.has(Flags::SYN) && segment.flags.has(Flags::ACK);
         let (client, role) = if bare_syn {
@@ -417,6 +342,7 @@ impl<S: Sink> FlowTable<S> {
         while self.live >= self.shared.limits.max_flows.max(1) && self.evict(at.time, sink) {}
         let detail = Box::new(Detail::new(at, reuses));
         let conversation = sink.open(&detail.head(&flow));
+        let deadline = at.time + flow.patience(&self.shared.limits);
         let slot = match self.free.pop() {
             Some(slot) => {
                 let place = slot as usize;
@@ -440,7 +366,7 @@ impl<S: Sink> FlowTable<S> {
         self.live += 1;
         self.shared.counts.opened += 1;
         self.shared.counts.peak_flows = self.shared.counts.peak_flows.max(self.live);
-        self.schedule_at(slot, at.time);
+        self.schedule_at(slot, deadline);
         slot
     }
 
@@ -465,8 +391,7 @@ impl<S: Sink> FlowTable<S> {
     /// Takes a flow out of the table and reports it.
     fn close(&mut self, slot: u32, why: Ended, now: Timestamp, sink: &mut S) {
         let place = slot as usize;
-        let last = self.flows.get(place).and_then(Flow::last).map(Stamp::packet);
-        let Some(last) = last.or_else(|| self.detail(slot).map(|detail| detail.id)) else { return };
+        let Some(last) = self.last(slot).or_else(|| self.detail(slot).map(|detail| detail.id)) else { return };
         self.with(slot, last, sink, |live| {
             for way in [live.flow.client, live.flow.client.other()] {
                 live.flush(way);
@@ -486,7 +411,7 @@ impl<S: Sink> FlowTable<S> {
             let next =
                 Way::BOTH.map(|way| Some(&flow.tracks[way]).filter(|t| t.marks.has(Marks::SEEN)).map(|t| t.next));
             let until = last.time + self.shared.limits.closed_linger + self.shared.limits.tombstone;
-            self.bury(hash, Tombstone { key, id: detail.id, until, next });
+            self.tombstones.bury(hash, Tombstone { key, id: detail.id, until, next });
         }
         for way in Way::BOTH {
             if let Some(rare) = &detail.trails[way].rare {
@@ -501,36 +426,14 @@ impl<S: Sink> FlowTable<S> {
         sink.closed(facts, conversation, why, now);
     }
 
-    fn bury(&mut self, hash: u64, tombstone: Tombstone) {
-        if self.burials.len() >= self.shared.limits.max_flows {
-            self.unbury();
-        }
-        self.burials.push_back((hash, tombstone.key, tombstone.until));
-        let seed = self.seed;
-        self.tombstones.insert_unique(hash, tombstone, |tombstone| tombstone.key.hash(seed));
-    }
-
-    fn clear_tombstones(&mut self, now: Timestamp) {
-        while self.burials.front().is_some_and(|(_, _, until)| *until <= now) {
-            self.unbury();
-        }
-    }
-
-    fn unbury(&mut self) {
-        if let Some((hash, key, until)) = self.burials.pop_front()
-            && let Ok(entry) = self.tombstones.find_entry(hash, |stone| stone.key == key && stone.until == until)
-        {
-            entry.remove();
-        }
-    }
-
     /// Makes room for one flow: closed and healthy, else closed, else the longest idle of a sample.
     fn evict(&mut self, now: Timestamp, sink: &mut S) -> bool {
         const SAMPLE: usize = 32;
         let (details, flows) = (&self.details, &self.flows);
         let still = |entry: &(u32, PacketRef)| {
             let detail = details.get(entry.0 as usize).and_then(Option::as_ref);
-            detail.is_some_and(|detail| detail.id == entry.1)
+            let closed = flows.get(entry.0 as usize).is_some_and(Flow::closed);
+            closed && detail.is_some_and(|detail| detail.id == entry.1)
         };
         while self.closed.front().is_some_and(|entry| !still(entry)) {
             self.closed.pop_front();
@@ -581,5 +484,206 @@ impl<S: Sink> Live<'_, S> {
     fn roles_by_syn(&mut self, way: Way, segment: &Segment<'_>) {
         self.flow.client = if segment.flags.has(Flags::ACK) { way.other() } else { way };
         self.flow.role = RoleSource::Handshake;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Kind, ResetKind, Side};
+    use crate::flow::facts::{Close, Handshake};
+    use crate::flow::script::{Script, Shot};
+
+    #[test]
+    fn the_sender_of_the_syn_is_the_client_whatever_the_ports() {
+        let mut script = Script::new();
+        script.handshake();
+        let facts = script.facts();
+        assert_eq!((facts.role, facts.handshake, facts.mid_stream), (RoleSource::Handshake, Handshake::Full, false));
+        assert_eq!(facts.client, Script::CLIENT);
+    }
+
+    #[test]
+    fn a_flow_without_syn_takes_its_roles_from_the_ports() {
+        let mut script = Script::new();
+        script.server(0, "A", 700, 300, b"x");
+        let facts = script.facts();
+        assert_eq!((facts.client, facts.role, facts.mid_stream), (Script::CLIENT, RoleSource::Port, true));
+        assert_eq!(script.kinds(), [Kind::MidStream, Kind::FirstPayload]);
+    }
+
+    #[test]
+    fn a_guess_the_sink_knows_better_is_turned_round() {
+        let mut script = Script::new();
+        script.sink.flip = true;
+        script.server(0, "A", 700, 300, b"hello");
+        script.server(1, "A", 705, 300, b" you");
+        let facts = script.facts();
+        assert_eq!((facts.client, facts.role), (Script::SERVER, RoleSource::Layer7));
+        assert_eq!(facts.from_client.payload, 9);
+    }
+
+    #[test]
+    fn a_handshake_cannot_be_turned_round() {
+        let mut script = Script::new();
+        script.sink.flip = true;
+        script.handshake();
+        script.client(10, "PA", 1, 1, b"hello");
+        assert_eq!(script.facts().client, Script::CLIENT);
+    }
+
+    #[test]
+    fn a_syn_with_another_number_begins_another_flow() {
+        let mut script = Script::new();
+        script.handshake();
+        let first = script.facts().id;
+        script.client(5_000, "S", 7_000_000, 0, b"");
+        assert_eq!(script.sink.closed.len(), 1);
+        assert_eq!(script.sink.closed[0].1, Ended::Replaced);
+        assert_eq!(script.facts().reuses, Some(first));
+        assert!(script.kinds().contains(&Kind::PortReused));
+        script.client(5_100, "S", 7_000_000, 0, b"");
+        assert_eq!(script.sink.closed.len(), 1, "a copy of the same SYN begins nothing");
+    }
+
+    #[test]
+    fn late_packets_belong_to_the_closed_flow_and_then_to_nobody() {
+        let mut script = Script::new();
+        script.handshake();
+        script.client(10, "FA", 1, 1, b"");
+        script.server(11, "FA", 1, 2, b"");
+        script.client(12, "A", 2, 2, b"");
+        script.server(5_000, "FA", 1, 2, b"");
+        script.tick(9);
+        assert!(script.sink.closed.is_empty());
+        script.tick(16);
+        let (facts, why) = script.sink.closed[0].clone();
+        assert_eq!((why, facts.close, facts.from_server.fin_count), (Ended::Closed, Close::Fin, 2));
+        script.server(20_000, "FA", 1, 2, b"");
+        assert!(script.table.is_empty());
+        assert_eq!(script.table.counts().late, 1);
+        script.client(21_000, "PA", 2, 2, b"new octets");
+        assert_eq!(script.facts().reuses, Some(facts.id));
+    }
+
+    #[test]
+    fn an_unanswered_syn_expires_on_capture_time_also_when_the_clock_jumps_by_years() {
+        let mut script = Script::new();
+        script.client(0, "S", 0, 0, b"");
+        script.tick(184);
+        assert!(script.sink.closed.is_empty());
+        script.tick(185);
+        assert_eq!(script.sink.closed[0].1, Ended::Expired);
+        script.client(190_000, "S", 9, 0, b"");
+        script.tick(1_000_000_000);
+        assert_eq!(script.sink.closed.len(), 2);
+    }
+
+    #[test]
+    fn an_open_connection_outlives_hours_of_silence() {
+        let mut script = Script::new();
+        script.handshake();
+        script.tick(23 * 3600);
+        assert_eq!(script.table.len(), 1);
+        script.tick(25 * 3600);
+        assert!(script.table.is_empty());
+    }
+
+    #[test]
+    fn a_full_table_gives_up_closed_and_healthy_flows_first() {
+        let mut script = Script::with(Limits { max_flows: 3, ..Limits::default() });
+        let from = |port: u16, flags: &'static str, seq: u32, to_client: bool| Shot {
+            port,
+            flags,
+            seq,
+            ack: 1,
+            from_server: to_client,
+            ..Shot::default()
+        };
+        script.send(0, from(1001, "S", 0, false));
+        script.send(1, from(1002, "S", 0, false));
+        script.send(2, from(1002, "RA", 0, true));
+        script.send(3, from(1003, "A", 1, false));
+        script.send(4, from(1003, "FA", 1, false));
+        script.send(5, from(1003, "FA", 1, true));
+        script.send(6, from(1004, "S", 0, false));
+        script.send(7, from(1005, "S", 0, false));
+        let ports: Vec<u16> = script.sink.closed.iter().map(|(facts, _)| facts.client.port).collect();
+        assert_eq!(ports, [1003, 1002]);
+        assert_eq!(script.table.counts().evicted, 2);
+    }
+
+    #[test]
+    fn what_comes_out_does_not_depend_on_the_seed() {
+        let run = |seed: u64| {
+            let mut script = Script::seeded(seed);
+            for port in 1000..1200 {
+                script.send(0, Shot { port, flags: "S", ..Shot::default() });
+                script.send(1, Shot { port, flags: "RA", ack: 1, from_server: true, ..Shot::default() });
+            }
+            script.tick(100);
+            script.sink.closed
+        };
+        assert!(run(1) == run(0xdead_beef_0bad_cafe));
+    }
+
+    #[test]
+    fn an_icmp_error_finds_the_flow_it_quotes() {
+        let mut script = Script::new();
+        script.client(0, "S", 0, 0, b"");
+        let mut error = IcmpError {
+            kind: 3,
+            code: 1,
+            v6: false,
+            mtu: None,
+            source: Script::CLIENT,
+            destination: Script::SERVER,
+            protocol: 6,
+            ttl: 60,
+            seq: None,
+        };
+        let at = PacketRef { file: 0, number: 2, time: Timestamp(1) };
+        assert!(script.table.icmp(at, &error, &mut script.sink));
+        assert_eq!(
+            script.sink.events.last().map(|event| (event.side, event.what.kind())),
+            Some((Side::Client, Kind::Icmp))
+        );
+        error.protocol = 17;
+        assert!(!script.table.icmp(at, &error, &mut script.sink));
+    }
+
+    #[test]
+    fn copies_on_a_second_interface_are_left_out_and_their_face_is_kept() {
+        let mut script = Script::new();
+        for interface in 0..2 {
+            script.send(0, Shot { flags: "S", id: Some(7), interface, ..Shot::default() });
+            script.send(10, Shot { flags: "SA", ack: 1, from_server: true, interface, ..Shot::default() });
+        }
+        let facts = script.facts();
+        assert_eq!((facts.duplicates, facts.from_client.syn_count, facts.from_server.syn_count), (1, 1, 2));
+        assert_eq!(facts.from_client.faces.len(), 2);
+    }
+
+    #[test]
+    fn a_refused_connection_is_told_at_once() {
+        let mut script = Script::new();
+        script.client(0, "S", 0, 0, b"");
+        script.send(1, Shot { flags: "RA", seq: 0, ack: 1, from_server: true, absolute: true, ..Shot::default() });
+        let refused = What::Reset { kind: ResetKind::Refused, unread: 0 };
+        assert_eq!(script.sink.events.last().map(|event| event.what.clone()), Some(refused));
+        assert_eq!(script.facts().close, Close::Reset(Side::Server, ResetKind::Refused));
+    }
+
+    #[test]
+    fn every_flow_is_closed_once_at_the_end_in_the_order_of_its_first_packet() {
+        let mut script = Script::new();
+        for port in [3000, 1000, 2000] {
+            script.send(0, Shot { port, flags: "S", ..Shot::default() });
+        }
+        assert_eq!(script.table.open_flows().count(), 3);
+        script.finish();
+        let ports: Vec<u16> = script.sink.closed.iter().map(|(facts, _)| facts.client.port).collect();
+        assert_eq!(ports, [3000, 1000, 2000]);
+        assert!(script.table.is_empty());
     }
 }

@@ -68,6 +68,10 @@ impl<'a> FlowView<'a> {
 
     /// What the client still waits for, as far as the octets tell; `None` when nothing is outstanding or nobody can tell.
     pub fn pending(&self) -> Option<Pending> {
+        // Octets that were acknowledged but never seen may be the answer, or the end of the question.
+        if self.client().unseen + self.server().unseen > 0 {
+            return None;
+        }
         match self.protocol(Side::Client) {
             Some(Protocol::Http) => self.pending_http(),
             Some(Protocol::Tls) => {
@@ -115,6 +119,13 @@ mod tests {
             .request(100, "GET", "/again", 44);
         let pending = scene.view().pending().expect("the second request waits");
         assert_eq!((pending.asked.number, pending.begun, pending.proven), (6, None, true));
+    }
+
+    #[test]
+    fn an_answer_that_the_capture_missed_is_not_missing() {
+        let mut scene = Scene::open().request(3, "GET", "/", 40);
+        scene.facts.from_server.unseen = 253;
+        assert_eq!(scene.view().pending(), None);
     }
 
     #[test]

@@ -195,8 +195,9 @@ impl Opened {
         if let Some(filter) = &trip.filter {
             filter.check_used()?;
         }
-        let (packets, _neighbors) = trip.finish();
+        let (packets, neighbors) = trip.finish();
         merged.packets = packets;
+        merged.neighbors = neighbors;
         merged.infos = source.finish();
         merged.asked = asked;
         Ok(merged)

@@ -69,14 +69,14 @@ impl Trip {
             Transport::Icmp4(message) => quote(at, icmp::parse_error4(message), shards),
             Transport::Icmp6(message) => {
                 if let Some(ip) = packet.ip
-                    && let Some(neighbor) = arp::parse_neighbor6(message, ip.source, ip.destination)
+                    && let Ok(neighbor) = arp::parse_neighbor6(message, ip.source)
                 {
                     self.neighbors.learn(at, &neighbor, packet.link);
                 }
                 quote(at, icmp::parse_error6(message), shards);
             }
             Transport::Arp(message) => {
-                if let Some(neighbor) = arp::parse_arp(message) {
+                if let Ok(neighbor) = arp::parse_arp(message) {
                     self.neighbors.learn(at, &neighbor, packet.link);
                 }
             }

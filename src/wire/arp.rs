@@ -26,7 +26,8 @@ pub struct Neighbor {
 pub fn parse_arp(bytes: &[u8]) -> Result<Neighbor, Malformed> {
     let mut cursor = Cursor::new(bytes);
     cursor.u16("ARP hardware type")?;
-    let (protocol, mac_len, address_len) = (cursor.u16("ARP protocol type")?, cursor.u8("ARP lengths")?, cursor.u8("ARP lengths")?);
+    let (protocol, mac_len, address_len) =
+        (cursor.u16("ARP protocol type")?, cursor.u8("ARP lengths")?, cursor.u8("ARP lengths")?);
     if (protocol, address_len) != (0x0800, 4) {
         return Err(Malformed::field("ARP protocol type", 2));
     }
@@ -102,7 +103,10 @@ mod tests {
     fn a_recorded_request_and_its_reply_are_about_one_address() {
         let request = parse_arp(&octets(samples::ARP_REQUEST)).expect("whole");
         assert!(request.request && !request.gratuitous);
-        assert_eq!((request.sender.to_string(), request.target.to_string()), ("198.51.100.10".into(), "198.51.100.1".into()));
+        assert_eq!(
+            (request.sender.to_string(), request.target.to_string()),
+            ("198.51.100.10".into(), "198.51.100.1".into())
+        );
         assert_eq!(request.sender_mac.map(|mac| mac.to_string()).as_deref(), Some("0a:33:e0:f8:23:c6"));
         let reply = parse_arp(&octets(samples::ARP_REPLY)).expect("whole");
         assert!(!reply.request && !reply.gratuitous);
@@ -112,7 +116,8 @@ mod tests {
 
     #[test]
     fn an_announcement_and_a_probe_are_told_apart() {
-        let announcement = parse_arp(&octets("0001080006040001 0a33e0f823c6 c633640a 000000000000 c633640a")).expect("whole");
+        let announcement =
+            parse_arp(&octets("0001080006040001 0a33e0f823c6 c633640a 000000000000 c633640a")).expect("whole");
         assert!(announcement.gratuitous);
         let probe = parse_arp(&octets("0001080006040001 0a33e0f823c6 00000000 000000000000 c633640a")).expect("whole");
         assert!(!probe.gratuitous && probe.sender == Address::v4([0; 4]));
@@ -126,7 +131,11 @@ mod tests {
         }
         let bytes = octets(samples::DAD_SOLICITATION);
         for end in 0..24 {
-            assert_eq!(parse_neighbor6(&bytes[..end], Address(0)).map_err(|malformed| malformed.limit), Err(Limit::Slice), "{end}");
+            assert_eq!(
+                parse_neighbor6(&bytes[..end], Address(0)).map_err(|malformed| malformed.limit),
+                Err(Limit::Slice),
+                "{end}"
+            );
         }
         for end in 24..bytes.len() {
             assert!(parse_neighbor6(&bytes[..end], Address(0)).is_ok(), "{end}");

@@ -96,7 +96,9 @@ pub fn looks_like_dns(bytes: &[u8]) -> bool {
         return false;
     }
     if header.questions == 0 {
-        return response && header.answers > 0 && read_record(bytes, &mut cursor).is_ok_and(|record| is_class(record.class));
+        return response
+            && header.answers > 0
+            && read_record(bytes, &mut cursor).is_ok_and(|record| is_class(record.class));
     }
     let Ok((name, qtype, class)) = read_question(bytes, &mut cursor) else { return false };
     let alone = header.questions == 1 && records == [0; 3];
@@ -277,7 +279,8 @@ mod tests {
     use crate::wire::samples::octets;
 
     /// Query for www.Example.com A with an OPT record, as dig sends it.
-    const QUERY: &str = "abcd 0120 0001 0000 0000 0001 03777777 074578616d706c65 03636f6d 00 0001 0001 000029 04d0 00000000 0000";
+    const QUERY: &str =
+        "abcd 0120 0001 0000 0000 0001 03777777 074578616d706c65 03636f6d 00 0001 0001 000029 04d0 00000000 0000";
     /// Its answer: CNAME web.example.com (compressed), A 192.0.2.1 with a TTL of 300.
     const ANSWER: &str = "abcd 8180 0001 0002 0000 0000 03777777 076578616d706c65 03636f6d 00 0001 0001 \
         c00c 0005 0001 0000003c 0006 03776562 c010 \
@@ -314,7 +317,10 @@ mod tests {
             assert_eq!(kept.is_ok(), end >= 12, "{end}");
         }
         let kept = parse(&bytes[..bytes.len() - 1], true).expect("question and alias are whole");
-        assert_eq!((kept.name.as_str(), kept.aliases.len(), kept.addresses.len(), kept.cut), ("www.example.com", 1, 0, true));
+        assert_eq!(
+            (kept.name.as_str(), kept.aliases.len(), kept.addresses.len(), kept.cut),
+            ("www.example.com", 1, 0, true)
+        );
     }
 
     #[test]

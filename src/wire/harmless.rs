@@ -46,7 +46,9 @@ pub fn harmless_octets(bytes: &[u8], sink: Sink) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return harmless(text, sink);
     }
-    let characters = bytes.utf8_chunks().flat_map(|chunk| chunk.valid().chars().map(Ok).chain(chunk.invalid().iter().copied().map(Err)));
+    let characters = bytes
+        .utf8_chunks()
+        .flat_map(|chunk| chunk.valid().chars().map(Ok).chain(chunk.invalid().iter().copied().map(Err)));
     Cow::Owned(escape(&visible(characters, "", sink), sink).into_owned())
 }
 
@@ -99,7 +101,8 @@ fn escape(text: &str, sink: Sink) -> Cow<'_, str> {
 
 /// Backslashes before markup; words that become links or notify people are split, because for these a backslash changes nothing.
 fn markdown(text: &str) -> Cow<'_, str> {
-    const MARKUP: &[char] = &['\\', '`', '*', '_', '{', '}', '[', ']', '(', ')', '<', '>', '#', '!', '|', '~', '&', '$', '@', ':', '.'];
+    const MARKUP: &[char] =
+        &['\\', '`', '*', '_', '{', '}', '[', ']', '(', ')', '<', '>', '#', '!', '|', '~', '&', '$', '@', ':', '.'];
     // Only at the beginning of a line do these make a list or a heading.
     let leading = text.starts_with(['-', '+', '=']);
     if !leading && !text.contains(MARKUP) {
@@ -119,7 +122,9 @@ fn markdown(text: &str) -> Cow<'_, str> {
                 escaped.push_str(SPLIT);
             }
             ':' if behind.starts_with("//") => escaped.extend([":", SPLIT]),
-            '.' if before.len() >= 3 && before.get(before.len() - 3..).is_some_and(|word| word.eq_ignore_ascii_case("www")) => {
+            '.' if before.len() >= 3
+                && before.get(before.len() - 3..).is_some_and(|word| word.eq_ignore_ascii_case("www")) =>
+            {
                 escaped.extend([SPLIT, "."]);
             }
             ':' | '.' => escaped.push(character),
@@ -156,7 +161,11 @@ fn csv(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mark = if formula { "'" } else { "" };
-    if quoted { Cow::Owned(format!("\"{mark}{}\"", text.replace('"', "\"\""))) } else { Cow::Owned(format!("{mark}{text}")) }
+    if quoted {
+        Cow::Owned(format!("\"{mark}{}\"", text.replace('"', "\"\"")))
+    } else {
+        Cow::Owned(format!("{mark}{text}"))
+    }
 }
 
 fn shell(text: &str) -> Cow<'_, str> {

@@ -81,7 +81,11 @@ impl ResponseHead {
     /// 1xx, 204 and 304 have none, whatever their fields say (RFC 9112 §6.3).
     pub fn framing_after(&self, method: &str) -> Framing {
         let tunnel = method == "CONNECT" && (200..300).contains(&self.status);
-        if method == "HEAD" || tunnel || matches!(self.status, 100..200 | 204 | 304) { Framing::None } else { self.framing }
+        if method == "HEAD" || tunnel || matches!(self.status, 100..200 | 204 | 304) {
+            Framing::None
+        } else {
+            self.framing
+        }
     }
 }
 

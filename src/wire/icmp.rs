@@ -3,6 +3,7 @@
 use etherparse::{Ipv4HeaderSlice, Ipv6ExtensionSlice, Ipv6ExtensionsSlice, Ipv6HeaderSlice};
 use serde::{Deserialize, Serialize};
 
+use super::tcp::{TCP, UDP};
 use super::{Address, Cursor, Endpoint, Malformed, seq::Seq};
 
 /// An ICMP error about somebody's packet.
@@ -93,7 +94,8 @@ pub fn parse_error6(bytes: &[u8]) -> Option<IcmpError> {
     let header = Ipv6HeaderSlice::from_slice(quote).ok()?;
     let behind = quote.get(header.slice().len()..).unwrap_or(&[]);
     let (extensions, protocol, transport, _) = Ipv6ExtensionsSlice::from_slice_lax(header.next_header(), behind);
-    let later = |extension| matches!(extension, Ipv6ExtensionSlice::Fragment(header) if header.fragment_offset().value() != 0);
+    let later =
+        |extension| matches!(extension, Ipv6ExtensionSlice::Fragment(header) if header.fragment_offset().value() != 0);
     let ports = Ports::of(protocol.0, transport, extensions.into_iter().any(later));
     Some(IcmpError {
         kind,
@@ -135,9 +137,8 @@ struct Ports {
 impl Ports {
     /// Of a packet with that IP protocol; none when its transport header is in another fragment or cut away.
     fn of(protocol: u8, transport: &[u8], later_fragment: bool) -> Self {
-        const TCP: u8 = 6;
         // TCP, UDP, DCCP, SCTP and UDP-Lite begin with both ports.
-        let has_ports = matches!(protocol, TCP | 17 | 33 | 132 | 136) && !later_fragment;
+        let has_ports = matches!(protocol, TCP | UDP | 33 | 132 | 136) && !later_fragment;
         let mut cursor = Cursor::new(if has_ports { transport } else { &[] });
         match (cursor.u16("source port"), cursor.u16("destination port")) {
             (Ok(source), Ok(destination)) => {
@@ -197,7 +198,10 @@ mod tests {
     #[test]
     fn a_redirect_quotes_in_an_option() {
         let packet = TOO_BIG.split_at(18).1;
-        let redirect = format!("89000000 00000000 {0}{0} 0201001122334455 0408000000000000 {packet}", "fe800000000000000000000000000001");
+        let redirect = format!(
+            "89000000 00000000 {0}{0} 0201001122334455 0408000000000000 {packet}",
+            "fe800000000000000000000000000001"
+        );
         let error = parse_error6(&octets(&redirect)).expect("an error");
         assert_eq!((error.kind, error.mtu, error.destination.port), (137, None, 51000));
     }

@@ -94,9 +94,11 @@ mod tests {
     #[test]
     fn both_versions_are_read() {
         let sender = Some(Mac([0x96, 0x18, 0x7b, 0x03, 0xb4, 0x02]));
-        let expected = CookedHeader { direction: Direction::Received, protocol: 0x0800, interface: Some(2), hardware: 1, sender };
+        let expected =
+            CookedHeader { direction: Direction::Received, protocol: 0x0800, interface: Some(2), hardware: 1, sender };
         assert_eq!(parse_v2(&octets(V2)), Ok(expected));
-        let expected = CookedHeader { direction: Direction::Sent, protocol: 0x86dd, interface: None, hardware: 1, sender };
+        let expected =
+            CookedHeader { direction: Direction::Sent, protocol: 0x86dd, interface: None, hardware: 1, sender };
         assert_eq!(parse_v1(&octets(V1)), Ok(expected));
     }
 

@@ -187,7 +187,8 @@ mod tests {
     #[test]
     fn timestamps_alone_and_with_blocks_are_read() {
         assert_eq!(TcpOptions::parse(&octets("0101080a0000000100000002")).timestamps, Some((1, 2)));
-        let options = TcpOptions::parse(&octets("0101080a0000000100000002 0101 0512 00000010 00000020 fffffff0 00000004"));
+        let options =
+            TcpOptions::parse(&octets("0101080a0000000100000002 0101 0512 00000010 00000020 fffffff0 00000004"));
         assert_eq!(options.timestamps, Some((1, 2)));
         assert_eq!(options.sack(), [(Seq(0x10), Seq(0x20)), (Seq(0xffff_fff0), Seq(4))]);
     }

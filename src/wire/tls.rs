@@ -14,8 +14,8 @@ use crate::time::Timestamp;
 pub use certificate::parse_certificates;
 pub use hello::{parse_client_hello, parse_server_hello};
 pub use record::{
-    HandshakeJoiner, HandshakeMessage, RecordHeader, looks_like_client_hello, looks_like_server_record, looks_like_sslv2_hello,
-    parse_alert,
+    HandshakeJoiner, HandshakeMessage, RecordHeader, looks_like_client_hello, looks_like_server_record,
+    looks_like_sslv2_hello, parse_alert,
 };
 
 /// The record types of RFC 8446 §5.1.
@@ -75,7 +75,7 @@ pub struct ClientHello {
     pub ciphers: Vec<u16>,
     /// An encrypted client hello extension is there: the name above is the outer one.
     pub ech: bool,
-    /// Offers a session (ticket, PSK or non-empty session id in 1.2).
+    /// Offers a session (ticket, PSK or non-empty session id in 1.2). Go sends a random session id in 1.2 too: true is no proof.
     pub resumes: bool,
     /// Octets of the handshake message, header included.
     pub len: u32,

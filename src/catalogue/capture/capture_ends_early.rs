@@ -23,7 +23,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Notice,
     confidence: Confidence::Certain,
     culprit: Culprit::Capture,
-    says: "the capture ends while {waiting} connections wait for an answer; the last since {since}",
+    says: "the capture ends while {waiting} for an answer, the longest for {since}",
     users_see: &["undecided"],
     do_first: &[Step {
         says: "Capture longer than the longest timeout: 65 s covers nginx, Apache and ALB, 135 s a connect:",
@@ -54,7 +54,14 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     let since = capture.end.since(waits.time);
     let mut finding = RULE
         .about(Subject::Capture, waits, None, format!("unanswered when the capture ended {since} later"))
-        .with("waiting", tally.ends_early)
+        .with(
+            "waiting",
+            if tally.ends_early == 1 {
+                "1 connection waits".to_owned()
+            } else {
+                format!("{} connections wait", tally.ends_early)
+            },
+        )
         .with("since", since);
     finding.evidence[0].flow = Some(flow);
     vec![match capture.packets.last {

@@ -27,8 +27,8 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Capture,
     says: "the file is damaged after packet {packet}: {what}",
     variants: &[
-        "the last record of the file is incomplete: {packets} packets before it were read",
-        "{frames} frames are of a link type that nobody here reads ({link}): they are left out",
+        "the last record of the file is incomplete; everything before it was read (packet {packets} is the last)",
+        "frames of a link type that nobody here reads are left out: {frames} of {link}",
     ],
     users_see: &[
         "The capture file appears to have been cut short in the middle of a packet",

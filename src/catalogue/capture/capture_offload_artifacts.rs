@@ -24,8 +24,8 @@ pub static RULE: Rule = Rule {
     severity: Severity::Notice,
     confidence: Confidence::Certain,
     culprit: Culprit::Capture,
-    says: "the capture was made beside the network card's offload: {oversized} segments exceed the MSS",
-    variants: &["the capture was made beside the network card's offload: {wrong} checksums are not filled in"],
+    says: "the capture was made beside the network card's offload: segments exceed the MSS ({oversized})",
+    variants: &["the capture was made beside the network card's offload: checksums are not filled in ({wrong})"],
     users_see: &["maybe caused by \"TCP checksum offload\"?", "Checksum incorrect"],
     do_first: &[Step {
         says: "Harmless. Which offloads does the card do? Only the wire's view needs them off:",

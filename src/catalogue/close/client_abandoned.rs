@@ -15,7 +15,7 @@
 //! A person who presses Esc, or a player that seeks in a film, gives up within a second or in the middle of a flowing answer: a notice.
 //! Event streams and upgraded connections end this way. Octets of an unknown protocol may never want an answer: a notice.
 
-use crate::event::{Kind, Protocol, Side};
+use crate::event::{Kind, Protocol, ResetKind, Side};
 use crate::rule::exchange::Pending;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::view::FlowView;
@@ -57,9 +57,12 @@ const TIMEOUTS: [i64; 9] = [1, 2, 3, 5, 10, 15, 20, 30, 60];
 const ROUND_TRIPS: i64 = 20;
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
-    let (closer, close) = flow.facts.closer?;
+    let (closer, close) = flow.facts.closer.filter(|_| flow.facts.both_ways())?;
     let pending = flow.pending().filter(|pending| closer == Side::Client && pending.asked <= close)?;
-    if half_closed(flow) || flow.exchange().is_some_and(|exchange| exchange.is_push()) {
+    // A RST without ACK is no decision of the program: that kernel does not know the connection (stray-reset).
+    let decided =
+        flow.facts.reset(Side::Client).is_none_or(|reset| reset.at != close || reset.kind == ResetKind::Abort);
+    if !decided || half_closed(flow) || flow.exchange().is_some_and(|exchange| exchange.is_push()) {
         return None;
     }
     let wait = close.time.since(pending.asked.time);
@@ -110,7 +113,7 @@ fn severity(flow: &FlowView<'_>, pending: &Pending, wait: Elapsed) -> Option<Sev
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{ResetKind, What};
+    use crate::event::What;
     use crate::rule::testing::Scene;
 
     fn asked() -> Scene {
@@ -156,6 +159,11 @@ mod tests {
     fn a_whole_answer_leaves_nothing_to_give_up() {
         let scene = asked().response(5, 200, 90).also(Side::Server, What::ResponseEnd);
         assert_eq!(scene.rst(Side::Client, 6, ResetKind::Abort, 0).check(&RULE), None);
+    }
+
+    #[test]
+    fn a_host_that_does_not_know_the_connection_gives_nothing_up() {
+        assert_eq!(asked().rst(Side::Client, 2005, ResetKind::Stray, 0).check(&RULE), None);
     }
 
     #[test]

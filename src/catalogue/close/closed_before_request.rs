@@ -98,10 +98,11 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 fn unheard(flow: &FlowView<'_>) -> bool {
     let Some((_, close)) = flow.facts.closer else { return false };
     let Some(first) = flow.client().first_payload else { return true };
-    let untaken = flow
-        .facts
-        .reset(Side::Server)
-        .is_some_and(|reset| reset.at == close && reset.unread > 0 && flow.client().acknowledged == 0);
+    // A RST without ACK answers octets of a connection the host does not know: stray-reset.
+    let untaken = flow.facts.reset(Side::Server).is_some_and(|reset| {
+        let unread = reset.kind == ResetKind::Abort && reset.unread > 0;
+        reset.at == close && unread && flow.client().acknowledged == 0
+    });
     first > close || untaken
 }
 

@@ -1,8 +1,9 @@
 //! A checker connects and closes again and again at fixed times: that is how load balancers ask whether a service is alive.
 //!
 //! ## How tcpwhy knows
-//! One client opened connections to one port in one, two or three fixed periods (each within 10 %), at least three of them; HAProxy for
-//! one has `inter`, `fastinter` and `downinter`. Most carry nothing and the client closes first, some by RST to save a TIME_WAIT.
+//! One client opened connections to one port in fixed periods, and the commonest came at least three times. Most checks carry nothing
+//! and the client closes first, some by RST to save a TIME_WAIT: those may have up to three periods, each within 10 % (HAProxy has
+//! `inter`, `fastinter` and `downinter`). Checks that ask something have to come as a clock does: one period within 2 %.
 //!
 //! ## What it is not
 //! - `port-scan`: there the ports are many.
@@ -60,7 +61,11 @@ struct Series {
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for ((client, server), series) in series(capture) {
-        let Some(period) = period(&series.starts, capture.thresholds.check_periods) else { continue };
+        let (periods, tolerance) = if series.empty { (PERIODS, 10) } else { (1, 2) };
+        let Some((period, times)) = period(&series.starts, periods, tolerance) else { continue };
+        if times < capture.thresholds.check_periods {
+            continue;
+        }
         found.extend(finding(client, server, &series, period));
     }
     found
@@ -88,26 +93,22 @@ fn series(capture: &CaptureView<'_>) -> BTreeMap<(Address, Endpoint), Series> {
     all
 }
 
-/// The commonest period, when every gap belongs to one of a few fixed ones.
-fn period(starts: &[PacketRef], at_least: u32) -> Option<Elapsed> {
-    let gaps: Vec<Elapsed> = starts.windows(2).map(|pair| pair[1].time.since(pair[0].time)).collect();
+/// The commonest period and how often it came, when every gap belongs to one of at most `most` periods, each within `percent`.
+fn period(starts: &[PacketRef], most: usize, percent: i64) -> Option<(Elapsed, u32)> {
     let mut periods: Vec<(Elapsed, u32)> = Vec::new();
-    for gap in gaps.iter().copied() {
-        if gap < SHORTEST {
-            return None;
-        }
-        let same = periods.iter_mut().find(|(known, _)| (gap - *known).abs().0 <= known.0 / 10);
+    for pair in starts.windows(2) {
+        let gap = pair[1].time.since(pair[0].time);
+        let same = periods.iter_mut().find(|(known, _)| (gap - *known).abs().0 <= known.0 / 100 * percent);
         if let Some((_, times)) = same {
             *times += 1;
         } else {
             periods.push((gap, 1));
         }
-        if periods.len() > PERIODS {
+        if gap < SHORTEST || periods.len() > most {
             return None;
         }
     }
-    let (period, times) = periods.into_iter().max_by_key(|(_, times)| *times)?;
-    (times >= at_least).then_some(period)
+    periods.into_iter().max_by_key(|(_, times)| *times)
 }
 
 fn finding(client: Address, server: Endpoint, series: &Series, period: Elapsed) -> Option<Finding> {
@@ -150,6 +151,20 @@ mod tests {
     #[test]
     fn a_checker_may_have_three_periods() {
         assert_eq!(checks(&[0, 3000, 6000, 9000, 14_000, 15_000, 16_010]).len(), 1);
+    }
+
+    #[test]
+    fn connections_that_carry_octets_have_to_come_as_a_clock_does() {
+        let told = |times: &[i64]| {
+            let mut world = World::new();
+            for (n, start) in times.iter().enumerate() {
+                let scene = Scene::starting("10.0.0.9:40000", "10.0.0.2:80", n as u64 * 10 + 1, *start).handshake();
+                world = world.with_good(&scene.request(3, "GET", "/healthz", 40).response(4, 404, 90));
+            }
+            world.check(&RULE).len()
+        };
+        assert_eq!(told(&[0, 2003, 4001, 6010]), 1);
+        assert_eq!(told(&[0, 1900, 3800, 10_200, 14_650, 19_100]), 0);
     }
 
     #[test]

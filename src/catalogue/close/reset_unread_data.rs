@@ -69,7 +69,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 
 /// The answer was sent, the request was not whole, and the server closed.
 fn answered_too_early(flow: &FlowView<'_>, reset: &Reset) -> Option<Finding> {
-    let exchange = flow.exchange()?;
+    let exchange = flow.exchange().filter(|_| flow.client().unseen == 0)?;
     let (answer, head) = exchange.response?;
     let whole = exchange.request_end.is_some_and(|end| end < reset.at);
     // A whole request and a RST+ACK with unread octets: the client had begun something else.

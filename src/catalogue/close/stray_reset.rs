@@ -67,9 +67,12 @@ fn stray(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     // A live connection: opened here, or both sides were heard before the RST.
     let heard = mine.first.is_some_and(|first| first < reset.at) && mine.packets > 1;
     let open = flow.facts.handshake == Handshake::Full || (flow.facts.mid_stream && heard && mine.payload > 0);
+    // A side that has acknowledged the octets knows the connection, whatever form its RST has.
+    let unknown = peer.acknowledged < peer.payload;
     let closed = mine.fin.is_some_and(|fin| fin < reset.at);
-    let trigger = peer.last_payload.filter(|last| *last <= reset.at).or(peer.first_payload)?;
-    if !open || closed || trigger > reset.at || (side == Side::Client && nothing_open(flow)) {
+    let oldest = peer.unacknowledged.map(|waits| waits.first);
+    let trigger = oldest.or(peer.last_payload).filter(|octets| *octets <= reset.at)?;
+    if !open || !unknown || closed || (side == Side::Client && nothing_open(flow)) {
         return None;
     }
     let refuser = flow.facts.endpoint(side);
@@ -97,7 +100,11 @@ mod tests {
     use crate::rule::testing::Scene;
 
     fn exchange() -> Scene {
-        Scene::open().request(3, "GET", "/", 41).response(5, 200, 40).also(Side::Server, What::ResponseEnd)
+        Scene::open()
+            .request(3, "GET", "/", 41)
+            .acked(Side::Client, 4)
+            .response(5, 200, 40)
+            .also(Side::Server, What::ResponseEnd)
     }
 
     #[test]
@@ -105,7 +112,7 @@ mod tests {
         let scene = exchange().data(Side::Client, 2005, 41).rst(Side::Server, 2006, ResetKind::Stray, 41);
         let finding = scene.check(&RULE).expect("a stray reset");
         assert_eq!(finding.values.get("pause"), Some(&" after a pause of 2.0 s".into()));
-        assert_eq!((finding.evidence[0].at.number, finding.evidence[1].at.number), (7, 6));
+        assert_eq!((finding.evidence[0].at.number, finding.evidence[1].at.number), (8, 7));
     }
 
     #[test]
@@ -124,6 +131,12 @@ mod tests {
     fn late_octets_of_a_connection_closed_before_the_capture_are_refused_in_silence() {
         let scene = Scene::new().mid_stream().data(Side::Client, 0, 31).rst(Side::Server, 1, ResetKind::Stray, 31);
         assert_eq!(scene.check(&RULE), None);
+    }
+
+    #[test]
+    fn a_side_that_has_acknowledged_the_octets_knows_the_connection() {
+        let scene = exchange().data(Side::Client, 2005, 41).acked(Side::Client, 2006);
+        assert_eq!(scene.rst(Side::Server, 2007, ResetKind::Stray, 0).check(&RULE), None);
     }
 
     #[test]

@@ -211,7 +211,10 @@ fn earlier_answers(flow: &FlowSummary, capture: &CaptureView<'_>) -> Option<Stri
     let start = flow.facts.start();
     Some(if last_good.time < start {
         let before = start.since(last_good.time);
-        format!("it answered until #{} ({before} before): it died or was withdrawn since", last_good.number)
+        format!(
+            "the last connection to it that worked is #{}, {before} before: it died or was withdrawn",
+            last_good.number
+        )
     } else {
         let after = last_good.time.since(start);
         format!("other connections to it worked meanwhile or later (#{}, {after} after)", last_good.number)
@@ -308,6 +311,9 @@ mod tests {
         let scene = Scene::starting("10.0.0.1:40000", "10.0.0.2:443", 9, 60_000).syn(0).syn(1000).capture_ends(9000);
         let finding = scene.check(&RULE).expect("a timeout");
         let finding = World::new().with_good(&before).with(&scene).corroborated(&RULE, finding).expect("it stays");
-        assert_eq!(finding.notes[1], "it answered until #1 (60.0 s before): it died or was withdrawn since");
+        assert_eq!(
+            finding.notes[1],
+            "the last connection to it that worked is #1, 60.0 s before: it died or was withdrawn"
+        );
     }
 }

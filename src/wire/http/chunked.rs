@@ -110,10 +110,14 @@ impl ChunkedReader {
                 let digit = char::from(octet).to_digit(16).unwrap_or(0);
                 State::Size { size: size << 4 | u64::from(digit), digits: digits + 1 }
             }
-            (State::Size { digits: 16, .. }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => State::Broken("the chunk size is too large"),
+            (State::Size { digits: 16, .. }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                State::Broken("the chunk size is too large")
+            }
             (State::Size { digits: 0, .. }, _) => State::Broken("no chunk size where one must be"),
             (State::Size { size, .. } | State::Extension { size }, b'\n') => self.begin(size),
-            (State::Size { size, .. }, b';' | b' ' | b'\t' | b'\r') | (State::Extension { size }, _) => State::Extension { size },
+            (State::Size { size, .. }, b';' | b' ' | b'\t' | b'\r') | (State::Extension { size }, _) => {
+                State::Extension { size }
+            }
             (State::Size { .. }, _) => State::Broken("an octet in the chunk size is no digit"),
             (State::DataEnd, b'\r') if self.line == 1 => State::DataEnd,
             (State::DataEnd, b'\n') => {
@@ -142,7 +146,8 @@ mod tests {
 
     use super::*;
 
-    const BODY: &[u8] = b"4\r\nWiki\r\n6;name=\"a;b\"\r\npedia \r\nE\r\nin \r\n\r\nchunks.\r\n0\r\nExpires: never\r\nA: b\r\n\r\n";
+    const BODY: &[u8] =
+        b"4\r\nWiki\r\n6;name=\"a;b\"\r\npedia \r\nE\r\nin \r\n\r\nchunks.\r\n0\r\nExpires: never\r\nA: b\r\n\r\n";
 
     #[test]
     fn a_body_ends_where_it_ends_however_it_is_split() {

@@ -21,7 +21,10 @@ impl<'a> Fields<'a> {
 
     /// The entries of a field whose value is a list, over all fields of that name.
     pub(super) fn entries(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.all(name).flat_map(|value| value.split(|octet| *octet == b',')).map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty())
+        self.all(name)
+            .flat_map(|value| value.split(|octet| *octet == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|entry| !entry.is_empty())
     }
 
     /// Whether a list holds a word, in either case, with or without parameters.
@@ -36,7 +39,8 @@ impl<'a> Fields<'a> {
     pub(super) fn framing(self, without: Framing) -> (Framing, bool) {
         let length = self.content_length();
         if self.first("transfer-encoding").is_some() {
-            let chunked = self.entries("transfer-encoding").last().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+            let chunked =
+                self.entries("transfer-encoding").last().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
             // A request whose last coding is not chunked has no end that could be told (§6.3 rule 4).
             let nonsense = !chunked && without == Framing::None;
             return (if chunked { Framing::Chunked } else { without }, length != Length::Absent || nonsense);

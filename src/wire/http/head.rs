@@ -15,8 +15,17 @@ const MOST_FIELDS: usize = 512;
 
 /// Fields that carry the id of a request through several hops.
 const REQUEST_IDS: [&str; 11] = [
-    "x-request-id", "x-correlation-id", "traceparent", "x-amzn-trace-id", "x-cloud-trace-context", "x-b3-traceid", "b3", "uber-trace-id",
-    "x-trace-id", "request-id", "cf-ray",
+    "x-request-id",
+    "x-correlation-id",
+    "traceparent",
+    "x-amzn-trace-id",
+    "x-cloud-trace-context",
+    "x-b3-traceid",
+    "b3",
+    "uber-trace-id",
+    "x-trace-id",
+    "request-id",
+    "cf-ray",
 ];
 /// Request ids kept of one head.
 const MOST_IDS: usize = 8;
@@ -86,7 +95,11 @@ fn reason(error: Error) -> &'static str {
     }
 }
 
-fn read_request<'b>(config: &ParserConfig, bytes: &'b [u8], room: &mut [Header<'b>]) -> Result<Option<RequestHead>, Error> {
+fn read_request<'b>(
+    config: &ParserConfig,
+    bytes: &'b [u8],
+    room: &mut [Header<'b>],
+) -> Result<Option<RequestHead>, Error> {
     let mut request = Request::new(room);
     let Status::Complete(len) = config.parse_request(&mut request, bytes)? else { return Ok(None) };
     let fields = Fields(request.headers);
@@ -109,7 +122,11 @@ fn read_request<'b>(config: &ParserConfig, bytes: &'b [u8], room: &mut [Header<'
     }))
 }
 
-fn read_response<'b>(config: &ParserConfig, bytes: &'b [u8], room: &mut [Header<'b>]) -> Result<Option<ResponseHead>, Error> {
+fn read_response<'b>(
+    config: &ParserConfig,
+    bytes: &'b [u8],
+    room: &mut [Header<'b>],
+) -> Result<Option<ResponseHead>, Error> {
     let mut response = Response::new(room);
     let Status::Complete(len) = config.parse_response(&mut response, bytes)? else { return Ok(None) };
     let fields = Fields(response.headers);
@@ -212,8 +229,12 @@ mod tests {
               X-Real-IP: 192.0.2.1\r\nX-Request-ID: abc\r\nTraceparent: 00-1-2-01\r\nUpgrade: websocket\r\n\
               Accept: text/html, text/event-stream;q=0.9\r\nExpect: 100-Continue\r\n\r\n",
         );
-        let pairs = |list: &[(String, String)]| list.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
-        assert_eq!(pairs(&head.forwarded), ["x-forwarded-for=192.0.2.1", "forwarded=[2001:db8::1]:47", "x-real-ip=192.0.2.1"]);
+        let pairs =
+            |list: &[(String, String)]| list.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+        assert_eq!(
+            pairs(&head.forwarded),
+            ["x-forwarded-for=192.0.2.1", "forwarded=[2001:db8::1]:47", "x-real-ip=192.0.2.1"]
+        );
         assert_eq!(pairs(&head.ids), ["x-request-id=abc", "traceparent=00-1-2-01"]);
         assert!(head.accepts_events && head.expects_continue);
         assert_eq!((head.upgrade.as_deref(), head.framing), (Some("websocket"), Framing::None));
@@ -281,7 +302,8 @@ mod tests {
 
     #[test]
     fn many_fields_are_read_and_too_many_refused() {
-        let head = |n: usize| [b"GET / HTTP/1.1\r\n".to_vec(), b"a: b\r\n".repeat(n), b"Host: h\r\n\r\n".to_vec()].concat();
+        let head =
+            |n: usize| [b"GET / HTTP/1.1\r\n".to_vec(), b"a: b\r\n".repeat(n), b"Host: h\r\n\r\n".to_vec()].concat();
         assert_eq!(request(&head(500)).host.as_deref(), Some("h"));
         assert_eq!(parse_request(&head(512)), Head::Broken("more than 512 header fields"));
         let endless = [b"GET / HTTP/1.1\r\na: ".to_vec(), vec![b'x'; LONGEST]].concat();

@@ -8,8 +8,26 @@ pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Methods whose name alone, before a fitting target, says that it is HTTP (IANA's registry, the common ones).
 const METHODS: [&[u8]; 20] = [
-    b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE", b"PROPFIND", b"PROPPATCH", b"MKCOL", b"COPY",
-    b"MOVE", b"LOCK", b"UNLOCK", b"REPORT", b"SEARCH", b"PURGE", b"M-SEARCH",
+    b"GET",
+    b"POST",
+    b"HEAD",
+    b"PUT",
+    b"DELETE",
+    b"OPTIONS",
+    b"PATCH",
+    b"CONNECT",
+    b"TRACE",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"MKCOL",
+    b"COPY",
+    b"MOVE",
+    b"LOCK",
+    b"UNLOCK",
+    b"REPORT",
+    b"SEARCH",
+    b"PURGE",
+    b"M-SEARCH",
 ];
 /// Longest method that is taken for one.
 const LONGEST_METHOD: usize = 20;
@@ -50,7 +68,9 @@ fn target_fits(method: &[u8], target: &[u8]) -> Recognition {
 fn line_names_http(bytes: &[u8]) -> Recognition {
     let window = bytes.get(..LONGEST_LINE).unwrap_or(bytes);
     match memchr::memchr(b'\n', window) {
-        Some(end) if memchr::memmem::find(window.get(..end).unwrap_or(window), b" HTTP/1.").is_some() => Recognition::Yes,
+        Some(end) if memchr::memmem::find(window.get(..end).unwrap_or(window), b" HTTP/1.").is_some() => {
+            Recognition::Yes
+        }
         None if bytes.len() < LONGEST_LINE => Recognition::NeedMore,
         _ => Recognition::No,
     }
@@ -75,8 +95,15 @@ mod tests {
     #[test]
     fn requests_are_recognised() {
         for text in [
-            "GET /", "POST /a HTTP/1.1", "OPTIONS *", "CONNECT a.example:443", "CONNECT [::1]:443", "GET http://a/", "\r\nGET /",
-            "M-SEARCH * HTTP/1.1", "FROBNICATE /x HTTP/1.1\r\n",
+            "GET /",
+            "POST /a HTTP/1.1",
+            "OPTIONS *",
+            "CONNECT a.example:443",
+            "CONNECT [::1]:443",
+            "GET http://a/",
+            "\r\nGET /",
+            "M-SEARCH * HTTP/1.1",
+            "FROBNICATE /x HTTP/1.1\r\n",
         ] {
             assert_eq!(looks_like_request(text.as_bytes()), Recognition::Yes, "{text}");
         }
@@ -94,8 +121,20 @@ mod tests {
     #[test]
     fn other_words_in_capitals_are_no_request() {
         for text in [
-            "EHLO mail.example\r\n", "MAIL FROM:<a@b>\r\n", "QUIT\r\n", "SSH-2.0-OpenSSH\r\n", "GET key\r\n", "SET a b\r\n", "get /\r\n",
-            "USER anonymous\r\n", "STARTTLS\r\n", "LIST /a b\r\n", "AAAAAAAAAAAAAAAAAAAAAAAAAA", "*1\r\n$4\r\nPING\r\n", " GET /", "220 x",
+            "EHLO mail.example\r\n",
+            "MAIL FROM:<a@b>\r\n",
+            "QUIT\r\n",
+            "SSH-2.0-OpenSSH\r\n",
+            "GET key\r\n",
+            "SET a b\r\n",
+            "get /\r\n",
+            "USER anonymous\r\n",
+            "STARTTLS\r\n",
+            "LIST /a b\r\n",
+            "AAAAAAAAAAAAAAAAAAAAAAAAAA",
+            "*1\r\n$4\r\nPING\r\n",
+            " GET /",
+            "220 x",
             "\u{16}\u{3}\u{1}",
         ] {
             assert_eq!(looks_like_request(text.as_bytes()), Recognition::No, "{text}");

@@ -83,7 +83,8 @@ const NEARLY_RIGHT: &[&[u8]] = &[b"tcp", b"udp", b"unknown", b"unspec", b"unix",
 
 /// Whether `word` begins with one of `like`, in either case; `None` while more octets are needed.
 fn is_protocol_word(word: &[u8], like: &[&[u8]]) -> Option<bool> {
-    let fits = |like: &&&[u8]| word.iter().zip(like.iter()).all(|(octet, letter)| octet.to_ascii_lowercase() == *letter);
+    let fits =
+        |like: &&&[u8]| word.iter().zip(like.iter()).all(|(octet, letter)| octet.to_ascii_lowercase() == *letter);
     let mut candidates = like.iter().filter(fits).peekable();
     if candidates.peek().is_none() {
         return Some(false);

@@ -97,8 +97,12 @@ fn ends(header: &[u8], family: Family) -> Result<Option<(Endpoint, Endpoint)>, M
     let mut cursor = Cursor::new(header);
     cursor.take(FIXED, "PROXY header")?;
     let (source, destination) = match family {
-        Family::Tcp4 | Family::Udp4 => (Address::v4(cursor.array("source")?), Address::v4(cursor.array("destination")?)),
-        Family::Tcp6 | Family::Udp6 => (Address::v6(cursor.array("source")?), Address::v6(cursor.array("destination")?)),
+        Family::Tcp4 | Family::Udp4 => {
+            (Address::v4(cursor.array("source")?), Address::v4(cursor.array("destination")?))
+        }
+        Family::Tcp6 | Family::Udp6 => {
+            (Address::v6(cursor.array("source")?), Address::v6(cursor.array("destination")?))
+        }
         Family::Unspecified | Family::Unix => return Ok(None),
     };
     let source = Endpoint::new(source, cursor.u16("source port")?);

@@ -5,13 +5,33 @@ use crate::wire::Recognition;
 
 /// Commands with which connections begin, in lower case; others are not believed in their one-line form.
 const INLINE: [&[u8]; 12] = [
-    b"ping", b"auth", b"hello", b"info", b"get", b"set", b"del", b"select", b"client", b"config", b"monitor", b"subscribe",
+    b"ping",
+    b"auth",
+    b"hello",
+    b"info",
+    b"get",
+    b"set",
+    b"del",
+    b"select",
+    b"client",
+    b"config",
+    b"monitor",
+    b"subscribe",
 ];
 
 /// First words of refusals, which other protocols do not use.
 const REFUSALS: [&[u8]; 11] = [
-    b"-ERR ", b"-DENIED ", b"-NOAUTH ", b"-WRONGPASS ", b"-NOPERM ", b"-LOADING ", b"-MISCONF ", b"-READONLY ", b"-OOM ",
-    b"-MASTERDOWN ", b"-CLUSTERDOWN ",
+    b"-ERR ",
+    b"-DENIED ",
+    b"-NOAUTH ",
+    b"-WRONGPASS ",
+    b"-NOPERM ",
+    b"-LOADING ",
+    b"-MISCONF ",
+    b"-READONLY ",
+    b"-OOM ",
+    b"-MASTERDOWN ",
+    b"-CLUSTERDOWN ",
 ];
 
 /// Whether a client's stream begins with a command.
@@ -22,14 +42,20 @@ pub fn looks_like_client(bytes: &[u8]) -> Recognition {
     if bytes.first().is_some_and(|octet| !octet.is_ascii_alphabetic()) {
         return Recognition::No;
     }
-    let word: Vec<u8> = bytes.iter().take_while(|octet| octet.is_ascii_alphabetic()).take(16).map(u8::to_ascii_lowercase).collect();
-    if !INLINE.iter().any(|command| if word.len() == bytes.len() { command.starts_with(&word) } else { *command == word }) {
+    let word: Vec<u8> =
+        bytes.iter().take_while(|octet| octet.is_ascii_alphabetic()).take(16).map(u8::to_ascii_lowercase).collect();
+    if !INLINE
+        .iter()
+        .any(|command| if word.len() == bytes.len() { command.starts_with(&word) } else { *command == word })
+    {
         return Recognition::No;
     }
     let Some(line) = first_line(bytes) else { return Recognition::NeedMore };
     // "GET / HTTP/1.1" is no command, nor is what other protocols write in one line behind the same word.
     let printable = line.is_some_and(|line| line.iter().all(|octet| matches!(octet, b' '..=b'~')));
-    let target = line.is_some_and(|line| memchr::memmem::find(line, b" /").is_some() || memchr::memmem::find(line, b"://").is_some());
+    let target = line.is_some_and(|line| {
+        memchr::memmem::find(line, b" /").is_some() || memchr::memmem::find(line, b"://").is_some()
+    });
     if printable && !target { Recognition::Yes } else { Recognition::No }
 }
 

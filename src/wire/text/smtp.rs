@@ -75,7 +75,13 @@ mod tests {
 
     #[test]
     fn other_servers_with_the_same_codes_are_none() {
-        for line in [&b"220 (vsFTPd 3.0.5)\r\n"[..], b"220 ProFTPD Server ready.\r\n", b"421 Too many connections\r\n", b"2201", b"HTTP/1.1"] {
+        for line in [
+            &b"220 (vsFTPd 3.0.5)\r\n"[..],
+            b"220 ProFTPD Server ready.\r\n",
+            b"421 Too many connections\r\n",
+            b"2201",
+            b"HTTP/1.1",
+        ] {
             assert_eq!(looks_like_server(line), Recognition::No, "{}", String::from_utf8_lossy(line));
         }
     }

@@ -60,7 +60,11 @@ mod tests {
 
     #[test]
     fn refusals_are_recognised() {
-        for text in [&b"Invalid SSH identification string.\r\n"[..], b"Exceeded MaxStartups\r\n", b"Not allowed at this time\r\n"] {
+        for text in [
+            &b"Invalid SSH identification string.\r\n"[..],
+            b"Exceeded MaxStartups\r\n",
+            b"Not allowed at this time\r\n",
+        ] {
             assert_eq!(greeting(text), Some(Greeting::new(text.trim_ascii_end(), None, true)));
         }
         assert_eq!(looks_like_server(b"Invalid request"), Recognition::No);

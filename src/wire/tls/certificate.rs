@@ -115,7 +115,10 @@ mod tests {
     fn a_recorded_certificate_says_who_it_is_for_and_how_long() {
         let chain = parse_certificates(&message()).expect("whole");
         let [leaf] = &chain[..] else { panic!("{chain:?}") };
-        assert_eq!((leaf.subject.as_str(), leaf.issuer.as_str(), leaf.serial.as_str()), ("CN=app.test", "CN=Lab CA", "1000"));
+        assert_eq!(
+            (leaf.subject.as_str(), leaf.issuer.as_str(), leaf.serial.as_str()),
+            ("CN=app.test", "CN=Lab CA", "1000")
+        );
         // 2024-01-01T00:00:00Z to 2024-04-01T00:00:00Z.
         assert_eq!(leaf.not_before, Timestamp(1_704_067_200_000_000_000));
         assert_eq!(leaf.not_after, Timestamp(1_711_929_600_000_000_000));
@@ -137,7 +140,11 @@ mod tests {
     fn every_truncation_is_said_to_be_short() {
         let message = message();
         for end in 0..message.len() {
-            assert_eq!(parse_certificates(&message[..end]).map_err(|malformed| malformed.limit), Err(Limit::Slice), "{end}");
+            assert_eq!(
+                parse_certificates(&message[..end]).map_err(|malformed| malformed.limit),
+                Err(Limit::Slice),
+                "{end}"
+            );
         }
     }
 

@@ -10,8 +10,8 @@ use crate::wire::{Cursor, Malformed, text_of};
 
 /// The random that makes a ServerHello a HelloRetryRequest. RFC 8446 §4.1.3.
 const RETRY_RANDOM: [u8; 32] = [
-    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb,
-    0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
+    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2, 0xa2, 0x11,
+    0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 ];
 
 /// encrypted_client_hello, RFC 9849.
@@ -58,11 +58,13 @@ fn note_client_extension(hello: &mut ClientHello, extension: &TlsExtension<'_>) 
             hello.sni = host.map(|(_, name)| text_of(name, 255));
         }
         TlsExtension::ALPN(protocols) => {
-            let real = protocols.iter().filter(|name| !matches!(***name, [a, b] if is_grease(u16::from_be_bytes([a, b]))));
+            let real =
+                protocols.iter().filter(|name| !matches!(***name, [a, b] if is_grease(u16::from_be_bytes([a, b]))));
             hello.alpn = real.take(32).map(|name| text_of(name, 64)).collect();
         }
         TlsExtension::SupportedVersions(versions) => {
-            hello.versions = versions.iter().map(|version| version.0).filter(|version| !is_grease(*version)).take(16).collect();
+            hello.versions =
+                versions.iter().map(|version| version.0).filter(|version| !is_grease(*version)).take(16).collect();
         }
         TlsExtension::SessionTicket(ticket) => hello.resumes |= !ticket.is_empty(),
         TlsExtension::PreSharedKey(_) => hello.resumes = true,
@@ -172,31 +174,42 @@ mod tests {
         let go = parse_client_hello(&body(samples::CLIENT_HELLO_GO)).expect("whole");
         assert_eq!((go.sni.as_deref(), &go.versions[..], go.ciphers.len()), (Some("app.test"), &[0x0303][..], 16));
         let java = parse_client_hello(&body(samples::CLIENT_HELLO_JAVA)).expect("whole");
-        assert_eq!((java.sni.as_deref(), &java.versions[..], java.ciphers.len()), (Some("app.test"), &[0x0304, 0x0303][..], 37));
+        assert_eq!(
+            (java.sni.as_deref(), &java.versions[..], java.ciphers.len()),
+            (Some("app.test"), &[0x0304, 0x0303][..], 37)
+        );
         let curl = parse_client_hello(&body(samples::CLIENT_HELLO_SNI)).expect("whole");
-        assert_eq!((curl.sni.as_deref(), &curl.versions[..], &curl.alpn[..]), (
-            Some("app.test"),
-            &[0x0303][..],
-            &["h2".to_owned(), "http/1.1".to_owned()][..]
-        ));
+        assert_eq!(
+            (curl.sni.as_deref(), &curl.versions[..], &curl.alpn[..]),
+            (Some("app.test"), &[0x0303][..], &["h2".to_owned(), "http/1.1".to_owned()][..])
+        );
     }
 
     #[test]
     fn every_truncation_of_a_hello_is_said_to_be_short() {
         let message = body(samples::CLIENT_HELLO_OPENSSL);
         for end in 0..message.len() {
-            assert_eq!(parse_client_hello(&message[..end]).map_err(|malformed| malformed.limit), Err(Limit::Slice), "{end}");
+            assert_eq!(
+                parse_client_hello(&message[..end]).map_err(|malformed| malformed.limit),
+                Err(Limit::Slice),
+                "{end}"
+            );
         }
         let message = body(samples::SERVER_HELLO_13);
         for end in 0..message.len() {
-            assert_eq!(parse_server_hello(&message[..end]).map_err(|malformed| malformed.limit), Err(Limit::Slice), "{end}");
+            assert_eq!(
+                parse_server_hello(&message[..end]).map_err(|malformed| malformed.limit),
+                Err(Limit::Slice),
+                "{end}"
+            );
         }
     }
 
     #[test]
     fn grease_is_left_out() {
         // supported_versions: 2a2a, 0304; ALPN: GREASE 0xdada, h2; an empty GREASE extension first.
-        let hello = parse_client_hello(&hello("1a1a1301", "8a8a0000 002b0005042a2a0304 00100008000602dada026832")).expect("whole");
+        let hello = parse_client_hello(&hello("1a1a1301", "8a8a0000 002b0005042a2a0304 00100008000602dada026832"))
+            .expect("whole");
         assert_eq!(hello.ciphers, [0x1301]);
         assert_eq!(hello.versions, [0x0304]);
         assert_eq!(hello.alpn, ["h2"]);

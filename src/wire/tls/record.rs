@@ -90,7 +90,10 @@ fn looks_like_handshake(bytes: &[u8], kind: u8) -> Recognition {
 /// Whether a stream begins with a ClientHello in the format of SSL 2.0 (RFC 5246 appendix E.2); eleven octets decide.
 pub fn looks_like_sslv2_hello(bytes: &[u8]) -> Recognition {
     let plausible = |at: usize, fits: fn(u8) -> bool| bytes.get(at).is_none_or(|octet| fits(*octet));
-    if !(plausible(0, |octet| octet & 0x80 != 0) && plausible(2, |octet| octet == 1) && plausible(3, |octet| octet == 0 || octet == 3)) {
+    if !(plausible(0, |octet| octet & 0x80 != 0)
+        && plausible(2, |octet| octet == 1)
+        && plausible(3, |octet| octet == 0 || octet == 3))
+    {
         return Recognition::No;
     }
     let Some(&[a, b, _, major, minor, specs_a, specs_b, id_a, id_b, challenge_a, challenge_b]) = bytes.get(..11) else {
@@ -100,7 +103,11 @@ pub fn looks_like_sslv2_hello(bytes: &[u8]) -> Recognition {
     let (specs, id, challenge) = (number(specs_a, specs_b), number(id_a, id_b), number(challenge_a, challenge_b));
     let version = matches!((major, minor), (0, 2) | (3, 0..=4));
     let sizes = specs > 0 && specs.is_multiple_of(3) && (id == 0 || id == 16) && (16..=32).contains(&challenge);
-    if version && sizes && number(a & 0x7f, b) == 9 + specs + id + challenge { Recognition::Yes } else { Recognition::No }
+    if version && sizes && number(a & 0x7f, b) == 9 + specs + id + challenge {
+        Recognition::Yes
+    } else {
+        Recognition::No
+    }
 }
 
 /// A whole handshake message.
@@ -202,7 +209,10 @@ mod tests {
             (b"\x16\x03\x03\x00\x00", "record length"),
             (b"\x15\x03\x03\x00\x00", "record length"),
         ] {
-            assert_eq!(RecordHeader::parse(bytes).map_err(|malformed| (malformed.what, malformed.limit)), Err((what, Limit::Field)));
+            assert_eq!(
+                RecordHeader::parse(bytes).map_err(|malformed| (malformed.what, malformed.limit)),
+                Err((what, Limit::Field))
+            );
         }
         assert!(RecordHeader::parse(b"\x17\x03\x03\x00\x00").is_ok());
         assert!(RecordHeader::parse(b"\x17\x03\x03\x48\x00").is_ok());
@@ -218,7 +228,12 @@ mod tests {
 
     #[test]
     fn hellos_are_recognised_by_six_octets() {
-        for hello in [samples::CLIENT_HELLO_OPENSSL, samples::CLIENT_HELLO_GO, samples::CLIENT_HELLO_JAVA, samples::CLIENT_HELLO_SNI] {
+        for hello in [
+            samples::CLIENT_HELLO_OPENSSL,
+            samples::CLIENT_HELLO_GO,
+            samples::CLIENT_HELLO_JAVA,
+            samples::CLIENT_HELLO_SNI,
+        ] {
             let hello = octets(hello);
             for end in 0..hello.len() {
                 let expected = if end < 6 { Recognition::NeedMore } else { Recognition::Yes };
@@ -230,7 +245,9 @@ mod tests {
 
     #[test]
     fn what_is_no_hello_is_recognised_as_such() {
-        for bytes in [&b"GET / HTTP/1.1\r\n"[..], b"\x15\x03\x03\x00\x02\x02\x0a", b"\x16\x03\x05", b"\x16\x03\x01\x02\x00\x02"] {
+        for bytes in
+            [&b"GET / HTTP/1.1\r\n"[..], b"\x15\x03\x03\x00\x02\x02\x0a", b"\x16\x03\x05", b"\x16\x03\x01\x02\x00\x02"]
+        {
             assert_eq!(looks_like_client_hello(bytes), Recognition::No);
         }
         assert_eq!(looks_like_client_hello(&octets(samples::PROXY_V2)), Recognition::No);
@@ -238,7 +255,9 @@ mod tests {
 
     #[test]
     fn a_server_begins_with_a_hello_or_an_alert() {
-        for (bytes, needed) in [(octets(samples::SERVER_HELLO_13), 6), (octets(samples::HELLO_RETRY), 6), (octets("1503030002020a"), 6)] {
+        for (bytes, needed) in
+            [(octets(samples::SERVER_HELLO_13), 6), (octets(samples::HELLO_RETRY), 6), (octets("1503030002020a"), 6)]
+        {
             for end in 0..bytes.len() {
                 let expected = if end < needed { Recognition::NeedMore } else { Recognition::Yes };
                 assert_eq!(looks_like_server_record(&bytes[..end]), expected, "{end}");
@@ -266,7 +285,9 @@ mod tests {
         let mut joiner = HandshakeJoiner::default();
         let mut messages = Vec::new();
         for piece in body.chunks(size) {
-            joiner.push(piece, |message| messages.push((message.kind, message.bytes.to_vec()))).expect("short messages");
+            joiner
+                .push(piece, |message| messages.push((message.kind, message.bytes.to_vec())))
+                .expect("short messages");
         }
         assert!(!joiner.is_waiting());
         messages
