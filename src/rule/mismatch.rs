@@ -193,7 +193,9 @@ mod tests {
     #[test]
     fn a_close_right_after_the_octets_is_a_refusal() {
         let scene = Scene::open().data(Side::Client, 3, 50).fin(Side::Server, 5);
-        assert!(matches!(refusal(&scene.view()), Some(Refusal::Closed(at, after)) if at.number == 5 && after == Elapsed::millis(2)));
+        assert!(
+            matches!(refusal(&scene.view()), Some(Refusal::Closed(at, after)) if at.number == 5 && after == Elapsed::millis(2))
+        );
     }
 
     #[test]

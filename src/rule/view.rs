@@ -349,6 +349,11 @@ impl CaptureView<'_> {
         kept.chain(self.digests.range(first..=last).map(|(_, digest)| digest))
     }
 
+    /// Short facts of a flow, kept whole or not.
+    pub fn digest_of(&self, flow: PacketRef) -> Option<&Digest> {
+        self.flows.get(&flow).map(|flow| &flow.digest).or_else(|| self.digests.get(&flow))
+    }
+
     /// Kept flows to one server end.
     pub fn flows_to<'s>(&'s self, server: &'s Endpoint) -> impl Iterator<Item = &'s FlowSummary> {
         self.flows.values().filter(move |flow| flow.facts.server == *server)

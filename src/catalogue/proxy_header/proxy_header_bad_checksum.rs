@@ -52,7 +52,11 @@ pub static RULE: Rule = Rule {
         Explains("reset-unread-data", Scope::SameOrLink),
         Explains("proxy-protocol-mismatch-upstream", Scope::Link),
     ],
-    sources: &["proxy-protocol.txt (HAProxy, 2020/03/05) section 2.2.3", "RFC 4960 appendix B", "measured on HAProxy 2.6"],
+    sources: &[
+        "proxy-protocol.txt (HAProxy, 2020/03/05) section 2.2.3",
+        "RFC 4960 appendix B",
+        "measured on HAProxy 2.6",
+    ],
     check: Check::Flow(check),
     ..Rule::BLANK
 };

@@ -77,7 +77,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     }
     let found = header::fill(RULE.found(flow, at, Side::Client, header::shows(proxy)), proxy);
     if names_client(proxy) {
-        return suspicious(flow, proxy).then(|| found.severity(Severity::Silent).confidence(Confidence::High).variant(1));
+        return suspicious(flow, proxy)
+            .then(|| found.severity(Severity::Silent).confidence(Confidence::High).variant(1));
     }
     let (request, what) = real_request(flow, proxy)?;
     let found = found.and(request, Side::Client, what);
@@ -86,7 +87,9 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         Some(refusal @ Refusal::Closed(close, _)) if proxy.command == Command::Proxy => {
             Some(found.and(close, Side::Server, refusal.shows(flow)).severity(Severity::Warning))
         }
-        _ => Some(found.and(header::accepted(flow)?, Side::Server, "the receiver answers, with the proxy as its client")),
+        _ => {
+            Some(found.and(header::accepted(flow)?, Side::Server, "the receiver answers, with the proxy as its client"))
+        }
     }
 }
 
@@ -137,7 +140,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let leg = capture
         .links_of(flow.facts.id)
         .filter(|link| link.backend_leg == flow.facts.id)
-        .filter_map(|link| capture.flows.get(&link.client_leg).map(|leg| &leg.digest).or(capture.digests.get(&link.client_leg)))
+        .filter_map(|link| capture.digest_of(link.client_leg))
         .find(|leg| !leg.behind_proxy && named.is_some_and(|named| named.address != leg.client.address));
     let Some(leg) = leg else { return Keep::Drop };
     finding.severity = Severity::Warning;

@@ -50,10 +50,7 @@ pub static RULE: Rule = Rule {
         command: "systemctl reload haproxy",
         risk: "with accept-proxy, connections to that hop without a header fail",
     }],
-    verify: &[Step {
-        says: "one header passes:",
-        command: "curl -sv -m 5 --haproxy-protocol http://{server}/",
-    }],
+    verify: &[Step { says: "one header passes:", command: "curl -sv -m 5 --haproxy-protocol http://{server}/" }],
     cannot_show: &["which hop before {client_host} wrote the inner header, unless that leg is in the capture"],
     explains: &[
         Explains("tls-closed-after-clienthello", Scope::Same),
@@ -63,10 +60,7 @@ pub static RULE: Rule = Rule {
         Explains("reset-unread-data", Scope::SameOrLink),
         Explains("proxy-protocol-mismatch-upstream", Scope::Link),
     ],
-    sources: &[
-        "proxy-protocol.txt (HAProxy, 2020/03/05) section 2",
-        "measured on nginx 1.22, Apache 2.4, HAProxy 2.6",
-    ],
+    sources: &["proxy-protocol.txt (HAProxy, 2020/03/05) section 2", "measured on nginx 1.22, Apache 2.4, HAProxy 2.6"],
     check: Check::Flow(check),
     ..Rule::BLANK
 };
@@ -74,9 +68,11 @@ pub static RULE: Rule = Rule {
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let (first, outer) = flow.proxy_header()?;
     let (second, inner) = again(flow)?;
-    let finding = RULE
-        .found(flow, first, Side::Client, header::shows(outer))
-        .and(second, Side::Client, format!("directly behind it {}", header::shows(inner)));
+    let finding = RULE.found(flow, first, Side::Client, header::shows(outer)).and(
+        second,
+        Side::Client,
+        format!("directly behind it {}", header::shows(inner)),
+    );
     let finding = header::fill(finding, outer).note(format!("behind it, {}", header::decoded(inner)));
     if let Some(answer) = header::accepted(flow) {
         let finding = finding.and(answer, Side::Server, "the receiver answers: it took both");

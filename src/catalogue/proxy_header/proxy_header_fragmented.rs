@@ -35,10 +35,7 @@ pub static RULE: Rule = Rule {
             says: "Which software on {client_host} writes the header, and does it write it with one call?",
             command: "ss -tnp state all 'dst {host} and dport = :{port}'",
         },
-        Step {
-            says: "Is the path's or the interface's MTU very small?",
-            command: "ip route get {host}",
-        },
+        Step { says: "Is the path's or the interface's MTU very small?", command: "ip route get {host}" },
     ],
     fix: &[Fix {
         says: "Make the sender write header at once, before anything else; update a receiver that cannot wait for the rest.",

@@ -32,7 +32,6 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Config,
     needs: Needs::all(&[Kind::ProxyHeader]),
     says: "{client_host} is none of the proxies and sends PROXY headers that {server} believes",
-    users_see: &["requests from addresses that never sent them"],
     do_first: &[
         Step {
             says: "Whose address is {client_host}? If it is a proxy of yours, this is no fault.",
@@ -92,8 +91,11 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         .filter(|other| other.server == server && other.behind_proxy && other.answered)
         .find(|other| other.client.address != sender);
     let Some(a_proxy) = a_proxy else { return Keep::Drop };
-    let named: BTreeSet<Address> =
-        capture.flows_to(&server).filter(|other| other.facts.client.address == sender).filter_map(named_client).collect();
+    let named: BTreeSet<Address> = capture
+        .flows_to(&server)
+        .filter(|other| other.facts.client.address == sender)
+        .filter_map(named_client)
+        .collect();
     let is_host_asked = capture.services.of_host(sender).next().is_some();
     if named.len() > 1 || is_host_asked {
         return Keep::Drop;
@@ -159,7 +161,8 @@ mod tests {
 
     #[test]
     fn a_public_host_that_names_many_clients_is_a_proxy() {
-        let (one, two) = (scene(20, "198.51.100.23:41393", "203.0.113.7:1"), scene(40, "198.51.100.23:41394", "203.0.113.8:1"));
+        let (one, two) =
+            (scene(20, "198.51.100.23:41393", "203.0.113.7:1"), scene(40, "198.51.100.23:41394", "203.0.113.8:1"));
         let world = World::new().with_good(&scene(1, "10.224.26.1:44518", "203.0.113.9:2")).with(&one).with(&two);
         assert!(world.corroborated(&RULE, one.check(&RULE).expect("public sender")).is_none());
     }

@@ -128,10 +128,10 @@ mod tests {
 
     fn broken_header() -> Scene {
         let header = BrokenHeader { version: 1, rule: proxy::Rule::V1LfOnly, len: 45 };
-        Scene::open().data(Side::Client, 3, 105).speaks(Side::Client, Protocol::Proxy).also(
-            Side::Client,
-            What::ProxyBroken(Box::new(header)),
-        )
+        Scene::open()
+            .data(Side::Client, 3, 105)
+            .speaks(Side::Client, Protocol::Proxy)
+            .also(Side::Client, What::ProxyBroken(Box::new(header)))
     }
 
     #[test]

@@ -77,8 +77,13 @@ pub static RULE: Rule = Rule {
         },
         Step { says: "fails without it:", command: "curl -sv -m 5 --connect-to ::{server} {scheme}://{name}/" },
     ],
-    not: &[("tls-closed-after-clienthello", "by policy on one name: connections without a header would succeed with other names")],
-    cannot_show: &["the receiver's configuration: that it wants the header is known by the connections that succeed with it"],
+    not: &[(
+        "tls-closed-after-clienthello",
+        "by policy on one name: connections without a header would succeed with other names",
+    )],
+    cannot_show: &[
+        "the receiver's configuration: that it wants the header is known by the connections that succeed with it",
+    ],
     explains: &[
         Explains("tls-closed-after-clienthello", Scope::SameOrLink),
         Explains("closed-without-answer", Scope::SameOrLink),
@@ -150,6 +155,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some((end, spoke)) = ports.find_map(|(end, service)| Some((*end, *service.accepts_proxy()?))) else {
         return Keep::Drop;
     };
+    finding.confidence = Confidence::Low;
     finding.evidence.push(Evidence {
         at: spoke.answer,
         flow: Some(spoke.first),
@@ -157,4 +163,80 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         shows: format!("port {} of the same host works behind a PROXY header", end.port),
     });
     Keep::Yes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Protocol, ResetKind, What};
+    use crate::rule::testing::{Scene, World, end};
+    use crate::wire::proxy::{Command, Family, ProxyHeader};
+    use crate::wire::tls::ClientHello;
+
+    fn hello(number: u64, client: &str, server: &str) -> Scene {
+        let hello = ClientHello { sni: Some("www.example.com".into()), ..ClientHello::default() };
+        Scene::starting(client, server, number, number as i64)
+            .handshake()
+            .data(Side::Client, 3, 517)
+            .speaks(Side::Client, Protocol::Tls)
+            .also(Side::Client, What::ClientHello(Box::new(hello)))
+    }
+
+    fn behind_header(number: u64, client: &str, server: &str) -> Scene {
+        let header = ProxyHeader {
+            version: 2,
+            command: Command::Proxy,
+            family: Family::Tcp4,
+            source: Some(end("203.0.113.7:53002")),
+            destination: Some(end("35.229.69.78:443")),
+            tlvs: Vec::new(),
+            checksum_fits: None,
+            len: 28,
+        };
+        hello(number, client, server)
+            .also(Side::Client, What::ProxyHeader(Box::new(header)))
+            .data(Side::Server, 4, 900)
+            .speaks(Side::Server, Protocol::Tls)
+    }
+
+    #[test]
+    fn siblings_that_succeed_with_the_header_make_it_certain() {
+        let scene = hello(100, "10.0.0.9:4000", "10.0.0.2:8443").rst(Side::Server, 4, ResetKind::Abort, 517);
+        let world = World::new().with(&scene).with_good(&behind_header(1, "10.0.0.1:4000", "10.0.0.2:8443"));
+        let found = world.corroborated(&RULE, scene.check(&RULE).expect("a candidate")).expect("kept");
+        assert_eq!((found.confidence, found.variant), (Confidence::Certain, 0));
+        assert!(found.evidence[2].shows.starts_with("control: the same port behind a PROXY header"));
+    }
+
+    #[test]
+    fn a_sender_that_had_sent_it_before_is_told_so() {
+        let scene = hello(100, "10.0.0.1:4001", "10.0.0.2:8443").rst(Side::Server, 4, ResetKind::Abort, 517);
+        let world = World::new().with(&scene).with_good(&behind_header(1, "10.0.0.1:4000", "10.0.0.2:8443"));
+        let found = world.corroborated(&RULE, scene.check(&RULE).expect("a candidate")).expect("kept");
+        assert_eq!(found.variant, 1);
+    }
+
+    #[test]
+    fn another_port_of_the_host_only_suggests_it() {
+        let scene = hello(100, "10.0.0.9:4000", "10.0.0.2:9444").fin(Side::Server, 4);
+        let world = World::new().with(&scene).with_good(&behind_header(1, "10.0.0.1:4000", "10.0.0.2:8443"));
+        let found = world.corroborated(&RULE, scene.check(&RULE).expect("a candidate")).expect("kept");
+        assert_eq!(found.confidence, Confidence::Low);
+    }
+
+    #[test]
+    fn without_any_header_that_worked_it_is_no_finding() {
+        let scene = hello(100, "10.0.0.9:4000", "10.0.0.2:8443").fin(Side::Server, 4);
+        assert!(World::new().with(&scene).corroborated(&RULE, scene.check(&RULE).expect("a candidate")).is_none());
+    }
+
+    #[test]
+    fn a_port_that_also_works_without_a_header_wants_none() {
+        let scene = hello(100, "10.0.0.9:4000", "10.0.0.2:8443").fin(Side::Server, 4);
+        let plain =
+            hello(50, "10.0.0.8:4000", "10.0.0.2:8443").data(Side::Server, 4, 900).speaks(Side::Server, Protocol::Tls);
+        let world =
+            World::new().with(&scene).with_good(&behind_header(1, "10.0.0.1:4000", "10.0.0.2:8443")).with_good(&plain);
+        assert!(world.corroborated(&RULE, scene.check(&RULE).expect("a candidate")).is_none());
+    }
 }

@@ -142,5 +142,85 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     if mismatch::to_others(capture, &server, Protocol::Tls).is_some() && !request {
         return Keep::Drop;
     }
-    if finding.confidence == Confidence::Low { Keep::Drop } else { Keep::Yes }
+    let other_number = mismatch::by_number(server.port).is_some_and(|protocol| protocol != Protocol::Http);
+    if !request && other_number { Keep::Drop } else { Keep::Yes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::testing::{Scene, World, end};
+    use crate::wire::http::{RequestHead, ResponseHead};
+    use crate::wire::proxy::{Command, Family, ProxyHeader};
+
+    fn header(server: &str) -> Scene {
+        let header = ProxyHeader {
+            version: 1,
+            command: Command::Proxy,
+            family: Family::Tcp4,
+            source: Some(end("203.0.113.7:53002")),
+            destination: Some(end("35.229.69.78:80")),
+            tlvs: Vec::new(),
+            checksum_fits: None,
+            len: 46,
+        };
+        Scene::starting("10.224.26.1:56118", server, 6, 3)
+            .handshake()
+            .data(Side::Client, 3, 46)
+            .speaks(Side::Client, Protocol::Proxy)
+            .also(Side::Client, What::ProxyHeader(Box::new(header)))
+    }
+
+    fn request(scene: Scene, objection: Option<&str>) -> Scene {
+        let head = RequestHead {
+            method: "GET".into(),
+            host: Some("www.example.com".into()),
+            minor: 1,
+            objection: objection.map(Into::into),
+            ..Default::default()
+        };
+        scene
+            .data(Side::Client, 3, 60)
+            .speaks(Side::Client, Protocol::Http)
+            .also(Side::Client, What::Request(Box::new(head)))
+    }
+
+    fn answer(scene: Scene, status: u16) -> Scene {
+        let head = ResponseHead { status, minor: 1, closes: true, ..Default::default() };
+        scene
+            .data(Side::Server, 4, 309)
+            .speaks(Side::Server, Protocol::Http)
+            .also(Side::Server, What::Response(Box::new(head)))
+            .fin(Side::Server, 5)
+    }
+
+    #[test]
+    fn a_sound_request_behind_the_header_makes_it_certain() {
+        let found = answer(request(header("10.0.0.2:3000"), None), 400).check(&RULE).expect("400");
+        assert_eq!((found.confidence, found.evidence.len()), (Confidence::Certain, 3));
+        let broken = answer(request(header("10.0.0.2:3000"), Some("space in target")), 400);
+        assert_eq!(broken.check(&RULE).expect("400").confidence, Confidence::Medium);
+    }
+
+    #[test]
+    fn the_header_alone_is_judged_by_the_ports_number() {
+        assert_eq!(answer(header("10.0.0.2:8080"), 400).check(&RULE).expect("400").confidence, Confidence::High);
+        let scene = answer(header("10.0.0.2:443"), 400);
+        let found = scene.check(&RULE).expect("a candidate");
+        assert!(World::new().with(&scene).corroborated(&RULE, found).is_none());
+    }
+
+    #[test]
+    fn another_answer_than_400_is_silent() {
+        assert!(answer(request(header("10.0.0.2:80"), None), 404).check(&RULE).is_none());
+    }
+
+    #[test]
+    fn a_port_that_takes_headers_answers_400_for_other_reasons() {
+        let scene = answer(request(header("10.0.0.2:80"), None), 400);
+        let mut good = answer(request(header("10.0.0.2:80"), None), 200);
+        good.facts.id.number = 100;
+        let world = World::new().with(&scene).with_good(&good);
+        assert!(world.corroborated(&RULE, scene.check(&RULE).expect("400")).is_none());
+    }
 }

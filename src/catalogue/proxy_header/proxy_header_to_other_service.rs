@@ -116,7 +116,12 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 }
 
 /// The packet by which the service shows that it did not read the header.
-fn complaint(flow: &FlowView<'_>, proxy: &ProxyHeader, header: PacketRef, first: PacketRef) -> Option<(PacketRef, String)> {
+fn complaint(
+    flow: &FlowView<'_>,
+    proxy: &ProxyHeader,
+    header: PacketRef,
+    first: PacketRef,
+) -> Option<(PacketRef, String)> {
     let named = proxy.source.map(|source| source.address.to_string());
     let complains = |text: &str| {
         let parsed = named.as_ref().is_some_and(|client| text.contains(client.as_str()));
@@ -157,4 +162,72 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         }
     }
     Keep::Yes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::ResetKind;
+    use crate::rule::testing::{Scene, end};
+    use crate::wire::proxy::{Command, Family};
+    use crate::wire::text::Greeting;
+
+    fn header(server: &str) -> Scene {
+        let header = ProxyHeader {
+            version: 1,
+            command: Command::Proxy,
+            family: Family::Tcp4,
+            source: Some(end("203.0.113.7:53002")),
+            destination: Some(end("35.229.69.78:22")),
+            tlvs: Vec::new(),
+            checksum_fits: None,
+            len: 46,
+        };
+        Scene::between("10.224.26.1:56118", server)
+            .handshake()
+            .data(Side::Client, 3, 46)
+            .speaks(Side::Client, Protocol::Proxy)
+            .also(Side::Client, What::ProxyHeader(Box::new(header)))
+    }
+
+    fn words(scene: Scene, protocol: Protocol, text: &str, refuses: bool) -> Scene {
+        let greeting = Greeting { text: text.into(), code: None, refuses };
+        scene
+            .data(Side::Server, 8, text.len() as u32)
+            .speaks(Side::Server, protocol)
+            .also(Side::Server, What::Greeting(Box::new(greeting)))
+    }
+
+    #[test]
+    fn a_complaint_about_the_header_is_certain() {
+        let found = words(header("10.0.0.2:6379"), Protocol::Redis, "-ERR unknown command 'PROXY'", true).check(&RULE);
+        assert!(found.expect("Redis complains").evidence[1].shows.contains("unknown command 'PROXY'"));
+    }
+
+    #[test]
+    fn a_banner_and_a_reset_are_a_complaint() {
+        let scene = words(header("10.0.0.2:22"), Protocol::Ssh, "SSH-2.0-OpenSSH_9.2p1", false);
+        let found = scene.data(Side::Server, 8, 36).rst(Side::Server, 9, ResetKind::Abort, 40).check(&RULE);
+        assert!(found.expect("sshd hangs up").evidence[1].shows.starts_with("RST after"));
+    }
+
+    #[test]
+    fn a_banner_and_a_session_are_silent() {
+        let scene = words(header("10.0.0.2:22"), Protocol::Ssh, "SSH-2.0-OpenSSH_9.2p1", false);
+        assert!(scene.data(Side::Server, 9, 1088).fin(Side::Client, 130).fin(Side::Server, 131).check(&RULE).is_none());
+    }
+
+    #[test]
+    fn a_refusal_that_names_the_client_in_the_header_has_read_it() {
+        let text = "Host '203.0.113.7' is not allowed to connect to this MariaDB server";
+        let scene = words(header("10.0.0.2:3306"), Protocol::Mysql, text, true);
+        assert!(scene.check(&RULE).is_none());
+    }
+
+    #[test]
+    fn postgresql_closes_without_an_octet() {
+        let found = header("10.0.0.2:5432").fin(Side::Server, 4).check(&RULE).expect("port 5432");
+        assert_eq!(found.confidence, Confidence::Medium);
+        assert!(header("10.0.0.2:8080").fin(Side::Server, 4).check(&RULE).is_none());
+    }
 }

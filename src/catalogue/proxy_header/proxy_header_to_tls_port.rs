@@ -96,10 +96,7 @@ pub static RULE: Rule = Rule {
             command: "curl -sv -m 5 --haproxy-protocol --connect-to ::{server} https://{name}/",
         },
     ],
-    not: &[
-        ("proxy-header-malformed", "the header is whole and valid"),
-        ("tls-cert-expired", "the server read no ClientHello, so no certificate was sent"),
-    ],
+    not: &[("proxy-header-malformed", "the header is whole and valid")],
     cannot_show: &[
         "where the proxy took this port from: its configuration, a state file, or its API",
         "whether the receiver could be told to read PROXY headers",
@@ -156,11 +153,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 }
 
 /// How sure one connection alone is; `None` when it says nothing of the kind.
-fn confidence(
-    flow: &FlowView<'_>,
-    refusal: &Refusal<'_>,
-    behind: Option<(PacketRef, Protocol)>,
-) -> Option<Confidence> {
+fn confidence(flow: &FlowView<'_>, refusal: &Refusal<'_>, behind: Option<(PacketRef, Protocol)>) -> Option<Confidence> {
     let number = mismatch::by_number(flow.facts.server.port);
     let tls_follows = match behind {
         Some((_, Protocol::Tls)) => true,
@@ -217,17 +210,21 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
             return Keep::Drop;
         }
         finding.confidence = finding.confidence.min(Confidence::High);
-        finding.notes.push("other connections speak plain HTTP to this port: TLS may be as wrong there as the header".into());
+        finding
+            .notes
+            .push("other connections speak plain HTTP to this port: TLS may be as wrong there as the header".into());
     }
     let tls_on_client_leg = capture
         .links_of(flow.facts.id)
         .filter(|link| link.backend_leg == flow.facts.id)
-        .filter_map(|link| capture.flows.get(&link.client_leg).map(|leg| &leg.digest).or(capture.digests.get(&link.client_leg)))
+        .filter_map(|link| capture.digest_of(link.client_leg))
         .any(|leg| leg.hello != 0);
     if tls_on_client_leg {
         finding.confidence = finding.confidence.max(Confidence::High);
     }
-    if finding.confidence == Confidence::Low { Keep::Drop } else { Keep::Yes }
+    let number = mismatch::by_number(server.port) == Some(Protocol::Tls);
+    let alert = flow.story.first(Kind::AlertPlain, Side::Server).is_some();
+    if hello || tls_on_client_leg || number || alert { Keep::Yes } else { Keep::Drop }
 }
 
 /// The server is a proxy that put a header of its own in front of this one: `proxy-header-duplicated` says so on its leg.
@@ -237,4 +234,164 @@ fn passed_on_behind_another(flow: PacketRef, capture: &CaptureView<'_>) -> bool 
         .filter(|link| link.client_leg == flow)
         .filter_map(|link| capture.flows.get(&link.backend_leg))
         .any(|leg| leg.story.seen().has(Kind::ProxyHeaderAgain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{ResetKind, What};
+    use crate::rule::testing::{Scene, World, end};
+    use crate::rule::view::{Link, LinkMethod};
+    use crate::wire::http::ResponseHead;
+    use crate::wire::proxy::{Command, Family, ProxyHeader};
+    use crate::wire::tls::{Alert, ClientHello};
+
+    fn header(server: &str) -> Scene {
+        let header = ProxyHeader {
+            version: 2,
+            command: Command::Proxy,
+            family: Family::Tcp4,
+            source: Some(end("203.0.113.7:53002")),
+            destination: Some(end("35.229.69.78:443")),
+            tlvs: Vec::new(),
+            checksum_fits: None,
+            len: 28,
+        };
+        Scene::starting("10.224.26.1:56118", server, 6, 3)
+            .handshake()
+            .data(Side::Client, 3, 28)
+            .speaks(Side::Client, Protocol::Proxy)
+            .also(Side::Client, What::ProxyHeader(Box::new(header)))
+            .acked(Side::Client, 3)
+    }
+
+    fn hello(scene: Scene, ms: i64) -> Scene {
+        let hello = ClientHello { sni: Some("jarv.staging.gitlab.io".into()), ..ClientHello::default() };
+        scene
+            .data(Side::Client, ms, 517)
+            .speaks(Side::Client, Protocol::Tls)
+            .also(Side::Client, What::ClientHello(Box::new(hello)))
+    }
+
+    fn bad_request(scene: Scene, ms: i64) -> Scene {
+        let head =
+            ResponseHead { status: 400, minor: 1, closes: true, reason: "Bad Request".into(), ..Default::default() };
+        scene
+            .data(Side::Server, ms, 309)
+            .speaks(Side::Server, Protocol::Http)
+            .also(Side::Server, What::Response(Box::new(head)))
+            .fin(Side::Server, ms)
+    }
+
+    fn works(number: u64, server: &str) -> Scene {
+        Scene::starting("10.224.26.1:4000", server, number, 0)
+            .handshake()
+            .data(Side::Client, 3, 517)
+            .speaks(Side::Client, Protocol::Tls)
+            .data(Side::Server, 4, 900)
+            .speaks(Side::Server, Protocol::Tls)
+    }
+
+    #[test]
+    fn header_hello_and_close_are_high_and_all_cited() {
+        let found = hello(header("10.224.26.2:3000"), 4).fin(Side::Server, 5).check(&RULE).expect("refused");
+        assert_eq!(found.confidence, Confidence::High);
+        let cited: Vec<u64> = found.evidence.iter().map(|e| e.at.number).collect();
+        assert_eq!(cited, [9, 11, 12]);
+        assert_eq!(
+            found.evidence[0].shows,
+            "28 octets \\r\\n\\r\\n\\0\\r\\nQUIT\\n: PROXY v2, client 203.0.113.7:53002"
+        );
+        assert_eq!(found.evidence[2].shows, "FIN 1 ms later: 0 octets, no alert");
+        assert_eq!(found.not.len(), 3);
+        assert!(found.notes[0].contains("destination 35.229.69.78:443"));
+    }
+
+    #[test]
+    fn others_that_speak_tls_without_the_header_make_it_certain() {
+        let scene = hello(header("10.224.26.2:3000"), 4).fin(Side::Server, 5);
+        let world = World::new().with(&scene).with_good(&works(100, "10.224.26.2:3000"));
+        let found = world.corroborated(&RULE, scene.check(&RULE).expect("refused")).expect("kept");
+        assert_eq!(found.confidence, Confidence::Certain);
+        assert!(found.evidence.last().is_some_and(|e| e.shows.starts_with("control: TLS without the header")));
+    }
+
+    #[test]
+    fn a_close_before_the_hello_counts_when_the_hello_follows() {
+        let scene =
+            hello(header("10.224.26.2:3000").fin(Side::Server, 5), 60).rst(Side::Server, 61, ResetKind::Stray, 0);
+        let found = scene.check(&RULE).expect("refused");
+        assert_eq!(found.confidence, Confidence::High);
+        assert!(found.evidence[1].shows.contains("sent after the refusal"));
+    }
+
+    #[test]
+    fn a_header_alone_needs_the_ports_number_or_others() {
+        let numbered = header("10.224.26.2:1443").fin(Side::Server, 5);
+        assert_eq!(numbered.check(&RULE).expect("port 1443").confidence, Confidence::Medium);
+        let scene = header("10.224.26.2:3000").fin(Side::Server, 5);
+        let found = scene.check(&RULE).expect("a candidate");
+        assert!(World::new().with(&scene).corroborated(&RULE, found.clone()).is_none());
+        let world = World::new().with(&scene).with_good(&works(100, "10.224.26.2:3000"));
+        assert_eq!(world.corroborated(&RULE, found).expect("kept").confidence, Confidence::High);
+    }
+
+    #[test]
+    fn a_plain_text_400_to_header_and_hello_is_certain() {
+        let found = hello(bad_request(header("10.224.26.2:3000"), 4), 30).check(&RULE).expect("refused");
+        assert_eq!(found.confidence, Confidence::Certain);
+        assert!(found.evidence[2].shows.starts_with("plain-text HTTP/1.1 400"));
+    }
+
+    #[test]
+    fn an_alert_to_the_header_alone_is_certain_and_one_to_a_hello_is_not() {
+        let alert = What::AlertPlain(Alert { level: 2, description: 10 });
+        let alone = header("10.224.26.2:3000").data(Side::Server, 4, 7).also(Side::Server, alert).fin(Side::Server, 5);
+        assert_eq!(alone.check(&RULE).expect("refused").confidence, Confidence::Certain);
+        let version = What::AlertPlain(Alert { level: 2, description: 70 });
+        let both = hello(header("10.224.26.2:3000"), 4).data(Side::Server, 5, 7).also(Side::Server, version);
+        assert_eq!(both.check(&RULE).expect("refused").confidence, Confidence::Medium);
+    }
+
+    #[test]
+    fn a_header_that_was_accepted_is_silent() {
+        let scene = hello(header("10.224.26.2:443"), 4)
+            .data(Side::Server, 5, 900)
+            .also(Side::Server, What::ServerHello(Default::default()))
+            .fin(Side::Server, 9);
+        assert!(scene.check(&RULE).is_none());
+    }
+
+    #[test]
+    fn a_client_that_closes_first_and_a_late_close_prove_nothing() {
+        assert!(header("10.224.26.2:443").fin(Side::Client, 4).fin(Side::Server, 5).check(&RULE).is_none());
+        assert!(header("10.224.26.2:443").fin(Side::Server, 5_003).check(&RULE).is_none());
+    }
+
+    #[test]
+    fn a_port_that_takes_headers_from_others_has_another_reason() {
+        let scene = hello(header("10.224.26.2:443"), 4).fin(Side::Server, 5);
+        let mut sibling = hello(header("10.224.26.2:443"), 4).data(Side::Server, 5, 900);
+        sibling.facts.id.number = 200;
+        sibling = sibling.speaks(Side::Server, Protocol::Tls);
+        let world = World::new().with(&scene).with_good(&sibling);
+        assert!(world.corroborated(&RULE, scene.check(&RULE).expect("a candidate")).is_none());
+    }
+
+    #[test]
+    fn the_clients_leg_is_cited() {
+        let scene = hello(header("10.224.26.2:3000"), 4).fin(Side::Server, 5);
+        let client = hello(Scene::between("203.0.113.7:53002", "35.229.69.78:443").handshake(), 3).fin(Side::Server, 9);
+        let mut world = World::new().with(&scene).with(&client);
+        world.links.push(Link {
+            client_leg: client.facts.id,
+            backend_leg: scene.facts.id,
+            methods: vec![LinkMethod::ClientHelloRandom],
+            certainty: Confidence::Certain,
+        });
+        let found = world.corroborated(&RULE, scene.check(&RULE).expect("refused")).expect("kept");
+        let cited: Vec<_> = found.evidence.iter().filter(|e| e.flow == Some(client.facts.id)).collect();
+        assert_eq!(cited.len(), 2);
+        assert!(cited[0].shows.contains("jarv.staging.gitlab.io"));
+    }
 }

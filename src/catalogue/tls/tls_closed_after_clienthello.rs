@@ -65,10 +65,7 @@ pub static RULE: Rule = Rule {
         says: "prints CONNECTED and a certificate once it is mended:",
         command: "openssl s_client -connect {server} -servername {name} </dev/null",
     }],
-    not: &[
-        ("tls-handshake-stalled", "the server closed"),
-        ("tls-fatal-alert", "no alert was sent"),
-    ],
+    not: &[("tls-handshake-stalled", "the server closed"), ("tls-fatal-alert", "no alert was sent")],
     cannot_show: &["why the server closed: it did not say"],
     sources: &["GitLab Pages outage, 2021", "measured on nginx 1.22, Apache 2.4, HAProxy 2.6, Go 1.19"],
     check: Check::Flow(check),
@@ -109,11 +106,12 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 
 /// What the kind of the close and its delay tell.
 fn speaks(flow: &FlowView<'_>, close: PacketRef, after: Elapsed) -> Option<String> {
-    let edge = flow.story.events().any(|e| {
-        e.at == close && matches!(e.what, What::Reset { kind: ResetKind::Edge, .. })
-    });
+    let edge =
+        flow.story.events().any(|e| e.at == close && matches!(e.what, What::Reset { kind: ResetKind::Edge, .. }));
     if edge {
-        return Some("the RST does not fit the server's other packets: a box on the path may have sent it, by the name".into());
+        return Some(
+            "the RST does not fit the server's other packets: a box on the path may have sent it, by the name".into(),
+        );
     }
     if after < Elapsed::ZERO {
         return Some("the close came first: a TCP proxy passes on what its backend did before the client spoke".into());
@@ -123,8 +121,9 @@ fn speaks(flow: &FlowView<'_>, close: PacketRef, after: Elapsed) -> Option<Strin
     }
     let seconds = after.as_secs_f64();
     let whole = seconds.round();
-    ((1.0..=5.0).contains(&whole) && (seconds - whole).abs() < 0.1)
-        .then(|| format!("it closed after {after}: a TCP proxy that tried its backend in vain, once a second, looks like that"))
+    ((1.0..=5.0).contains(&whole) && (seconds - whole).abs() < 0.1).then(|| {
+        format!("it closed after {after}: a TCP proxy that tried its backend in vain, once a second, looks like that")
+    })
 }
 
 /// Whether the port ever speaks TLS, and what else may be the reason when nothing else explains it.
@@ -160,7 +159,7 @@ mod tests {
     fn a_close_after_the_hello_cites_both() {
         let found = hello(Scene::open(), 3).acked(Side::Client, 3).fin(Side::Server, 5).check(&RULE).expect("hung up");
         assert_eq!(found.evidence[0].shows, "ClientHello www.example.com");
-        assert_eq!(found.evidence[1].shows, "FIN 2.0 ms later: 0 octets, no alert");
+        assert_eq!(found.evidence[1].shows, "FIN 2 ms later: 0 octets, no alert");
         assert_eq!(found.not.len(), 2);
     }
 

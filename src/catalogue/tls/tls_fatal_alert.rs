@@ -54,7 +54,11 @@ pub static RULE: Rule = Rule {
     }],
     not: &[("network", "the alert is an answer of the peer's TLS library")],
     cannot_show: &["more than the number: libraries send the same one for several reasons"],
-    sources: &["RFC 8446 section 6", "RFC 7507 (inappropriate_fallback)", "measured on OpenSSL 3.0, Go 1.19, GnuTLS, nginx 1.22"],
+    sources: &[
+        "RFC 8446 section 6",
+        "RFC 7507 (inappropriate_fallback)",
+        "measured on OpenSSL 3.0, Go 1.19, GnuTLS, nginx 1.22",
+    ],
     check: Check::Flow(check),
     ..Rule::BLANK
 };

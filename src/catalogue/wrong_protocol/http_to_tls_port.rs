@@ -58,10 +58,7 @@ pub static RULE: Rule = Rule {
         command: "",
         risk: "a proxy that begins to verify certificates refuses those it does not know",
     }],
-    verify: &[Step {
-        says: "gets the 400 page, or an empty reply:",
-        command: "curl -sv -m 5 http://{server}/",
-    }],
+    verify: &[Step { says: "gets the 400 page, or an empty reply:", command: "curl -sv -m 5 http://{server}/" }],
     not: &[("proxy-header-to-tls-port", "the first octets are a request, no PROXY header")],
     cannot_show: &["whether the client's configuration or a redirect chose http"],
     explains: &[
@@ -90,8 +87,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         // A proxy that passes the page on keeps its client's connection.
         Refusal::Http(..) if !refusal.is_bad_request() || !flow.closed_first(Side::Server) => return None,
         Refusal::Http(..) if flow.saw(Kind::TlsWanted) => Confidence::Certain,
-        Refusal::Http(..) if tls_number && sound_request(flow) => Confidence::Medium,
-        Refusal::Closed(..) if tls_number => Confidence::Medium,
+        Refusal::Http(..) | Refusal::Closed(..) if tls_number => Confidence::Medium,
         Refusal::Http(..) | Refusal::Closed(..) => Confidence::Low,
         Refusal::Words(..) => return None,
     };
@@ -106,18 +102,15 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     Some(mismatch::rules_out_path(finding, flow))
 }
 
-/// A whole request that a parser takes: 400 is then no answer to its form.
-fn sound_request(flow: &FlowView<'_>) -> bool {
-    flow.story.events().any(|e| matches!(&e.what, What::Request(head) if head.objection.is_none() && head.host.is_some()))
-}
-
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
     let server = flow.facts.server;
     if finding.confidence == Confidence::Certain {
         return Keep::Yes;
     }
-    if mismatch::to_others(capture, &server, Protocol::Http).is_some() || mismatch::behind_header(capture, &server).is_some() {
+    if mismatch::to_others(capture, &server, Protocol::Http).is_some()
+        || mismatch::behind_header(capture, &server).is_some()
+    {
         return Keep::Drop;
     }
     if let Some(spoke) = mismatch::to_others(capture, &server, Protocol::Tls) {
@@ -125,7 +118,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         mismatch::cite_control(finding, &spoke, "TLS to the same port");
         return Keep::Yes;
     }
-    if finding.confidence == Confidence::Low { Keep::Drop } else { Keep::Yes }
+    if mismatch::by_number(server.port) == Some(Protocol::Tls) { Keep::Yes } else { Keep::Drop }
 }
 
 #[cfg(test)]
@@ -136,7 +129,8 @@ mod tests {
     use crate::wire::tls::Alert;
 
     fn request(server: &str) -> Scene {
-        let head = RequestHead { method: "GET".into(), host: Some("www".into()), minor: 1, len: 60, ..Default::default() };
+        let head =
+            RequestHead { method: "GET".into(), host: Some("www".into()), minor: 1, len: 60, ..Default::default() };
         Scene::starting("10.0.0.1:40000", server, 50, 100)
             .handshake()
             .data(Side::Client, 3, 60)
@@ -163,7 +157,8 @@ mod tests {
 
     #[test]
     fn the_servers_own_page_is_certain() {
-        let scene = bad_request(request("10.0.0.2:8000"), true).also(Side::Server, What::TlsWanted).fin(Side::Server, 5);
+        let scene =
+            bad_request(request("10.0.0.2:8000"), true).also(Side::Server, What::TlsWanted).fin(Side::Server, 5);
         assert_eq!(scene.check(&RULE).expect("its page says so").confidence, Confidence::Certain);
     }
 

@@ -84,10 +84,11 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         None => (page(flow)?, "an HTML page without a head (HTTP/0.9)".into(), Confidence::High),
     };
     let name = hello.sni.as_deref().unwrap_or("without a name");
-    let finding = RULE
-        .found(flow, hello_at, Side::Client, format!("ClientHello {name}"))
-        .confidence(confidence)
-        .and(answer, Side::Server, shows);
+    let finding = RULE.found(flow, hello_at, Side::Client, format!("ClientHello {name}")).confidence(confidence).and(
+        answer,
+        Side::Server,
+        shows,
+    );
     Some(mismatch::rules_out_path(finding, flow))
 }
 

@@ -101,7 +101,9 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let came = service.clients.get(&client).copied().unwrap_or(PROBES + 1);
     if service.good > 0 && came <= PROBES && header::is_public(client) {
         finding.severity = Severity::Notice;
-        finding.notes.push("the port serves others in its own protocol: a stranger that probes ports, or a mistyped one".into());
+        finding
+            .notes
+            .push("the port serves others in its own protocol: a stranger that probes ports, or a mistyped one".into());
     }
     Keep::Yes
 }
