@@ -245,7 +245,10 @@ fn lesson(facts: &FlowFacts, story: &Story, verdict: Verdict) -> Lesson {
     let client_closed = facts.closer.is_some_and(|(side, _)| side == Side::Client);
     // Octets that nobody recognised still were an answer; octets of two protocols were none.
     let unrecognised = matches!(
-        (crate::rule::summary::protocol_of(story, Side::Client), crate::rule::summary::protocol_of(story, Side::Server)),
+        (
+            crate::rule::summary::protocol_of(story, Side::Client),
+            crate::rule::summary::protocol_of(story, Side::Server)
+        ),
         (None | Some(Protocol::Unknown), None | Some(Protocol::Unknown))
     );
     Lesson {

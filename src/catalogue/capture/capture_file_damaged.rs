@@ -25,7 +25,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Warning,
     confidence: Confidence::Certain,
     culprit: Culprit::Capture,
-    says: "the file is damaged after packet {packet}: {what}",
+    says: "the file is damaged after packet {packet}: everything before it was read",
     variants: &[
         "the last record of the file is incomplete; everything before it was read (packet {packets} is the last)",
         "frames of a link type that nobody here reads are left out: {frames} of {link}",
@@ -65,11 +65,10 @@ fn damaged(capture: &CaptureView<'_>, file: u16, info: &CaptureInfo) -> Option<F
             Subject::Capture,
             at,
             None,
-            format!("last packet before the damage (octet {} of the file)", worst.offset),
+            format!("last packet before octet {} of the file: {}", worst.offset, worst.what),
         )
         .with("packet", worst.after_packet)
         .with("packets", info.packets)
-        .with("what", worst.what.clone())
         .with("file", plain_name(&info.file))
         .note(match worst.resumed_after {
             Some(octets) => format!("reading went on after {octets} octets"),

@@ -26,7 +26,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Warning,
     confidence: Confidence::Certain,
     culprit: Culprit::Capture,
-    says: "the capture missed packets: {missing} were acknowledged that the file lacks ({share})",
+    says: "the capture missed packets: {missing} octets were acknowledged that it lacks ({share})",
     variants: &["the capturing host dropped {drops} packets: what the file lacks may have been on the wire"],
     users_see: &["TCP ACKed unseen segment", "TCP Previous segment not captured", "packets dropped by kernel"],
     do_first: &[Step {

@@ -23,7 +23,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Notice,
     confidence: Confidence::Certain,
     culprit: Culprit::Capture,
-    says: "{cut} of {all} packets with payload were cut{length}: TLS, HTTP and PROXY behind it are unreadable",
+    says: "{cut} of {all} packets with payload were cut{length}: what stands behind is unreadable",
     users_see: &["Packet size limited during capture"],
     do_first: &[Step { says: "Capture whole packets:", command: "sudo tcpdump -i any -s 0 -w /var/tmp/whole.pcap" }],
     not: &[("capture-file-damaged", "every record is complete as it was written")],

@@ -32,7 +32,7 @@ pub static RULE: Rule = Rule {
     needs: Needs::all(&[Kind::FirstPayload, Kind::Fin]),
     symptom: true,
     claims_absence: true,
-    says: "{server} took {question} of {client_host} and closed {after} later without one octet",
+    says: "{server} took {question} octets of {client_host} and closed {after} later without a word",
     users_see: &[
         "curl: (52) Empty reply from server",
         "upstream prematurely closed connection while reading response header from upstream",

@@ -30,7 +30,7 @@ pub static RULE: Rule = Rule {
     needs: Needs::all(&[Kind::Fin, Kind::FinAcknowledged]),
     symptom: true,
     claims_absence: true,
-    says: "{leaver} closed its side; {keeper} has kept the connection open for {since} since",
+    says: "{leaver} closed; {keeper} has not closed its side for {since}",
     users_see: &["CLOSE-WAIT", "Too many open files", "EMFILE"],
     do_first: &[Step {
         says: "On {keeper_host}: how many such sockets are there, and whose? The program must close at end of file:",

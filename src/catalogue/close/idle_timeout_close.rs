@@ -27,7 +27,7 @@ pub static RULE: Rule = Rule {
     confidence: Confidence::High,
     culprit: Culprit::Config,
     needs: Needs::all(&[Kind::Fin]),
-    says: "{closer} closed the idle connection after {pause}: {timer}",
+    says: "{closer} closed the idle connection after {pause}",
     not: &[("closed-without-answer", "nothing was outstanding")],
     cannot_show: &["which setting it is, when several have the same default"],
     sources: &["defaults of the vendors' documents, read 2026-11-21; Apache and Node measured"],
@@ -83,7 +83,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
             .and(quiet_since, closer, "the last octets before it")
             .with("closer", flow.facts.endpoint(closer))
             .with("pause", pause)
-            .with("timer", name),
+            .with("timer", name)
+            .note(format!("the pause fits {name}")),
     )
 }
 

@@ -32,7 +32,7 @@ pub static RULE: Rule = Rule {
     needs: Needs::all(&[Kind::FirstPayload, Kind::Reset]),
     symptom: true,
     says: "{server} answered {status} and reset the connection while the client was still sending",
-    variants: &["{server} aborted the connection with the client's {unread} unread, without a word"],
+    variants: &["{server} aborted the connection with {unread} octets of the client unread, without a word"],
     users_see: &["ECONNRESET", "EPIPE", "Broken pipe", "Connection reset by peer", "413 Request Entity Too Large"],
     do_first: &[Step {
         says: "On {host}: what did the service log when it closed this connection?",

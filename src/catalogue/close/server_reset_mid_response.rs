@@ -30,7 +30,7 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Server,
     needs: Needs::all(&[Kind::FirstPayload, Kind::Reset]),
     symptom: true,
-    says: "{server} reset the connection {after} after the request, without a single octet of an answer",
+    says: "{server} reset the connection {after} after the request, without one octet of an answer",
     variants: &["{server} reset the connection in the middle of its answer, {after} after the request"],
     users_see: &[
         "curl: (56) Recv failure: Connection reset by peer",

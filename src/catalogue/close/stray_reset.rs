@@ -31,7 +31,7 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Server,
     needs: Needs::all(&[Kind::FirstPayload, Kind::Reset]),
     symptom: true,
-    says: "{refuser} does not know the open connection any more: it answered octets with RST{pause}",
+    says: "{refuser} no longer knows the connection: RST in answer to octets{pause}",
     users_see: &["Connection reset by peer", "Broken pipe", "ECONNRESET", "EPIPE"],
     do_first: &[
         Step { says: "On {refuser_host}: did it, or the service, restart since?", command: "uptime -s" },
@@ -84,7 +84,7 @@ fn stray(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
         .culprit(if side == Side::Server { Culprit::Server } else { Culprit::Client })
         .with("refuser", refuser)
         .with("refuser_host", refuser.address)
-        .with("pause", pause.map_or_else(String::new, |pause| format!(" after a pause of {pause}")));
+        .with("pause", pause.map_or_else(String::new, |pause| format!(" after {pause} idle")));
     Some(if flow.facts.mid_stream { finding.severity(Severity::Notice) } else { finding })
 }
 
@@ -111,7 +111,7 @@ mod tests {
     fn a_server_that_forgot_the_connection_is_told_with_the_pause() {
         let scene = exchange().data(Side::Client, 2005, 41).rst(Side::Server, 2006, ResetKind::Stray, 41);
         let finding = scene.check(&RULE).expect("a stray reset");
-        assert_eq!(finding.values.get("pause"), Some(&" after a pause of 2.0 s".into()));
+        assert_eq!(finding.values.get("pause"), Some(&" after 2.0 s idle".into()));
         assert_eq!((finding.evidence[0].at.number, finding.evidence[1].at.number), (8, 7));
     }
 
