@@ -19,7 +19,7 @@
 //! A port that answers plain HTTP to others is silent. So are a 400 after which the server keeps the connection, a client that closes first,
 //! and a request behind a PROXY header.
 
-use crate::event::{Kind, Protocol, Side, What};
+use crate::event::{Kind, Protocol, Side};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::mismatch::{self, Refusal};
 use crate::rule::view::{CaptureView, FlowView};
@@ -124,6 +124,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::What;
     use crate::rule::testing::{Scene, World};
     use crate::wire::http::{RequestHead, ResponseHead};
     use crate::wire::tls::Alert;
