@@ -5,12 +5,9 @@
 //! retransmissions. Every difference is printed with what both sides counted.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use pcap_parser::traits::PcapNGPacketBlock;
-use pcap_parser::{Block, PcapBlockOwned, PcapError};
-use tcpwhy::capture::{Frame, LinkType};
+use tcpwhy::capture::{OpenOptions, Source};
 use tcpwhy::decode::Decoder;
 use tcpwhy::event::{Event, PacketRef, Side};
 use tcpwhy::flow::facts::{FlowFacts, IpProtocol};
@@ -70,91 +67,21 @@ fn corpora() -> Option<PathBuf> {
     here.ancestors().map(|dir| dir.join("shared/corpora")).find(|dir| dir.is_dir())
 }
 
-/// Calls `each` with every frame pcap-parser can read.
-fn frames(path: &Path, mut each: impl FnMut(&Frame<'_>)) {
-    let Ok(mut file) = std::fs::File::open(path) else { return };
-    let mut octets = Vec::new();
-    let gzip = path.extension().is_some_and(|extension| extension == "gz");
-    let read = if gzip {
-        flate2::read::MultiGzDecoder::new(file).read_to_end(&mut octets)
-    } else {
-        file.read_to_end(&mut octets)
-    };
-    if read.is_err() && octets.is_empty() {
-        return;
-    }
-    let Ok(mut reader) = pcap_parser::create_reader(1 << 20, &octets[..]) else { return };
-    let (mut link, mut scale, mut number) = (1u16, 1_000i64, 0u64);
-    let mut interfaces: Vec<(u16, u64, i64)> = Vec::new();
-    loop {
-        match reader.next() {
-            Ok((offset, block)) => {
-                match block {
-                    PcapBlockOwned::LegacyHeader(header) => {
-                        link = header.network.0 as u16;
-                        scale = if header.is_nanosecond_precision() { 1 } else { 1_000 };
-                    }
-                    PcapBlockOwned::Legacy(packet) => {
-                        number += 1;
-                        let time = i64::from(packet.ts_sec) * 1_000_000_000 + i64::from(packet.ts_usec) * scale;
-                        let bytes = &packet.data[..packet.data.len().min(packet.caplen as usize)];
-                        each(&frame(number, time, 0, link, packet.origlen, bytes));
-                    }
-                    PcapBlockOwned::NG(Block::SectionHeader(_)) => interfaces.clear(),
-                    PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
-                        let resolution = interface.ts_resolution().unwrap_or(1_000_000);
-                        interfaces.push((interface.linktype.0 as u16, resolution, interface.ts_offset()));
-                    }
-                    PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
-                        number += 1;
-                        let known = interfaces.get(packet.if_id as usize).copied();
-                        let (link, resolution, offset) = known.unwrap_or((1, 1_000_000, 0));
-                        let (seconds, fraction) = packet.decode_ts(offset as u64, resolution);
-                        let nanos = u64::from(fraction) * 1_000_000_000 / resolution.max(1);
-                        let time = i64::from(seconds) * 1_000_000_000 + nanos as i64;
-                        each(&frame(number, time, packet.if_id as u16, link, packet.origlen, packet.packet_data()));
-                    }
-                    PcapBlockOwned::NG(Block::SimplePacket(packet)) => {
-                        number += 1;
-                        let link = interfaces.first().map_or(1, |interface| interface.0);
-                        each(&frame(number, 0, 0, link, packet.origlen, packet.packet_data()));
-                    }
-                    PcapBlockOwned::NG(_) => {}
-                }
-                reader.consume(offset);
-            }
-            Err(PcapError::Incomplete(_)) => {
-                if reader.refill().is_err() || reader.reader_exhausted() && reader.data().is_empty() {
-                    return;
-                }
-            }
-            Err(PcapError::BufferTooSmall) => {
-                if !reader.grow(64 << 20) {
-                    return;
-                }
-            }
-            Err(_) => return,
-        }
-    }
-}
-
-fn frame(number: u64, time: i64, interface: u16, link: u16, wire_len: u32, bytes: &[u8]) -> Frame<'_> {
-    Frame { file: 0, number, time: Timestamp(time), interface, link: LinkType(link), wire_len, bytes, offset: 0 }
-}
-
 /// The TCP flows of a capture in the order of their first packets.
 fn flows(path: &Path, seed: u64) -> Vec<(FlowFacts, Lent)> {
     let (mut decoder, mut sink) = (Decoder::new(Default::default()), Recorder::default());
     let mut table = FlowTable::new(Limits::default(), seed);
     let (mut second, mut last) = (i64::MIN, Timestamp::MIN);
-    frames(path, |frame| {
+    let path = path.to_string_lossy();
+    let Ok(mut source) = Source::open(&[path.as_ref()], &OpenOptions::default()) else { return Vec::new() };
+    while let Ok(Some(frame)) = source.next() {
         last = last.max(frame.time);
         if last.second() > second {
             second = last.second();
             table.tick(Timestamp(second.saturating_mul(1_000_000_000)), &mut sink);
         }
-        table.packet(&decoder.decode(frame), &mut sink);
-    });
+        table.packet(&decoder.decode(&frame), &mut sink);
+    }
     table.finish(last, &mut sink);
     sink.flows.sort_by_key(|(facts, _)| facts.id.number);
     sink.flows
@@ -201,16 +128,21 @@ fn compare(row: &Row, facts: &FlowFacts) -> Compared {
     let resets: u64 = halves.iter().map(|half| u64::from(half.reset_count)).sum();
     let flagged = ["retransmission", "fast_retransmission", "spurious_retransmission", "out_of_order"];
     let theirs = flagged.iter().any(|field| number(row, field) > 0);
-    let ours = halves.iter().any(|half| {
-        half.loss.total() + half.reordered > 0 || half.syn_count > 1 || half.fin_count > 1
-    });
-    let about = flagged.iter().chain(&["keep_alive", "lost_segment", "ack_lost_segment"])
+    let ours =
+        halves.iter().any(|half| half.loss.total() + half.reordered > 0 || half.syn_count > 1 || half.fin_count > 1);
+    let about = flagged
+        .iter()
+        .chain(&["keep_alive", "lost_segment", "ack_lost_segment"])
         .map(|field| format!("{field}={}", number(row, field)))
         .chain(halves.iter().map(|half| {
             format!(
                 "[{:?} reordered={} syns={} fins={} keepalives={} unseen={}]",
                 (half.loss.timeout, half.loss.fast, half.loss.tail_probe, half.loss.spurious),
-                half.reordered, half.syn_count, half.fin_count, half.keepalives, half.unseen
+                half.reordered,
+                half.syn_count,
+                half.fin_count,
+                half.keepalives,
+                half.unseen
             )
         }))
         .chain([format!("duplicates={}", facts.duplicates)])
@@ -255,7 +187,8 @@ fn flows_agree_with_tshark_on_public_captures() {
         eprintln!("skipped: no shared/corpora in a directory above");
         return;
     };
-    let (mut streams, mut found, mut flags, mut octets, mut resent, mut flagged, mut flagged_too) = (0, 0, 0, 0, 0, 0, 0);
+    let (mut streams, mut found, mut flags, mut octets, mut resent, mut flagged, mut flagged_too) =
+        (0, 0, 0, 0, 0, 0, 0);
     let (mut files, mut same_count) = (0, 0);
     for (file, rows) in rows(&corpora) {
         let path = corpora.join(&file);

@@ -5,7 +5,7 @@ use super::fragment::{Fragments, Limits};
 use super::ip::{Header, Piece};
 use super::span::Span;
 use super::walk::{End, Walk};
-use super::{Packet, Transport, fast};
+use super::{Direction, Packet, Transport, fast};
 use crate::capture::Frame;
 use crate::event::PacketRef;
 
@@ -26,11 +26,23 @@ impl Decoder {
     /// The packet of a frame; borrows the frame or the decoder's reassembly buffer. Counts it.
     #[inline]
     pub fn decode<'a>(&'a mut self, frame: &Frame<'a>) -> Packet<'a> {
-        if let Some(packet) = fast::packet(frame) {
-            self.counts.note(frame.link, &packet);
-            return packet;
+        // pcapng tells the direction beside the packet (§4.3.1), the link layer of Linux cooked captures inside it.
+        let told = match frame.flags & 3 {
+            1 => Direction::In,
+            2 => Direction::Out,
+            _ => Direction::Unknown,
+        };
+        let mut packet = match fast::packet(frame) {
+            Some(packet) => {
+                self.counts.note(frame.link, &packet);
+                packet
+            }
+            None => self.walk(frame),
+        };
+        if packet.link.direction == Direction::Unknown {
+            packet.link.direction = told;
         }
-        self.walk(frame)
+        packet
     }
 
     /// What became of the frames so far.

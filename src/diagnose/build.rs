@@ -445,8 +445,8 @@ impl<'a> Builder<'a> {
         let root = self.causes.root(main);
         if root != main {
             let of = self.findings[root].subject.flow().filter(|id| *id != flow.facts.id);
-            let of = of.map(|id| format!(" on flow {}", id.number)).unwrap_or_default();
-            text.push_str(&format!(" This follows from{of}: {}.", self.says(root)));
+            let of = of.map(|id| format!(" what happened on flow {}", id.number)).unwrap_or(" this".into());
+            text.push_str(&format!(" It follows from{of}: {}.", self.says(root)));
         }
         text
     }

@@ -160,6 +160,9 @@ impl Reach<'_> {
         if by_table {
             return cause_rule.id != effect_rule.id || near == Near::Linked;
         }
+        if cause_rule.id == effect_rule.id {
+            return cause_rule.symptom && near == Near::Linked && self.passed_on(cause, effect);
+        }
         // The table goes first: what it places below a symptom does not explain that symptom.
         let turned_round = effect_rule.explains.iter().any(|edge| edge.0 == cause_rule.id);
         effect_rule.symptom
@@ -169,6 +172,12 @@ impl Reach<'_> {
             && !cause_rule.id.starts_with("capture-")
             && self.findings[cause].severity >= Severity::Warning
             && self.findings[cause].first() <= self.findings[effect].last()
+    }
+
+    /// The backend leg's bare fact is what the proxy passed on to the client leg.
+    fn passed_on(&self, backend: usize, client: usize) -> bool {
+        let (Some(backend), Some(client)) = (self.places[backend].flow, self.places[client].flow) else { return false };
+        self.capture.links_of(client).any(|link| link.client_leg == client && link.backend_leg == backend)
     }
 
     fn close_in_time(&self, cause: usize, effect: usize) -> bool {

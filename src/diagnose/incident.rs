@@ -25,8 +25,10 @@ pub struct Draft {
 /// Groups the roots among `findings`.
 pub fn group(findings: &[Finding], causes: &Causes, capture: &CaptureView<'_>) -> Vec<Draft> {
     let mut keyed: BTreeMap<(String, Anchor), Vec<usize>> = BTreeMap::new();
+    // A weak cause that stands under a surer finding as its possible reason is no incident of its own.
+    let behind: BTreeSet<usize> = causes.deeper.iter().flatten().copied().collect();
     for (i, finding) in findings.iter().enumerate() {
-        let is_root = causes.explained_by[i].is_none();
+        let is_root = causes.explained_by[i].is_none() && !(finding.confidence == Confidence::Low && behind.contains(&i));
         if is_root && finding.severity >= Severity::Warning && !finding.rule.starts_with("capture-") {
             keyed.entry((finding.rule.to_string(), anchor(finding, capture))).or_default().push(i);
         }

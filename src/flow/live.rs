@@ -18,6 +18,9 @@ const PATIENCE: Elapsed = Elapsed::millis(10);
 /// Segments held per direction, whatever their size.
 const PIECES: usize = 1024;
 
+/// Nothing is waited for over a greater distance: no window is larger (RFC 7323 §2.3), and half the circle must not be reached.
+const WAIT: u32 = 1 << 29;
+
 /// What is done with the octets of one direction.
 #[derive(Clone, Copy)]
 pub(super) enum Act<'a> {
@@ -108,12 +111,20 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// A segment's octets: in order they are lent, otherwise held as far as the caps allow.
-    pub(super) fn accept(&mut self, way: Way, start: Seq, len: u32, octets: &[u8]) {
+    pub(super) fn accept(&mut self, way: Way, start: Seq, mut len: u32, octets: &[u8]) {
+        if self.flow.tracks[way].marks.has(Marks::FIN) {
+            // What claims to lie behind the FIN is no part of the stream.
+            let room = self.detail.trails[way].fin_seq.minus(start);
+            len = len.min(room.max(0).unsigned_abs());
+        }
+        let octets = octets.get(..len as usize).unwrap_or(octets);
         let limits = &self.shared.limits;
         let (direction, total) = (limits.held_octets_per_direction, limits.held_octets_total);
         while !self.flow.tracks[way].marks.has(Marks::DONE) && start.after(self.flow.tracks[way].delivered) {
             let assembler = &self.detail.trails[way].rare().assembler;
-            let fits = assembler.held() + octets.len() <= direction
+            let distance = start.minus(self.flow.tracks[way].delivered).unsigned_abs();
+            let fits = distance <= WAIT
+                && assembler.held() + octets.len() <= direction
                 && self.shared.held + octets.len() <= total
                 && assembler.pieces() < PIECES;
             if fits {

@@ -3,7 +3,7 @@
 use super::facts::FlowFacts;
 use super::table::{FlowTable, Limits};
 use super::{Ended, FlowHead, Sink, Wants};
-use crate::decode::{Flags, Ip, Link, Packet, Segment, Transport};
+use crate::decode::{Datagram, Flags, Ip, Link, Packet, Segment, Transport};
 use crate::event::{Event, Kind, PacketRef, Side};
 use crate::time::Timestamp;
 use crate::wire::seq::Seq;
@@ -17,6 +17,7 @@ pub(super) struct Tape {
     pub(super) octets: [Vec<u8>; 2],
     pub(super) gaps: [u64; 2],
     pub(super) ends: [u32; 2],
+    pub(super) ends_total: u32,
     pub(super) closed: Vec<(FlowFacts, Ended)>,
     /// Answer the next octets with [`Wants::Flip`].
     pub(super) flip: bool,
@@ -27,16 +28,13 @@ pub(super) struct Tape {
 impl Sink for Tape {
     type Conversation = ();
 
-    fn open(&mut self, _: &FlowHead) {
-        self.ends = [0; 2];
-    }
+    fn open(&mut self, _: &FlowHead) {}
 
     fn event(&mut self, _: &FlowHead, _: &mut (), event: Event) {
         self.events.push(event);
     }
 
     fn bytes(&mut self, _: &FlowHead, _: &mut (), side: Side, _: PacketRef, bytes: &[u8]) -> Wants {
-        assert_eq!(self.ends[side as usize], 0, "octets after the end");
         self.octets[side as usize].extend_from_slice(bytes);
         match (std::mem::take(&mut self.flip), self.enough) {
             (true, _) => Wants::Flip,
@@ -56,6 +54,7 @@ impl Sink for Tape {
 
     fn end(&mut self, _: &FlowHead, _: &mut (), side: Side, _: PacketRef) {
         self.ends[side as usize] += 1;
+        self.ends_total += 1;
     }
 
     fn closed(&mut self, facts: FlowFacts, _: (), why: Ended, _: Timestamp) {
@@ -188,6 +187,37 @@ impl Script {
             }),
             transport: Transport::Tcp(segment),
             cut: shot.cut > 0,
+        };
+        self.table.packet(&packet, &mut self.sink);
+    }
+
+    /// A UDP datagram between the client's port and port 53 of the server, at `ms`.
+    pub(super) fn datagram(&mut self, ms: i64, from_server: bool, id: u16, payload: &'static [u8]) {
+        self.number += 1;
+        self.time = Timestamp(ms * 1_000_000);
+        let server = Endpoint { port: 53, ..Self::SERVER };
+        let (source, destination) = if from_server { (server, Self::CLIENT) } else { (Self::CLIENT, server) };
+        let len = payload.len() as u32;
+        let packet = Packet {
+            at: PacketRef { file: 0, number: self.number, time: self.time },
+            interface: 0,
+            link: Link::default(),
+            ip: Some(Ip {
+                source: source.address,
+                destination: destination.address,
+                ttl: 64,
+                id: Some(id),
+                len: 28 + len,
+                reassembled: false,
+                tunnelled: false,
+            }),
+            transport: Transport::Udp(Datagram {
+                source_port: source.port,
+                destination_port: destination.port,
+                payload,
+                payload_len: len,
+            }),
+            cut: false,
         };
         self.table.packet(&packet, &mut self.sink);
     }

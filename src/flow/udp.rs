@@ -47,3 +47,34 @@ impl<S: Sink> Live<'_, S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::flow::facts::{IpProtocol, RoleSource};
+    use crate::flow::script::Script;
+
+    #[test]
+    fn datagrams_are_handed_on_by_role_and_copies_are_not() {
+        let mut script = Script::new();
+        script.datagram(0, true, 1, b"answer");
+        script.datagram(0, true, 1, b"answer");
+        script.datagram(5, false, 1, b"query");
+        let facts = script.facts();
+        assert_eq!((facts.transport, facts.role, facts.server.port), (IpProtocol::Udp, RoleSource::Port, 53));
+        assert_eq!((facts.from_server.packets, facts.from_client.payload, facts.duplicates), (1, 5, 1));
+        assert_eq!(
+            (script.sink.octets[0].as_slice(), script.sink.octets[1].as_slice()),
+            (b"query".as_slice(), b"answer".as_slice())
+        );
+    }
+
+    #[test]
+    fn a_udp_flow_ends_after_a_minute_of_silence() {
+        let mut script = Script::new();
+        script.datagram(0, false, 1, b"query");
+        script.tick(59);
+        assert_eq!(script.table.len(), 1);
+        script.tick(60);
+        assert!(script.table.is_empty());
+    }
+}

@@ -64,6 +64,33 @@ impl Page {
         }
     }
 
+    /// As many of `items`, joined by `between`, as fit whole into `most` lines beside a label.
+    pub(super) fn fitting(&mut self, label: &str, items: &[String], between: &str, most: usize) {
+        let width = self.style.width.saturating_sub(LABEL);
+        let mut text = String::new();
+        for item in items {
+            let longer = if text.is_empty() { clean(item) } else { format!("{text}{between}{}", clean(item)) };
+            if !text.is_empty() && wrap(&longer, width).len() > most {
+                continue;
+            }
+            text = longer;
+        }
+        if !text.is_empty() {
+            self.labelled(label, &text, Tone::Plain, most.max(2));
+        }
+    }
+
+    /// Commands to type, on one line where they fit, each whole.
+    pub(super) fn whole(&mut self, label: &str, items: &[String]) {
+        let items: Vec<String> = items.iter().map(|item| clean(item)).collect();
+        let joined = items.join("   ");
+        let lines = if LABEL + joined.chars().count() <= self.style.width { vec![joined] } else { items };
+        for (i, line) in lines.into_iter().enumerate() {
+            let label = self.toned(&format!("{:<LABEL$}", if i == 0 { label } else { "" }), Tone::Plain);
+            self.lines.push(format!("{label}{line}"));
+        }
+    }
+
     /// A command: alone on its line, never wrapped.
     pub(super) fn command(&mut self, command: &str) {
         if !command.is_empty() {
@@ -71,27 +98,35 @@ impl Page {
         }
     }
 
-    /// A packet number and text in the left or right column.
-    pub(super) fn packet(&mut self, number: &str, text: &str, column: Column) {
+    /// A packet number and text in its column, at most `most` lines.
+    pub(super) fn packet(&mut self, number: &str, text: &str, column: Column, most: usize) {
         let label = format!("   {number:<7}");
-        let space = self.style.width.saturating_sub(label.len());
-        let half = (space * 2 / 5).max(20);
-        let (indent, width) = match column {
-            Column::Whole => (0, space),
-            Column::Left => (0, half.saturating_sub(1)),
-            Column::Right => (half, space.saturating_sub(half)),
-        };
-        let lines = shortened(wrap(&clean(text), width), 2);
-        for (i, line) in lines.into_iter().enumerate() {
+        let (indent, width) = self.column(column);
+        for (i, line) in shortened(wrap(&clean(text), width), most).into_iter().enumerate() {
             let label = if i == 0 { label.clone() } else { " ".repeat(label.chars().count()) };
             self.lines.push(format!("{label}{}{line}", " ".repeat(indent)).trim_end().to_owned());
         }
     }
 
+    /// Lines such a packet takes when nothing is shortened.
+    pub(super) fn packet_lines(&self, text: &str, column: Column) -> usize {
+        wrap(&clean(text), self.column(column).1).len()
+    }
+
+    /// Indent and width of a column.
+    fn column(&self, column: Column) -> (usize, usize) {
+        let space = self.style.width.saturating_sub(LABEL);
+        let left = (space * 2 / 5).max(20);
+        match column {
+            Column::Whole => (0, space),
+            Column::Left => (0, left.saturating_sub(1)),
+            Column::Right => (left, space.saturating_sub(left)),
+        }
+    }
+
     /// Two column heads beside a label.
     pub(super) fn heads(&mut self, label: &str, left: &str, right: &str) {
-        let space = self.style.width.saturating_sub(LABEL);
-        let half = (space * 2 / 5).max(20);
+        let (half, _) = self.column(Column::Right);
         let padded = self.toned(&format!("{label:<LABEL$}"), Tone::Plain);
         self.lines.push(format!("{padded}{:<half$}{}", clean(left), clean(right)).trim_end().to_owned());
     }
@@ -177,6 +212,9 @@ fn shortened(mut lines: Vec<String>, most: usize) -> Vec<String> {
     if lines.len() > most {
         lines.truncate(most);
         if let Some(last) = lines.last_mut() {
+            if let Some(space) = last.rfind(' ') {
+                last.truncate(space);
+            }
             last.push_str(" …");
         }
     }

@@ -105,18 +105,16 @@ fn screen(report: &Report, incident: &Incident, page: &mut Page, budget: usize) 
         page.labelled("TRUST", &doubt.says, Tone::Warn, 1);
     }
     page.blank();
-    let mut label = "DO FIRST";
-    for step in incident.do_first.iter().take(2) {
-        page.labelled(label, &step.says, Tone::Plain, 2);
-        page.command(&step.command);
-        label = "";
-    }
-    if incident.do_first.is_empty() {
-        page.labelled(label, "read the packets below in Wireshark or with tcpwhy flow", Tone::Plain, 1);
+    match incident.do_first.first() {
+        Some(step) => {
+            page.labelled("DO FIRST", &step.says, Tone::Plain, 2);
+            page.command(&step.command);
+        }
+        None => page.labelled("DO FIRST", "read the packets below in Wireshark or with tcpwhy flow", Tone::Plain, 1),
     }
     page.blank();
     let below = lines_below(incident);
-    let room = (start + budget).saturating_sub(page.len() + below + 1).max(4);
+    let room = (start + budget).saturating_sub(page.len() + below).max(6);
     proof(report, incident, page, room);
     for line in incident.misleads.iter().take(1) {
         page.labelled("MISLEADS", line, Tone::Plain, 1);
@@ -124,26 +122,45 @@ fn screen(report: &Report, incident: &Incident, page: &mut Page, budget: usize) 
     for line in incident.control.iter().take(1) {
         page.labelled("CONTROL", line, Tone::Plain, 1);
     }
-    if !incident.users_see.is_empty() {
-        page.labelled("USERS", &incident.users_see.join(" | "), Tone::Plain, 1);
-    }
-    let not: Vec<String> = incident.not.iter().map(|not| format!("{} ({})", not.rule, not.because)).collect();
-    if !not.is_empty() {
-        page.labelled("NOT", &not.join("; "), Tone::Plain, 2);
-    }
-    if !incident.cannot_show.is_empty() {
-        page.labelled("UNSEEN", &incident.cannot_show.join("; "), Tone::Plain, 1);
-    }
+    page.fitting("USERS", &incident.users_see, "  |  ", 1);
+    page.fitting("NOT", &ruled_out(incident), "; ", 1);
+    page.fitting("UNSEEN", &incident.cannot_show, "; ", 1);
     if let Some(verify) = incident.verify.first() {
         page.labelled("VERIFY", &verify.says, Tone::Plain, 1);
         page.command(&verify.command);
     }
     let file = report.captures.first().map_or("FILE", |capture| capture.file.as_str());
-    let flow = incident.flows.first().map(|flow| format!("tcpwhy flow {flow} {file}   ")).unwrap_or_default();
-    page.labelled("MORE", &format!("{flow}tcpwhy explain {}", incident.rule), Tone::Plain, 1);
+    let flow = incident.flows.first().map(|flow| format!("tcpwhy flow {flow} {file}"));
+    let mut more: Vec<String> = flow.into_iter().collect();
+    more.push(format!("tcpwhy explain {}", incident.rule));
+    page.whole("MORE", &more);
     if !incident.display_filter.is_empty() {
         page.labelled("", &format!("Wireshark: {}", incident.display_filter), Tone::Plain, 1);
     }
+}
+
+/// What was ruled out, one phrase each; several with the same reason share it.
+fn ruled_out(incident: &Incident) -> Vec<String> {
+    let mut reasons: Vec<(Vec<&str>, &str)> = Vec::new();
+    for not in &incident.not {
+        match reasons.iter_mut().find(|(_, because)| *because == not.because) {
+            Some((whats, _)) => whats.push(&not.rule),
+            None => reasons.push((vec![&not.rule], &not.because)),
+        }
+    }
+    reasons.into_iter().map(|(whats, because)| format!("{} ({because})", whats.join(", "))).collect()
+}
+
+/// The packets of the incident's own flow and its other leg; those of other flows are controls.
+fn own_evidence(incident: &Incident) -> impl Iterator<Item = &EvidenceEntry> {
+    let own: Vec<u64> = incident
+        .links
+        .iter()
+        .flat_map(|link| [link.client_leg, link.backend_leg])
+        .chain(incident.flows.first().copied())
+        .collect();
+    let any = incident.evidence.iter().any(|e| e.flow.is_some_and(|flow| own.contains(&flow)));
+    incident.evidence.iter().filter(move |e| !any || e.flow.is_none_or(|flow| own.contains(&flow)))
 }
 
 /// Lines the first screen needs below PROOF.
@@ -152,10 +169,10 @@ fn lines_below(incident: &Incident) -> usize {
     one(!incident.misleads.is_empty())
         + one(!incident.control.is_empty())
         + one(!incident.users_see.is_empty())
-        + 2 * one(!incident.not.is_empty())
+        + one(!incident.not.is_empty())
         + one(!incident.cannot_show.is_empty())
         + 2 * one(!incident.verify.is_empty())
-        + 2
+        + 3
 }
 
 /// The packets that prove it: one column, or one per leg.
@@ -174,12 +191,33 @@ fn proof(report: &Report, incident: &Incident, page: &mut Page, room: usize) {
         };
         page.labelled("PROOF", &head, Tone::Plain, 1);
     }
-    for (i, evidence) in incident.evidence.iter().enumerate() {
-        if page.len() - start + 2 > room && i + 1 < incident.evidence.len() {
-            page.labelled("", &format!("… and {} more packets, below", incident.evidence.len() - i), Tone::Plain, 1);
+    let own: Vec<&EvidenceEntry> = own_evidence(incident).collect();
+    // Every packet matters more than every word: what does not fit whole is shortened, and stands whole in the details.
+    let left = room.saturating_sub(page.len() - start);
+    let whole: usize = own.iter().map(|e| page.packet_lines(&shown(e, two_legs), column(e, two_legs))).sum();
+    let lines = if whole <= left { 2 } else { 1 };
+    for (i, evidence) in own.iter().enumerate() {
+        let more = own.len() - i;
+        if lines == 1 && more > 1 && page.len() - start + 1 >= room {
+            page.labelled("", &format!("and {}, in the details below", format::count(more as u64, "more packet")), Tone::Plain, 1);
             return;
         }
-        packet(report, evidence, two_legs, page);
+        packet(report, evidence, two_legs, lines, page);
+    }
+}
+
+/// The column says already which leg it is.
+fn shown(evidence: &EvidenceEntry, two_legs: bool) -> String {
+    let text = &evidence.shows;
+    let text = if two_legs { text.strip_prefix("client leg: ").unwrap_or(text) } else { text };
+    text.to_owned()
+}
+
+fn column(evidence: &EvidenceEntry, two_legs: bool) -> Column {
+    match (two_legs, evidence.leg) {
+        (true, Some(Leg::Client)) => Column::Left,
+        (true, _) => Column::Right,
+        (false, _) => Column::Whole,
     }
 }
 
@@ -193,17 +231,12 @@ fn leg_heads(report: &Report, incident: &Incident) -> (String, String) {
     (client, backend)
 }
 
-fn packet(report: &Report, evidence: &EvidenceEntry, two_legs: bool, page: &mut Page) {
+fn packet(report: &Report, evidence: &EvidenceEntry, two_legs: bool, lines: usize, page: &mut Page) {
     let number = match report.captures.len() {
         0 | 1 => format!("#{}", evidence.packet),
         _ => format!("{}#{}", evidence.file + 1, evidence.packet),
     };
-    let column = match (two_legs, evidence.leg) {
-        (true, Some(Leg::Client)) => Column::Left,
-        (true, _) => Column::Right,
-        (false, _) => Column::Whole,
-    };
-    page.packet(&number, &evidence.shows, column);
+    page.packet(&number, &shown(evidence, two_legs), column(evidence, two_legs), lines);
 }
 
 /// What stands below the first screen.
@@ -213,7 +246,8 @@ fn details(report: &Report, incident: &Incident, number: Option<usize>, page: &m
         Some(n) => format!("DETAILS of {n}"),
         None => "DETAILS".to_owned(),
     };
-    page.line(&format!("{title}: {} ({}), incident {}", incident.title, incident.rule, incident.id));
+    page.line(&format!("{title}: {}", incident.rule));
+    page.labelled("", &format!("{} (incident {})", incident.title, incident.id), Tone::Plain, 3);
     for sentence in &incident.what_happened {
         page.labelled("", sentence, Tone::Plain, 4);
     }
@@ -228,14 +262,14 @@ fn details(report: &Report, incident: &Incident, number: Option<usize>, page: &m
     if incident.control.len() > 1 {
         list("CONTROL", &incident.control[1..], page);
     }
-    if incident.evidence.len() > 6 {
+    if incident.evidence.len() > 3 {
         page.labelled("PACKETS", "all of the proof:", Tone::Plain, 1);
         for evidence in &incident.evidence {
-            packet(report, evidence, false, page);
+            packet(report, evidence, false, 3, page);
         }
     }
     let mut label = "CHECK";
-    for step in incident.do_first.iter().skip(2).chain(incident.verify.iter().skip(1)) {
+    for step in incident.do_first.iter().skip(1).chain(incident.verify.iter().skip(1)) {
         page.labelled(label, &step.says, Tone::Plain, 3);
         page.command(&step.command);
         label = "";

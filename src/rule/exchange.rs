@@ -5,6 +5,7 @@
 
 use super::view::FlowView;
 use crate::event::{Kind, PacketRef, Protocol, Side, What};
+use crate::flow::facts::Handshake;
 use crate::wire::http::{RequestHead, ResponseHead};
 
 /// The latest HTTP/1 exchange of a flow.
@@ -89,6 +90,25 @@ impl<'a> FlowView<'a> {
         }
     }
 
+    /// The first copy of the oldest thing still unanswered: a SYN, a question, octets that nobody acknowledged; while an answer comes, its
+    /// latest octets. A retry does not restart a wait, so waits are counted from here.
+    pub fn unanswered(&self) -> Option<PacketRef> {
+        if self.facts.handshake == Handshake::Syn && self.server().packets == 0 {
+            return self.client().syns.first().copied();
+        }
+        if self.exchange().is_some_and(|exchange| exchange.is_push()) {
+            return None;
+        }
+        match self.pending() {
+            Some(Pending { begun: Some(begun), .. }) => self.server().last_payload.or(Some(begun)),
+            Some(pending) => Some(pending.asked),
+            None => {
+                let waits = [self.client().unacknowledged, self.server().unacknowledged];
+                waits.into_iter().flatten().map(|waits| waits.first).min()
+            }
+        }
+    }
+
     fn pending_http(&self) -> Option<Pending> {
         let exchange = self.exchange()?;
         let asked = exchange.request_end?;
@@ -126,6 +146,15 @@ mod tests {
         let mut scene = Scene::open().request(3, "GET", "/", 40);
         scene.facts.from_server.unseen = 253;
         assert_eq!(scene.view().pending(), None);
+    }
+
+    #[test]
+    fn a_wait_is_counted_from_the_first_copy() {
+        assert_eq!(Scene::new().syn(0).syn(1000).view().unanswered().map(|at| at.number), Some(1));
+        let repeated = Scene::open().data(Side::Client, 3, 40).again(Side::Client, 203);
+        assert_eq!(repeated.view().unanswered().map(|at| at.number), Some(4));
+        let running = Scene::open().request(3, "GET", "/", 40).response(5, 200, 90).data(Side::Server, 900, 1448);
+        assert_eq!(running.view().unanswered().map(|at| at.number), Some(6));
     }
 
     #[test]

@@ -10,6 +10,7 @@ impl Tally {
         self.tcp_flows += other.tcp_flows;
         self.tcp_with_payload += other.tcp_with_payload;
         self.one_sided += other.one_sided;
+        self.one_sided_segments += other.one_sided_segments;
         self.mid_stream += other.mid_stream;
         self.ends_early += other.ends_early;
         self.unseen += other.unseen;
@@ -20,6 +21,8 @@ impl Tally {
         self.duplicates += other.duplicates;
         self.oversized += other.oversized;
         self.bad_checksums += other.bad_checksums;
+        self.checksums += other.checksums;
+        self.clock_skewed += other.clock_skewed;
         self.held_dropped += other.held_dropped;
         self.evicted += other.evicted;
         self.dropped_healthy += other.dropped_healthy;
@@ -39,6 +42,10 @@ impl Tally {
         ] {
             earlier(mine, theirs);
         }
+        self.clock_skew_first = match (self.clock_skew_first, other.clock_skew_first) {
+            (Some(a), Some(b)) => Some(if b.0 < a.0 { b } else { a }),
+            (a, b) => a.or(b),
+        };
         self.unseen_times.extend(other.unseen_times);
         self.unseen_times.sort_unstable();
         self.unseen_times.truncate(256);

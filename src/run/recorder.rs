@@ -200,7 +200,7 @@ impl Sink for Recorder {
             _ => Verdict::Healthy,
         };
         let digest = Digest::of(&facts, &story, verdict);
-        count(&mut self.tally, &facts, &story, &view, undecided);
+        count(&mut self.tally, &facts, &story, &view);
         self.services.learn(&lesson(&facts, &story, verdict));
         let summary = FlowSummary { facts, story, findings, digest };
         if self.recording.keeps(&summary.facts) {
@@ -263,7 +263,7 @@ fn lesson(facts: &FlowFacts, story: &Story, verdict: Verdict) -> Lesson {
 }
 
 /// Adds a closed flow to the counters that capture-quality rules read.
-fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_>, undecided: bool) {
+fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_>) {
     tally.flows += 1;
     tally.duplicates += facts.duplicates;
     for half in [&facts.from_client, &facts.from_server] {
@@ -273,7 +273,8 @@ fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_
         tally.held_dropped += half.held_dropped;
         tally.oversized += u64::from(half.oversized);
         note_first(&mut tally.oversized_first, facts, half.oversized_first);
-        let (_, bad) = half.checksums;
+        let (looked_at, bad) = half.checksums;
+        tally.checksums += u64::from(looked_at);
         tally.bad_checksums += u64::from(bad);
         note_first(&mut tally.bad_checksum_first, facts, half.checksum_first);
     }
@@ -300,16 +301,22 @@ fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_
         tally.unseen_times.extend(times);
         tally.unseen_times.sort_unstable();
         tally.unseen_times.truncate(256);
-    } else if facts.handshake != Handshake::Syn {
+    } else if payload > 0 && (facts.handshake != Handshake::Syn || hears_answers(facts)) {
         tally.one_sided += 1;
+        tally.one_sided_segments += facts.from_client.segments + facts.from_server.segments;
         let example = facts.from_client.unseen_first.or(facts.from_server.unseen_first).unwrap_or(facts.last);
         note_first(&mut tally.one_sided_example, facts, Some(example));
     }
-    if undecided && view.open_at_end() {
+    let waits = view.unanswered().filter(|waits| view.now.since(waits.time) < view.thresholds.tail);
+    if let Some(waits) = waits.filter(|_| view.open_at_end()) {
         tally.ends_early += 1;
-        let waits = facts.from_client.last_payload.or(facts.from_client.last).unwrap_or(facts.id);
         note_first(&mut tally.ends_early_example, facts, Some(waits));
     }
+}
+
+/// Its acknowledgments advance over octets that the capture never saw: the other side does answer.
+fn hears_answers(facts: &FlowFacts) -> bool {
+    facts.from_client.unseen + facts.from_server.unseen > 0
 }
 
 fn note_first(slot: &mut Option<(PacketRef, PacketRef)>, facts: &FlowFacts, at: Option<PacketRef>) {

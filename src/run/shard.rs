@@ -27,7 +27,11 @@ pub struct Shard {
 impl Shard {
     fn new(recording: &Recording, seed: u64) -> Self {
         let whole = Limits::default();
-        let limits = Limits { max_flows: whole.max_flows / SHARDS, ..whole };
+        let limits = Limits {
+            max_flows: whole.max_flows / SHARDS,
+            held_octets_total: whole.held_octets_total / SHARDS,
+            ..whole
+        };
         Self {
             table: FlowTable::new(limits, seed),
             recorder: Recorder::new(recording.clone()),

@@ -45,21 +45,24 @@ impl Trip {
     /// Takes one frame the whole way.
     pub(super) fn frame(&mut self, frame: &Frame<'_>, shards: &mut Shards) {
         self.packets.read += 1;
+        let at = PacketRef { file: frame.file, number: frame.number, time: frame.time };
         if !self.wanted(frame) {
-            self.packets.filtered += 1;
+            self.pass_over(at);
             return;
         }
-        let at = PacketRef { file: frame.file, number: frame.number, time: frame.time };
         self.clock(at, frame.interface);
         self.tick(frame.time, shards);
         let packet = self.decoder.decode(frame);
         if !self.ends.accept(&packet) {
-            self.packets.filtered += 1;
+            self.pass_over(at);
             return;
         }
         self.packets.first = Some(self.packets.first.map_or(at, |first| first.min(at)));
         self.packets.last = self.packets.last.max(Some(at));
         count(&mut self.packets, &packet, frame.link);
+        if matches!(packet.transport, Transport::UnknownLink) {
+            self.packets.unknown_link_first.get_or_insert(at);
+        }
         match &packet.transport {
             Transport::Tcp(_) | Transport::Udp(_) => {
                 if let Some(shard) = shard_of(&packet) {
@@ -82,6 +85,12 @@ impl Trip {
             }
             _ => {}
         }
+    }
+
+    fn pass_over(&mut self, at: PacketRef) {
+        self.packets.filtered += 1;
+        self.packets.filtered_first.get_or_insert(at);
+        self.packets.filtered_last = Some(at);
     }
 
     fn wanted(&mut self, frame: &Frame<'_>) -> bool {

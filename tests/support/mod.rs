@@ -46,17 +46,16 @@ pub fn shared() -> Option<PathBuf> {
     found
 }
 
-/// The report of one capture, as given by its path relative to the project.
-pub fn report(path: &Path) -> Report {
+/// The report of one capture; captures of the project go by their path in it, so that reports are the same everywhere.
+pub fn try_report(path: &Path) -> Result<Report, tcpwhy::Error> {
+    // Tests run in the project's folder.
     let name = path.strip_prefix(root()).unwrap_or(path).to_string_lossy().into_owned();
-    let mut report = Diagnosis::new()
-        .open(&[path.to_string_lossy()])
-        .and_then(tcpwhy::run::Opened::run)
-        .unwrap_or_else(|error| panic!("{name}: {error}"));
-    for capture in &mut report.captures {
-        capture.file.clone_from(&name);
-    }
-    report
+    Diagnosis::new().open(&[name])?.run()
+}
+
+/// The report of a capture that can be read.
+pub fn report(path: &Path) -> Report {
+    try_report(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// Every finding of a report, those about the capture included.
