@@ -282,9 +282,9 @@ events! {
     TlsWanted,
     /// A DNS query or answer.
     Dns(Box<DnsMessage>),
-    /// The first words of a service, or of a client of it.
+    /// The first words of a service, or of a client of it; also a complaint of an SSH or SMTP server right behind its greeting.
     Greeting(Box<Greeting>),
-    /// The first payload of a side that nothing recognised; kept for the excerpt.
+    /// The first payload of a side that nothing recognised, or of a PROXY header that is not whole; kept for the excerpt.
     Excerpt { /// First octets, at most 32.
           octets: Vec<u8> },
 }

@@ -11,6 +11,14 @@ use crate::wire::http::{ChunkedReader, ChunkedStep, Framing, Head, parse_request
 const LONGEST_HEAD: usize = 128 * 1024;
 /// Requests that may be outstanding; pipelining deeper than this is not followed.
 const OUTSTANDING: usize = 256;
+/// Octets of an error page that are looked at.
+const PAGE: usize = 1024;
+/// What the pages of nginx, Apache and Go say to plain HTTP on a TLS port.
+const WANTS_TLS: [&[u8]; 3] = [
+    b"plain HTTP request was sent to HTTPS port",
+    b"speaking plain HTTP to an SSL-enabled server port",
+    b"sent an HTTP request to an HTTPS server",
+];
 
 pub(super) fn start() -> Box<dyn Analyzer> {
     Box::<Http>::default()
@@ -23,6 +31,8 @@ struct Http {
     methods: VecDeque<String>,
     /// 101 or CONNECT: no longer HTTP.
     tunnel: bool,
+    /// Beginning of the page behind a 400, while it may still say something.
+    page: Option<Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -50,6 +60,7 @@ impl Analyzer for Http {
             if self.tunnel {
                 return Wants::Nothing;
             }
+            self.read_page(side, at, rest, emit);
             let half = &mut self.sides[index(side)];
             let used = match &mut half.body {
                 Body::None => match self.head(side, at, rest, emit) {
@@ -151,6 +162,23 @@ impl Http {
         }
     }
 
+    /// The octets behind the head of a 400.
+    fn read_page(&mut self, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) {
+        let Some(page) = &mut self.page else { return };
+        if side != Side::Server {
+            return;
+        }
+        let room = PAGE.saturating_sub(page.len());
+        page.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+        let wants_tls = WANTS_TLS.iter().any(|words| memchr::memmem::find(page, words).is_some());
+        if wants_tls {
+            emit(Event { at, side, what: What::TlsWanted });
+        }
+        if wants_tls || page.len() >= PAGE {
+            self.page = None;
+        }
+    }
+
     fn request(&mut self, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Parsed {
         let head = match parse_request(bytes) {
             Head::Complete(head) => head,
@@ -181,6 +209,7 @@ impl Http {
         let method = method.as_deref().unwrap_or("");
         self.tunnel = head.status == 101 || method == "CONNECT" && (200..300).contains(&head.status);
         let framing = head.framing_after(method);
+        self.page = (head.status == 400).then(Vec::new);
         emit(Event { at, side: Side::Server, what: What::Response(head) });
         if tls_wanted {
             emit(Event { at, side: Side::Server, what: What::TlsWanted });
@@ -223,5 +252,35 @@ impl Half {
             Side::Server => What::ResponseEnd,
         };
         emit(Event { at, side, what });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Kind;
+    use crate::time::Timestamp;
+
+    fn kinds(pieces: &[&[u8]]) -> Vec<Kind> {
+        let mut http = start();
+        let mut kinds = Vec::new();
+        for piece in pieces {
+            let at = PacketRef { file: 0, number: 1, time: Timestamp(0) };
+            http.bytes(Side::Server, at, piece, &mut |event| kinds.push(event.what.kind()));
+        }
+        kinds
+    }
+
+    #[test]
+    fn a_page_that_asks_for_https_is_told_even_in_pieces() {
+        let go: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+        assert_eq!(kinds(&[go]), [Kind::Response, Kind::TlsWanted]);
+        assert_eq!(kinds(&[&go[..50], &go[50..]]), [Kind::Response, Kind::TlsWanted]);
+    }
+
+    #[test]
+    fn the_same_words_in_a_page_that_is_no_error_mean_nothing() {
+        let page: &[u8] = b"HTTP/1.0 200 OK\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+        assert_eq!(kinds(&[page]), [Kind::Response]);
     }
 }

@@ -59,11 +59,11 @@ pub static PROTOCOLS: &[Entry] = &[
     Entry { protocol: Protocol::Tls, recognise: recognise::tls, start: Some(tls::start) },
     Entry { protocol: Protocol::Http2, recognise: recognise::http2, start: None },
     Entry { protocol: Protocol::Http, recognise: recognise::http, start: Some(http::start) },
-    Entry { protocol: Protocol::Ssh, recognise: words::ssh, start: None },
+    Entry { protocol: Protocol::Ssh, recognise: words::ssh, start: Some(words::start_ssh) },
     Entry { protocol: Protocol::Mysql, recognise: words::mysql, start: None },
     Entry { protocol: Protocol::Postgres, recognise: words::postgres, start: None },
     Entry { protocol: Protocol::Redis, recognise: words::redis, start: None },
-    Entry { protocol: Protocol::Smtp, recognise: words::smtp, start: None },
+    Entry { protocol: Protocol::Smtp, recognise: words::smtp, start: Some(words::start_smtp) },
     Entry { protocol: Protocol::Dns, recognise: recognise::dns_over_tcp, start: Some(dns::start) },
 ];
 
@@ -271,6 +271,7 @@ impl State {
         if unmistakable && proxy::parse(held) == ProxyStart::Partial {
             emit(Event { at, side, what: What::Recognised { protocol: Protocol::Proxy } });
             emit(Event { at, side, what: What::ProxyIncomplete { got: held.len() as u32 } });
+            emit(excerpt(side, at, held));
         } else {
             unknown(side, at, held, emit);
         }
@@ -329,5 +330,9 @@ fn header(
 
 fn unknown(side: Side, at: PacketRef, held: &[u8], emit: Emit<'_>) {
     emit(Event { at, side, what: What::Recognised { protocol: Protocol::Unknown } });
-    emit(Event { at, side, what: What::Excerpt { octets: held[..held.len().min(32)].to_vec() } });
+    emit(excerpt(side, at, held));
+}
+
+fn excerpt(side: Side, at: PacketRef, held: &[u8]) -> Event {
+    Event { at, side, what: What::Excerpt { octets: held[..held.len().min(32)].to_vec() } }
 }

@@ -25,7 +25,7 @@ use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Explains, Fix, Keep, Needs, Rule, Scope, Step, header};
 use crate::wire::proxy::ProxyHeader;
 
-/// A service that hung up said less than this: a banner (RFC 4253 §4.2: 255 octets) and one line of complaint.
+/// A banner (RFC 4253 §4.2: at most 255 octets) and a line of complaint.
 const FEW_WORDS: u64 = 512;
 
 pub static RULE: Rule = Rule {
@@ -98,7 +98,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     }
     let (protocol, said, shows, confidence) = match mismatch::refusal(flow)? {
         Refusal::Words(first, protocol, _) if mismatch::is_service(protocol) => {
-            let (said, shows) = complaint(flow, proxy, at, first)?;
+            let (said, shows) = complaint(flow, proxy, at, first, protocol)?;
             (protocol, said, shows, Confidence::Certain)
         }
         refusal @ Refusal::Closed(close, _) => {
@@ -121,32 +121,37 @@ fn complaint(
     proxy: &ProxyHeader,
     header: PacketRef,
     first: PacketRef,
+    protocol: Protocol,
 ) -> Option<(PacketRef, String)> {
-    let named = proxy.source.map(|source| source.address.to_string());
-    let complains = |text: &str| {
-        let parsed = named.as_ref().is_some_and(|client| text.contains(client.as_str()));
-        !parsed && ["PROXY", "QUIT", "Invalid SSH identification"].iter().any(|words| text.contains(words))
-    };
     let words = flow.story.events().filter(|e| e.side == Side::Server).find_map(|e| match &e.what {
-        What::Greeting(words) if words.refuses || complains(&words.text) => {
-            let parsed = named.as_ref().is_some_and(|client| words.text.contains(client.as_str()));
-            (!parsed).then(|| (e.at, words.text.clone()))
-        }
+        What::Greeting(words) if objects(&words.text, words.refuses, proxy) => Some((e.at, words.text.clone())),
         _ => None,
     });
-    if words.is_some() {
-        return words;
+    let bannered = matches!(protocol, Protocol::Ssh | Protocol::Smtp);
+    match words {
+        Some(words) => Some(words),
+        None if first < header && bannered => {
+            Some((first, "the service greets before the header: it waits for none".into()))
+        }
+        None if protocol == Protocol::Ssh => hangs_up(flow, first),
+        None => None,
     }
-    if first < header {
-        return Some((first, "the service greets before the header: it waits for none".into()));
-    }
+}
+
+/// Whether the server's words are about the header. A refusal that names the client inside the header comes from a server that read it.
+fn objects(text: &str, refuses: bool, proxy: &ProxyHeader) -> bool {
+    let quotes_header = text.contains("PROXY") || text.contains("QUIT");
+    let names_client = proxy.source.is_some_and(|source| text.contains(&source.address.to_string()));
+    quotes_header || (refuses && !names_client)
+}
+
+/// An SSH server that closes behind its banner: no key exchange fits into so few octets.
+fn hangs_up(flow: &FlowView<'_>, first: PacketRef) -> Option<(PacketRef, String)> {
     let (closer, close) = flow.facts.closer?;
+    let octets = flow.server().payload;
     let soon = close.time.since(first.time) <= flow.thresholds.refusal;
-    let few = flow.server().payload <= FEW_WORDS;
-    (closer == Side::Server && soon && few).then(|| {
-        let word = flow.close_word(Side::Server);
-        (close, format!("{word} after {} octets: its greeting and a complaint", flow.server().payload))
-    })
+    (closer == Side::Server && soon && octets <= FEW_WORDS)
+        .then(|| (close, format!("{} after {octets} octets: no more than a banner", flow.close_word(Side::Server))))
 }
 
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
@@ -200,7 +205,13 @@ mod tests {
 
     #[test]
     fn a_complaint_about_the_header_is_certain() {
-        let found = words(header("10.0.0.2:6379"), Protocol::Redis, "-ERR unknown command 'PROXY'", true).check(&RULE);
+        let found = words(
+            header("10.0.0.2:6379"),
+            Protocol::Redis,
+            "-ERR unknown command 'PROXY', args: 'TCP4' '203.0.113.7'",
+            true,
+        )
+        .check(&RULE);
         assert!(found.expect("Redis complains").evidence[1].shows.contains("unknown command 'PROXY'"));
     }
 
@@ -222,6 +233,12 @@ mod tests {
         let text = "Host '203.0.113.7' is not allowed to connect to this MariaDB server";
         let scene = words(header("10.0.0.2:3306"), Protocol::Mysql, text, true);
         assert!(scene.check(&RULE).is_none());
+    }
+
+    #[test]
+    fn a_short_conversation_in_mail_is_silent() {
+        let scene = words(header("10.0.0.2:25"), Protocol::Smtp, "220 mail ESMTP", false);
+        assert!(scene.data(Side::Server, 9, 20).fin(Side::Server, 10).check(&RULE).is_none());
     }
 
     #[test]

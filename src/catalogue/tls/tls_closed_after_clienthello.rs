@@ -22,7 +22,7 @@
 use crate::event::{Kind, PacketRef, Protocol, ResetKind, Side, What};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Keep, Needs, Rule, Step, mismatch};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step, mismatch};
 use crate::time::Elapsed;
 
 /// A server that closes this soon decided by itself: no other host was asked.
@@ -67,6 +67,7 @@ pub static RULE: Rule = Rule {
     }],
     not: &[("tls-handshake-stalled", "the server closed"), ("tls-fatal-alert", "no alert was sent")],
     cannot_show: &["why the server closed: it did not say"],
+    explains: &[Explains("closed-before-request", Scope::Same)],
     sources: &["GitLab Pages outage, 2021", "measured on nginx 1.22, Apache 2.4, HAProxy 2.6, Go 1.19"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),
