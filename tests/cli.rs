@@ -45,7 +45,7 @@ fn a_missing_file_is_one_clear_line_and_exit_code_2() {
 
 #[test]
 fn a_text_file_is_said_to_be_no_capture() {
-    let output = tcpwhy(&["README.md"]);
+    let output = tcpwhy(&["Cargo.toml"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("not a capture file"), "{}", stderr(&output));
 }
