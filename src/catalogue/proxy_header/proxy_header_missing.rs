@@ -143,7 +143,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         let client = flow.facts.client.address;
         // Only the latest flows: this runs once for every finding.
         let sent_before = capture.digests.range(..flow.facts.id).rev().take(1_000).any(|(_, other)| {
-            let same = other.server == server && other.client.address == client;
+            let same = other.server() == server && other.client().address == client;
             same && other.behind_proxy && other.verdict == Verdict::Healthy
         });
         if sent_before {
