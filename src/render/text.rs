@@ -3,7 +3,7 @@
 use super::layout::{Column, Page, Style, Tone};
 use crate::diagnose::format;
 use crate::diagnose::report::{EvidenceEntry, FindingEntry, FlowEntry, Incident, Leg, Report, State};
-use crate::rule::finding::{Confidence, Severity};
+use crate::rule::finding::Severity;
 use crate::rule::summary::Verdict;
 
 /// Lines of one incident's first screen.
@@ -283,13 +283,11 @@ fn details(report: &Report, incident: &Incident, number: Option<usize>, page: &m
     }
     list("NOT", &incident.not.iter().skip(2).map(|n| format!("{}: {}", n.rule, n.because)).collect::<Vec<_>>(), page);
     list("UNSEEN", incident.cannot_show.get(1..).unwrap_or(&[]), page);
-    if incident.confidence != Confidence::Certain {
-        let mut label = "CAPTURE";
-        for step in &incident.capture_next {
-            page.labelled(label, &format!("next, {}", step.says), Tone::Plain, 3);
-            page.command(&step.command);
-            label = "";
-        }
+    let mut label = "CAPTURE";
+    for step in &incident.capture_next {
+        page.labelled(label, &format!("next, {}", step.says), Tone::Plain, 3);
+        page.command(&step.command);
+        label = "";
     }
 }
 
