@@ -511,6 +511,7 @@ pub(super) fn capture_entry(info: &CaptureInfo) -> Capture {
                 })
                 .collect()
         }),
+        packets_after_damage: info.damage.first().map_or(0, |damage| info.packets - damage.after_packet.min(info.packets)),
         kernel_drops: info.drops,
     }
 }
