@@ -1,4 +1,7 @@
-//! A window over a stream: grows to what one record needs, keeps what was not consumed, never reads further than asked while live.
+//! A window over a stream: grows to what one record needs, keeps what was not consumed, never waits for more than was asked for.
+//!
+//! A record is handed out as soon as its last octet is there, so that a live pipe is read packet by packet. The window grows only with octets
+//! that arrived: a length field alone costs no memory.
 
 use std::io::{self, Read};
 
@@ -10,8 +13,13 @@ pub(super) struct Buffer {
     end: usize,
     /// Offset of `start` in the stream.
     offset: u64,
-    /// The stream is over; the reason when it ended with an error.
-    over: Option<Option<io::Error>>,
+    end_of_stream: Option<End>,
+}
+
+/// How the stream ended.
+enum End {
+    Clean,
+    Failed(io::Error),
 }
 
 impl Buffer {
@@ -19,63 +27,79 @@ impl Buffer {
     const FIRST: usize = 256 * 1024;
 
     pub(super) fn new(source: Box<dyn Read + Send>) -> Self {
-        Self { source, bytes: vec![0; Self::FIRST], start: 0, end: 0, offset: 0, over: None }
-    }
-
-    /// What is there.
-    pub(super) fn ready(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
+        Self { source, bytes: vec![0; Self::FIRST], start: 0, end: 0, offset: 0, end_of_stream: None }
     }
 
     /// Makes `need` octets available if the stream holds them; says how many there are.
+    #[inline]
     pub(super) fn fill(&mut self, need: usize) -> usize {
-        while self.end - self.start < need && self.over.is_none() {
-            self.make_room(need);
-            match self.source.read(&mut self.bytes[self.end..]) {
-                Ok(0) => self.over = Some(None),
-                Ok(n) => self.end += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => self.over = Some(Some(error)),
-            }
+        if self.end - self.start < need {
+            self.read_up_to(need);
         }
         self.end - self.start
     }
 
-    fn make_room(&mut self, need: usize) {
-        // Half a buffer free is enough to read on; moving the rest to the front costs less than many short reads.
-        if self.bytes.len() - self.start < need || self.bytes.len() - self.end < Self::FIRST / 2 {
-            self.bytes.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-        }
-        if self.bytes.len() < need {
-            self.bytes.resize(need.next_power_of_two(), 0);
-        }
-        if self.bytes.len() == self.end {
-            self.bytes.resize(self.end * 2, 0);
-        }
-    }
-
     /// Gives up the first `n` octets.
+    #[inline]
     pub(super) fn consume(&mut self, n: usize) {
         let n = n.min(self.end - self.start);
         self.start += n;
         self.offset += n as u64;
     }
 
+    /// What is there.
+    #[inline]
+    pub(super) fn ready(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
     /// Position of the first octet that is ready.
+    #[inline]
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Why the stream ended, when it was an error.
-    pub(super) fn failure(&self) -> Option<String> {
-        self.over.as_ref()?.as_ref().map(ToString::to_string)
+    /// Why the stream ended; `None` while it goes on and when it simply was over.
+    pub(super) fn failure(&self) -> Option<&io::Error> {
+        match &self.end_of_stream {
+            Some(End::Failed(error)) => Some(error),
+            _ => None,
+        }
     }
 
     /// The error itself, for the caller that could not read anything.
     pub(super) fn take_failure(&mut self) -> Option<io::Error> {
-        self.over.as_mut()?.take()
+        match self.end_of_stream.replace(End::Clean) {
+            Some(End::Failed(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    #[cold]
+    fn read_up_to(&mut self, need: usize) {
+        while self.end - self.start < need && self.end_of_stream.is_none() {
+            self.make_room(need);
+            match self.source.read(&mut self.bytes[self.end..]) {
+                Ok(0) => self.end_of_stream = Some(End::Clean),
+                Ok(n) => self.end += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.end_of_stream = Some(End::Failed(error)),
+            }
+        }
+    }
+
+    /// Leaves room behind `end` for the next read.
+    fn make_room(&mut self, need: usize) {
+        // Half a buffer free is enough to read on; moving the rest to the front costs less than many short reads.
+        let crowded = self.bytes.len() - self.start < need || self.bytes.len() - self.end < Self::FIRST / 2;
+        if crowded && self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        if self.end == self.bytes.len() {
+            self.bytes.resize(self.bytes.len() * 2, 0);
+        }
     }
 }
 
@@ -103,5 +127,29 @@ mod tests {
         buffer.consume(500_000);
         assert_eq!(buffer.offset(), 500_002);
         assert_eq!(buffer.fill(200_000), 99_998);
+    }
+
+    #[test]
+    fn a_length_without_its_octets_costs_no_memory() {
+        let mut buffer = Buffer::new(Box::new(Dribble(vec![7; 100])));
+        assert_eq!(buffer.fill(64 * 1024 * 1024), 100);
+        assert_eq!(buffer.bytes.len(), Buffer::FIRST);
+    }
+
+    #[test]
+    fn no_more_is_awaited_than_was_asked_for() {
+        // A third read would fail the test: a pipe would block there.
+        struct TwoReads(u8);
+        impl Read for TwoReads {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                assert!(self.0 < 2, "waits for octets nobody asked for");
+                self.0 += 1;
+                buffer[..10].fill(self.0);
+                Ok(10)
+            }
+        }
+        let mut buffer = Buffer::new(Box::new(TwoReads(0)));
+        assert_eq!(buffer.fill(4), 10);
+        assert_eq!(buffer.fill(16), 20);
     }
 }

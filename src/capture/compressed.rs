@@ -1,11 +1,13 @@
 //! gzip and zstd input, inflated on a thread of its own.
 //!
-//! Recognised by magic, not by name. Two caps keep a small file from becoming a large problem: a ratio, looked at only once enough came out
-//! (headers of many small packets compress well), and a total.
+//! Recognised by magic, not by name. A small file that becomes a large one costs time, never memory, because everything is read as a stream;
+//! two caps end it: a ratio, looked at only once enough came out (the first packets of a capture say little), and a total.
 
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::OpenOptions;
 
 /// What a stream is packed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,16 +19,18 @@ pub(super) enum Packing {
 /// Limits of decompression.
 #[derive(Clone, Copy, Debug)]
 pub struct Caps {
-    /// Octets out per octet in, looked at from `Caps::RATIO_FROM` octets out on. gzip cannot exceed 1,032 by its format; captures of
-    /// repeated packets stay below 200 in practice.
+    /// Octets out per octet in, looked at from [`Caps::RATIO_FROM`] octets out on.
+    ///
+    /// 2,000 by default. gzip cannot exceed 1,032 by its format, so that this is about zstd, which packs zeros 13,000 to 1. Captures of
+    /// repeated packets stay below 200; only large segments (64 KB) of nothing but zeros come near the limit.
     pub ratio: u64,
-    /// Octets out in all.
+    /// Octets out in all. 16 TiB by default: what a disk may hold.
     pub total: u64,
 }
 
 impl Caps {
     /// Output below which the ratio is not looked at.
-    const RATIO_FROM: u64 = 256 * 1024 * 1024;
+    pub const RATIO_FROM: u64 = 256 * 1024 * 1024;
 }
 
 impl Default for Caps {
@@ -40,7 +44,8 @@ impl Packing {
     pub(super) fn recognise(magic: &[u8]) -> Option<Self> {
         match magic {
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
+            // The second is a skippable frame (RFC 8878 §3.1.2), which pzstd writes first.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
             _ => None,
         }
     }
@@ -53,68 +58,118 @@ impl Packing {
     }
 
     /// The unpacked stream.
-    pub(super) fn unpack(self, packed: Box<dyn Read + Send>, caps: Caps) -> Box<dyn Read + Send> {
-        // Four chunks of slack let reading and inflating overlap; more only costs memory.
-        let (sender, receiver) = bounded(4);
-        std::thread::spawn(move || self.run(packed, caps, &sender));
-        Box::new(Unpacked { chunks: receiver, chunk: Vec::new(), at: 0 })
-    }
-
-    fn run(self, packed: Box<dyn Read + Send>, caps: Caps, sender: &Sender<io::Result<Vec<u8>>>) {
-        let counter = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
-        let packed = Counted { inner: packed, count: counter.clone() };
-        let mut unpacked: Box<dyn Read> = match self {
-            Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(packed)),
-            Self::Zstd => match zstd::stream::read::Decoder::new(packed) {
-                Ok(decoder) => Box::new(decoder),
-                Err(error) => {
-                    let _ = sender.send(Err(error));
-                    return;
-                }
-            },
+    ///
+    /// # Errors
+    /// When the system gives no thread, or no memory for the decoder.
+    pub(super) fn unpack(
+        self,
+        packed: Box<dyn Read + Send>,
+        options: &OpenOptions,
+    ) -> io::Result<Box<dyn Read + Send>> {
+        let packed = Counted { inner: packed, count: 0 };
+        let decoder = match self {
+            Self::Gzip => Decoder::Gzip(flate2::read::MultiGzDecoder::new(packed)),
+            Self::Zstd => Decoder::Zstd(zstd::stream::read::Decoder::new(packed)?),
         };
-        let mut out = 0;
+        // Four chunks of slack let reading and inflating overlap; more only costs memory.
+        let (chunks, receiver) = bounded(4);
+        let unpacker = Unpacker { packing: self, decoder, options: options.clone(), out: 0, chunks };
+        std::thread::Builder::new().name(self.name().into()).spawn(move || unpacker.run())?;
+        Ok(Box::new(Unpacked { chunks: receiver, chunk: Vec::new(), at: 0 }))
+    }
+}
+
+/// The sending side, on its own thread.
+struct Unpacker {
+    packing: Packing,
+    decoder: Decoder,
+    options: OpenOptions,
+    out: u64,
+    chunks: Sender<io::Result<Vec<u8>>>,
+}
+
+enum Decoder {
+    Gzip(flate2::read::MultiGzDecoder<Counted>),
+    Zstd(zstd::stream::read::Decoder<'static, BufReader<Counted>>),
+}
+
+impl Unpacker {
+    fn run(mut self) {
         loop {
             let mut chunk = vec![0; 256 * 1024];
-            match unpacked.read(&mut chunk) {
+            let read = self.decoder.read(&mut chunk).and_then(|n| {
+                self.out += n as u64;
+                self.within_caps()?;
+                Ok(n)
+            });
+            let message = match read {
                 Ok(0) => return,
                 Ok(n) => {
-                    out += n as u64;
                     chunk.truncate(n);
-                    let read = counter.load(std::sync::atomic::Ordering::Relaxed).max(1);
-                    if out > caps.total || out > Caps::RATIO_FROM && out / read > caps.ratio {
-                        let what = format!("{out} octets came out of {read}: stopped as a decompression bomb");
-                        let _ = sender.send(Err(io::Error::other(what)));
-                        return;
-                    }
-                    // The reader is gone: nobody wants more.
-                    if sender.send(Ok(chunk)).is_err() {
-                        return;
-                    }
+                    Ok(chunk)
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    let _ = sender.send(Err(io::Error::new(error.kind(), format!("{}: {error}", self.name()))));
-                    return;
-                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", self.packing.name()))),
+            };
+            let failed = message.is_err();
+            if failed && self.options.hash {
+                // The hash is that of the whole input, readable or not.
+                let _ = io::copy(self.decoder.packed(), &mut io::sink());
             }
+            // When the reader is gone, nobody wants more.
+            if self.chunks.send(message).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    fn within_caps(&mut self) -> io::Result<()> {
+        let (out, caps) = (self.out, self.options.caps);
+        if out <= caps.total.min(Caps::RATIO_FROM) {
+            return Ok(());
+        }
+        let read = self.decoder.packed().count.max(1);
+        if out > caps.total || out > Caps::RATIO_FROM && out / read > caps.ratio {
+            let what = format!("{out} octets came out of {read}, more than allowed: stopped as a decompression bomb");
+            return Err(io::Error::other(what));
+        }
+        Ok(())
+    }
+}
+
+impl Decoder {
+    fn packed(&mut self) -> &mut Counted {
+        match self {
+            Self::Gzip(decoder) => decoder.get_mut(),
+            Self::Zstd(decoder) => decoder.get_mut().get_mut(),
         }
     }
 }
 
-struct Counted<R> {
-    inner: R,
-    count: std::sync::Arc<std::sync::atomic::AtomicU64>,
+impl Read for Decoder {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Gzip(decoder) => decoder.read(buffer),
+            Self::Zstd(decoder) => decoder.read(buffer),
+        }
+    }
 }
 
-impl<R: Read> Read for Counted<R> {
+/// Counts the packed octets.
+struct Counted {
+    inner: Box<dyn Read + Send>,
+    count: u64,
+}
+
+impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
-        self.count.fetch_add(n as u64, std::sync::atomic::Ordering::Relaxed);
+        self.count += n as u64;
         Ok(n)
     }
 }
 
+/// The receiving side.
 struct Unpacked {
     chunks: Receiver<io::Result<Vec<u8>>>,
     chunk: Vec<u8>,
@@ -134,5 +189,54 @@ impl Read for Unpacked {
         buffer[..n].copy_from_slice(&self.chunk[self.at..self.at + n]);
         self.at += n;
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unpack(packed: Vec<u8>, caps: Caps) -> (Vec<u8>, Option<io::Error>) {
+        let packing = Packing::recognise(&packed).expect("packed");
+        let options = OpenOptions { caps, ..OpenOptions::default() };
+        let mut stream = packing.unpack(Box::new(io::Cursor::new(packed)), &options).expect("a thread");
+        let mut octets = Vec::new();
+        let failure = stream.read_to_end(&mut octets).err();
+        (octets, failure)
+    }
+
+    #[test]
+    fn skippable_frames_before_zstd_data_are_passed_over() {
+        let mut packed = vec![0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 9, 9, 9, 9];
+        packed.extend(zstd::encode_all(&b"abc"[..], 1).expect("memory"));
+        let (octets, failure) = unpack(packed, Caps::default());
+        assert_eq!(octets, b"abc");
+        assert!(failure.is_none());
+    }
+
+    #[test]
+    fn a_total_that_is_reached_ends_the_stream_in_words() {
+        let packed = zstd::encode_all(&vec![7; 3 << 20][..], 1).expect("memory");
+        let (octets, failure) = unpack(packed, Caps { total: 1 << 20, ..Caps::default() });
+        assert!(octets.len() <= 1 << 20 && !octets.is_empty());
+        assert!(failure.expect("a cap").to_string().contains("decompression bomb"));
+    }
+
+    #[test]
+    fn a_bomb_of_zeros_ends_at_the_ratio() {
+        let zeros = io::repeat(0).take(Caps::RATIO_FROM + (8 << 20));
+        let packed = zstd::encode_all(zeros, 1).expect("memory");
+        let packing = Packing::recognise(&packed).expect("packed");
+        let mut stream = packing.unpack(Box::new(io::Cursor::new(packed)), &OpenOptions::default()).expect("a thread");
+        let failure = io::copy(&mut stream, &mut io::sink()).expect_err("a cap");
+        assert!(failure.to_string().starts_with("zstd: 268"), "{failure}");
+    }
+
+    #[test]
+    fn octets_that_are_not_gzip_after_all_fail_after_what_could_be_read() {
+        let mut packed = vec![0x1f, 0x8b];
+        packed.extend([0xff; 40]);
+        let (octets, failure) = unpack(packed, Caps::default());
+        assert!(octets.is_empty() && failure.is_some());
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Expressions about the link layer (`ether`, `vlan`) do not compile for link types without one: their packets are passed over and counted
 //! with libpcap's reason. Only an expression that fits none of the link types met is an error.
+//!
+//! Of a frame that the snaplen cut, the expression sees what was kept: `len`, `less` and `greater` mean kept octets there.
 
 use super::Frame;
 #[cfg(feature = "libpcap")]
@@ -30,9 +32,11 @@ impl Filter {
     /// A filter; what cannot be parsed is refused here.
     ///
     /// # Errors
-    /// When the expression is no expression: it compiles for neither Ethernet nor raw IP.
+    /// When the expression is no expression: it compiles for none of the link types that have words of their own.
     pub fn new(expression: &str) -> Result<Self> {
-        if let (Err(why), Err(_)) = (compile(LinkType::ETHERNET, expression), compile(LinkType::RAW, expression)) {
+        if let Err(why) = compile(LinkType::ETHERNET, expression)
+            && PROBES.iter().all(|link| compile(LinkType(*link), expression).is_err())
+        {
             return Err(Error::usage(format!("the filter {expression:?} does not compile: {why}")));
         }
         Ok(Self { expression: expression.into(), programs: Vec::new() })
@@ -78,6 +82,11 @@ impl Filter {
         }
     }
 }
+
+/// Link types whose words do not compile for Ethernet: raw IP, radiotap (`wlan`, `type mgt`), pflog (`on`, `action`), Linux cooked v2
+/// (`ifindex`), PPP with a direction (`inbound`), SunATM (`vpi`), MTP2 (`fisu`).
+#[cfg(feature = "libpcap")]
+const PROBES: &[u16] = &[101, 127, 117, 276, 204, 123, 140];
 
 #[cfg(feature = "libpcap")]
 fn compile(link: LinkType, expression: &str) -> std::result::Result<pcap::BpfProgram, String> {
@@ -145,6 +154,13 @@ mod tests {
         assert!(filter.check_used().is_err());
         filter.pass(&frame(LinkType::ETHERNET, PACKET));
         assert!(filter.check_used().is_ok());
+    }
+
+    #[test]
+    fn words_of_other_link_types_are_no_nonsense() {
+        for expression in ["type mgt", "ifindex 3", "action pass", "fisu", "vpi 3"] {
+            assert!(Filter::new(expression).is_ok(), "{expression}");
+        }
     }
 
     #[test]

@@ -18,16 +18,22 @@ impl LinkType {
     /// Linux cooked capture, version 2.
     pub const LINUX_SLL2: Self = Self(276);
 
-    /// The registry's name without its prefix; `link type N` for those not listed here.
+    /// The registry's name without its prefix; one common phrase for those not listed here.
     pub fn name(self) -> &'static str {
         NAMES.iter().find(|(number, _)| *number == self.0).map_or("an unlisted link type", |(_, name)| name)
     }
 
-    /// libpcap's own number for a link type of a file: the same but for a few historical ones.
+    /// libpcap's own number (DLT_) on Linux for a link type of a file: the same but for a few historical ones.
     pub fn dlt(self) -> u16 {
         match self.0 {
-            101 => 12,
+            // OpenBSD's number of raw IP, which libpcap on Linux does not know.
+            14 => 12,
             100 => 11,
+            101 => 12,
+            102 => 15,
+            103 => 16,
+            106 => 19,
+            246 => 18,
             other => other,
         }
     }

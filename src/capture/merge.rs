@@ -1,9 +1,10 @@
 //! Several inputs as one stream in time order: a rotated ring given in any order, or captures of several points.
 //!
-//! Of every input one record is held. Inputs are opened when their first packet is due, so that a ring of a thousand files needs neither a
-//! thousand descriptors nor a thousand buffers.
+//! Of every input one record is held. A file is opened when its first packet is due, so that a ring of a thousand files needs neither a
+//! thousand descriptors nor a thousand buffers; what can be read only once (a pipe) stays open from the start.
 
 use std::io::Read;
+use std::path::Path;
 
 use super::reader::Reader;
 use super::{CaptureInfo, Frame, OpenOptions};
@@ -13,14 +14,20 @@ use crate::time::Timestamp;
 /// All inputs of a run.
 pub struct Source {
     inputs: Vec<Input>,
+    /// One for each input.
+    infos: Vec<CaptureInfo>,
     options: OpenOptions,
     /// The input whose record was handed out last.
     current: Option<usize>,
+    /// The input that is due when the current one is past it.
+    rival: Option<Due>,
 }
+
+/// When an input's next record is due: by time, then by the order in which inputs were named.
+type Due = (Timestamp, usize);
 
 struct Input {
     path: String,
-    label: Option<String>,
     state: State,
 }
 
@@ -28,7 +35,7 @@ enum State {
     /// Time of its first packet is known; it is opened when that is due.
     Waiting(Timestamp),
     Open(Box<Reader>),
-    Done(CaptureInfo),
+    Done,
 }
 
 impl Source {
@@ -37,29 +44,32 @@ impl Source {
     /// # Errors
     /// When an input cannot be opened or is no capture.
     pub fn open(inputs: &[&str], options: &OpenOptions) -> Result<Self> {
-        if inputs.iter().filter(|input| **input == "-").count() > 1 {
+        let inputs: Vec<_> = inputs.iter().map(|input| labelled(input)).collect();
+        if inputs.iter().filter(|(_, path)| *path == "-").count() > 1 {
             return Err(Error::usage("standard input (-) can be read only once"));
         }
         if inputs.len() > usize::from(u16::MAX) {
             return Err(Error::usage(format!("{} inputs are more than {}", inputs.len(), u16::MAX)));
         }
         let alone = inputs.len() == 1;
-        let mut opened = Vec::with_capacity(inputs.len());
-        for input in inputs {
-            let (label, path) = labelled(input);
-            let mut reader = Reader::open(path, label, options)?;
-            let state = if alone || path == "-" {
-                State::Open(Box::new(reader))
-            } else if reader.advance() {
-                // Closed again until its first packet is due.
-                State::Waiting(reader.time().unwrap_or(Timestamp::MIN))
-            } else {
-                State::Done(reader.info)
+        let mut source = Self::empty(options.clone());
+        for (label, path) in inputs {
+            let named = named(path, label);
+            let mut info = named.clone();
+            let mut reader = Reader::open(path, options, &mut info)?;
+            let more = reader.advance(&mut info);
+            let state = match reader.time() {
+                Some(time) if more && !alone && Path::new(path).is_file() => {
+                    // Read anew from its beginning when its first packet is due.
+                    info = named;
+                    State::Waiting(time)
+                }
+                _ if more => State::Open(Box::new(reader)),
+                _ => State::Done,
             };
-            opened.push(Input { path: path.to_owned(), label: label.map(str::to_owned), state });
+            source.inputs.push(Input { path: path.to_owned(), state });
+            source.infos.push(info);
         }
-        let mut source = Self { inputs: opened, options: options.clone(), current: None };
-        source.first_records();
         Ok(source)
     }
 
@@ -68,110 +78,107 @@ impl Source {
     /// # Errors
     /// When one is no capture.
     pub fn from_readers(readers: Vec<(String, Box<dyn Read + Send>)>) -> Result<Self> {
-        let options = OpenOptions::default();
-        let open = |(name, reader): (String, _)| -> Result<Input> {
-            let reader = Reader::new(&name, reader, &options)?;
-            Ok(Input { path: name, label: None, state: State::Open(Box::new(reader)) })
-        };
-        let inputs = readers.into_iter().map(open).collect::<Result<_>>()?;
-        let mut source = Self { inputs, options, current: None };
-        source.first_records();
+        let mut source = Self::empty(OpenOptions::default());
+        for (name, reader) in readers {
+            let mut info = named(&name, None);
+            let mut reader = Reader::new(reader, &source.options, &mut info)?;
+            let state = if reader.advance(&mut info) { State::Open(Box::new(reader)) } else { State::Done };
+            source.inputs.push(Input { path: name, state });
+            source.infos.push(info);
+        }
         Ok(source)
     }
 
-    /// Readers that are open stand on their first record.
-    fn first_records(&mut self) {
-        for input in &mut self.inputs {
-            input.advance();
-        }
+    fn empty(options: OpenOptions) -> Self {
+        Self { inputs: Vec::new(), infos: Vec::new(), options, current: None, rival: None }
     }
 
-    /// The next frame in time order, ties by input.
+    /// The next frame in time order, ties by input. Frames of one input keep their order, whatever their times.
     ///
     /// # Errors
     /// When an input that waited for its turn can no longer be opened.
     #[expect(clippy::should_implement_trait, reason = "a lending iterator: the frame borrows the source")]
     pub fn next(&mut self) -> Result<Option<Frame<'_>>> {
-        if let Some(current) = self.current.take() {
-            self.inputs[current].advance();
-        }
-        loop {
-            let due = self.inputs.iter().enumerate().filter_map(|(n, input)| Some((input.time()?, n))).min();
-            let Some((_, n)) = due else { return Ok(None) };
-            if matches!(self.inputs[n].state, State::Waiting(_)) {
-                let input = &mut self.inputs[n];
-                let reader = Reader::open(&input.path, input.label.as_deref(), &self.options)?;
-                input.state = State::Open(Box::new(reader));
-                input.advance();
-                continue;
+        let due = match self.current {
+            Some(n) => {
+                self.advance(n);
+                // As long as it is before all others, nobody else needs to be looked at: rings do not overlap.
+                self.due(n).filter(|due| self.rival.is_none_or(|rival| *due < rival)).map(|(_, n)| n)
             }
-            self.current = Some(n);
-            return Ok(match &self.inputs[n].state {
-                State::Open(reader) => reader.frame(n as u16),
-                _ => None,
-            });
-        }
+            None => None,
+        };
+        self.current = match due {
+            Some(n) => Some(n),
+            None => self.first_due()?,
+        };
+        Ok(self.current.and_then(|n| match &self.inputs[n].state {
+            State::Open(reader) => reader.frame(n as u16, self.infos[n].packets),
+            _ => None,
+        }))
+    }
+
+    /// What is known of the inputs so far, in the order in which they were named; complete once `next` gave `None`.
+    pub fn infos(&self) -> &[CaptureInfo] {
+        &self.infos
     }
 
     /// What is known of the inputs, complete once `next` gave `None`.
     pub fn finish(self) -> Vec<CaptureInfo> {
-        let hash = self.options.hash;
-        let info = |input: Input| {
-            let mut info = match input.state {
-                State::Open(reader) => reader.info,
-                State::Done(info) => info,
-                State::Waiting(_) => CaptureInfo { file: input.path.clone(), ..CaptureInfo::default() },
-            };
-            info.label = input.label;
-            if hash && input.path != "-" {
-                info.sha256 = sha256(&input.path);
+        self.infos
+    }
+
+    /// The input that is due first, opened; remembers the second.
+    fn first_due(&mut self) -> Result<Option<usize>> {
+        loop {
+            let (mut first, mut second): (Option<Due>, Option<Due>) = (None, None);
+            for due in (0..self.inputs.len()).filter_map(|n| self.due(n)) {
+                if first.is_none_or(|first| due < first) {
+                    (first, second) = (Some(due), first);
+                } else if second.is_none_or(|second| due < second) {
+                    second = Some(due);
+                }
             }
-            info
+            self.rival = second;
+            let Some((_, n)) = first else { return Ok(None) };
+            if !matches!(self.inputs[n].state, State::Waiting(_)) {
+                return Ok(Some(n));
+            }
+            let reader = Reader::open(&self.inputs[n].path, &self.options, &mut self.infos[n])?;
+            self.inputs[n].state = State::Open(Box::new(reader));
+            self.advance(n);
+        }
+    }
+
+    fn due(&self, n: usize) -> Option<Due> {
+        let time = match &self.inputs[n].state {
+            State::Waiting(time) => Some(*time),
+            State::Open(reader) => reader.time(),
+            State::Done => None,
         };
-        self.inputs.into_iter().map(info).collect()
+        Some((time?, n))
+    }
+
+    /// Goes to the next record of input `n`; closes it at its end.
+    fn advance(&mut self, n: usize) {
+        let input = &mut self.inputs[n];
+        if let State::Open(reader) = &mut input.state
+            && !reader.advance(&mut self.infos[n])
+        {
+            input.state = State::Done;
+        }
     }
 }
 
-impl Input {
-    fn time(&self) -> Option<Timestamp> {
-        match &self.state {
-            State::Waiting(time) => Some(*time),
-            State::Open(reader) => reader.time(),
-            State::Done(_) => None,
-        }
-    }
-
-    fn advance(&mut self) {
-        if let State::Open(reader) = &mut self.state
-            && !reader.advance()
-        {
-            self.state = State::Done(std::mem::take(&mut reader.info));
-        }
-    }
+fn named(file: &str, label: Option<&str>) -> CaptureInfo {
+    CaptureInfo { file: file.into(), label: label.map(str::to_owned), ..CaptureInfo::default() }
 }
 
 /// `name=path`; a path that exists as a whole is no label.
 fn labelled(input: &str) -> (Option<&str>, &str) {
     match input.split_once('=') {
-        Some((label, path)) if !label.is_empty() && !label.contains('/') && !std::path::Path::new(input).exists() => {
+        Some((label, path)) if !label.is_empty() && !label.contains('/') && !Path::new(input).exists() => {
             (Some(label), path)
         }
         _ => (None, input),
-    }
-}
-
-/// Hash of the input as it is stored; a second read, which only `--hash` asks for.
-fn sha256(path: &str) -> Option<String> {
-    use sha2::Digest;
-    let mut file = std::fs::File::open(path).ok()?;
-    let mut hash = sha2::Sha256::new();
-    let mut chunk = vec![0; 256 * 1024];
-    loop {
-        match file.read(&mut chunk) {
-            Ok(0) => return Some(hash.finalize().iter().map(|octet| format!("{octet:02x}")).collect()),
-            Ok(n) => hash.update(&chunk[..n]),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return None,
-        }
     }
 }

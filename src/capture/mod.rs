@@ -1,8 +1,11 @@
 //! Where frames come from: files, pipes, several of them merged in time order.
 
+mod blocks;
 mod buffer;
 mod compressed;
+mod damage;
 pub mod filter;
+mod hash;
 mod link_type;
 mod merge;
 mod pcap;
@@ -78,7 +81,7 @@ pub struct CaptureInfo {
     pub file: String,
     /// `name` of `name=path`.
     pub label: Option<String>,
-    /// `pcap`, `pcap (ns)`, `pcapng`, with `+gzip` or `+zstd`.
+    /// `pcap`, `pcap, nanoseconds`, `pcap, modified`, `pcapng`, `empty file`; then `, gzip` or `, zstd` when packed.
     pub format: String,
     /// Interfaces of all sections in the order they were described.
     pub interfaces: Vec<Interface>,
@@ -86,15 +89,17 @@ pub struct CaptureInfo {
     pub packets: u64,
     /// Their octets on the wire.
     pub octets: u64,
-    /// Time of the first packet record (in file order), of the earliest and of the latest.
+    /// Earliest packet time.
     pub first: Option<Timestamp>,
     /// Latest packet time.
     pub last: Option<Timestamp>,
-    /// What was broken in the file, in file order. Empty for a sound file.
+    /// What was broken in the file, in file order, the first 64 places. Empty for a sound file.
     pub damage: Vec<Damage>,
+    /// Broken places beyond those.
+    pub damage_left_out: u64,
     /// Blocks whose type no reader knows, with their count.
     pub unknown_blocks: Vec<(u32, u64)>,
-    /// Comments of sections and packets, the first 64; harmless text is the printer's business.
+    /// Comments of sections and packets, the first 64, of 256 octets at most; harmless text is the printer's business.
     pub comments: Vec<String>,
     /// Names of addresses that the file resolves, the first 1024.
     pub names: Vec<(Address, String)>,

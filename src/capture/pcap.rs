@@ -1,4 +1,4 @@
-//! Classic pcap: microseconds and nanoseconds, both byte orders, and the modified header of patched libpcaps.
+//! Classic pcap: microseconds and nanoseconds, both byte orders, and the longer record header of patched libpcaps.
 //!
 //! <https://www.tcpdump.org/manpages/pcap-savefile.5.html>. Damage costs only what is damaged: after a broken record header reading goes
 //! on where eight headers in a row make sense again.
@@ -13,10 +13,16 @@ pub(super) struct Pcap {
     nanos: bool,
     header_len: usize,
     link: LinkType,
+    /// Longest packet that is believed.
     longest: u32,
     latest: Option<Timestamp>,
 }
 
+/// Magic numbers as the writer's host saw them.
+const MICROS: u32 = 0xa1b2_c3d4;
+const NANOS: u32 = 0xa1b2_3c4d;
+/// Alexey Kuznetzov's patch: eight octets more per record header (interface, protocol, packet type).
+const MODIFIED: u32 = 0xa1b2_cd34;
 /// Octets of the file header.
 const FILE_HEADER: usize = 24;
 /// Longest packet tcpdump ever writes; a larger length is only believed when the snaplen says so.
@@ -25,9 +31,13 @@ const LONGEST: u32 = 262_144;
 const LIMIT: u32 = 64 * 1024 * 1024;
 /// Headers in a row that must make sense before reading goes on.
 const CHAIN: usize = 8;
-/// After damage a packet's time must lie this close to the last good one.
+/// Octets looked at in one step of the search for such a row. A fixed size: what is found must not depend on how the input is read.
+const SEARCH: usize = 1 << 20;
+/// Packets that follow each other after damage lie this close in time. Sound files jump further (merged captures), so that this is asked
+/// only where it must be decided whether something is a header at all.
 const NEARBY: Elapsed = Elapsed::secs(30 * 86_400);
 
+/// A record header.
 struct Header {
     time: Timestamp,
     kept: u32,
@@ -38,71 +48,63 @@ struct Header {
 impl Pcap {
     /// Whether a stream that begins so is classic pcap.
     pub(super) fn recognises(magic: [u8; 4]) -> bool {
-        matches!(u32::from_le_bytes(magic), 0xa1b2_c3d4 | 0xa1b2_3c4d | 0xa1b2_cd34)
-            || matches!(u32::from_be_bytes(magic), 0xa1b2_c3d4 | 0xa1b2_3c4d | 0xa1b2_cd34)
+        known(u32::from_le_bytes(magic)) || known(u32::from_be_bytes(magic))
     }
 
     /// Reads the file header. `None` when the file ends inside it (said in `info.damage`).
     pub(super) fn open(buffer: &mut Buffer, info: &mut CaptureInfo) -> Option<Self> {
-        if buffer.fill(FILE_HEADER) < FILE_HEADER {
-            info.damage.push(cut(0, 0, "the file ends inside its header"));
+        info.format = "pcap".into();
+        buffer.fill(FILE_HEADER);
+        let Some(head) = buffer.ready().get(..FILE_HEADER) else {
+            info.cut(buffer, "the file ends inside its header");
             return None;
-        }
-        let head = &buffer.ready()[..FILE_HEADER];
-        let magic = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
-        let swapped = !matches!(magic, 0xa1b2_c3d4 | 0xa1b2_3c4d | 0xa1b2_cd34);
-        let magic = if swapped { magic.swap_bytes() } else { magic };
-        let word = |at: usize| word(head, at, swapped);
-        let nanos = magic == 0xa1b2_3c4d;
-        let modified = magic == 0xa1b2_cd34;
-        let snaplen = word(16);
+        };
+        let swapped = !known(word(head, 0, false));
+        let magic = word(head, 0, swapped);
+        let snaplen = word(head, 16, swapped);
         // The upper bits tell of a frame check sequence, not of the link.
-        let link = LinkType((word(20) & 0xffff) as u16);
-        info.format = match (nanos, modified) {
-            (true, _) => "pcap, nanoseconds",
-            (_, true) => "pcap, modified",
-            _ => "pcap",
+        let link = LinkType((word(head, 20, swapped) & 0xffff) as u16);
+        match magic {
+            NANOS => info.format.push_str(", nanoseconds"),
+            MODIFIED => info.format.push_str(", modified"),
+            _ => {}
         }
-        .into();
         info.interfaces.push(Interface { link, snaplen, ..Interface::default() });
         buffer.consume(FILE_HEADER);
         let longest = LONGEST.max(snaplen.min(LIMIT));
-        let header_len = if modified { 24 } else { 16 };
-        Some(Self { swapped, nanos, header_len, link, longest, latest: None })
+        let header_len = if magic == MODIFIED { 24 } else { 16 };
+        Some(Self { swapped, nanos: magic == NANOS, header_len, link, longest, latest: None })
     }
 
     /// The next record, which stays at the front of the buffer; `None` at the end.
     pub(super) fn next(&mut self, buffer: &mut Buffer, info: &mut CaptureInfo) -> Option<Record> {
         loop {
-            let there = buffer.fill(self.header_len);
-            if there == 0 {
-                return end(buffer, info);
-            }
-            if there < self.header_len {
-                info.damage.push(cut(info.packets, buffer.offset(), "the file ends inside a record header"));
+            if buffer.fill(self.header_len) == 0 {
+                info.ended(buffer);
                 return None;
             }
-            let header = self.header(buffer.ready(), 0)?;
-            if !self.believable(&header) {
-                self.resume(buffer, info, &header)?;
+            let Some(header) = self.header(buffer.ready(), 0) else {
+                info.cut(buffer, "the file ends inside a record header");
+                return None;
+            };
+            // The first time there is stands in for that of a packet before it.
+            self.latest.get_or_insert(header.time);
+            let len = self.header_len + header.kept as usize;
+            if let Some(what) = self.broken(&header, buffer) {
+                self.resume(buffer, info, what)?;
                 continue;
             }
-            let len = self.header_len + header.kept as usize;
-            if buffer.fill(len) < len {
-                let what = format!("the file ends inside a record: {} of {len} octets", buffer.ready().len());
-                let what = match buffer.failure() {
-                    Some(why) => format!("{what} ({why})"),
-                    None => what,
-                };
-                info.damage.push(cut(info.packets, buffer.offset(), &what));
-                return None;
+            let there = buffer.fill(len);
+            if there < len {
+                self.incomplete(buffer, info, there, len)?;
+                continue;
             }
             self.latest = Some(header.time);
             return Some(Record {
                 time: header.time,
                 interface: 0,
                 link: self.link,
-                wire_len: header.wire,
+                wire_len: header.wire.max(header.kept),
                 head: self.header_len,
                 kept: header.kept as usize,
                 len,
@@ -112,107 +114,281 @@ impl Pcap {
         }
     }
 
+    #[inline]
     fn header(&self, bytes: &[u8], at: usize) -> Option<Header> {
-        let bytes = bytes.get(at..at + self.header_len)?;
-        let (seconds, fraction) = (word(bytes, 0, self.swapped), word(bytes, 4, self.swapped));
+        let words: &[u8; 16] = bytes.get(at..at + self.header_len)?.first_chunk()?;
+        let word = |at| word(words, at, self.swapped);
         let (unit, limit) = if self.nanos { (1, 1_000_000_000) } else { (1_000, 1_000_000) };
-        let time = i64::from(seconds) * 1_000_000_000 + i64::from(fraction) * unit;
+        let (seconds, fraction) = (word(0), word(4));
         Some(Header {
-            time: Timestamp(time),
-            kept: word(bytes, 8, self.swapped),
-            wire: word(bytes, 12, self.swapped),
+            time: Timestamp(i64::from(seconds) * 1_000_000_000 + i64::from(fraction) * unit),
+            kept: word(8),
+            wire: word(12),
             fraction_fits: fraction < limit,
         })
     }
 
-    /// What is read without second thoughts: real writers break every rule but the length.
-    fn believable(&self, header: &Header) -> bool {
-        let zeros = header.kept == 0 && header.wire == 0 && header.time == Timestamp(0);
-        header.kept <= self.longest && !zeros
-    }
-
-    /// What reading goes on with after damage: stricter, because anything may stand there.
-    fn plausible(&self, header: &Header) -> bool {
-        let near = self.latest.is_none_or(|latest| header.time.since(latest).abs() <= NEARBY);
-        header.kept > 0
-            && header.kept <= self.longest
-            && header.wire >= header.kept
-            && header.wire <= self.longest.max(LONGEST)
-            && header.fraction_fits
-            && near
-    }
-
-    /// Looks for the next place where a chain of headers makes sense. `None` when there is none.
-    fn resume(&self, buffer: &mut Buffer, info: &mut CaptureInfo, broken: &Header) -> Option<()> {
-        let what = match (broken.kept, broken.wire) {
-            (0, 0) => "zeros where a record header must be".to_owned(),
-            (kept, _) => format!("a record claims {kept} octets, at most {} are possible", self.longest),
-        };
-        let from = buffer.offset();
-        let mut damage = Damage {
-            after_packet: info.packets,
-            offset: from,
-            what,
-            resumed_after: None,
-            cut_at_end: false,
-        };
-        buffer.consume(1);
-        loop {
-            let there = buffer.fill(1 << 20);
-            if there < self.header_len {
-                info.damage.push(damage);
-                return None;
-            }
-            // Candidates beyond half of the window are looked at again with more octets behind them, unless the file ends here.
-            let last = there < 1 << 20;
-            let limit = if last { there - self.header_len + 1 } else { there / 2 };
-            let found = (0..limit).find(|at| self.chain(buffer.ready(), *at, last));
-            match found {
-                Some(at) => {
-                    buffer.consume(at);
-                    damage.resumed_after = Some(buffer.offset() - from);
-                    info.damage.push(damage);
-                    return Some(());
-                }
-                None => buffer.consume(limit),
-            }
+    /// What is wrong with a header, in words. `None` for one that is to be believed.
+    ///
+    /// Writers break every rule but the length, and clocks jump, so that a header which is merely odd is believed if one in order follows it,
+    /// one of about the same time, or the end of the file.
+    fn broken(&self, header: &Header, buffer: &mut Buffer) -> Option<String> {
+        if header.kept > self.longest {
+            return Some(format!("a record claims {} octets, at most {} are possible", header.kept, self.longest));
         }
+        if header.kept == 0 && header.wire == 0 && header.time == Timestamp(0) {
+            return Some("zeros where a record header must be".into());
+        }
+        let near = |time| self.near_the_last(time);
+        let in_order = header.kept <= header.wire && header.wire <= self.longest;
+        if header.fraction_fits && in_order && near(header.time) {
+            return None;
+        }
+        let len = self.header_len + header.kept as usize;
+        let there = buffer.fill(len + self.header_len);
+        let follows = self.header(buffer.ready(), len).is_some_and(|next| {
+            let near = next.time.since(header.time).abs() <= NEARBY || near(next.time);
+            self.plausible(&next, None) || near && next.kept > 0 && next.kept <= self.longest
+        });
+        if follows || there == len {
+            return None;
+        }
+        Some(if !in_order {
+            format!("a record claims to keep {} of {} octets", header.kept, header.wire)
+        } else if !header.fraction_fits {
+            "a record's fraction of a second is longer than a second".into()
+        } else {
+            "a record is of another time than those before it, and none follows it".into()
+        })
     }
 
-    /// Eight plausible headers in a row, or fewer that end exactly with the file.
-    fn chain(&self, bytes: &[u8], mut at: usize, last: bool) -> bool {
+    /// The file ends before a record does: it was cut off, or the length is wrong and records follow.
+    fn incomplete(&self, buffer: &mut Buffer, info: &mut CaptureInfo, there: usize, len: usize) -> Option<()> {
+        let rest = buffer.ready();
+        if (1..rest.len()).any(|at| self.row(rest, at, Seen::All)) {
+            return self.resume(buffer, info, format!("a record claims {len} octets, but others follow within them"));
+        }
+        info.cut(buffer, &format!("the file ends inside a record: {there} of {len} octets"));
+        None
+    }
+
+    /// Looks for the next place where a row of headers makes sense. `None` when there is none.
+    fn resume(&self, buffer: &mut Buffer, info: &mut CaptureInfo, what: String) -> Option<()> {
+        let from = buffer.offset();
+        let after_packet = info.packets;
+        buffer.consume(1);
+        let resumed_after = search(buffer, self.header_len, |bytes, at, seen| self.row(bytes, at, seen))
+            .then(|| buffer.offset() - from);
+        info.damaged(Damage { after_packet, offset: from, what, resumed_after, cut_at_end: false });
+        resumed_after.map(|_| ())
+    }
+
+    /// Eight headers in a row that make sense, or fewer up to the end of what is seen.
+    fn row(&self, bytes: &[u8], mut at: usize, seen: Seen) -> bool {
+        let mut before = None;
+        let mut near_the_last = false;
         for n in 0..CHAIN {
-            if at == bytes.len() && n > 0 {
-                return last;
+            // One record that ends with the file, or two when it is cut: a few only count when they follow the last good packet in time.
+            let Some(header) = self.header(bytes, at) else {
+                let ends_with_file = at == bytes.len() && seen == Seen::All;
+                return near_the_last && n >= if ends_with_file { 1 } else { 2 };
+            };
+            if !self.plausible(&header, before) {
+                return false;
             }
-            match self.header(bytes, at) {
-                Some(header) if self.plausible(&header) => at += self.header_len + header.kept as usize,
-                Some(_) => return false,
-                None => return n >= 2,
+            if n == 0 {
+                near_the_last = self.near_the_last(header.time);
             }
+            before = Some(header.time);
+            at += self.header_len + header.kept as usize;
         }
         true
     }
-}
 
-/// The end of a stream: clean, or an error of the system that gave it.
-fn end(buffer: &mut Buffer, info: &mut CaptureInfo) -> Option<Record> {
-    if let Some(why) = buffer.failure() {
-        info.damage.push(cut(info.packets, buffer.offset(), &format!("reading failed: {why}")));
+    fn near_the_last(&self, time: Timestamp) -> bool {
+        self.latest.is_some_and(|latest| time.since(latest).abs() <= NEARBY)
     }
-    None
+
+    /// What a header must be after damage: stricter than `broken`, because anything may stand there.
+    fn plausible(&self, header: &Header, before: Option<Timestamp>) -> bool {
+        header.kept > 0
+            && header.kept <= self.longest
+            && header.wire >= header.kept
+            && header.wire <= self.longest
+            && header.fraction_fits
+            && before.is_none_or(|before| header.time.since(before).abs() <= NEARBY)
+    }
 }
 
-/// Damage at the end of a file.
-pub(super) fn cut(after_packet: u64, offset: u64, what: &str) -> Damage {
-    Damage { after_packet, offset, what: what.into(), resumed_after: None, cut_at_end: true }
+/// How much of the rest of the input a search sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Everything up to its end.
+    All,
+    /// Only a part: more follows.
+    Part,
 }
 
-/// A 32-bit word in the writer's byte order.
+/// Moves the buffer to the next place where `sound` holds; no place closer than `least` to the end can be one.
+pub(super) fn search(buffer: &mut Buffer, least: usize, sound: impl Fn(&[u8], usize, Seen) -> bool) -> bool {
+    loop {
+        let there = buffer.fill(SEARCH);
+        if there < least {
+            buffer.consume(there);
+            return false;
+        }
+        // Places in the second half are looked at again with more octets behind them, unless the input ends here.
+        let (seen, places) = if there < SEARCH { (Seen::All, there - least + 1) } else { (Seen::Part, SEARCH / 2) };
+        let window = &buffer.ready()[..there.min(SEARCH)];
+        match (0..places).find(|at| sound(window, *at, seen)) {
+            Some(at) => {
+                buffer.consume(at);
+                return true;
+            }
+            None => buffer.consume(places),
+        }
+    }
+}
+
+fn known(magic: u32) -> bool {
+    matches!(magic, MICROS | NANOS | MODIFIED)
+}
+
+/// A 32-bit word in the writer's byte order; 0 beyond the end.
+#[inline]
 pub(super) fn word(bytes: &[u8], at: usize, swapped: bool) -> u32 {
-    let word = match bytes.get(at..at + 4) {
-        Some(&[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]),
-        _ => 0,
+    let word = match bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        Some(word) => u32::from_le_bytes(*word),
+        None => 0,
     };
     if swapped { word.swap_bytes() } else { word }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Source;
+    use super::*;
+
+    const SECOND: u32 = 1_700_000_000;
+
+    /// A file of `n` packets, one each millisecond, of 60 octets that hold no header by chance.
+    fn file(n: u32, magic: u32, word: fn(u32) -> [u8; 4]) -> Vec<u8> {
+        let mut file = [word(magic), word(0x0004_0002), word(0), word(0), word(0), word(0x1000_0001)].concat();
+        for k in 0..n {
+            file.extend(record(k, magic, word));
+        }
+        file
+    }
+
+    fn record(k: u32, magic: u32, word: fn(u32) -> [u8; 4]) -> Vec<u8> {
+        let fraction = if magic == NANOS { k * 1_000_000 } else { k * 1_000 };
+        let mut record = [word(SECOND), word(fraction), word(60), word(1_500)].concat();
+        if magic == MODIFIED {
+            record.extend([0; 8]);
+        }
+        record.extend([0xc0 | (k % 16) as u8; 60]);
+        record
+    }
+
+    /// (number, millisecond) of every frame, and what is known of the file.
+    fn read(file: Vec<u8>) -> (Vec<(u64, i64)>, CaptureInfo) {
+        let mut source =
+            Source::from_readers(vec![("a".into(), Box::new(std::io::Cursor::new(file)))]).expect("a capture");
+        let mut frames = Vec::new();
+        while let Some(frame) = source.next().expect("memory") {
+            assert_eq!(frame.link, LinkType::ETHERNET);
+            let after = frame.time.0 - i64::from(SECOND) * 1_000_000_000;
+            frames.push((frame.number, after / 1_000_000));
+        }
+        (frames, source.finish().remove(0))
+    }
+
+    /// Where record `k` of a plain file begins.
+    fn at(k: usize) -> usize {
+        FILE_HEADER + k * 76
+    }
+
+    fn plain(n: u32) -> Vec<u8> {
+        file(n, MICROS, u32::to_le_bytes)
+    }
+
+    #[test]
+    fn every_magic_in_both_byte_orders_gives_the_same_frames() {
+        let (expected, _) = read(plain(20));
+        assert_eq!(expected[19], (20, 19));
+        for magic in [MICROS, NANOS, MODIFIED] {
+            for word in [u32::to_le_bytes, u32::to_be_bytes] {
+                let (frames, info) = read(file(20, magic, word));
+                assert_eq!(frames, expected, "{}", info.format);
+                assert!(info.damage.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_length_costs_what_it_covers_and_two_packets_wherever_it_stands() {
+        for k in [0, 1, 100, 290, 297, 298] {
+            for length in [0, 1, 59, 61, 76, 1_400, 200_000, 300_000, u32::MAX] {
+                let mut damaged = plain(300);
+                damaged[at(k) + 8..at(k) + 12].copy_from_slice(&length.to_le_bytes());
+                let (frames, info) = read(damaged);
+                // Within the packet's length on the wire nothing tells that it is wrong.
+                let covered = if length <= 1_500 { length as usize / 76 } else { 0 };
+                assert!(
+                    frames.len() >= 298 - covered,
+                    "length {length} in record {k}: {} {:?}",
+                    frames.len(),
+                    info.damage
+                );
+                assert_eq!(info.damage.len(), 1, "length {length} in record {k}: {:?}", info.damage);
+                // A length that reaches into the last record takes that one along.
+                assert!(k == 298 || frames.last().is_some_and(|frame| frame.1 == 299));
+            }
+        }
+    }
+
+    #[test]
+    fn octets_put_in_or_taken_out_cost_their_neighbours_alone() {
+        for count in [1, 7, 16, 100, 5_000] {
+            let sound = plain(200);
+            let put_in = [&sound[..at(50) + 30], &vec![0x5a; count][..], &sound[at(50) + 30..]].concat();
+            let (frames, info) = read(put_in);
+            assert!(frames.len() >= 198, "{count} put in: {}", frames.len());
+            assert_eq!(info.damage.len(), 1);
+            let taken_out = [&sound[..at(50) + 30], &sound[at(50) + 30 + count..]].concat();
+            let (frames, info) = read(taken_out);
+            assert!(frames.len() >= 200 - count / 76 - 3, "{count} taken out: {}", frames.len());
+            assert_eq!(info.damage.len(), 1);
+        }
+    }
+
+    #[test]
+    fn headers_that_break_a_rule_all_along_are_read() {
+        // Some writers keep more than they say was on the wire; some count fractions beyond a second.
+        for (offset, value) in [(12, 10u32), (4, 1_000_001)] {
+            let mut odd = plain(30);
+            for k in 0..30 {
+                odd[at(k) + offset..at(k) + offset + 4].copy_from_slice(&value.to_le_bytes());
+            }
+            let (frames, info) = read(odd);
+            assert_eq!((frames.len(), info.damage.len()), (30, 0));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_jumps_by_years_is_no_damage() {
+        let mut file = plain(10);
+        file[at(5)..at(5) + 4].copy_from_slice(&1u32.to_le_bytes());
+        let (frames, info) = read(file);
+        assert_eq!((frames.len(), info.damage.len()), (10, 0));
+    }
+
+    #[test]
+    fn text_in_place_of_the_rest_is_one_damage_that_nothing_follows() {
+        let mut file = plain(10);
+        file.extend(b"tcpdump: 10 packets captured\n10 packets received by filter\n0 packets dropped by kernel\n");
+        let (frames, info) = read(file);
+        assert_eq!((frames.len(), info.damage.len()), (10, 1));
+        assert_eq!((info.damage[0].resumed_after, info.damage[0].cut_at_end), (None, false));
+    }
 }

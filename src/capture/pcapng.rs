@@ -1,30 +1,42 @@
-//! pcapng: sections in either byte order, several interfaces with their own link types, clocks and drops.
+//! pcapng: sections in either byte order, several interfaces with their own link types and clocks.
 //!
-//! draft-ietf-opsawg-pcapng. Blocks nobody knows are counted; secrets (DSB) are never kept. A block whose length makes no sense is passed
-//! over up to the next place where a known block begins and ends with the same length.
+//! draft-ietf-opsawg-pcapng. This file walks the blocks and reads packets; what describes them is read in `blocks`. Section lengths are not
+//! needed and not trusted: a section ends where the next begins. A block whose length makes no sense is passed over up to the next place
+//! where blocks follow each other again.
 
+use super::blocks::{self, Clock, options};
 use super::buffer::Buffer;
-use super::pcap::{cut, word};
-use super::{CaptureInfo, Damage, Interface, LinkType, Record};
+use super::pcap::{search, word};
+use super::{CaptureInfo, Damage, LinkType, Record};
 use crate::time::Timestamp;
-use crate::wire::Address;
 
 /// State of one pcapng stream.
 pub(super) struct PcapNg {
     swapped: bool,
-    /// Interfaces of the current section: index of the first in `CaptureInfo::interfaces`, and their clocks.
-    first_interface: usize,
-    clocks: Vec<Clock>,
+    /// Interfaces of the current section by their id.
+    interfaces: Vec<Described>,
     latest: Timestamp,
 }
 
+/// What a packet takes from its interface.
 #[derive(Clone, Copy)]
-struct Clock {
-    /// Ticks per second.
-    per_second: u128,
-    /// Seconds added to every time stamp.
-    offset: i64,
-    snaplen: u32,
+pub(super) struct Described {
+    /// Index into [`CaptureInfo::interfaces`].
+    pub(super) index: u16,
+    pub(super) link: LinkType,
+    pub(super) snaplen: u32,
+    pub(super) clock: Clock,
+}
+
+/// Where a packet block holds what.
+struct Layout {
+    interface: usize,
+    /// Octets of the block before the frame's.
+    head: usize,
+    kept: usize,
+    wire: u32,
+    /// `None` in blocks without a time.
+    ticks: Option<u64>,
 }
 
 const SECTION: u32 = 0x0a0d_0d0a;
@@ -38,55 +50,54 @@ const SECRETS: u32 = 10;
 const CUSTOM: u32 = 0xbad;
 const CUSTOM_NO_COPY: u32 = 0x4000_0bad;
 
+/// Shortest block: type, length, length.
+const SHORTEST: usize = 12;
 /// Longest block: what the buffer may grow to.
 const LIMIT: usize = 64 * 1024 * 1024;
-/// Comments and names kept per input.
-const KEPT: usize = 64;
+/// Blocks in a row that must make sense before reading goes on after damage.
+const CHAIN: usize = 8;
 
 impl PcapNg {
+    /// Whether a stream that begins so is pcapng.
     pub(super) fn recognises(magic: [u8; 4]) -> bool {
         u32::from_le_bytes(magic) == SECTION
     }
 
     pub(super) fn open(info: &mut CaptureInfo) -> Self {
         info.format = "pcapng".into();
-        Self { swapped: false, first_interface: 0, clocks: Vec::new(), latest: Timestamp(0) }
+        Self { swapped: false, interfaces: Vec::new(), latest: Timestamp(0) }
     }
 
     /// The next packet, whose block stays at the front of the buffer; `None` at the end.
     pub(super) fn next(&mut self, buffer: &mut Buffer, info: &mut CaptureInfo) -> Option<Record> {
         loop {
-            let there = buffer.fill(12);
-            if there < 12 {
-                if there > 0 {
-                    info.damage.push(cut(info.packets, buffer.offset(), "the file ends inside a block header"));
-                } else if let Some(why) = buffer.failure() {
-                    info.damage.push(cut(info.packets, buffer.offset(), &format!("reading failed: {why}")));
+            let there = buffer.fill(SHORTEST);
+            if there < SHORTEST {
+                match there {
+                    0 => info.ended(buffer),
+                    _ => info.cut(buffer, "the file ends inside a block header"),
                 }
                 return None;
             }
             let kind = word(buffer.ready(), 0, self.swapped);
             if kind == SECTION {
-                // The section's byte order stands behind the length, which is written in it.
-                match word(buffer.ready(), 8, false) {
-                    0x1a2b_3c4d => self.swapped = false,
-                    0x4d3c_2b1a => self.swapped = true,
-                    _ => {
+                match section_order(buffer.ready()) {
+                    Some(swapped) => self.swapped = swapped,
+                    None => {
                         self.resume(buffer, info, "a section begins without a byte-order magic".into())?;
                         continue;
                     }
                 }
             }
             let len = word(buffer.ready(), 4, self.swapped) as usize;
-            if len < 12 || len > LIMIT || len % 4 != 0 {
+            if len < SHORTEST || len > LIMIT || len % 4 != 0 {
                 self.resume(buffer, info, format!("a block claims {len} octets"))?;
                 continue;
             }
             let there = buffer.fill(len);
             if there < len {
-                let what = format!("the file ends inside a block: {there} of {len} octets");
-                info.damage.push(cut(info.packets, buffer.offset(), &what));
-                return None;
+                self.incomplete(buffer, info, there, len)?;
+                continue;
             }
             if word(buffer.ready(), len - 4, self.swapped) as usize != len {
                 self.resume(buffer, info, "a block's two lengths differ".into())?;
@@ -101,137 +112,107 @@ impl PcapNg {
 
     /// One whole block: a packet, or something to remember.
     fn block(&mut self, kind: u32, len: usize, buffer: &Buffer, info: &mut CaptureInfo) -> Option<Record> {
-        let block = &buffer.ready()[..len];
-        let body = &block[8..len - 4];
-        let at = buffer.offset();
+        let body = buffer.ready().get(8..len - 4)?;
+        let layout = match kind {
+            ENHANCED_PACKET => self.enhanced(body),
+            OLD_PACKET => self.old(body),
+            SIMPLE_PACKET => self.simple(body),
+            other => {
+                self.describe(other, body, info);
+                return None;
+            }
+        };
+        match self.record(&layout, len, body, buffer.offset(), info) {
+            Ok(record) => Some(record),
+            Err(what) => {
+                let (after_packet, offset) = (info.packets, buffer.offset());
+                let resumed_after = Some(len as u64);
+                info.damaged(Damage { after_packet, offset, what, resumed_after, cut_at_end: false });
+                None
+            }
+        }
+    }
+
+    /// A block that is no packet.
+    fn describe(&mut self, kind: u32, body: &[u8], info: &mut CaptureInfo) {
         match kind {
             SECTION => {
-                self.first_interface = info.interfaces.len();
-                self.clocks.clear();
-                self.comments(body.get(16..).unwrap_or(&[]), info);
+                self.interfaces.clear();
+                let after = body.get(16..).unwrap_or(&[]);
+                options(after, self.swapped).filter(|(code, _)| *code == 1).for_each(|(_, text)| info.comment(text));
             }
-            INTERFACE => self.interface(body, info),
-            ENHANCED_PACKET => return self.packet(body, len, at, 20, info),
-            OLD_PACKET => return self.old_packet(body, len, at, info),
-            SIMPLE_PACKET => return self.simple_packet(body, len, at, info),
-            STATISTICS => self.statistics(body, info),
-            NAMES => self.names(body, info),
+            INTERFACE => self.interfaces.extend(blocks::interface(body, self.swapped, info)),
+            STATISTICS => {
+                let interface = self.interfaces.get(word(body, 0, self.swapped) as usize);
+                blocks::statistics(body, self.swapped, interface, info);
+            }
+            NAMES => blocks::names(body, self.swapped, info),
             SECRETS => info.secrets += 1,
             CUSTOM | CUSTOM_NO_COPY => {}
-            other => match info.unknown_blocks.iter().position(|(kind, _)| *kind == other) {
-                Some(n) => info.unknown_blocks[n].1 += 1,
-                None if info.unknown_blocks.len() < KEPT => info.unknown_blocks.push((other, 1)),
-                None => {}
-            },
-        }
-        None
-    }
-
-    fn interface(&mut self, body: &[u8], info: &mut CaptureInfo) {
-        let link = LinkType(self.half(body, 0));
-        let snaplen = word(body, 4, self.swapped);
-        let mut interface = Interface { link, snaplen, ..Interface::default() };
-        let mut clock = Clock { per_second: 1_000_000, offset: 0, snaplen };
-        for (code, value) in options(body.get(8..).unwrap_or(&[]), self.swapped) {
-            match (code, value) {
-                (2, name) => interface.name = text(name),
-                (3, description) => interface.description = text(description),
-                (9, [resolution, ..]) => clock.per_second = ticks_per_second(*resolution),
-                (11, [0, filter @ ..]) => interface.filter = Some(text(filter)),
-                (14, [..]) if value.len() == 8 => {
-                    let (a, b) = (word(value, 0, self.swapped), word(value, 4, self.swapped));
-                    let (low, high) = if self.swapped { (b, a) } else { (a, b) };
-                    clock.offset = (u64::from(high) << 32 | u64::from(low)) as i64;
-                }
-                _ => {}
-            }
-        }
-        self.clocks.push(clock);
-        if info.interfaces.len() < usize::from(u16::MAX) {
-            info.interfaces.push(interface);
+            other => blocks::unknown(other, info),
         }
     }
 
-    /// Enhanced packet block, §4.3; `fixed` octets stand before the data.
-    fn packet(&mut self, body: &[u8], len: usize, at: u64, fixed: usize, info: &mut CaptureInfo) -> Option<Record> {
-        let id = word(body, 0, self.swapped) as usize;
-        let kept = word(body, 12, self.swapped) as usize;
-        let wire = word(body, 16, self.swapped);
-        let high_low = (word(body, 4, self.swapped), word(body, 8, self.swapped));
-        let after = body.get(fixed + kept.div_ceil(4) * 4..).unwrap_or(&[]);
-        let mut flags = 0;
-        for (code, value) in options(after, self.swapped) {
-            match code {
-                1 => comment(value, info),
-                2 => flags = word(value, 0, self.swapped),
-                _ => {}
-            }
-        }
-        self.record(id, kept, wire, Some(high_low), fixed, len, at, flags, body, info)
+    /// Enhanced packet block, §4.3.
+    fn enhanced(&self, body: &[u8]) -> Layout {
+        Layout { interface: word(body, 0, self.swapped) as usize, ..self.timed(body) }
     }
 
-    /// Obsolete packet block, appendix A.
-    fn old_packet(&mut self, body: &[u8], len: usize, at: u64, info: &mut CaptureInfo) -> Option<Record> {
-        let id = usize::from(self.half(body, 0));
-        let kept = word(body, 12, self.swapped) as usize;
-        let high_low = (word(body, 4, self.swapped), word(body, 8, self.swapped));
-        let wire = word(body, 16, self.swapped);
-        self.record(id, kept, wire, Some(high_low), 20, len, at, 0, body, info)
+    /// Packet block, obsolete, appendix A: a short interface id and a count of drops share the first word.
+    fn old(&self, body: &[u8]) -> Layout {
+        Layout { interface: usize::from(blocks::half(body, 0, self.swapped)), ..self.timed(body) }
+    }
+
+    /// What both blocks with a time have in common.
+    fn timed(&self, body: &[u8]) -> Layout {
+        let word = |at| word(body, at, self.swapped);
+        let ticks = u64::from(word(4)) << 32 | u64::from(word(8));
+        Layout { interface: 0, head: 20, kept: word(12) as usize, wire: word(16), ticks: Some(ticks) }
     }
 
     /// Simple packet block, §4.4: no time, the first interface.
-    fn simple_packet(&mut self, body: &[u8], len: usize, at: u64, info: &mut CaptureInfo) -> Option<Record> {
+    fn simple(&self, body: &[u8]) -> Layout {
         let wire = word(body, 0, self.swapped);
-        let snaplen = self.clocks.first().map_or(0, |clock| clock.snaplen);
+        let snaplen = self.interfaces.first().map_or(0, |interface| interface.snaplen);
         let most = if snaplen == 0 { wire } else { wire.min(snaplen) } as usize;
-        let kept = most.min(body.len().saturating_sub(4));
-        self.record(0, kept, wire, None, 4, len, at, 0, body, info)
+        Layout { interface: 0, head: 4, kept: most.min(body.len().saturating_sub(4)), wire, ticks: None }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "three packet blocks with the same fields in other places")]
+    /// The packet of a block, or what is wrong with it.
     fn record(
         &mut self,
-        id: usize,
-        kept: usize,
-        wire: u32,
-        ticks: Option<(u32, u32)>,
-        fixed: usize,
+        layout: &Layout,
         len: usize,
-        offset: u64,
-        flags: u32,
         body: &[u8],
+        offset: u64,
         info: &mut CaptureInfo,
-    ) -> Option<Record> {
-        let damaged = |what: String| Damage {
-            after_packet: info.packets,
-            offset,
-            what,
-            resumed_after: Some(len as u64),
-            cut_at_end: false,
+    ) -> Result<Record, String> {
+        let Layout { interface: id, head, kept, wire, ticks } = *layout;
+        let Some(interface) = self.interfaces.get(id) else {
+            return Err(format!("a packet of interface {id}, which no block describes"));
         };
-        let Some(clock) = self.clocks.get(id) else {
-            let damage = damaged(format!("a packet of interface {id}, which no block describes"));
-            info.damage.push(damage);
-            return None;
+        let Some(after) = head.checked_add(kept).and_then(|end| body.get(end..)) else {
+            return Err(format!("a packet claims {kept} octets in a block of {len}"));
         };
-        if body.len() < fixed + kept {
-            let damage = damaged(format!("a packet claims {kept} octets in a block of {len}"));
-            info.damage.push(damage);
-            return None;
+        // A block without a time belongs where it stands.
+        self.latest = ticks.map_or(self.latest, |ticks| interface.clock.time(ticks));
+        let mut flags = 0;
+        if ticks.is_some() {
+            let padding = kept.next_multiple_of(4) - kept;
+            for (code, value) in options(after.get(padding..).unwrap_or(&[]), self.swapped) {
+                match code {
+                    1 => info.comment(value),
+                    2 => flags = word(value, 0, self.swapped),
+                    _ => {}
+                }
+            }
         }
-        if let Some((high, low)) = ticks {
-            let ticks = u128::from(u64::from(high) << 32 | u64::from(low));
-            let nanos = ticks * 1_000_000_000 / clock.per_second;
-            let nanos = i64::try_from(nanos).unwrap_or(i64::MAX);
-            self.latest = Timestamp(nanos.saturating_add(clock.offset.saturating_mul(1_000_000_000)));
-        }
-        let interface = self.first_interface + id;
-        Some(Record {
+        Ok(Record {
             time: self.latest,
-            interface: interface.min(usize::from(u16::MAX)) as u16,
-            link: info.interfaces.get(interface).map_or(LinkType::ETHERNET, |interface| interface.link),
+            interface: interface.index,
+            link: interface.link,
             wire_len: wire.max(kept as u32),
-            head: 8 + fixed,
+            head: 8 + head,
             kept,
             len,
             flags,
@@ -239,128 +220,240 @@ impl PcapNg {
         })
     }
 
-    /// Interface statistics, §4.6: the latest of each interface counts.
-    fn statistics(&self, body: &[u8], info: &mut CaptureInfo) {
-        let id = self.first_interface + word(body, 0, self.swapped) as usize;
-        let mut drops = None;
-        for (code, value) in options(body.get(12..).unwrap_or(&[]), self.swapped) {
-            // 5 isb_ifdrop, 7 isb_osdrop
-            if (code == 5 || code == 7) && value.len() == 8 {
-                let (a, b) = (word(value, 0, self.swapped), word(value, 4, self.swapped));
-                let (low, high) = if self.swapped { (b, a) } else { (a, b) };
-                *drops.get_or_insert(0u64) += u64::from(high) << 32 | u64::from(low);
-            }
+    /// The file ends before a block does: it was cut off, or the length is wrong and blocks follow.
+    fn incomplete(&self, buffer: &mut Buffer, info: &mut CaptureInfo, there: usize, len: usize) -> Option<()> {
+        let rest = buffer.ready();
+        if (4..rest.len()).any(|at| self.row(rest, at)) {
+            return self.resume(buffer, info, format!("a block claims {len} octets, but others follow within them"));
         }
-        if let Some(interface) = info.interfaces.get_mut(id) {
-            interface.drops = drops.or(interface.drops);
-        }
-        let told = info.interfaces.iter().filter_map(|interface| interface.drops);
-        info.drops = told.fold(None, |sum, n| Some(sum.unwrap_or(0) + n));
+        info.cut(buffer, &format!("the file ends inside a block: {there} of {len} octets"));
+        None
     }
 
-    /// Name resolution, §4.5: record type 1 IPv4, 2 IPv6, then zero-terminated names.
-    fn names(&self, body: &[u8], info: &mut CaptureInfo) {
-        let mut rest = body;
-        while rest.len() >= 4 && info.names.len() < 1024 {
-            let (kind, len) = (self.half(rest, 0), usize::from(self.half(rest, 2)));
-            let Some(value) = rest.get(4..4 + len) else { return };
-            let (address, names) = match (kind, value.len()) {
-                (0, _) => return,
-                (1, 4..) => (Address::v4([value[0], value[1], value[2], value[3]]), &value[4..]),
-                (2, 16..) => {
-                    let mut octets = [0; 16];
-                    octets.copy_from_slice(&value[..16]);
-                    (Address::v6(octets), &value[16..])
-                }
-                _ => (Address(0), &[][..]),
-            };
-            let given = names.split(|octet| *octet == 0).filter(|name| !name.is_empty());
-            info.names.extend(given.map(|name| (address, text(name))));
-            rest = rest.get(4 + len.div_ceil(4) * 4..).unwrap_or(&[]);
-        }
-    }
-
-    fn comments(&self, bytes: &[u8], info: &mut CaptureInfo) {
-        options(bytes, self.swapped).filter(|(code, _)| *code == 1).for_each(|(_, value)| comment(value, info));
-    }
-
-    fn half(&self, bytes: &[u8], at: usize) -> u16 {
-        match bytes.get(at..at + 2) {
-            Some(&[a, b]) if self.swapped => u16::from_be_bytes([a, b]),
-            Some(&[a, b]) => u16::from_le_bytes([a, b]),
-            _ => 0,
-        }
-    }
-
-    /// Passes over octets up to the next block that makes sense. `None` when there is none.
+    /// Passes over octets up to the next row of blocks that makes sense. `None` when there is none.
     fn resume(&self, buffer: &mut Buffer, info: &mut CaptureInfo, what: String) -> Option<()> {
         let from = buffer.offset();
-        let mut damage = Damage {
-            after_packet: info.packets,
-            offset: from,
-            what,
-            resumed_after: None,
-            cut_at_end: false,
-        };
+        let after_packet = info.packets;
         buffer.consume(4);
-        loop {
-            let there = buffer.fill(1 << 20);
-            if there < 12 {
-                info.damage.push(damage);
-                return None;
-            }
-            let last = there < 1 << 20;
-            let limit = if last { there - 11 } else { there / 2 };
-            match (0..limit).find(|at| self.sound(&buffer.ready()[*at..])) {
-                Some(at) => {
-                    buffer.consume(at);
-                    damage.resumed_after = Some(buffer.offset() - from);
-                    info.damage.push(damage);
-                    return Some(());
+        let resumed_after =
+            search(buffer, SHORTEST, |bytes, at, _| self.row(bytes, at)).then(|| buffer.offset() - from);
+        info.damaged(Damage { after_packet, offset: from, what, resumed_after, cut_at_end: false });
+        resumed_after.map(|_| ())
+    }
+
+    /// A known block, then up to seven whose two lengths agree, or fewer up to the end of what is seen.
+    fn row(&self, bytes: &[u8], mut at: usize) -> bool {
+        let mut swapped = self.swapped;
+        for n in 0..CHAIN {
+            let Some(block) = bytes.get(at..).filter(|block| block.len() >= SHORTEST) else { return n > 0 };
+            let kind = word(block, 0, swapped);
+            if kind == SECTION {
+                match section_order(block) {
+                    Some(order) => swapped = order,
+                    None => return false,
                 }
-                None => buffer.consume(limit),
+            } else if n == 0 && !matches!(kind, INTERFACE..=ENHANCED_PACKET | SECRETS) {
+                return false;
+            }
+            let len = word(block, 4, swapped) as usize;
+            if !(SHORTEST..=LIMIT).contains(&len) || len % 4 != 0 {
+                return false;
+            }
+            if len > block.len() {
+                // Cut with the file, or going on beyond the window: the blocks before it decide.
+                return n > 0;
+            }
+            if word(block, len - 4, swapped) as usize != len {
+                return false;
+            }
+            at += len;
+        }
+        true
+    }
+}
+
+/// Whether a section is written in the other byte order than this file reads words in; `None` when it does not say. Its magic stands behind
+/// its length, which is already written in that order.
+fn section_order(block: &[u8]) -> Option<bool> {
+    match word(block, 8, false) {
+        0x1a2b_3c4d => Some(false),
+        0x4d3c_2b1a => Some(true),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Source;
+    use super::*;
+
+    /// Writes blocks in one byte order.
+    #[derive(Clone, Copy, Debug)]
+    enum Order {
+        Little,
+        Big,
+    }
+
+    impl Order {
+        fn u16(self, n: u16) -> [u8; 2] {
+            match self {
+                Self::Little => n.to_le_bytes(),
+                Self::Big => n.to_be_bytes(),
+            }
+        }
+
+        fn u32(self, n: u32) -> [u8; 4] {
+            match self {
+                Self::Little => n.to_le_bytes(),
+                Self::Big => n.to_be_bytes(),
+            }
+        }
+
+        fn block(self, kind: u32, parts: &[&[u8]]) -> Vec<u8> {
+            let mut body = parts.concat();
+            body.resize(body.len().next_multiple_of(4), 0);
+            let len = self.u32(body.len() as u32 + 12);
+            [&self.u32(kind)[..], &len, &body, &len].concat()
+        }
+
+        fn option(self, code: u16, value: &[u8]) -> Vec<u8> {
+            let mut option = [&self.u16(code)[..], &self.u16(value.len() as u16), value].concat();
+            option.resize(option.len().next_multiple_of(4), 0);
+            option
+        }
+
+        fn section(self) -> Vec<u8> {
+            let magic = self.u32(0x1a2b_3c4d);
+            self.block(SECTION, &[&magic, &self.u16(1), &self.u16(0), &[0xff; 8]])
+        }
+
+        fn interface(self, link: u16, snaplen: u32, options: &[Vec<u8>]) -> Vec<u8> {
+            self.block(INTERFACE, &[&self.u16(link), &[0, 0], &self.u32(snaplen), &options.concat()])
+        }
+
+        /// A packet of six octets at `ticks`.
+        fn packet(self, interface: u32, ticks: u64, options: &[Vec<u8>]) -> Vec<u8> {
+            let (high, low) = (self.u32((ticks >> 32) as u32), self.u32(ticks as u32));
+            let lengths = [self.u32(6), self.u32(60)].concat();
+            let id = self.u32(interface);
+            self.block(ENHANCED_PACKET, &[&id, &high, &low, &lengths, b"packet\0\0", &options.concat()])
+        }
+    }
+
+    use Order::{Big, Little};
+
+    /// (number, time, interface, link type, flags) of every frame, and what is known of the file.
+    fn read(blocks: &[Vec<u8>]) -> (Vec<(u64, i64, u16, u16, u32)>, CaptureInfo) {
+        let input = Box::new(std::io::Cursor::new(blocks.concat()));
+        let mut source = Source::from_readers(vec![("a.pcapng".into(), input)]).expect("a capture");
+        let mut frames = Vec::new();
+        while let Some(frame) = source.next().expect("memory") {
+            assert_eq!((frame.bytes, frame.wire_len), (&b"packet"[..], 60));
+            frames.push((frame.number, frame.time.0, frame.interface, frame.link.0, frame.flags));
+        }
+        (frames, source.finish().remove(0))
+    }
+
+    fn start(order: Order) -> Vec<u8> {
+        [order.section(), order.interface(1, 0, &[])].concat()
+    }
+
+    #[test]
+    fn sections_of_both_byte_orders_keep_their_own_interfaces() {
+        for (first, second) in [(Little, Big), (Big, Little)] {
+            let nanos = [second.option(9, &[9]), second.option(2, b"eth1")];
+            let (frames, info) = read(&[
+                first.section(),
+                first.interface(1, 0, &[]),
+                first.interface(276, 0, &[first.option(2, b"any")]),
+                first.packet(0, 1, &[]),
+                first.packet(1, 2, &[]),
+                second.section(),
+                second.interface(101, 96, &nanos),
+                second.packet(0, 3_000, &[second.option(2, &second.u32(2))]),
+            ]);
+            assert_eq!(frames, [(1, 1_000, 0, 1, 0), (2, 2_000, 1, 276, 0), (3, 3_000, 2, 101, 2)]);
+            let names: Vec<_> = info.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+            assert_eq!(names, ["", "any", "eth1"]);
+            assert!(info.damage.is_empty(), "{:?}", info.damage);
+        }
+    }
+
+    #[test]
+    fn an_offset_moves_the_clock_of_its_interface_alone() {
+        let seconds = Little.option(14, &(-7i64).to_le_bytes());
+        let late = Little.interface(1, 0, &[seconds]);
+        let (frames, _) = read(&[start(Little), late, Little.packet(0, 0, &[]), Little.packet(1, 0, &[])]);
+        assert_eq!((frames[0].1, frames[1].1), (0, -7_000_000_000));
+    }
+
+    #[test]
+    fn packets_of_old_and_simple_blocks_count() {
+        for order in [Little, Big] {
+            let old = order.block(OLD_PACKET, &[&order.u16(0), &order.u16(3), &order.packet(0, 5, &[])[12..36]]);
+            let simple = order.block(SIMPLE_PACKET, &[&order.u32(60), b"packet"]);
+            let head = [order.section(), order.interface(1, 6, &[])];
+            let (frames, info) = read(&[head.concat(), old, simple]);
+            // The simple block has no time and takes that of its predecessor.
+            assert_eq!(frames, [(1, 5_000, 0, 1, 0), (2, 5_000, 0, 1, 0)], "{:?}", info.damage);
+        }
+    }
+
+    #[test]
+    fn what_is_no_packet_is_remembered_counted_or_passed_over() {
+        let drops = |n: u64| Little.option(7, &n.to_le_bytes());
+        let statistics = |n| Little.block(STATISTICS, &[&[0; 12], &drops(n)]);
+        let resolved = Little.block(NAMES, &[b"\x01\0\x08\0\x0a\0\0\x05db\0\0\0\0\0\0"]);
+        let comment = Little.option(1, "retried".as_bytes());
+        let (frames, info) = read(&[
+            start(Little),
+            resolved,
+            Little.packet(0, 1, &[comment]),
+            Little.block(SECRETS, &[b"CLIENT_RANDOM"]),
+            Little.block(CUSTOM, &[&[0; 8]]),
+            Little.block(0x1234, &[&[0; 8]]),
+            Little.block(0x1234, &[]),
+            statistics(3),
+            statistics(17),
+        ]);
+        assert_eq!(frames.len(), 1);
+        assert_eq!((info.drops, info.secrets, info.unknown_blocks), (Some(17), 1, vec![(0x1234, 2)]));
+        assert_eq!((info.comments, info.names[0].1.as_str()), (vec!["retried".to_owned()], "db"));
+        assert!(info.damage.is_empty());
+    }
+
+    #[test]
+    fn packets_of_no_interface_are_damage_and_the_others_go_on() {
+        let lost = vec![Little.packet(7, 1, &[]); 100].concat();
+        let (frames, info) = read(&[start(Little), lost, Little.packet(0, 2, &[])]);
+        assert_eq!(frames, [(1, 2_000, 0, 1, 0)]);
+        assert_eq!((info.damage.len(), info.damage_left_out), (64, 36));
+        assert_eq!(info.damage[0].what, "a packet of interface 7, which no block describes");
+    }
+
+    #[test]
+    fn a_wrong_length_costs_its_own_block_alone() {
+        for length in [13, 0, 20, 4_000, 0x7fff_fff0] {
+            for at in [4, 36] {
+                let mut broken = Little.packet(0, 2, &[]);
+                broken[at..at + 4].copy_from_slice(&u32::to_le_bytes(length));
+                let lost = broken.len() as u64;
+                let (frames, info) =
+                    read(&[start(Little), Little.packet(0, 1, &[]), broken, Little.packet(0, 3, &[]), start(Big)]);
+                let numbers: Vec<_> = frames.iter().map(|(number, time, ..)| (*number, *time)).collect();
+                assert_eq!(numbers, [(1, 1_000), (2, 3_000)], "length {length} at {at}");
+                assert_eq!((info.damage.len(), info.damage[0].resumed_after), (1, Some(lost)));
+                assert_eq!((info.damage[0].after_packet, info.damage[0].cut_at_end), (1, false));
             }
         }
     }
 
-    /// A known block whose two lengths agree.
-    fn sound(&self, bytes: &[u8]) -> bool {
-        let kind = word(bytes, 0, self.swapped);
-        let known = matches!(kind, SECTION | INTERFACE..=ENHANCED_PACKET | SECRETS);
-        let len = word(bytes, 4, self.swapped) as usize;
-        known && len >= 12 && len % 4 == 0 && bytes.len() >= len && word(bytes, len - 4, self.swapped) as usize == len
+    #[test]
+    fn a_block_that_ends_behind_the_file_is_a_cut() {
+        let last = Little.packet(0, 2, &[]);
+        let (frames, info) = read(&[start(Little), Little.packet(0, 1, &[]), last[..30].to_vec()]);
+        assert_eq!(frames.len(), 1);
+        assert_eq!(info.damage[0].what, "the file ends inside a block: 30 of 40 octets");
+        assert!(info.damage[0].cut_at_end);
     }
-}
-
-/// if_tsresol, §4.2: a power of ten, or of two with the top bit set.
-fn ticks_per_second(resolution: u8) -> u128 {
-    match resolution & 0x80 {
-        0 => 10u128.pow(u32::from(resolution).min(30)),
-        _ => 1u128 << (resolution & 0x7f).min(100),
-    }
-}
-
-/// Options, §3.5: code, length, value padded to 32 bits, up to code 0.
-fn options(mut rest: &[u8], swapped: bool) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let head: [u8; 4] = rest.get(..4)?.try_into().ok()?;
-        let half = |a, b| if swapped { u16::from_be_bytes([a, b]) } else { u16::from_le_bytes([a, b]) };
-        let (code, len) = (half(head[0], head[1]), usize::from(half(head[2], head[3])));
-        if code == 0 {
-            return None;
-        }
-        let value = rest.get(4..4 + len)?;
-        rest = rest.get(4 + len.div_ceil(4) * 4..).unwrap_or(&[]);
-        Some((code, value))
-    })
-}
-
-fn comment(value: &[u8], info: &mut CaptureInfo) {
-    if info.comments.len() < KEPT {
-        info.comments.push(text(&value[..value.len().min(256)]));
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
 }

@@ -5,16 +5,18 @@ use std::io::{self, Read};
 
 use super::buffer::Buffer;
 use super::compressed::Packing;
-use super::pcap::{Pcap, cut};
+use super::hash::{Digest, Hashed};
+use super::pcap::Pcap;
 use super::pcapng::PcapNg;
 use super::{CaptureInfo, Frame, OpenOptions, Record};
 use crate::error::{Error, ErrorKind, Result};
+use crate::time::Timestamp;
 
 /// One open input.
 pub(super) struct Reader {
     buffer: Buffer,
     format: Format,
-    pub(super) info: CaptureInfo,
+    digest: Option<Digest>,
     current: Option<Record>,
 }
 
@@ -26,54 +28,59 @@ enum Format {
 }
 
 impl Reader {
-    /// Opens a path, or standard input for `-`.
-    pub(super) fn open(path: &str, label: Option<&str>, options: &OpenOptions) -> Result<Self> {
-        let source: Box<dyn Read + Send> = match path {
-            "-" => Box::new(io::stdin()),
-            _ => {
-                let file = File::open(path).map_err(|error| Error::io(format!("cannot open {path}"), error))?;
-                if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-                    return Err(Error::new(ErrorKind::NotACapture, format!("{path} is a folder, not a capture file")));
-                }
-                Box::new(file)
-            }
-        };
-        let mut reader = Self::new(path, source, options)?;
-        reader.info.label = label.map(str::to_owned);
-        Ok(reader)
+    /// Opens a path, or standard input for `-`; tells `info` what it is.
+    pub(super) fn open(path: &str, options: &OpenOptions, info: &mut CaptureInfo) -> Result<Self> {
+        if path == "-" {
+            return Self::new(Box::new(io::stdin()), options, info);
+        }
+        let failed = |error| Error::io(format!("cannot open {path}"), error);
+        let file = File::open(path).map_err(failed)?;
+        if file.metadata().map_err(failed)?.is_dir() {
+            return Err(Error::new(ErrorKind::NotACapture, format!("{path} is a folder, not a capture file")));
+        }
+        Self::new(Box::new(file), options, info)
     }
 
-    /// Reads any stream; `name` is for messages.
-    pub(super) fn new(name: &str, mut source: Box<dyn Read + Send>, options: &OpenOptions) -> Result<Self> {
-        let mut magic = Vec::with_capacity(8);
+    /// Reads any stream; `info.file` is its name for messages.
+    pub(super) fn new(source: Box<dyn Read + Send>, options: &OpenOptions, info: &mut CaptureInfo) -> Result<Self> {
+        let name = if info.file == "-" { "standard input" } else { &info.file };
         let failed = |error| Error::io(format!("cannot read {name}"), error);
+        let (mut source, digest) = match options.hash {
+            true => {
+                let (hashed, digest) = Hashed::new(source);
+                (Box::new(hashed) as Box<dyn Read + Send>, Some(digest))
+            }
+            false => (source, None),
+        };
+        let mut magic = Vec::with_capacity(4);
         source.by_ref().take(4).read_to_end(&mut magic).map_err(failed)?;
         let packing = Packing::recognise(&magic);
         let source: Box<dyn Read + Send> = Box::new(io::Cursor::new(magic).chain(source));
         let mut buffer = Buffer::new(match packing {
-            Some(packing) => packing.unpack(source, options.caps),
+            Some(packing) => packing.unpack(source, options).map_err(failed)?,
             None => source,
         });
-        let mut info = CaptureInfo { file: name.into(), ..CaptureInfo::default() };
-        let format = format(name, &mut buffer, &mut info)?;
+        let format = format(&mut buffer, info)?;
         if let Some(packing) = packing {
             info.format = format!("{}, {}", info.format, packing.name());
         }
-        Ok(Self { buffer, format, info, current: None })
+        Ok(Self { buffer, format, digest, current: None })
     }
 
     /// Goes to the next record; `false` at the end.
-    pub(super) fn advance(&mut self) -> bool {
+    pub(super) fn advance(&mut self, info: &mut CaptureInfo) -> bool {
         if let Some(record) = self.current.take() {
             self.buffer.consume(record.len);
         }
         let next = match &mut self.format {
-            Format::Pcap(pcap) => pcap.next(&mut self.buffer, &mut self.info),
-            Format::PcapNg(pcapng) => pcapng.next(&mut self.buffer, &mut self.info),
+            Format::Pcap(pcap) => pcap.next(&mut self.buffer, info),
+            Format::PcapNg(pcapng) => pcapng.next(&mut self.buffer, info),
             Format::Nothing => None,
         };
-        let Some(record) = next else { return false };
-        let info = &mut self.info;
+        let Some(record) = next else {
+            info.sha256 = self.digest.as_ref().and_then(|digest| digest.get().cloned());
+            return false;
+        };
         info.packets += 1;
         info.octets += u64::from(record.wire_len);
         info.first = Some(info.first.map_or(record.time, |first| first.min(record.time)));
@@ -86,16 +93,16 @@ impl Reader {
     }
 
     /// Time of the current record.
-    pub(super) fn time(&self) -> Option<crate::time::Timestamp> {
+    pub(super) fn time(&self) -> Option<Timestamp> {
         self.current.as_ref().map(|record| record.time)
     }
 
-    /// The current record as a frame of input `file`.
-    pub(super) fn frame(&self, file: u16) -> Option<Frame<'_>> {
+    /// The current record as frame `number` of input `file`.
+    pub(super) fn frame(&self, file: u16, number: u64) -> Option<Frame<'_>> {
         let record = self.current.as_ref()?;
         Some(Frame {
             file,
-            number: self.info.packets,
+            number,
             time: record.time,
             interface: record.interface,
             link: record.link,
@@ -108,34 +115,25 @@ impl Reader {
 }
 
 /// Sniffs the magic of an unpacked stream.
-fn format(name: &str, buffer: &mut Buffer, info: &mut CaptureInfo) -> Result<Format> {
-    let there = buffer.fill(4);
-    if there == 0 {
+fn format(buffer: &mut Buffer, info: &mut CaptureInfo) -> Result<Format> {
+    if buffer.fill(4) == 0 {
         if let Some(error) = buffer.take_failure() {
-            return Err(Error::io(format!("cannot read {name}"), error));
+            return Err(Error::io(format!("cannot read {}", info.file), error));
         }
         info.format = "empty file".into();
-        info.damage.push(cut(0, 0, "the file is empty"));
+        info.cut(buffer, "the file is empty");
         return Ok(Format::Nothing);
     }
-    let magic: Option<[u8; 4]> = buffer.ready().get(..4).and_then(|bytes| bytes.try_into().ok());
-    match magic {
-        Some(magic) if Pcap::recognises(magic) => {
-            Ok(Pcap::open(buffer, info).map_or_else(
-                || {
-                    info.format = "pcap".into();
-                    Format::Nothing
-                },
-                Format::Pcap,
-            ))
-        }
-        Some(magic) if PcapNg::recognises(magic) => Ok(Format::PcapNg(PcapNg::open(info))),
-        _ => Err(not_a_capture(name, buffer)),
+    match buffer.ready().first_chunk() {
+        Some(magic) if Pcap::recognises(*magic) => Ok(Pcap::open(buffer, info).map_or(Format::Nothing, Format::Pcap)),
+        Some(magic) if PcapNg::recognises(*magic) => Ok(Format::PcapNg(PcapNg::open(info))),
+        _ => Err(not_a_capture(&info.file, buffer)),
     }
 }
 
 /// Says what the file is instead.
 fn not_a_capture(name: &str, buffer: &mut Buffer) -> Error {
+    let name = if name == "-" { "standard input" } else { name };
     buffer.fill(8);
     let begins = &buffer.ready()[..buffer.ready().len().min(8)];
     let known = [
@@ -147,6 +145,8 @@ fn not_a_capture(name: &str, buffer: &mut Buffer) -> Error {
         (&[0xfd, b'7', b'z', b'X', b'Z'], "packed with xz"),
         (b"BZh", "packed with bzip2"),
         (b"PK\x03\x04", "a zip archive"),
+        (b"\x1f\x8b", "packed twice"),
+        (&[0x28, 0xb5, 0x2f, 0xfd], "packed twice"),
     ];
     if let Some((_, what)) = known.iter().find(|(magic, _)| begins.starts_with(magic)) {
         let message = format!("{name} is {what}: unpack it, or convert it with editcap -F pcapng");
@@ -156,4 +156,48 @@ fn not_a_capture(name: &str, buffer: &mut Buffer) -> Error {
     let message =
         format!("not a capture file: {name} begins with \"{shown}\" (pcap and pcapng begin with a magic number)");
     Error::new(ErrorKind::NotACapture, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(name: &str, bytes: &'static [u8]) -> Error {
+        let mut info = CaptureInfo { file: name.into(), ..CaptureInfo::default() };
+        Reader::new(Box::new(bytes), &OpenOptions::default(), &mut info).err().expect("no capture")
+    }
+
+    #[test]
+    fn a_log_file_is_refused_with_its_first_octets() {
+        let error = refusal("incident.log", b"2026-11-21 04:12 upstream timed out");
+        let expected = "not a capture file: incident.log begins with \"2026-11-\" \
+                        (pcap and pcapng begin with a magic number)";
+        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::NotACapture, expected));
+        assert!(refusal("-", b"ab").to_string().contains("standard input begins with \"ab\""));
+    }
+
+    #[test]
+    fn other_captures_and_packings_are_named() {
+        let error = refusal("a.pcap.xz", b"\xfd7zXZ\0\0\0");
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().starts_with("a.pcap.xz is packed with xz: unpack it"));
+    }
+
+    #[test]
+    fn folders_and_missing_files_are_told_apart() {
+        let open = |path: &str| Reader::open(path, &OpenOptions::default(), &mut CaptureInfo::default()).err();
+        let folder = std::env::temp_dir();
+        let error = open(&folder.to_string_lossy()).expect("a folder");
+        assert!(error.to_string().ends_with("is a folder, not a capture file"));
+        let error = open("/nowhere/a.pcap").expect("no such file");
+        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Io, "cannot open /nowhere/a.pcap"));
+    }
+
+    #[test]
+    fn an_empty_input_is_damaged_and_holds_nothing() {
+        let mut info = CaptureInfo::default();
+        let mut reader = Reader::new(Box::new(io::empty()), &OpenOptions::default(), &mut info).expect("no error");
+        assert!(!reader.advance(&mut info));
+        assert_eq!((info.packets, info.damage[0].what.as_str()), (0, "the file is empty"));
+    }
 }

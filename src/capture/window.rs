@@ -7,17 +7,15 @@ use crate::error::{Error, Result};
 use crate::time::{Elapsed, Timestamp};
 
 /// One end of the time asked for.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum TimeBound {
     /// A moment.
     At(Timestamp),
     /// After the first packet.
     After(Elapsed),
-    /// A clock time on the day of the first packet: nanoseconds since midnight, and the zone's offset from UTC in seconds.
-    Clock(i64, i32),
+    /// A clock time in that zone on the day of the first packet. The zone stays whole: its offset depends on the day.
+    Clock(Time, TimeZone),
 }
-
-const DAY: i64 = 86_400_000_000_000;
 
 impl TimeBound {
     /// Reads `2026-11-21T10:04:12Z`, `10:04`, `10:04:12`, `+30s`.
@@ -41,23 +39,26 @@ impl TimeBound {
             return Ok(Self::At(Timestamp(nanos)));
         }
         let time: Time = text.parse().map_err(|_| unreadable(text))?;
-        let seconds = i64::from(time.hour()) * 3600 + i64::from(time.minute()) * 60 + i64::from(time.second());
-        let offset = zone.to_offset(jiff::Timestamp::UNIX_EPOCH).seconds();
-        Ok(Self::Clock(seconds * 1_000_000_000 + i64::from(time.subsec_nanosecond()), offset))
+        Ok(Self::Clock(time, zone.clone()))
     }
 
-    /// The moment, in a capture that begins at `first`.
-    pub fn at(self, first: Timestamp) -> Timestamp {
+    /// The moment, in a capture that begins at `first`. A clock time that the day skips or repeats (summer time) is the one jiff takes: later
+    /// by the gap, or the first of the two.
+    pub fn at(&self, first: Timestamp) -> Timestamp {
         match self {
-            Self::At(moment) => moment,
-            Self::After(span) => first + span,
-            Self::Clock(nanos, offset) => {
-                let offset = i64::from(offset) * 1_000_000_000;
-                let midnight = (first.0.saturating_add(offset)).div_euclid(DAY) * DAY - offset;
-                Timestamp(midnight.saturating_add(nanos))
-            }
+            Self::At(moment) => *moment,
+            Self::After(span) => first + *span,
+            Self::Clock(time, zone) => on_the_day_of(first, *time, zone).unwrap_or(first),
         }
     }
+}
+
+/// `None` beyond the years that nanoseconds since 1970 can count.
+fn on_the_day_of(first: Timestamp, time: Time, zone: &TimeZone) -> Option<Timestamp> {
+    let first = jiff::Timestamp::from_nanosecond(i128::from(first.0)).ok()?;
+    let day = zone.to_datetime(first).date();
+    let moment = day.to_datetime(time).to_zoned(zone.clone()).ok()?.timestamp();
+    i64::try_from(moment.as_nanosecond()).ok().map(Timestamp)
 }
 
 fn span_of(text: &str) -> Option<Elapsed> {
@@ -95,6 +96,21 @@ mod tests {
         assert_eq!(at("+1.5m"), FIRST.0 + 90_000_000_000);
         assert_eq!(at("22:13:20"), FIRST.0);
         assert_eq!(at("22:14"), FIRST.0 + 40_000_000_000);
+    }
+
+    #[test]
+    fn a_clock_time_has_the_offset_of_the_captures_day() {
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").expect("a rule");
+        let bound = TimeBound::parse("12:00", &berlin).expect("a time");
+        let on = |first: &str| -> String {
+            let first: jiff::Timestamp = first.parse().expect("a moment");
+            let moment = bound.at(Timestamp(first.as_nanosecond() as i64));
+            jiff::Timestamp::from_nanosecond(i128::from(moment.0)).expect("a moment").to_string()
+        };
+        assert_eq!(on("2026-07-01T08:00:00Z"), "2026-07-01T10:00:00Z");
+        assert_eq!(on("2026-12-01T08:00:00Z"), "2026-12-01T11:00:00Z");
+        // 23:30 UTC is the next day in Berlin.
+        assert_eq!(on("2026-12-01T23:30:00Z"), "2026-12-02T11:00:00Z");
     }
 
     #[test]

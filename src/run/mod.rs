@@ -52,17 +52,21 @@ pub struct Ends {
 }
 
 /// Which times are asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Window {
     since: Option<TimeBound>,
     until: Option<TimeBound>,
-    first: Option<Timestamp>,
+    /// Both ends, once the first packet tells what they are counted from.
+    ends: Option<(Timestamp, Timestamp)>,
 }
 
 impl Window {
     fn holds(&mut self, time: Timestamp) -> bool {
-        let first = *self.first.get_or_insert(time);
-        self.since.is_none_or(|bound| time >= bound.at(first)) && self.until.is_none_or(|bound| time <= bound.at(first))
+        let at = |bound: &TimeBound| bound.at(time);
+        let (from, to) = *self.ends.get_or_insert_with(|| {
+            (self.since.as_ref().map_or(Timestamp::MIN, at), self.until.as_ref().map_or(Timestamp::MAX, at))
+        });
+        (from..=to).contains(&time)
     }
 }
 
@@ -73,9 +77,8 @@ impl Ends {
             return true;
         }
         let (Some(source), Some(destination)) = (packet.source(), packet.destination()) else { return true };
-        let among = |list: &[Address]| {
-            list.is_empty() || list.contains(&source.address) || list.contains(&destination.address)
-        };
+        let among =
+            |list: &[Address]| list.is_empty() || list.contains(&source.address) || list.contains(&destination.address);
         among(&self.clients) && among(&self.servers)
     }
 }
@@ -184,7 +187,7 @@ impl Opened {
     pub fn merged(self) -> Result<Merged> {
         let Self { diagnosis, mut source, filter } = self;
         let asked = asked(&diagnosis);
-        let window = Window { since: diagnosis.since, until: diagnosis.until, first: None };
+        let window = Window { since: diagnosis.since.clone(), until: diagnosis.until.clone(), ends: None };
         let mut trip = Trip::new(filter, window, diagnosis.ends.clone(), &diagnosis.settings.thresholds);
         let mut shards = Shards::new(diagnosis.threads, &diagnosis.recording());
         while let Some(frame) = source.next()? {
