@@ -43,6 +43,8 @@ pub struct FlowFacts {
     pub closer: Option<(Side, PacketRef)>,
     /// Copies of packets that the capture recorded more than once (already left out everywhere else).
     pub duplicates: u64,
+    /// The first of them: original and copy.
+    pub duplicate: Option<(PacketRef, PacketRef)>,
     /// Packet of the ACK that completed the handshake.
     pub established: Option<PacketRef>,
     /// Client's direction.

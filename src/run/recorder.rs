@@ -269,6 +269,11 @@ fn lesson(facts: &FlowFacts, story: &Story, verdict: Verdict) -> Lesson {
 fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_>) {
     tally.flows += 1;
     tally.duplicates += facts.duplicates;
+    if let Some(example) = facts.duplicate
+        && tally.duplicate_example.is_none_or(|known| example.1 < known.1)
+    {
+        tally.duplicate_example = Some(example);
+    }
     for half in [&facts.from_client, &facts.from_server] {
         tally.cut += half.cut;
         note_first(&mut tally.cut_first, facts, half.cut_first);
