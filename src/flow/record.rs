@@ -2,7 +2,7 @@
 
 use super::FlowHead;
 use super::facts::{Close, FlowFacts, Half, Handshake, IpProtocol, RoleSource, Unacknowledged};
-use super::half::{Marks, Rare, Stamp, Track, Trail};
+use super::half::{Clock, Marks, Rare, Stamp, Track, Trail};
 use super::key::{Key, Pair, Way};
 use super::limits::Limits;
 use super::rtt;
@@ -225,6 +225,7 @@ impl Detail {
             checksum_first: rare.checksum_first,
             ttl: (trail.ttl_first, track.ttl_min, track.ttl_max),
             min_rtt: trail.min_rtt,
+            clock: trail.clock.map(Clock::facts),
             faces: trail.faces.to_vec(),
         }
     }
