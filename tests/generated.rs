@@ -80,7 +80,8 @@ fn every_rule_has_its_page_in_docs() {
 
 #[test]
 fn the_list_of_rules_is_fresh() {
-    let mut text = String::from("# The diagnoses\n\n| rule | severity | confidence | what it says |\n|---|---|---|---|\n");
+    let mut text =
+        String::from("# The diagnoses\n\n| rule | severity | confidence | what it says |\n|---|---|---|---|\n");
     for (rule, _) in RULES {
         let (severity, confidence) = (lower(rule.severity), lower(rule.confidence));
         let _ = writeln!(text, "| [{0}]({0}.md) | {severity} | {confidence} | {1} |", rule.id, rule.title);

@@ -14,7 +14,10 @@ use tcpwhy::{Confidence, Diagnosis, Report};
 /// Every sound capture of ours, and the real ones beside the project where they are.
 fn captures() -> Vec<PathBuf> {
     let mut all = captures_below(&root().join("captures"));
-    all.retain(|path| !path.starts_with(root().join("captures/broken")) && !path.starts_with(root().join("captures/rules/capture-file-damaged")));
+    all.retain(|path| {
+        !path.starts_with(root().join("captures/broken"))
+            && !path.starts_with(root().join("captures/rules/capture-file-damaged"))
+    });
     if let Some(shared) = support::shared() {
         all.extend(captures_below(&shared.join("captures")));
     }
@@ -108,7 +111,11 @@ fn a_file_cut_at_any_packet_claims_nothing_certain_that_the_whole_lacks() {
         for at in offsets.iter().step_by(step) {
             let cut = diagnose_bytes(bytes[..(*at).min(bytes.len())].to_vec(), 1).expect("a cut capture is still one");
             let news: Vec<String> = certain_rules(&cut).difference(&known).cloned().collect();
-            assert!(news.is_empty(), "{} cut at octet {at}: {news:?} is certain there, unknown in the whole", path.display());
+            assert!(
+                news.is_empty(),
+                "{} cut at octet {at}: {news:?} is certain there, unknown in the whole",
+                path.display()
+            );
         }
     }
 }

@@ -295,13 +295,8 @@ impl PcapNg {
     /// Passes over octets up to the next block that makes sense. `None` when there is none.
     fn resume(&self, buffer: &mut Buffer, info: &mut CaptureInfo, what: String) -> Option<()> {
         let from = buffer.offset();
-        let mut damage = Damage {
-            after_packet: info.packets,
-            offset: from,
-            what,
-            resumed_after: None,
-            cut_at_end: false,
-        };
+        let mut damage =
+            Damage { after_packet: info.packets, offset: from, what, resumed_after: None, cut_at_end: false };
         buffer.consume(4);
         loop {
             let there = buffer.fill(1 << 20);

@@ -209,7 +209,8 @@ impl<'a> Builder<'a> {
 
     fn representatives(&self, draft: &Draft) -> Vec<u64> {
         let shown = self.findings[draft.shown].subject.flow();
-        let linked = shown.iter().flat_map(|flow| self.capture.links_of(*flow)).flat_map(|l| [l.client_leg, l.backend_leg]);
+        let linked =
+            shown.iter().flat_map(|flow| self.capture.links_of(*flow)).flat_map(|l| [l.client_leg, l.backend_leg]);
         let members = draft.members.iter().filter_map(|i| self.findings[*i].subject.flow());
         let mut flows = Vec::new();
         for id in shown.into_iter().chain(linked).chain(members) {
@@ -224,7 +225,10 @@ impl<'a> Builder<'a> {
         let finding = &self.findings[draft.shown];
         let mut sentences = finding.notes.clone();
         sentences.extend(links.iter().map(|link| {
-            format!("flow {} and flow {} are two legs of one connection: {}", link.client_leg, link.backend_leg, link.says)
+            format!(
+                "flow {} and flow {} are two legs of one connection: {}",
+                link.client_leg, link.backend_leg, link.says
+            )
         }));
         sentences
     }
@@ -280,7 +284,8 @@ impl<'a> Builder<'a> {
                 .collect();
             let spoken = if spoken.is_empty() { "data".to_owned() } else { spoken.join(", ") };
             let example = packet(first, self.files());
-            lines.push(format!("{} to {server} worked ({spoken}); the first is {example}", format::count(good, "flow")));
+            lines
+                .push(format!("{} to {server} worked ({spoken}); the first is {example}", format::count(good, "flow")));
         }
         lines.truncate(4);
         lines
@@ -410,12 +415,7 @@ impl<'a> Builder<'a> {
             Some(Severity::Critical) => Verdict::Failed,
             Some(Severity::Warning) => Verdict::Degraded,
             _ => {
-                let reason = explain::undecided(
-                    &flow.facts,
-                    &flow.story,
-                    self.merged.end(),
-                    &self.settings.thresholds,
-                );
+                let reason = explain::undecided(&flow.facts, &flow.story, self.merged.end(), &self.settings.thresholds);
                 if reason.is_some() { Verdict::Undecided } else { Verdict::Healthy }
             }
         }

@@ -1,9 +1,9 @@
 //! One flow in words: a sentence for every flow, also for those on which nothing is wrong.
 
+use crate::event::ResetKind;
+use crate::event::story::Story;
 use crate::event::{Kind, Side, What};
 use crate::flow::facts::{Close, FlowFacts, Handshake, IpProtocol};
-use crate::event::story::Story;
-use crate::event::ResetKind;
 use crate::rule::summary::{protocol_of, spoken};
 use crate::rule::threshold::Thresholds;
 use crate::time::Timestamp;

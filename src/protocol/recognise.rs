@@ -2,7 +2,9 @@
 
 use super::Sample;
 use crate::event::{Protocol, Side};
-use crate::wire::tls::{RecordHeader, content, looks_like_client_hello, looks_like_server_record, looks_like_sslv2_hello};
+use crate::wire::tls::{
+    RecordHeader, content, looks_like_client_hello, looks_like_server_record, looks_like_sslv2_hello,
+};
 use crate::wire::{Recognition, http as wire_http};
 
 /// TLS: a hello or alert at the beginning; in the middle of a stream a record whose end is the next record's beginning.

@@ -199,8 +199,12 @@ impl Half {
 /// The handshake messages that diagnoses use.
 fn meaning(message: &HandshakeMessage<'_>) -> Option<What> {
     match message.kind {
-        handshake::CLIENT_HELLO => parse_client_hello(message.bytes).ok().map(|hello| What::ClientHello(Box::new(hello))),
-        handshake::SERVER_HELLO => parse_server_hello(message.bytes).ok().map(|hello| What::ServerHello(Box::new(hello))),
+        handshake::CLIENT_HELLO => {
+            parse_client_hello(message.bytes).ok().map(|hello| What::ClientHello(Box::new(hello)))
+        }
+        handshake::SERVER_HELLO => {
+            parse_server_hello(message.bytes).ok().map(|hello| What::ServerHello(Box::new(hello)))
+        }
         handshake::CERTIFICATE => {
             parse_certificates(message.bytes).ok().map(|chain| What::Certificates(Box::new(chain)))
         }

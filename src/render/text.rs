@@ -199,7 +199,12 @@ fn proof(report: &Report, incident: &Incident, page: &mut Page, room: usize) {
     for (i, evidence) in own.iter().enumerate() {
         let more = own.len() - i;
         if lines == 1 && more > 1 && page.len() - start + 1 >= room {
-            page.labelled("", &format!("and {}, in the details below", format::count(more as u64, "more packet")), Tone::Plain, 1);
+            page.labelled(
+                "",
+                &format!("and {}, in the details below", format::count(more as u64, "more packet")),
+                Tone::Plain,
+                1,
+            );
             return;
         }
         packet(report, evidence, two_legs, lines, page);
@@ -327,11 +332,8 @@ fn unjudged(report: &Report, page: &mut Page) {
 
 /// Up to five notices.
 fn worth_knowing(report: &Report, page: &mut Page) {
-    let notices: Vec<&FindingEntry> = report
-        .findings
-        .iter()
-        .filter(|f| f.severity == Severity::Notice && f.explained_by.is_none())
-        .collect();
+    let notices: Vec<&FindingEntry> =
+        report.findings.iter().filter(|f| f.severity == Severity::Notice && f.explained_by.is_none()).collect();
     if notices.is_empty() {
         return;
     }
@@ -378,7 +380,8 @@ fn trust(report: &Report, page: &mut Page) {
 /// Flows that are not healthy with their explanations; with `--all-flows` every flow.
 fn flows(report: &Report, page: &mut Page) {
     let told = |flow: &&FlowEntry| flow.verdict != Verdict::Healthy;
-    let listed: Vec<&FlowEntry> = match report.counts.flows.total == report.flows.len() as u64 && report.flows.len() > 1 {
+    let listed: Vec<&FlowEntry> = match report.counts.flows.total == report.flows.len() as u64 && report.flows.len() > 1
+    {
         true => report.flows.iter().collect(),
         false => report.flows.iter().filter(told).collect(),
     };

@@ -84,6 +84,7 @@ impl Scene {
             close: Close::Open,
             closer: None,
             duplicates: 0,
+            duplicate: None,
             established: None,
             from_client: half(1000),
             from_server: half(5000),

@@ -32,10 +32,7 @@ impl Shard {
             held_octets_total: whole.held_octets_total / SHARDS,
             ..whole
         };
-        Self {
-            table: FlowTable::new(limits, seed),
-            recorder: Recorder::new(recording.clone()),
-        }
+        Self { table: FlowTable::new(limits, seed), recorder: Recorder::new(recording.clone()) }
     }
 
     fn packet(&mut self, packet: &Packet<'_>) {
@@ -198,10 +195,8 @@ impl Workers {
     }
 
     fn flush(&mut self) {
-        let next = Batch {
-            items: Vec::with_capacity(BATCH_ITEMS),
-            octets: Vec::with_capacity(self.batch.octets.capacity()),
-        };
+        let next =
+            Batch { items: Vec::with_capacity(BATCH_ITEMS), octets: Vec::with_capacity(self.batch.octets.capacity()) };
         let batch = Arc::new(std::mem::replace(&mut self.batch, next));
         for worker in &self.workers {
             // A worker that is gone has panicked; join() reports it.
@@ -262,11 +257,9 @@ impl Batch {
 
     fn packet(&self, stored: &Stored) -> Packet<'_> {
         let transport = match &stored.transport {
-            StoredTransport::Tcp { segment, options, payload } => Transport::Tcp(Segment {
-                options: self.octets(*options),
-                payload: self.octets(*payload),
-                ..*segment
-            }),
+            StoredTransport::Tcp { segment, options, payload } => {
+                Transport::Tcp(Segment { options: self.octets(*options), payload: self.octets(*payload), ..*segment })
+            }
             StoredTransport::Udp { datagram, payload } => {
                 Transport::Udp(Datagram { payload: self.octets(*payload), ..*datagram })
             }
