@@ -311,13 +311,19 @@ fn nothing_broken(report: &Report, page: &mut Page) {
         page.labelled(word(nothing.severity), &nothing.says, tone(nothing.severity), 3);
         return;
     }
-    let text = match flows.total {
-        0 => "no TCP or UDP flow in this capture; nothing can be said about any connection".to_owned(),
-        n if flows.undecided == n => format!("nothing can be said about {}: see below", format::count(n, "flow")),
-        n => format!("nothing is broken in {}", format::count(n, "flow")),
+    let doubt = report.trust.iter().any(|finding| finding.severity >= Severity::Warning);
+    let many = format::count(flows.total, "flow");
+    let (label, text, tone) = match flows.total {
+        0 => ("UNKNOWN", "no TCP or UDP flow in this capture: nothing can be said about any connection".into(), Tone::Warn),
+        n if flows.undecided == n => ("UNKNOWN", format!("nothing can be said about {many}: see below"), Tone::Warn),
+        n if flows.undecided * 2 > n => {
+            let text = format!("nothing is seen to be broken in {many}, but {} cannot be judged", flows.undecided);
+            ("UNKNOWN", text, Tone::Warn)
+        }
+        _ if doubt => ("OK", format!("nothing is seen to be broken in {many}, as far as this capture shows: see TRUST"), Tone::Warn),
+        _ => ("OK", format!("nothing is broken in {many}"), Tone::Good),
     };
-    let tone = if flows.undecided * 2 > flows.total { Tone::Warn } else { Tone::Good };
-    page.labelled("OK", &text, tone, 2);
+    page.labelled(label, &text, tone, 2);
     worth_knowing(report, page);
     unjudged(report, page);
 }
