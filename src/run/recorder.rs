@@ -77,16 +77,16 @@ impl Recorder {
         }
     }
 
-    /// Everything it knows.
-    pub fn finish(self) -> Merged {
-        Merged {
+    /// Everything it knows; the digests apart, because one map of all shards' digests is built much faster than many are merged.
+    pub fn finish(self) -> (Merged, VecDeque<Digest>) {
+        let merged = Merged {
             flows: self.kept,
-            digests: self.digests.into_iter().map(|digest| (digest.id, digest)).collect(),
             services: self.services,
             tally: self.tally,
             lines: self.lines,
             ..Merged::default()
-        }
+        };
+        (merged, self.digests)
     }
 
     fn keep(&mut self, summary: FlowSummary) {
