@@ -6,7 +6,7 @@ use super::cause::Causes;
 use super::report::State;
 use crate::event::PacketRef;
 use crate::rule::finding::{Confidence, Finding, Severity};
-use crate::rule::summary::Verdict;
+use crate::rule::summary::{Digest, Verdict};
 use crate::rule::view::CaptureView;
 use crate::time::Timestamp;
 use crate::wire::{Address, Endpoint};
@@ -22,8 +22,33 @@ pub struct Draft {
     pub shown: usize,
 }
 
+/// Every flow that worked and is still known, by server end: each incident asks for those of its own servers only.
+pub struct Successes<'a>(BTreeMap<Endpoint, Vec<&'a Digest>>);
+
+impl<'a> Successes<'a> {
+    /// Of a capture.
+    pub fn of(capture: &CaptureView<'a>) -> Self {
+        let mut by_server: BTreeMap<Endpoint, Vec<&Digest>> = BTreeMap::new();
+        for digest in capture.digests.values().chain(capture.flows.values().map(|flow| &flow.digest)) {
+            if digest.verdict == Verdict::Healthy && digest.answered {
+                by_server.entry(digest.server).or_default().push(digest);
+            }
+        }
+        Self(by_server)
+    }
+
+    fn at(&self, server: &Endpoint) -> impl Iterator<Item = &'a Digest> {
+        self.0.get(server).into_iter().flatten().copied()
+    }
+}
+
 /// Groups the roots among `findings`.
-pub fn group(findings: &[Finding], causes: &Causes, capture: &CaptureView<'_>) -> Vec<Draft> {
+pub fn group(
+    findings: &[Finding],
+    causes: &Causes,
+    capture: &CaptureView<'_>,
+    successes: &Successes<'_>,
+) -> Vec<Draft> {
     let mut keyed: BTreeMap<(String, Anchor), Vec<usize>> = BTreeMap::new();
     // A weak cause that stands under a surer finding as its possible reason is no incident of its own.
     let behind: BTreeSet<usize> = causes.deeper.iter().flatten().copied().collect();
@@ -37,12 +62,17 @@ pub fn group(findings: &[Finding], causes: &Causes, capture: &CaptureView<'_>) -
     let mut groups: Vec<(String, Anchor, Vec<usize>)> = Vec::new();
     for ((rule, anchor), mut members) in keyed {
         members.sort_by_key(|i| findings[*i].first());
-        for part in split_by_success(members, findings, &anchor, capture) {
+        for part in split_by_success(members, findings, &anchor, (capture, successes)) {
             groups.push((rule.clone(), anchor.clone(), part));
         }
     }
     let merged = merge_one_sender(groups, findings, capture);
-    let mut drafts: Vec<Draft> = merged.into_iter().map(|members| draft(members, findings, causes, capture)).collect();
+    let mut explained: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for i in (0..findings.len()).filter(|i| causes.explained_by[*i].is_some()) {
+        explained.entry(causes.root(i)).or_default().push(i);
+    }
+    let mut drafts: Vec<Draft> =
+        merged.into_iter().map(|members| draft(members, findings, &explained, capture)).collect();
     drafts.sort_by_key(|draft| findings[draft.members[0]].first());
     drafts
 }
@@ -67,16 +97,18 @@ fn split_by_success(
     members: Vec<usize>,
     findings: &[Finding],
     anchor: &Anchor,
-    capture: &CaptureView<'_>,
+    (capture, successes): (&CaptureView<'_>, &Successes<'_>),
 ) -> Vec<Vec<usize>> {
     let Anchor::Server(server) = anchor else { return vec![members] };
-    let good: Vec<Timestamp> = good_flows(capture, |end, _| end == *server).map(|id| id.time).collect();
+    let mut good: Vec<Timestamp> = successes.at(server).map(|digest| digest.id.time).collect();
+    good.sort_unstable();
     let mut parts: Vec<Vec<usize>> = Vec::new();
     let mut latest = Timestamp::MIN;
     for i in members {
         let first = findings[i].first().time;
         let far = first.since(latest) > capture.thresholds.group;
-        let worked_between = good.iter().any(|at| *at > latest && *at < first);
+        let after = good.partition_point(|at| *at <= latest);
+        let worked_between = good.get(after).is_some_and(|at| *at < first);
         match parts.last_mut() {
             Some(part) if !(far && worked_between) => part.push(i),
             _ => parts.push(vec![i]),
@@ -84,19 +116,6 @@ fn split_by_success(
         latest = latest.max(findings[i].last().time);
     }
     parts
-}
-
-/// Start of every flow that worked and is still known, to servers and from clients that `wanted` accepts.
-fn good_flows<'a>(
-    capture: &'a CaptureView<'_>,
-    wanted: impl Fn(Endpoint, Address) -> bool + 'a,
-) -> impl Iterator<Item = PacketRef> + 'a {
-    capture
-        .digests
-        .values()
-        .chain(capture.flows.values().map(|flow| &flow.digest))
-        .filter(move |d| d.verdict == Verdict::Healthy && d.answered && wanted(d.server, d.client.address))
-        .map(|digest| digest.id)
 }
 
 /// One host that does the same wrong thing to the same port of several servers is one event (a proxy and its pool).
@@ -133,12 +152,14 @@ fn merge_one_sender(
     merged.into_iter().map(|(_, _, members)| members).collect()
 }
 
-fn draft(mut members: Vec<usize>, findings: &[Finding], causes: &Causes, capture: &CaptureView<'_>) -> Draft {
+fn draft(
+    mut members: Vec<usize>,
+    findings: &[Finding],
+    explained: &BTreeMap<usize, Vec<usize>>,
+    capture: &CaptureView<'_>,
+) -> Draft {
     members.sort_by_key(|i| (findings[*i].first(), *i));
-    let in_group: BTreeSet<usize> = members.iter().copied().collect();
-    let mut consequences: Vec<usize> = (0..findings.len())
-        .filter(|i| causes.explained_by[*i].is_some() && in_group.contains(&causes.root(*i)))
-        .collect();
+    let mut consequences: Vec<usize> = members.iter().filter_map(|i| explained.get(i)).flatten().copied().collect();
     consequences.sort_by_key(|i| (findings[*i].first(), *i));
     let linked = |i: usize| findings[i].subject.flow().is_some_and(|flow| capture.links_of(flow).next().is_some());
     let shown = members
@@ -178,7 +199,7 @@ pub struct Extent {
 }
 
 /// Measures a draft.
-pub fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<'_>) -> Extent {
+pub fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<'_>, successes: &Successes<'_>) -> Extent {
     let mut flows = BTreeSet::new();
     let (mut servers, mut clients, mut senders) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut behind_proxy = true;
@@ -202,19 +223,12 @@ pub fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<'_>) ->
     let (first, last) = (first.unwrap_or(fallback), last.unwrap_or(fallback));
     // A success counts only when it is the same attempt: same sender, same server, with a PROXY header where the failures had one.
     let sender_counts = capture.flows.is_empty() || senders.len() == 1;
-    let alike = |digest: &crate::rule::summary::Digest| {
-        digest.verdict == Verdict::Healthy
-            && digest.answered
-            && servers.contains(&digest.server)
-            && (!sender_counts || senders.contains(&digest.client.address))
-            && (digest.behind_proxy || !behind_proxy)
+    let alike = |digest: &Digest| {
+        (!sender_counts || senders.contains(&digest.client.address)) && (digest.behind_proxy || !behind_proxy)
     };
-    let all = || capture.digests.values().chain(capture.flows.values().map(|flow| &flow.digest));
+    let all = || servers.iter().flat_map(|server| successes.at(server));
     let recovered = all().filter(|d| alike(d) && d.id > last).map(|d| d.id).min();
-    let last_good = all()
-        .filter(|d| d.verdict == Verdict::Healthy && d.answered && servers.contains(&d.server) && d.id < first)
-        .map(|d| d.id)
-        .max();
+    let last_good = all().map(|d| d.id).filter(|id| *id < first).max();
     let state = match recovered {
         Some(_) => State::Over,
         None if draft.members.iter().all(|i| findings[*i].confidence == Confidence::Low) => State::Unknown,

@@ -112,11 +112,12 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
     let causes = cause::find(&findings, &capture);
     let builder = Builder::new(merged, settings, &capture, &findings, &causes);
 
-    let drafts = incident::group(&findings, &causes, &capture);
+    let successes = incident::Successes::of(&capture);
+    let drafts = incident::group(&findings, &causes, &capture, &successes);
     let mut drafts: Vec<_> = drafts
         .into_iter()
         .map(|draft| {
-            let extent = incident::extent(&draft, &findings, &capture);
+            let extent = incident::extent(&draft, &findings, &capture, &successes);
             (draft, extent)
         })
         .collect();

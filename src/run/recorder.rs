@@ -50,10 +50,10 @@ pub struct Recorder {
 }
 
 /// Flows kept whole per shard, and of these per first rule and server: enough for evidence and counts, bounded on any capture.
-const KEPT: usize = 4096;
+const KEPT: usize = 2048;
 const KEPT_ALIKE: u32 = 1024;
 /// Digests kept per shard inside the window.
-const DIGESTS: usize = 65_536;
+const DIGESTS: usize = 16_384;
 
 impl Recorder {
     /// An empty one.
