@@ -89,7 +89,7 @@ impl<'a> Builder<'a> {
             users_see: rule.users_see.iter().map(|text| (*text).to_owned()).collect(),
             not: self.not(finding, flow, rule),
             cannot_show: self.cannot_show(finding, flow, rule),
-            capture_next: self.capture_next(finding, extent),
+            capture_next: self.capture_next(finding, rule, extent),
             possible_deeper_causes: self.causes.deeper[shown].iter().map(|i| self.says(*i)).collect(),
             explains: draft.consequences.iter().take(64).map(|i| self.ids[*i].clone()).collect(),
             consequences: self.consequences(draft),
@@ -317,9 +317,9 @@ impl<'a> Builder<'a> {
         lines
     }
 
-    /// The line to paste for the next capture, when this one does not prove the case.
-    fn capture_next(&self, finding: &Finding, extent: &Extent) -> Vec<StepEntry> {
-        if finding.confidence == Confidence::Certain {
+    /// The line to paste for the next capture, when this one does not prove the case: a bare fact is certain, its reason is not.
+    fn capture_next(&self, finding: &Finding, rule: &Rule, extent: &Extent) -> Vec<StepEntry> {
+        if finding.confidence == Confidence::Certain && !rule.symptom {
             return Vec::new();
         }
         let hosts: BTreeSet<String> = extent
@@ -511,6 +511,7 @@ pub(super) fn capture_entry(info: &CaptureInfo) -> Capture {
                 })
                 .collect()
         }),
+        packets_after_damage: info.damage.first().map_or(0, |damage| info.packets - damage.after_packet.min(info.packets)),
         kernel_drops: info.drops,
     }
 }

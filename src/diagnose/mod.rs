@@ -25,7 +25,7 @@ use crate::host::service::Services;
 use crate::rule::finding::{Finding, Severity};
 use crate::rule::summary::{Digest, FlowSummary, Verdict};
 use crate::rule::threshold::Thresholds;
-use crate::rule::view::{CaptureView, LegsView, PacketTally, Tally};
+use crate::rule::view::{CaptureView, LegsView, PacketTally, Tally, index_links};
 use crate::rule::{Check, Keep};
 use crate::time::Timestamp;
 use build::Builder;
@@ -104,6 +104,7 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         tally: &merged.tally,
         packets: &merged.packets,
         links: &links,
+        links_by_flow: index_links(&links),
         thresholds: &settings.thresholds,
         asked: &merged.asked,
         end: merged.end(),
@@ -112,12 +113,12 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
     let causes = cause::find(&findings, &capture);
     let builder = Builder::new(merged, settings, &capture, &findings, &causes);
 
-    let successes = incident::Successes::of(&capture);
-    let drafts = incident::group(&findings, &causes, &capture, &successes);
+    let good = incident::Good::of(&capture);
+    let drafts = incident::group(&findings, &causes, &capture, &good);
     let mut drafts: Vec<_> = drafts
         .into_iter()
         .map(|draft| {
-            let extent = incident::extent(&draft, &findings, &capture, &successes);
+            let extent = incident::extent(&draft, &findings, &capture, &good);
             (draft, extent)
         })
         .collect();

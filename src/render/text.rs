@@ -3,7 +3,7 @@
 use super::layout::{Column, Page, Style, Tone};
 use crate::diagnose::format;
 use crate::diagnose::report::{EvidenceEntry, FindingEntry, FlowEntry, Incident, Leg, Report, State};
-use crate::rule::finding::{Confidence, Severity};
+use crate::rule::finding::Severity;
 use crate::rule::summary::Verdict;
 
 /// Lines of one incident's first screen.
@@ -288,13 +288,11 @@ fn details(report: &Report, incident: &Incident, number: Option<usize>, page: &m
     }
     list("NOT", &incident.not.iter().skip(2).map(|n| format!("{}: {}", n.rule, n.because)).collect::<Vec<_>>(), page);
     list("UNSEEN", incident.cannot_show.get(1..).unwrap_or(&[]), page);
-    if incident.confidence != Confidence::Certain {
-        let mut label = "CAPTURE";
-        for step in &incident.capture_next {
-            page.labelled(label, &format!("next, {}", step.says), Tone::Plain, 3);
-            page.command(&step.command);
-            label = "";
-        }
+    let mut label = "CAPTURE";
+    for step in &incident.capture_next {
+        page.labelled(label, &format!("next, {}", step.says), Tone::Plain, 3);
+        page.command(&step.command);
+        label = "";
     }
 }
 
@@ -313,13 +311,19 @@ fn nothing_broken(report: &Report, page: &mut Page) {
         page.labelled(word(nothing.severity), &nothing.says, tone(nothing.severity), 3);
         return;
     }
-    let text = match flows.total {
-        0 => "no TCP or UDP flow in this capture; nothing can be said about any connection".to_owned(),
-        n if flows.undecided == n => format!("nothing can be said about {}: see below", format::count(n, "flow")),
-        n => format!("nothing is broken in {}", format::count(n, "flow")),
+    let doubt = report.trust.iter().any(|finding| finding.severity >= Severity::Warning);
+    let many = format::count(flows.total, "flow");
+    let (label, text, tone) = match flows.total {
+        0 => ("UNKNOWN", "no TCP or UDP flow in this capture: nothing can be said about any connection".into(), Tone::Warn),
+        n if flows.undecided == n => ("UNKNOWN", format!("nothing can be said about {many}: see below"), Tone::Warn),
+        n if flows.undecided * 2 > n => {
+            let text = format!("nothing is seen to be broken in {many}, but {} cannot be judged", flows.undecided);
+            ("UNKNOWN", text, Tone::Warn)
+        }
+        _ if doubt => ("OK", format!("nothing is seen to be broken in {many}, as far as this capture shows: see TRUST"), Tone::Warn),
+        _ => ("OK", format!("nothing is broken in {many}"), Tone::Good),
     };
-    let tone = if flows.undecided * 2 > flows.total { Tone::Warn } else { Tone::Good };
-    page.labelled("OK", &text, tone, 2);
+    page.labelled(label, &text, tone, 2);
     worth_knowing(report, page);
     unjudged(report, page);
 }

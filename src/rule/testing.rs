@@ -454,6 +454,7 @@ impl World {
             tally: &self.tally,
             packets: &self.packets,
             links: &self.links,
+            links_by_flow: super::view::index_links(&self.links),
             thresholds: &self.thresholds,
             asked: &self.asked,
             end: self.end,

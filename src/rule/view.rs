@@ -162,6 +162,17 @@ pub struct Link {
     pub certainty: Confidence,
 }
 
+/// Which links a flow takes part in, by places in the list.
+pub fn index_links(links: &[Link]) -> BTreeMap<PacketRef, Vec<usize>> {
+    let mut index: BTreeMap<PacketRef, Vec<usize>> = BTreeMap::new();
+    for (place, link) in links.iter().enumerate() {
+        for leg in [link.client_leg, link.backend_leg] {
+            index.entry(leg).or_default().push(place);
+        }
+    }
+    index
+}
+
 /// Two linked legs, as legs rules see them.
 #[derive(Clone, Copy)]
 pub struct LegsView<'a> {
@@ -312,6 +323,8 @@ pub struct CaptureView<'a> {
     pub packets: &'a PacketTally,
     /// Links between legs.
     pub links: &'a [Link],
+    /// Places in `links` by flow ([`index_links`]).
+    pub links_by_flow: BTreeMap<PacketRef, Vec<usize>>,
     /// The numbers.
     pub thresholds: &'a Thresholds,
     /// What the user asked for (`--filter …`), empty when everything.
@@ -338,7 +351,8 @@ impl CaptureView<'_> {
 
     /// Links in which a flow takes part.
     pub fn links_of(&self, flow: PacketRef) -> impl Iterator<Item = &Link> {
-        self.links.iter().filter(move |link| link.client_leg == flow || link.backend_leg == flow)
+        let places = self.links_by_flow.get(&flow).map(Vec::as_slice).unwrap_or(&[]);
+        places.iter().filter_map(|place| self.links.get(*place))
     }
 
     /// Short facts of every flow, kept whole or not, that began within `from..=to`.

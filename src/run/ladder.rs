@@ -174,7 +174,9 @@ fn assemble(summary: &FlowSummary, told: crate::diagnose::report::Report, packet
     let findings: Vec<FindingEntry> = told.findings.into_iter().filter(|f| f.flow == Some(id)).collect();
     for evidence in findings.iter().flat_map(|finding| &finding.evidence) {
         let list = means.entry(evidence.packet).or_default();
-        if !list.contains(&evidence.shows) {
+        // What the event said already is not said again in the finding's words.
+        let begins = |text: &str| text.split(' ').next().unwrap_or("").to_owned();
+        if !list.iter().any(|known| begins(known) == begins(&evidence.shows)) {
             list.push(evidence.shows.clone());
         }
     }
