@@ -74,6 +74,8 @@ const HELD: usize = 64 * 1024 + 16;
 #[derive(Default)]
 pub struct Dissector {
     state: Option<Box<State>>,
+    /// Nobody wants octets of either side any more.
+    over: bool,
 }
 
 #[derive(Default)]
@@ -109,17 +111,27 @@ fn index(side: Side) -> usize {
 impl Dissector {
     /// The next octets of a side, in order.
     pub fn bytes(&mut self, flow: &FlowHead, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Wants {
+        if self.over {
+            return Wants::Nothing;
+        }
         let state = self.state.get_or_insert_default();
         let wants = state.bytes(flow, side, at, bytes, emit);
-        if wants == Wants::Flip {
-            state.sides.swap(0, 1);
-            state.analyzers.iter_mut().for_each(|(_, analyzer)| analyzer.flip());
+        match wants {
+            Wants::More => {}
+            Wants::Nothing => self.release(),
+            Wants::Flip => {
+                state.sides.swap(0, 1);
+                state.analyzers.iter_mut().for_each(|(_, analyzer)| analyzer.flip());
+            }
         }
         wants
     }
 
     /// Octets that will never come.
     pub fn gap(&mut self, _flow: &FlowHead, side: Side, _at: PacketRef, missing: u64, _emit: Emit<'_>) {
+        if self.over {
+            return;
+        }
         let state = self.state.get_or_insert_default();
         let wants = match &state.sides[index(side)] {
             Start::Known(protocol) => {
@@ -131,6 +143,15 @@ impl Dissector {
         };
         if wants == Wants::Nothing {
             state.sides[index(side)] = Start::Opaque;
+            self.release();
+        }
+    }
+
+    /// Gives the memory back once nobody wants more of either side.
+    fn release(&mut self) {
+        if self.state.as_ref().is_some_and(|state| state.sides.iter().all(|side| matches!(side, Start::Opaque))) {
+            self.state = None;
+            self.over = true;
         }
     }
 
@@ -149,6 +170,7 @@ impl Dissector {
             }
             Start::Reading { .. } | Start::Opaque => {}
         }
+        self.release();
     }
 
     /// One UDP datagram; only DNS is read.

@@ -50,10 +50,10 @@ pub struct Recorder {
 }
 
 /// Flows kept whole per shard, and of these per first rule and server: enough for evidence and counts, bounded on any capture.
-const KEPT: usize = 4096;
+const KEPT: usize = 2048;
 const KEPT_ALIKE: u32 = 1024;
 /// Digests kept per shard inside the window.
-const DIGESTS: usize = 65_536;
+const DIGESTS: usize = 16_384;
 
 impl Recorder {
     /// An empty one.
@@ -77,16 +77,16 @@ impl Recorder {
         }
     }
 
-    /// Everything it knows.
-    pub fn finish(self) -> Merged {
-        Merged {
+    /// Everything it knows; the digests apart, because one map of all shards' digests is built much faster than many are merged.
+    pub fn finish(self) -> (Merged, VecDeque<Digest>) {
+        let merged = Merged {
             flows: self.kept,
-            digests: self.digests.into_iter().map(|digest| (digest.id, digest)).collect(),
             services: self.services,
             tally: self.tally,
             lines: self.lines,
             ..Merged::default()
-        }
+        };
+        (merged, self.digests)
     }
 
     fn keep(&mut self, summary: FlowSummary) {

@@ -3,6 +3,7 @@
 //! The number of shards never depends on the number of workers, so caps, evictions and ticks fall on the same packets and the report is
 //! the same for any number of threads.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -12,6 +13,7 @@ use crate::decode::{Datagram, Ip, Link, Packet, Segment, Transport};
 use crate::diagnose::Merged;
 use crate::event::PacketRef;
 use crate::flow::table::{FlowTable, Limits};
+use crate::rule::summary::Digest;
 use crate::time::Timestamp;
 use crate::wire::icmp::IcmpError;
 
@@ -48,12 +50,21 @@ impl Shard {
         self.recorder.tick(now);
     }
 
-    fn finish(mut self, now: Timestamp) -> Merged {
+    fn finish(mut self, now: Timestamp) -> Part {
         self.table.finish(now, &mut self.recorder);
-        let mut merged = self.recorder.finish();
-        merged.tally.evicted = self.table.counts().evicted;
-        merged
+        let evicted = self.table.counts().evicted;
+        // The table's memory goes before the recorder's is copied together.
+        drop(self.table);
+        let (mut merged, digests) = self.recorder.finish();
+        merged.tally.evicted = evicted;
+        Part { merged, digests }
     }
+}
+
+/// What one shard knew in the end.
+struct Part {
+    merged: Merged,
+    digests: VecDeque<Digest>,
 }
 
 /// All shards: in this thread, or spread over workers.
@@ -112,15 +123,18 @@ impl Shards {
 
     /// The capture is over.
     pub fn finish(self, now: Timestamp) -> Merged {
-        let mut parts: Vec<(usize, Merged)> = match self {
+        let mut parts: Vec<(usize, Part)> = match self {
             Self::Here(shards) => shards.into_iter().map(|shard| shard.finish(now)).enumerate().collect(),
             Self::Workers(workers) => workers.finish(now),
         };
         parts.sort_by_key(|(n, _)| *n);
         let mut merged = Merged::default();
+        let mut digests = Vec::new();
         for (_, part) in parts {
-            merged.merge(part);
+            merged.merge(part.merged);
+            digests.extend(part.digests.into_iter().map(|digest| (digest.id, digest)));
         }
+        merged.digests = digests.into_iter().collect();
         merged
     }
 }
@@ -139,7 +153,7 @@ pub struct Workers {
 
 struct Worker {
     batches: Sender<Message>,
-    handle: std::thread::JoinHandle<Vec<(usize, Merged)>>,
+    handle: std::thread::JoinHandle<Vec<(usize, Part)>>,
 }
 
 #[derive(Clone)]
@@ -204,7 +218,7 @@ impl Workers {
         }
     }
 
-    fn finish(mut self, now: Timestamp) -> Vec<(usize, Merged)> {
+    fn finish(mut self, now: Timestamp) -> Vec<(usize, Part)> {
         self.flush();
         for worker in &self.workers {
             let _ = worker.batches.send(Message::Finish(now));
@@ -276,7 +290,7 @@ impl Batch {
 }
 
 /// One worker: its shards, all batches, only its own items.
-fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>) -> Vec<(usize, Merged)> {
+fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>) -> Vec<(usize, Part)> {
     let mut place = [usize::MAX; SHARDS];
     for (position, (n, _)) in shards.iter().enumerate() {
         place[*n] = position;
