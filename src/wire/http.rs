@@ -1,6 +1,15 @@
 //! HTTP/1 heads and message framing. RFC 9112; heads are read by `httparse`.
 
+mod chunked;
+mod fields;
+mod head;
+mod recognise;
+
 use serde::{Deserialize, Serialize};
+
+pub use chunked::{ChunkedReader, ChunkedStep};
+pub use head::{parse_request, parse_response};
+pub use recognise::{PREFACE, looks_like_preface, looks_like_request, looks_like_response};
 
 /// What a request head tells. RFC 9112 §3.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,9 +24,9 @@ pub struct RequestHead {
     pub host: Option<String>,
     /// User-Agent, cut to 80 octets.
     pub user_agent: Option<String>,
-    /// Last entries of X-Forwarded-For, Forwarded for=, X-Real-IP: (field name in lower case, value).
+    /// Last entries of X-Forwarded-For, Forwarded for=, X-Real-IP: (field name in lower case, value cut to 64).
     pub forwarded: Vec<(String, String)>,
-    /// Request ids: X-Request-ID, traceparent, …: (field name in lower case, value cut to 64).
+    /// Request ids: X-Request-ID, traceparent, …: (field name in lower case, value cut to 64), at most 8.
     pub ids: Vec<(String, String)>,
     /// Expect: 100-continue.
     pub expects_continue: bool,
@@ -29,6 +38,9 @@ pub struct RequestHead {
     pub len: u32,
     /// How the body ends.
     pub framing: Framing,
+    /// Both Content-Length and Transfer-Encoding, two lengths that differ, or a length or coding that means nothing: a proxy and a server
+    /// may take different ends for the message (RFC 9112 §11.2).
+    pub conflict: bool,
     /// The strict reading failed and the lenient one succeeded: what the strict one objected to.
     pub objection: Option<String>,
 }
@@ -58,8 +70,23 @@ pub struct ResponseHead {
     pub len: u32,
     /// How the body ends, were it the answer to a GET: the caller corrects for HEAD, CONNECT, 1xx, 204, 304 (§6.3).
     pub framing: Framing,
-    /// Both Content-Length and Transfer-Encoding, or two lengths that differ.
+    /// As in [`RequestHead::conflict`].
     pub conflict: bool,
+    /// As in [`RequestHead::objection`].
+    pub objection: Option<String>,
+}
+
+impl ResponseHead {
+    /// How the body ends when this answers a request with `method`: answers to HEAD, successful answers to CONNECT, and the status codes
+    /// 1xx, 204 and 304 have none, whatever their fields say (RFC 9112 §6.3).
+    pub fn framing_after(&self, method: &str) -> Framing {
+        let tunnel = method == "CONNECT" && (200..300).contains(&self.status);
+        if method == "HEAD" || tunnel || matches!(self.status, 100..200 | 204 | 304) {
+            Framing::None
+        } else {
+            self.framing
+        }
+    }
 }
 
 /// How a message body ends. RFC 9112 §6.3.

@@ -4,11 +4,17 @@
 //! [`Cursor`]; no function here panics on any octets.
 
 pub mod arp;
+mod crc32c;
 pub mod dns;
+pub mod harmless;
 pub mod http;
 pub mod icmp;
 pub mod proxy;
+#[cfg(test)]
+mod samples;
 pub mod seq;
+pub mod sll;
+pub mod tcp;
 pub mod text;
 pub mod tls;
 
@@ -63,6 +69,40 @@ impl fmt::Display for Malformed {
             Limit::Field => write!(f, "{} (octet {})", self.what, self.offset),
         }
     }
+}
+
+/// What the first octets of a stream say about one protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recognition {
+    /// They are that protocol.
+    Yes,
+    /// They cannot be.
+    No,
+    /// They could still become either.
+    NeedMore,
+}
+
+impl Recognition {
+    /// Whether `bytes` begins with `word`.
+    pub(crate) fn of_prefix(bytes: &[u8], word: &[u8]) -> Self {
+        if !bytes.iter().zip(word).all(|(octet, expected)| octet == expected) {
+            Self::No
+        } else if bytes.len() < word.len() {
+            Self::NeedMore
+        } else {
+            Self::Yes
+        }
+    }
+}
+
+/// At most `most` octets of `bytes` as text; what is no UTF-8 becomes U+FFFD. Never cut within a character.
+pub(crate) fn text_of(bytes: &[u8], most: usize) -> String {
+    // A character that begins before the cut is whole three octets behind it.
+    let mut text = String::from_utf8_lossy(bytes.get(..most + 3).unwrap_or(bytes)).into_owned();
+    while text.len() > most {
+        text.pop();
+    }
+    text
 }
 
 /// Reads a slice from front to back; running off its end is a [`Malformed`] with [`Limit::Slice`], never a panic.
@@ -256,5 +296,36 @@ impl fmt::Display for Mac {
 impl fmt::Debug for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_past_the_end_says_where_and_how_much() {
+        let mut cursor = Cursor::new(&[1, 2, 3]);
+        assert_eq!(cursor.u16("number"), Ok(0x0102));
+        assert_eq!(cursor.u32("number"), Err(Malformed::short("number", 2, 4, 1)));
+        assert_eq!((cursor.position(), cursor.rest()), (2, &[3][..]));
+        assert_eq!(cursor.take(usize::MAX, "all").map_err(|malformed| malformed.got), Err(1));
+    }
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        assert_eq!(text_of("aéb".as_bytes(), 2), "a");
+        assert_eq!(text_of("aéb".as_bytes(), 3), "aé");
+        assert_eq!(text_of(b"a\xffb", 4), "a\u{fffd}");
+        assert_eq!(text_of("🙂".as_bytes(), 4), "🙂");
+        assert_eq!(text_of("🙂🙂".as_bytes(), 7), "🙂");
+    }
+
+    #[test]
+    fn a_prefix_is_recognised_octet_by_octet() {
+        assert_eq!(Recognition::of_prefix(b"", b"ab"), Recognition::NeedMore);
+        assert_eq!(Recognition::of_prefix(b"a", b"ab"), Recognition::NeedMore);
+        assert_eq!(Recognition::of_prefix(b"abc", b"ab"), Recognition::Yes);
+        assert_eq!(Recognition::of_prefix(b"b", b"ab"), Recognition::No);
     }
 }

@@ -2,9 +2,15 @@
 //!
 //! proxy-protocol.txt (HAProxy, 2020/03/05): §2.1 version 1, §2.2 version 2. Own code because a diagnosis needs the broken rule.
 
+mod tlv;
+mod v1;
+mod v2;
+
 use serde::{Deserialize, Serialize};
 
 use super::Endpoint;
+
+pub use tlv::{SslInfo, Tlv};
 
 /// `\r\n\r\n\0\r\nQUIT\n`, what every version 2 header begins with.
 pub const SIGNATURE_V2: [u8; 12] = [0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a];
@@ -22,7 +28,7 @@ pub struct ProxyHeader {
     pub source: Option<Endpoint>,
     /// What the original client had connected to.
     pub destination: Option<Endpoint>,
-    /// TLVs of version 2, in order; values longer than 64 octets are cut to 64 (`len` keeps the true length).
+    /// TLVs of version 2, in order, at most 64 of them; values longer than 256 octets are cut to 256 (`len` keeps the true length).
     pub tlvs: Vec<Tlv>,
     /// CRC32C TLV: `Some(true)` fits, `Some(false)` does not, `None` absent.
     pub checksum_fits: Option<bool>,
@@ -56,17 +62,6 @@ pub enum Family {
     Unix,
 }
 
-/// One type-length-value of a version 2 header.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tlv {
-    /// Type octet (§2.2.x: 0x01 ALPN, 0x02 AUTHORITY, 0x03 CRC32C, 0x04 NOOP, 0x05 UNIQUE_ID, 0x20 SSL, 0x30 NETNS).
-    pub kind: u8,
-    /// True length of the value.
-    pub len: u16,
-    /// The first octets of the value.
-    pub value: Vec<u8>,
-}
-
 /// What the first octets of a stream are, as far as PROXY goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxyStart {
@@ -78,6 +73,18 @@ pub enum ProxyStart {
     Header(Box<ProxyHeader>),
     /// It begins as a PROXY header and breaks this rule.
     Broken(BrokenHeader),
+}
+
+/// Reads a PROXY header at the very beginning of a stream. `bytes` is all that came so far; what follows the header is not looked at.
+///
+/// Never `Broken` for text that merely resembles the word PROXY: only when a word of the protocol follows it.
+pub fn parse(bytes: &[u8]) -> ProxyStart {
+    match bytes.first() {
+        None => ProxyStart::Partial,
+        Some(0x0d) => v2::parse(bytes),
+        Some(b'P' | b'p') => v1::parse(bytes),
+        Some(_) => ProxyStart::No,
+    }
 }
 
 /// The rule that a malformed header breaks.

@@ -3,9 +3,20 @@
 //! RFC 8446 (1.3), RFC 5246 (1.2). Complete handshake messages are read by `tls-parser`, certificates by `x509-parser`; the record layer
 //! and the putting together of handshake messages are our own, because a hello may be split over records (§5.1).
 
+mod certificate;
+mod hello;
+mod record;
+
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
+
+pub use certificate::parse_certificates;
+pub use hello::{parse_client_hello, parse_server_hello};
+pub use record::{
+    HandshakeJoiner, HandshakeMessage, RecordHeader, looks_like_client_hello, looks_like_server_record,
+    looks_like_sslv2_hello, parse_alert,
+};
 
 /// The record types of RFC 8446 §5.1.
 pub mod content {
@@ -17,6 +28,34 @@ pub mod content {
     pub const HANDSHAKE: u8 = 0x16;
     /// application_data
     pub const APPLICATION_DATA: u8 = 0x17;
+    /// heartbeat (RFC 6520)
+    pub const HEARTBEAT: u8 = 0x18;
+}
+
+/// The handshake types of RFC 8446 §4 and RFC 5246 §7.4 that are told apart.
+pub mod handshake {
+    /// client_hello
+    pub const CLIENT_HELLO: u8 = 1;
+    /// server_hello, HelloRetryRequest too
+    pub const SERVER_HELLO: u8 = 2;
+    /// new_session_ticket
+    pub const NEW_SESSION_TICKET: u8 = 4;
+    /// certificate
+    pub const CERTIFICATE: u8 = 11;
+    /// server_key_exchange
+    pub const SERVER_KEY_EXCHANGE: u8 = 12;
+    /// certificate_request
+    pub const CERTIFICATE_REQUEST: u8 = 13;
+    /// server_hello_done
+    pub const SERVER_HELLO_DONE: u8 = 14;
+    /// certificate_verify
+    pub const CERTIFICATE_VERIFY: u8 = 15;
+    /// client_key_exchange
+    pub const CLIENT_KEY_EXCHANGE: u8 = 16;
+    /// finished
+    pub const FINISHED: u8 = 20;
+    /// certificate_status
+    pub const CERTIFICATE_STATUS: u8 = 22;
 }
 
 /// What a ClientHello tells. RFC 8446 §4.1.2.
@@ -28,15 +67,15 @@ pub struct ClientHello {
     pub versions: Vec<u16>,
     /// The 32 random octets.
     pub random: [u8; 32],
-    /// server_name, as sent.
+    /// server_name, as sent, cut to 255 octets.
     pub sni: Option<String>,
-    /// Offered application protocols.
+    /// Offered application protocols without GREASE, at most 32.
     pub alpn: Vec<String>,
-    /// Offered cipher suites without GREASE.
+    /// Offered cipher suites without GREASE, at most 512.
     pub ciphers: Vec<u16>,
     /// An encrypted client hello extension is there: the name above is the outer one.
     pub ech: bool,
-    /// Offers a session (ticket, PSK or non-empty session id in 1.2).
+    /// Offers a session (ticket, PSK or non-empty session id in 1.2). Go sends a random session id in 1.2 too: true is no proof.
     pub resumes: bool,
     /// Octets of the handshake message, header included.
     pub len: u32,
@@ -58,15 +97,15 @@ pub struct ServerHello {
 /// A certificate of a TLS ≤ 1.2 Certificate message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
-    /// Subject, RFC 4514 text.
+    /// Subject in one line, in the certificate's own order (`C=DE, O=…, CN=…`), cut to 256 octets.
     pub subject: String,
-    /// Issuer.
+    /// Issuer, likewise.
     pub issuer: String,
     /// Serial number in hex, as openssl prints it.
     pub serial: String,
     /// Start of validity.
     pub not_before: Timestamp,
-    /// End of validity.
+    /// End of validity; a year beyond 2262 becomes the last moment that nanoseconds can tell.
     pub not_after: Timestamp,
     /// dNSName and iPAddress entries of subjectAltName, text, bounded to 64 entries.
     pub names: Vec<String>,
@@ -129,14 +168,34 @@ impl Alert {
     }
 }
 
+/// The registry's name of a cipher suite, `None` for numbers it does not hold.
+pub fn cipher_name(suite: u16) -> Option<&'static str> {
+    tls_parser::TlsCipherSuite::from_id(suite).map(|suite| suite.name)
+}
+
 /// How a protocol version is written by people.
 pub fn version_name(version: u16) -> &'static str {
     match version {
+        0x0002 => "SSL 2.0",
         0x0300 => "SSL 3.0",
         0x0301 => "TLS 1.0",
         0x0302 => "TLS 1.1",
         0x0303 => "TLS 1.2",
         0x0304 => "TLS 1.3",
         _ => "an unknown TLS version",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suites_have_the_names_of_the_registry() {
+        assert_eq!(cipher_name(0x1301), Some("TLS_AES_128_GCM_SHA256"));
+        assert_eq!(cipher_name(0xc030), Some("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"));
+        assert_eq!(cipher_name(0xcca8), Some("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"));
+        assert_eq!(cipher_name(0x002f), Some("TLS_RSA_WITH_AES_128_CBC_SHA"));
+        assert_eq!(cipher_name(0x0a0a), None);
     }
 }

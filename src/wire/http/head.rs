@@ -1,0 +1,327 @@
+//! Request and response heads: read strictly first; what only a lenient reader accepts is kept together with the objection.
+
+use httparse::{EMPTY_HEADER, Error, Header, ParserConfig, Request, Response, Status};
+
+use super::fields::Fields;
+use super::{Framing, Head, RequestHead, ResponseHead};
+use crate::wire::text_of;
+
+/// Longest head that is read.
+const LONGEST: usize = 128 * 1024;
+/// Fields that fit on the stack: nearly every head.
+const FEW_FIELDS: usize = 64;
+/// Fields of the largest head that is read.
+const MOST_FIELDS: usize = 512;
+
+/// Fields that carry the id of a request through several hops.
+const REQUEST_IDS: [&str; 11] = [
+    "x-request-id",
+    "x-correlation-id",
+    "traceparent",
+    "x-amzn-trace-id",
+    "x-cloud-trace-context",
+    "x-b3-traceid",
+    "b3",
+    "uber-trace-id",
+    "x-trace-id",
+    "request-id",
+    "cf-ray",
+];
+/// Request ids kept of one head.
+const MOST_IDS: usize = 8;
+
+/// Reads a request head at the start of `bytes`; what follows it is not looked at.
+pub fn parse_request(bytes: &[u8]) -> Head<RequestHead> {
+    let mut lenient = ParserConfig::default();
+    lenient
+        .allow_multiple_spaces_in_request_line_delimiters(true)
+        .allow_space_before_first_header_name(true)
+        .ignore_invalid_headers_in_requests(true);
+    parse(bytes, &lenient, read_request, |head, objection| head.objection = Some(objection))
+}
+
+/// Reads a response head at the start of `bytes`; what follows it is not looked at.
+pub fn parse_response(bytes: &[u8]) -> Head<ResponseHead> {
+    let mut lenient = ParserConfig::default();
+    lenient
+        .allow_multiple_spaces_in_response_status_delimiters(true)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_space_before_first_header_name(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .ignore_invalid_headers_in_responses(true);
+    parse(bytes, &lenient, read_response, |head, objection| head.objection = Some(objection))
+}
+
+/// A reader of one kind of head: `None` while octets are missing.
+type Read<T> = for<'b> fn(&ParserConfig, &'b [u8], &mut [Header<'b>]) -> Result<Option<T>, Error>;
+
+fn parse<T>(bytes: &[u8], lenient: &ParserConfig, read: Read<T>, object: fn(&mut T, String)) -> Head<T> {
+    let window = bytes.get(..LONGEST).unwrap_or(bytes);
+    let (result, objection) = match with_room(window, &ParserConfig::default(), read) {
+        Err(Error::TooManyHeaders) => return Head::Broken("more than 512 header fields"),
+        Err(strict) => (with_room(window, lenient, read), Some(strict.to_string())),
+        result => (result, None),
+    };
+    match result {
+        Ok(Some(mut head)) => {
+            if let Some(objection) = objection {
+                object(&mut head, objection);
+            }
+            Head::Complete(Box::new(head))
+        }
+        Ok(None) if bytes.len() >= LONGEST => Head::Broken("the head is longer than 128 KiB"),
+        Ok(None) => Head::Partial,
+        Err(error) => Head::Broken(reason(error)),
+    }
+}
+
+/// Reads with room for few fields, and again with room for many when that is not enough.
+fn with_room<T>(bytes: &[u8], config: &ParserConfig, read: Read<T>) -> Result<Option<T>, Error> {
+    match read(config, bytes, &mut [EMPTY_HEADER; FEW_FIELDS]) {
+        Err(Error::TooManyHeaders) => read(config, bytes, &mut vec![EMPTY_HEADER; MOST_FIELDS]),
+        result => result,
+    }
+}
+
+fn reason(error: Error) -> &'static str {
+    match error {
+        Error::HeaderName => "invalid header name",
+        Error::HeaderValue => "invalid header value",
+        Error::NewLine => "invalid line end",
+        Error::Status => "invalid status code",
+        Error::Token => "invalid octet in the first line",
+        Error::TooManyHeaders => "more than 512 header fields",
+        Error::Version => "no HTTP/1 version in the first line",
+    }
+}
+
+fn read_request<'b>(
+    config: &ParserConfig,
+    bytes: &'b [u8],
+    room: &mut [Header<'b>],
+) -> Result<Option<RequestHead>, Error> {
+    let mut request = Request::new(room);
+    let Status::Complete(len) = config.parse_request(&mut request, bytes)? else { return Ok(None) };
+    let fields = Fields(request.headers);
+    let (framing, conflict) = fields.framing(Framing::None);
+    Ok(Some(RequestHead {
+        method: text_of(request.method.unwrap_or_default().as_bytes(), 32),
+        target: text_of(request.path.unwrap_or_default().as_bytes(), 256),
+        minor: request.version.unwrap_or(0),
+        host: text(fields, "host", 255),
+        user_agent: text(fields, "user-agent", 80),
+        forwarded: forwarded(fields),
+        ids: ids(fields),
+        expects_continue: fields.lists("expect", "100-continue"),
+        upgrade: text(fields, "upgrade", 64),
+        accepts_events: fields.lists("accept", "text/event-stream"),
+        len: len as u32,
+        framing,
+        conflict,
+        objection: None,
+    }))
+}
+
+fn read_response<'b>(
+    config: &ParserConfig,
+    bytes: &'b [u8],
+    room: &mut [Header<'b>],
+) -> Result<Option<ResponseHead>, Error> {
+    let mut response = Response::new(room);
+    let Status::Complete(len) = config.parse_response(&mut response, bytes)? else { return Ok(None) };
+    let fields = Fields(response.headers);
+    let (framing, conflict) = fields.framing(Framing::UntilClose);
+    let minor = response.version.unwrap_or(0);
+    Ok(Some(ResponseHead {
+        status: response.code.unwrap_or(0),
+        reason: text_of(response.reason.unwrap_or_default().as_bytes(), 64),
+        minor,
+        server: text(fields, "server", 64),
+        content_type: text(fields, "content-type", 64),
+        location: text(fields, "location", 128),
+        retry_after: text(fields, "retry-after", 64),
+        via: text(fields, "via", 128),
+        closes: fields.lists("connection", "close") || (minor == 0 && !fields.lists("connection", "keep-alive")),
+        len: len as u32,
+        framing,
+        conflict,
+        objection: None,
+    }))
+}
+
+fn text(fields: Fields<'_>, name: &str, most: usize) -> Option<String> {
+    fields.first(name).map(|value| text_of(value, most))
+}
+
+/// Who the nearest proxy says the client is: the last entry of each field, because earlier ones may be the client's invention.
+fn forwarded(fields: Fields<'_>) -> Vec<(String, String)> {
+    let list = fields.entries("x-forwarded-for").last().map(|entry| ("x-forwarded-for", entry));
+    let standard = fields.entries("forwarded").last().and_then(forwarded_for).map(|node| ("forwarded", node));
+    let real = fields.first("x-real-ip").map(|value| ("x-real-ip", value));
+    [list, standard, real].into_iter().flatten().map(|(name, value)| (name.to_owned(), text_of(value, 64))).collect()
+}
+
+/// The `for` parameter of one element of Forwarded, without quotes. RFC 7239 §4.
+fn forwarded_for(element: &[u8]) -> Option<&[u8]> {
+    element.split(|octet| *octet == b';').find_map(|pair| {
+        let (name, value) = pair.trim_ascii().split_at_checked(4)?;
+        let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
+        name.eq_ignore_ascii_case(b"for=").then_some(bare)
+    })
+}
+
+fn ids(fields: Fields<'_>) -> Vec<(String, String)> {
+    let found = REQUEST_IDS.iter().filter_map(|name| fields.first(name).map(|value| (name, value)));
+    found.take(MOST_IDS).map(|(name, value)| ((*name).to_owned(), text_of(value, 64))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::samples::{self, octets};
+
+    fn request(text: &[u8]) -> RequestHead {
+        match parse_request(text) {
+            Head::Complete(head) => *head,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn response(text: &[u8]) -> ResponseHead {
+        match parse_response(text) {
+            Head::Complete(head) => *head,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_recorded_request_is_read_and_its_body_left_alone() {
+        let bytes = octets(samples::HTTP_REQUEST);
+        let head = request(&bytes);
+        assert_eq!((head.method.as_str(), head.target.as_str(), head.minor), ("POST", "/", 1));
+        assert_eq!((head.host.as_deref(), head.user_agent.as_deref()), (Some("10.99.1.1:1098"), Some("curl/7.88.1")));
+        assert_eq!((head.len as usize, head.framing, head.conflict), (bytes.len(), Framing::Length(3_000_000), false));
+        assert_eq!(head.objection, None);
+        for end in 0..bytes.len() {
+            assert_eq!(parse_request(&bytes[..end]), Head::Partial, "{end}");
+        }
+    }
+
+    #[test]
+    fn recorded_responses_are_read() {
+        let bytes = octets(samples::HTTP_413);
+        let head = response(&bytes);
+        assert_eq!((head.status, head.reason.as_str(), head.closes), (413, "Request Entity Too Large", true));
+        assert_eq!((head.server.as_deref(), head.content_type.as_deref()), (Some("nginx/1.22.1"), Some("text/html")));
+        assert_eq!(head.framing, Framing::Length(u64::from(bytes.len() as u32 - head.len)));
+        for end in 0..head.len as usize {
+            assert_eq!(parse_response(&bytes[..end]), Head::Partial, "{end}");
+        }
+        assert_eq!(response(&octets(samples::HTTP_400)).status, 400);
+    }
+
+    #[test]
+    fn what_proxies_add_is_kept() {
+        let head = request(
+            b"GET / HTTP/1.1\r\nX-Forwarded-For: 203.0.113.9, 192.0.2.1\r\nForwarded: for=a, proto=https;For=\"[2001:db8::1]:47\"\r\n\
+              X-Real-IP: 192.0.2.1\r\nX-Request-ID: abc\r\nTraceparent: 00-1-2-01\r\nUpgrade: websocket\r\n\
+              Accept: text/html, text/event-stream;q=0.9\r\nExpect: 100-Continue\r\n\r\n",
+        );
+        let pairs =
+            |list: &[(String, String)]| list.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+        assert_eq!(
+            pairs(&head.forwarded),
+            ["x-forwarded-for=192.0.2.1", "forwarded=[2001:db8::1]:47", "x-real-ip=192.0.2.1"]
+        );
+        assert_eq!(pairs(&head.ids), ["x-request-id=abc", "traceparent=00-1-2-01"]);
+        assert!(head.accepts_events && head.expects_continue);
+        assert_eq!((head.upgrade.as_deref(), head.framing), (Some("websocket"), Framing::None));
+    }
+
+    #[test]
+    fn the_end_of_a_request_follows_the_rules() {
+        for (fields, framing, conflict) in [
+            ("", Framing::None, false),
+            ("Content-Length: 0\r\n", Framing::Length(0), false),
+            ("Content-Length: 5\r\nContent-Length: 5\r\n", Framing::Length(5), false),
+            ("Content-Length: 5, 5\r\n", Framing::Length(5), false),
+            ("Content-Length: 5\r\nContent-Length: 6\r\n", Framing::Length(5), true),
+            ("Content-Length: +5\r\n", Framing::None, true),
+            ("Content-Length:\r\n", Framing::None, true),
+            ("Content-Length: 99999999999999999999\r\n", Framing::None, true),
+            ("Transfer-Encoding: chunked\r\n", Framing::Chunked, false),
+            ("Transfer-Encoding: gzip, Chunked\r\n", Framing::Chunked, false),
+            ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", Framing::Chunked, true),
+            ("Transfer-Encoding: chunked, gzip\r\n", Framing::None, true),
+        ] {
+            let head = request(format!("POST / HTTP/1.1\r\n{fields}\r\n").as_bytes());
+            assert_eq!((head.framing, head.conflict), (framing, conflict), "{fields}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_response_depends_on_what_was_asked() {
+        let head = response(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
+        assert_eq!(head.framing_after("GET"), Framing::Length(5));
+        assert_eq!(head.framing_after("HEAD"), Framing::None);
+        assert_eq!(head.framing_after("CONNECT"), Framing::None);
+        let head = response(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n");
+        assert_eq!(head.framing_after("GET"), Framing::None);
+        let head = response(b"HTTP/1.1 200 OK\r\n\r\n");
+        assert_eq!((head.framing_after("GET"), head.conflict), (Framing::UntilClose, false));
+    }
+
+    #[test]
+    fn who_closes_is_read_from_version_and_fields() {
+        for (text, closes) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", false),
+            ("HTTP/1.1 200 OK\r\nConnection: Upgrade, Close\r\n\r\n", true),
+            ("HTTP/1.0 200 OK\r\n\r\n", true),
+            ("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n", false),
+        ] {
+            assert_eq!(response(text.as_bytes()).closes, closes, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_only_a_lenient_reader_accepts_comes_with_the_objection() {
+        let head = request(b"GET / HTTP/1.1\r\nHost : a\r\nX: y\r\n\r\n");
+        assert_eq!(head.objection.as_deref(), Some("invalid header name"));
+        let head = response(b"HTTP/1.1 200 OK\r\nServer: a\r\n  b\r\n\r\n");
+        assert_eq!((head.objection.is_some(), head.status), (true, 200));
+    }
+
+    #[test]
+    fn what_is_no_head_says_why() {
+        assert_eq!(parse_request(b"GET / HTTP/2.0\r\n\r\n"), Head::Broken("no HTTP/1 version in the first line"));
+        assert_eq!(parse_request(b"\x16\x03\x01\x02\x00"), Head::Broken("invalid octet in the first line"));
+        assert_eq!(parse_response(b"HTTP/1.1 2x0 OK\r\n\r\n"), Head::Broken("invalid status code"));
+    }
+
+    #[test]
+    fn many_fields_are_read_and_too_many_refused() {
+        let head =
+            |n: usize| [b"GET / HTTP/1.1\r\n".to_vec(), b"a: b\r\n".repeat(n), b"Host: h\r\n\r\n".to_vec()].concat();
+        assert_eq!(request(&head(500)).host.as_deref(), Some("h"));
+        assert_eq!(parse_request(&head(512)), Head::Broken("more than 512 header fields"));
+        let endless = [b"GET / HTTP/1.1\r\na: ".to_vec(), vec![b'x'; LONGEST]].concat();
+        assert_eq!(parse_request(&endless), Head::Broken("the head is longer than 128 KiB"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_panic(at: usize, to: u8, noise: Vec<u8>) {
+            for sample in [samples::HTTP_REQUEST, samples::HTTP_413] {
+                let mut bytes = octets(sample);
+                let at = at % bytes.len();
+                bytes[at] = to;
+                parse_request(&bytes);
+                parse_response(&bytes);
+            }
+            parse_request(&noise);
+            parse_response(&[b"HTTP/1.1 200 ", &noise[..]].concat());
+        }
+    }
+}

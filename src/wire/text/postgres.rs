@@ -1,0 +1,187 @@
+//! PostgreSQL's first messages. PostgreSQL documentation, "Message Formats".
+
+use super::Greeting;
+use crate::wire::{Cursor, Malformed, Recognition};
+
+/// CancelRequest, 16 octets.
+const CANCEL: u32 = 80_877_102;
+/// SSLRequest, 8 octets.
+const SSL: u32 = 80_877_103;
+/// GSSENCRequest, 8 octets.
+const GSS: u32 = 80_877_104;
+/// Longest startup packet a server reads (MAX_STARTUP_PACKET_LENGTH).
+const LONGEST_STARTUP: u32 = 10_000;
+/// Longest first answer that is taken for one.
+const LONGEST_ANSWER: u32 = 30_000;
+
+/// Whether a client's stream begins with a StartupMessage of protocol 3, or a request for TLS, GSSAPI or cancellation; eight octets decide.
+pub fn looks_like_client(bytes: &[u8]) -> Recognition {
+    let mut cursor = Cursor::new(bytes);
+    let Ok(len) = cursor.u32("length") else {
+        // Every first message is shorter than 64 KiB.
+        return if bytes.iter().take(2).all(|octet| *octet == 0) { Recognition::NeedMore } else { Recognition::No };
+    };
+    if !(8..=LONGEST_STARTUP).contains(&len) {
+        return Recognition::No;
+    }
+    match (cursor.u32("code"), len) {
+        (Err(_), _) => Recognition::NeedMore,
+        (Ok(SSL | GSS), 8) | (Ok(CANCEL), 16) => Recognition::Yes,
+        // 3.0, and the minor versions that later servers know.
+        (Ok(version), 9..) if version >> 16 == 3 && version & 0xffff < 16 => Recognition::Yes,
+        _ => Recognition::No,
+    }
+}
+
+/// What a server answers to SSLRequest: whether it goes on with TLS. `None` when the octet is no such answer.
+pub fn answer_to_ssl_request(bytes: &[u8]) -> Option<bool> {
+    match bytes.first()? {
+        b'S' => Some(true),
+        b'N' => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether a server's stream begins with an authentication request or an error. A single S or N is no evidence by itself: see
+/// [`answer_to_ssl_request`].
+pub fn looks_like_server(bytes: &[u8]) -> Recognition {
+    match judge(bytes) {
+        Ok(true) => Recognition::Yes,
+        Ok(false) => Recognition::No,
+        Err(_) => Recognition::NeedMore,
+    }
+}
+
+fn judge(bytes: &[u8]) -> Result<bool, Malformed> {
+    const WHAT: &str = "PostgreSQL message";
+    let mut cursor = Cursor::new(bytes);
+    let kind = cursor.u8(WHAT)?;
+    if !matches!(kind, b'R' | b'E') {
+        return Ok(false);
+    }
+    if kind == b'E' && old_error(bytes) {
+        return Ok(true);
+    }
+    if cursor.rest().iter().take(2).any(|octet| *octet != 0) {
+        return Ok(false);
+    }
+    let len = cursor.u32(WHAT)?;
+    if kind == b'R' {
+        return Ok((8..=1024).contains(&len) && cursor.u32(WHAT)? <= 12);
+    }
+    // An error begins with its severity.
+    Ok((8..=LONGEST_ANSWER).contains(&len) && cursor.u8(WHAT)? == b'S')
+}
+
+/// An error in the form of protocol 2, which servers send when they cannot even fork: E and text up to a zero octet.
+fn old_error(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"EFATAL:") || bytes.starts_with(b"Ecould not")
+}
+
+/// The authentication asked for, or the error as `FATAL 53300: sorry, too many clients already`.
+pub fn greeting(bytes: &[u8]) -> Option<Greeting> {
+    if looks_like_server(bytes) != Recognition::Yes {
+        return None;
+    }
+    if old_error(bytes) {
+        let text = bytes.get(1..)?.split(|octet| *octet == 0).next()?;
+        return Some(Greeting::new(text.trim_ascii(), None, true));
+    }
+    let mut cursor = Cursor::new(bytes);
+    let kind = cursor.u8("type").ok()?;
+    let len = cursor.u32("length").ok()?.checked_sub(4)?;
+    let body = cursor.take(len as usize, "message").ok()?;
+    if kind == b'E' {
+        return Some(error(body));
+    }
+    let wanted = Cursor::new(body).u32("authentication").ok()?;
+    Some(Greeting::new(authentication(wanted).as_bytes(), None, false))
+}
+
+/// Severity, SQLSTATE and message of an ErrorResponse: fields of one type octet and text up to a zero octet.
+fn error(body: &[u8]) -> Greeting {
+    let field = |wanted: u8| {
+        let mut fields = body.split(|octet| *octet == 0).filter_map(|field| field.split_first());
+        fields.find(|(kind, _)| **kind == wanted).map_or(&b""[..], |(_, text)| text)
+    };
+    Greeting::new(&[field(b'S'), b" ", field(b'C'), b": ", field(b'M')].concat(), None, true)
+}
+
+fn authentication(wanted: u32) -> &'static str {
+    match wanted {
+        0 => "AuthenticationOk",
+        2 => "AuthenticationKerberosV5",
+        3 => "AuthenticationCleartextPassword",
+        5 => "AuthenticationMD5Password",
+        7 => "AuthenticationGSS",
+        9 => "AuthenticationSSPI",
+        10 => "AuthenticationSASL",
+        _ => "Authentication",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::samples::octets;
+
+    #[test]
+    fn first_messages_of_clients_are_recognised() {
+        for bytes in [
+            octets("00000008 04d2162f"),
+            octets("00000008 04d21630"),
+            octets("00000010 04d2162e 00000001 00000002"),
+            octets("00000014 00030000 7573657200 706700 00"),
+            octets("00000014 00030002 7573657200 706700 00"),
+        ] {
+            for end in 0..=bytes.len() {
+                let expected = if end < 8 { Recognition::NeedMore } else { Recognition::Yes };
+                assert_eq!(looks_like_client(&bytes[..end]), expected, "{end}");
+            }
+        }
+        for bytes in ["474554202f", "00000009 04d2162f", "00000014 00020000", "00010000 00030000", "0000000000000000"] {
+            assert_eq!(looks_like_client(&octets(bytes)), Recognition::No, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn answers_to_the_request_for_tls_are_read() {
+        assert_eq!(answer_to_ssl_request(b"S"), Some(true));
+        assert_eq!(answer_to_ssl_request(b"N"), Some(false));
+        assert_eq!(answer_to_ssl_request(b"E"), None);
+        assert_eq!(answer_to_ssl_request(b""), None);
+    }
+
+    #[test]
+    fn an_error_tells_severity_state_and_message() {
+        let fields = b"SFATAL\0VFATAL\0C53300\0Msorry, too many clients already\0\0";
+        let bytes = [&b"E"[..], &(fields.len() as u32 + 4).to_be_bytes(), fields].concat();
+        assert_eq!(greeting(&bytes), Some(Greeting::new(b"FATAL 53300: sorry, too many clients already", None, true)));
+        for end in 0..bytes.len() {
+            let expected = if end < 6 { Recognition::NeedMore } else { Recognition::Yes };
+            assert_eq!((looks_like_server(&bytes[..end]), greeting(&bytes[..end])), (expected, None), "{end}");
+        }
+        let old = b"EFATAL:  sorry, too many clients already\n\0";
+        assert_eq!(greeting(old), Some(Greeting::new(b"FATAL:  sorry, too many clients already", None, true)));
+    }
+
+    #[test]
+    fn an_authentication_request_is_a_greeting() {
+        assert_eq!(greeting(&octets("52 00000008 00000000")), Some(Greeting::new(b"AuthenticationOk", None, false)));
+        assert_eq!(looks_like_server(b"RFB 003.008\n"), Recognition::No);
+        assert_eq!(looks_like_server(b"ERROR\r\n"), Recognition::No);
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_panic(bytes: Vec<u8>) {
+            looks_like_client(&bytes);
+            answer_to_ssl_request(&bytes);
+            greeting(&bytes);
+            greeting(&[b"E\0\0\0\x09S", &bytes[..]].concat());
+            greeting(&[b"R\0\0\0\x09", &bytes[..]].concat());
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Redis: commands as RESP arrays or in one line, and the answers that name the protocol. redis.io, "Redis serialization protocol".
+
+use super::{Greeting, first_line};
+use crate::wire::Recognition;
+
+/// Commands with which connections begin, in lower case; others are not believed in their one-line form.
+const INLINE: [&[u8]; 12] = [
+    b"ping",
+    b"auth",
+    b"hello",
+    b"info",
+    b"get",
+    b"set",
+    b"del",
+    b"select",
+    b"client",
+    b"config",
+    b"monitor",
+    b"subscribe",
+];
+
+/// First words of refusals, which other protocols do not use.
+const REFUSALS: [&[u8]; 11] = [
+    b"-ERR ",
+    b"-DENIED ",
+    b"-NOAUTH ",
+    b"-WRONGPASS ",
+    b"-NOPERM ",
+    b"-LOADING ",
+    b"-MISCONF ",
+    b"-READONLY ",
+    b"-OOM ",
+    b"-MASTERDOWN ",
+    b"-CLUSTERDOWN ",
+];
+
+/// Whether a client's stream begins with a command.
+pub fn looks_like_client(bytes: &[u8]) -> Recognition {
+    if bytes.first() == Some(&b'*') {
+        return looks_like_array(bytes);
+    }
+    if bytes.first().is_some_and(|octet| !octet.is_ascii_alphabetic()) {
+        return Recognition::No;
+    }
+    let word: Vec<u8> =
+        bytes.iter().take_while(|octet| octet.is_ascii_alphabetic()).take(16).map(u8::to_ascii_lowercase).collect();
+    if !INLINE
+        .iter()
+        .any(|command| if word.len() == bytes.len() { command.starts_with(&word) } else { *command == word })
+    {
+        return Recognition::No;
+    }
+    let Some(line) = first_line(bytes) else { return Recognition::NeedMore };
+    // "GET / HTTP/1.1" is no command, nor is what other protocols write in one line behind the same word.
+    let printable = line.is_some_and(|line| line.iter().all(|octet| matches!(octet, b' '..=b'~')));
+    let target = line.is_some_and(|line| {
+        memchr::memmem::find(line, b" /").is_some() || memchr::memmem::find(line, b"://").is_some()
+    });
+    if printable && !target { Recognition::Yes } else { Recognition::No }
+}
+
+/// `*N\r\n$`: an array of bulk strings.
+fn looks_like_array(bytes: &[u8]) -> Recognition {
+    let digits = bytes.iter().skip(1).take_while(|octet| octet.is_ascii_digit()).count();
+    let behind = bytes.get(1 + digits..).unwrap_or(&[]);
+    match (digits, behind) {
+        (0..=7, []) => Recognition::NeedMore,
+        (1..=7, _) => Recognition::of_prefix(behind, b"\r\n$"),
+        _ => Recognition::No,
+    }
+}
+
+/// Whether a server's stream begins with an answer of Redis.
+pub fn looks_like_server(bytes: &[u8]) -> Recognition {
+    match bytes.first() {
+        None => Recognition::NeedMore,
+        Some(b'+') => any_of([&b"+OK\r\n"[..], b"+PONG\r\n", b"+QUEUED\r\n"].into_iter(), bytes),
+        Some(b'-') => any_of(REFUSALS.into_iter(), bytes),
+        Some(b'$' | b':' | b'*' | b'%') => looks_like_number(bytes),
+        Some(_) => Recognition::No,
+    }
+}
+
+fn any_of<'a>(words: impl Iterator<Item = &'a [u8]>, bytes: &[u8]) -> Recognition {
+    let mut verdicts = words.map(|word| Recognition::of_prefix(bytes, word));
+    verdicts.find(|verdict| *verdict != Recognition::No).unwrap_or(Recognition::No)
+}
+
+/// A type octet, a number, a line end.
+fn looks_like_number(bytes: &[u8]) -> Recognition {
+    let rest = bytes.get(1..).unwrap_or(&[]);
+    let rest = rest.strip_prefix(b"-").unwrap_or(rest);
+    let digits = rest.iter().take_while(|octet| octet.is_ascii_digit()).count();
+    match (digits, rest.get(digits..).unwrap_or(&[])) {
+        (0..=19, []) => Recognition::NeedMore,
+        (1..=19, behind) => Recognition::of_prefix(behind, b"\r\n"),
+        _ => Recognition::No,
+    }
+}
+
+/// The server's first line, without its type octet.
+pub fn greeting(bytes: &[u8]) -> Option<Greeting> {
+    if looks_like_server(bytes) != Recognition::Yes {
+        return None;
+    }
+    let (kind, text) = first_line(bytes)??.split_first()?;
+    Some(Greeting::new(text, None, *kind == b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn commands_are_recognised() {
+        let command = b"*2\r\n$4\r\nAUTH\r\n$1\r\nx\r\n";
+        for end in 0..command.len() {
+            let expected = if end < 5 { Recognition::NeedMore } else { Recognition::Yes };
+            assert_eq!(looks_like_client(&command[..end]), expected, "{end}");
+        }
+        for (text, expected) in [
+            ("PING\r\n", Recognition::Yes),
+            ("info server\r\n", Recognition::Yes),
+            ("GET key\r\n", Recognition::Yes),
+            ("PIN", Recognition::NeedMore),
+            ("GET / HTTP/1.1\r\n", Recognition::No),
+            ("GET http://a/ HTTP/1.1\r\n", Recognition::No),
+            ("PINGS\r\n", Recognition::No),
+            ("EHLO a\r\n", Recognition::No),
+            ("* OK IMAP4rev1\r\n", Recognition::No),
+            ("*1\r\nx", Recognition::No),
+            ("*123456789", Recognition::No),
+        ] {
+            assert_eq!(looks_like_client(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn answers_and_refusals_are_read() {
+        for (text, shown, refuses) in [
+            ("+OK\r\n", "OK", false),
+            ("$-1\r\n", "-1", false),
+            (":42\r\n", "42", false),
+            ("-NOAUTH Authentication required.\r\n", "NOAUTH Authentication required.", true),
+            ("-DENIED Redis is running in protected mode\r\n", "DENIED Redis is running in protected mode", true),
+            ("-ERR max number of clients reached\r\n", "ERR max number of clients reached", true),
+        ] {
+            assert_eq!(greeting(text.as_bytes()), Some(Greeting::new(shown.as_bytes(), None, refuses)), "{text}");
+            for end in 0..text.len() {
+                assert_ne!(looks_like_server(&text.as_bytes()[..end]), Recognition::No, "{text} {end}");
+                assert_eq!(greeting(&text.as_bytes()[..end]), None, "{text} {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_servers_are_none() {
+        for text in ["+OK POP3 ready\r\n", "* OK IMAP4rev1\r\n", "-----BEGIN", "HTTP/1.1 200", "220 x"] {
+            assert_eq!(looks_like_server(text.as_bytes()), Recognition::No, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_panic(bytes: Vec<u8>, text in "[-+$:*%A-Z0-9 \r\n]{0,30}") {
+            for bytes in [&bytes[..], text.as_bytes()] {
+                looks_like_client(bytes);
+                greeting(bytes);
+            }
+        }
+    }
+}
