@@ -1,1 +1,20 @@
-fn main() {}
+//! `tcpwhy`: parse, run, print the error chain, exit code.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cli::run(cli::Args::parse()) {
+        Ok(code) => code,
+        Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tcpwhy: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

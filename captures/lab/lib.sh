@@ -59,6 +59,18 @@ lab_begin() {
     ip netns exec "$P" ping -qc1 -W1 10.224.26.2 >/dev/null 2>&1
 }
 
+echo_request() { # namespace address     one ICMP echo request, as ping sends it
+    ip netns exec "$1" python3 -c "
+import socket, struct
+sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+sock.settimeout(1)
+body = struct.pack('!HH', 77, 1) + bytes(range(48))
+total = sum(struct.unpack('!26H', body)) + 0x0800
+while total >> 16: total = (total & 0xffff) + (total >> 16)
+sock.sendto(struct.pack('!BBH', 8, 0, ~total & 0xffff) + body, ('$2', 0))
+sock.recv(512)" 2>/dev/null
+}
+
 lab_address() { # namespace interface address...
     local ns=$1 dev=$2 a
     shift 2
@@ -69,6 +81,7 @@ lab_address() { # namespace interface address...
 lab_end() {
     local status=$? pid ns
     trap - EXIT
+    disown -a
     for pid in "${PIDS[@]}"; do kill "$pid" 2>/dev/null; done
     for ns in $C $P $B ${LAB_MORE_NS:-}; do
         for pid in $(ip netns pids "$ns" 2>/dev/null); do kill -9 "$pid" 2>/dev/null; done
@@ -112,8 +125,8 @@ capture() {
     local ns=$1 dev=$2 file=$3 link=()
     shift 3
     mkdir -p "$(dirname "$file")"
-    [ "$dev" = any ] && link=(-y LINUX_SLL2)
-    ip netns exec "$ns" tcpdump -Z root -U --immediate-mode -B 131072 -n -i "$dev" "${link[@]}" -s "${SNAPLEN:-0}" -w "$file" "$@" >>"$TMP/tcpdump.log" 2>&1 </dev/null &
+    [ "$dev" = any ] && link=(-y LINUX_SLL2 -B 65536)
+    ip netns exec "$ns" tcpdump -Z root -U --immediate-mode -n -i "$dev" "${link[@]}" -s "${SNAPLEN:-0}" -w "$file" "$@" >>"$TMP/tcpdump.log" 2>&1 </dev/null &
     LAST=$!
     PIDS+=("$LAST")
     local i
@@ -136,10 +149,12 @@ record() {
     shift 4
     capture "$ns" "$dev" "$file" $filter
     pid=$LAST
+    sleep "${LAB_DELAY:-0}"
     "$@"
     capture_end "$pid"
     local packets
     packets=$(tcpdump -r "$file" -n 2>/dev/null | wc -l)
+    [ "$packets" = 0 ] && grep -v -e listening -e captured -e 'by kernel' -e 'by filter' "$TMP/tcpdump.log" | tail -3
     echo "$packets packets  ${file#"$CAPTURES"/}"
 }
 

@@ -6,8 +6,9 @@
   eof          read until the other side closes
   sleep:S      wait S seconds
   fin          shutdown(SHUT_WR)        close  close()        rst  close with SO_LINGER 0 (aborts with RST)
+  vanish       forget the connection without a word (TCP_REPAIR), as a restarted host does
+  again:N:STEP do STEP N times, 5 s apart
   keepalive:S  SO_KEEPALIVE with idle and interval S          rcvbuf:N  small receive buffer
-  repeat:N     run everything before this step N more times
 """
 import socket
 import struct
@@ -59,6 +60,14 @@ def run(sock, steps):
             elif what == "rst":
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 sock.close()
+            elif what == "vanish":
+                sock.setsockopt(socket.IPPROTO_TCP, 19, 1)
+                sock.close()
+            elif what == "again":
+                count, _, inner = value.partition(":")
+                for _ in range(int(count)):
+                    time.sleep(5)
+                    run(sock, [inner])
             elif what == "keepalive":
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(value))

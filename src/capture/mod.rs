@@ -1,8 +1,22 @@
 //! Where frames come from: files, pipes, several of them merged in time order.
 
+mod buffer;
+mod compressed;
+pub mod filter;
+mod link_type;
+mod merge;
+mod pcap;
+mod pcapng;
+mod reader;
+pub mod window;
+
+pub use compressed::Caps;
+pub use merge::Source;
+
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
+use crate::wire::Address;
 
 /// One recorded frame. Borrows the reader's buffer and dies with the next frame.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +37,33 @@ pub struct Frame<'a> {
     pub bytes: &'a [u8],
     /// Octet offset of the record in the (uncompressed) input.
     pub offset: u64,
+    /// pcapng's `epb_flags` (§4.3.1); 0 when the record has none. The lowest two bits tell the direction: 1 inbound, 2 outbound.
+    pub flags: u32,
+}
+
+/// How inputs are opened.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Put the input's SHA-256 into its [`CaptureInfo`].
+    pub hash: bool,
+    /// Limits of decompression.
+    pub caps: Caps,
+}
+
+/// One record at the front of the buffer.
+struct Record {
+    time: Timestamp,
+    interface: u16,
+    link: LinkType,
+    wire_len: u32,
+    /// Octets before the frame's.
+    head: usize,
+    /// Octets of the frame.
+    kept: usize,
+    /// Octets of the whole record.
+    len: usize,
+    flags: u32,
+    offset: u64,
 }
 
 /// A link-layer header type from the tcpdump registry (LINKTYPE_ value as it stands in files).
@@ -53,8 +94,12 @@ pub struct CaptureInfo {
     pub damage: Vec<Damage>,
     /// Blocks whose type no reader knows, with their count.
     pub unknown_blocks: Vec<(u32, u64)>,
-    /// Comments of sections and packets, bounded, harmless text is the printer's business.
+    /// Comments of sections and packets, the first 64; harmless text is the printer's business.
     pub comments: Vec<String>,
+    /// Names of addresses that the file resolves, the first 1024.
+    pub names: Vec<(Address, String)>,
+    /// Blocks with decryption secrets: counted, never kept.
+    pub secrets: u64,
     /// Drops reported by interface statistics; `None` when the file has none.
     pub drops: Option<u64>,
     /// SHA-256 of the input as stored, when asked for.
@@ -84,11 +129,6 @@ impl Default for LinkType {
     fn default() -> Self {
         Self::ETHERNET
     }
-}
-
-impl LinkType {
-    /// IEEE 802.3 Ethernet.
-    pub const ETHERNET: Self = Self(1);
 }
 
 /// One broken place of a file. Everything before it was read; whether reading went on is said.

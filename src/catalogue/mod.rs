@@ -1,11 +1,15 @@
 //! The rules, one file each, in families.
 
+pub mod capture;
+pub mod close;
 pub mod connect;
+mod index;
+pub mod proxy_header;
+pub mod tls;
+pub mod wrong_protocol;
 
 use crate::rule::Rule;
-
-/// Every rule, in catalogue order, with the source file that holds its page.
-pub static RULES: &[(&Rule, &str)] = &[(&connect::connect_refused::RULE, include_str!("connect/connect_refused.rs"))];
+pub use index::RULES;
 
 /// The rule with that id.
 pub fn rule(id: &str) -> Option<&'static Rule> {
@@ -17,4 +21,24 @@ pub fn page(id: &str) -> Option<String> {
     let (_, source) = RULES.iter().find(|(rule, _)| rule.id == id)?;
     let lines = source.lines().take_while(|line| line.starts_with("//!"));
     Some(lines.map(|line| line[3..].strip_prefix(' ').unwrap_or("")).collect::<Vec<_>>().join("\n"))
+}
+
+/// What a finding is printed with whose rule this build does not know (a merged result of another version).
+pub static UNKNOWN: Rule = Rule { id: "unknown", title: "a rule of another version", ..Rule::BLANK };
+
+/// A rule's source without its page: the check itself, for sceptics.
+pub fn code(id: &str) -> Option<String> {
+    let (_, source) = RULES.iter().find(|(rule, _)| rule.id == id)?;
+    let lines = source.lines().skip_while(|line| line.starts_with("//!"));
+    let code: Vec<&str> = lines.take_while(|line| !line.starts_with("#[cfg(test)]")).collect();
+    Some(code.join("\n").trim().to_owned())
+}
+
+/// Rules whose users-see text holds the words, with that text; upper and lower case are alike.
+pub fn search(words: &str) -> impl Iterator<Item = (&'static Rule, &'static str)> {
+    let words = words.to_lowercase();
+    RULES.iter().filter_map(move |(rule, _)| {
+        let text = rule.users_see.iter().find(|text| text.to_lowercase().contains(&words))?;
+        Some((*rule, *text))
+    })
 }

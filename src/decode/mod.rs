@@ -1,4 +1,29 @@
 //! Frames to packets: the walk over link layers and tunnels, and IP fragments (its only state).
+//!
+//! [`Decoder`] tries the fast path first (Ethernet, at most one VLAN tag, plain IPv4 or IPv6, TCP or UDP; no allocation) and walks header by
+//! header over everything else. Checksums are not verified: captures on a sending host show the octets before the network card filled them
+//! in. No octets make it panic; what cannot be read is [`Transport::Unreadable`] with the reason.
+
+mod counts;
+mod decoder;
+mod fast;
+mod fragment;
+mod hash;
+mod ip;
+mod link;
+mod span;
+mod transport;
+mod walk;
+
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod samples;
+
+pub use counts::{Counts, FragmentCounts};
+pub use decoder::Decoder;
+pub use fragment::Limits;
+pub use hash::{flow_hash, keyed_flow_hash};
 
 use crate::event::PacketRef;
 use crate::wire::seq::Seq;
@@ -17,7 +42,8 @@ pub struct Packet<'a> {
     pub ip: Option<Ip>,
     /// What IP (or the link) carries.
     pub transport: Transport<'a>,
-    /// The capture kept fewer octets than the frame had.
+    /// The capture kept fewer octets than the IP packet had (than the frame had when there is no IP). A cut that only took Ethernet padding
+    /// or a trailer is none.
     pub cut: bool,
 }
 
@@ -32,7 +58,7 @@ pub struct Link {
     pub destination: Option<Mac>,
     /// Kernel interface index (SLL2); 0 = unknown.
     pub ifindex: u32,
-    /// Innermost VLAN id.
+    /// Innermost VLAN id; `None` also for priority tags (id 0).
     pub vlan: Option<u16>,
 }
 
@@ -61,13 +87,13 @@ pub struct Ip {
     pub destination: Address,
     /// TTL or hop limit.
     pub ttl: u8,
-    /// IPv4 identification; `None` for IPv6 without a fragment header.
+    /// IPv4 identification, or the low 16 bits of an IPv6 fragment header's; `None` for IPv6 without one.
     pub id: Option<u16>,
     /// Octets of the IP packet on the wire, header included; from the frame when the header says 0 (offload).
     pub len: u32,
     /// Put together from fragments.
     pub reassembled: bool,
-    /// An outer header was passed over (VXLAN, IP-in-IP).
+    /// An outer IP header was passed over (VXLAN, Geneve, GRE, IP-in-IP).
     pub tunnelled: bool,
 }
 
@@ -88,7 +114,7 @@ pub enum Transport<'a> {
     Fragment,
     /// IP with another protocol number.
     OtherIp(u8),
-    /// Neither IP nor ARP; the EtherType (or SAP for 802.3: STP 0x4242), 0 when there is none.
+    /// Neither IP nor ARP; the EtherType (both SAPs for 802.3: STP 0x4242; the protocol number for PPP), 0 when there is none.
     NotIp(u16),
     /// The link type is one nobody here can read.
     UnknownLink,
@@ -111,7 +137,7 @@ pub struct Segment<'a> {
     pub flags: Flags,
     /// Window field, unscaled.
     pub window: u16,
-    /// Options as captured.
+    /// Options as captured; may end early when [`Packet::cut`].
     pub options: &'a [u8],
     /// Payload octets that were captured.
     pub payload: &'a [u8],

@@ -1,3 +1,249 @@
 //! Findings to understanding: confidence, links between legs, causes and consequences, incidents, and the report.
+//!
+//! [`report`] is pure: the same merged summaries give the same report, offline and in a live snapshot.
 
+mod build;
+mod cause;
+mod confidence;
+pub mod explain;
+pub mod format;
+pub mod id;
+mod incident;
+mod legs;
+mod rank;
 pub mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::capture::CaptureInfo;
+use crate::catalogue;
+use crate::event::PacketRef;
+use crate::host::neighbor::Neighbors;
+use crate::host::service::Services;
+use crate::rule::finding::{Finding, Severity};
+use crate::rule::summary::{Digest, FlowSummary, Verdict};
+use crate::rule::threshold::Thresholds;
+use crate::rule::view::{CaptureView, LegsView, PacketTally, Tally};
+use crate::rule::{Check, Keep};
+use crate::time::Timestamp;
+use build::Builder;
+pub use build::flow_entry;
+use report::{Counts, FlowCounts, FlowEntry, Report, SCHEMA, Tool};
+
+/// What all shards and inputs together know: plain data, the only thing the report is made from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Merged {
+    /// Inputs.
+    pub infos: Vec<CaptureInfo>,
+    /// Flows kept whole.
+    pub flows: BTreeMap<PacketRef, FlowSummary>,
+    /// Digests of the others, inside the window.
+    pub digests: BTreeMap<PacketRef, Digest>,
+    /// What servers speak.
+    pub services: Services,
+    /// What ARP and neighbour discovery told.
+    pub neighbors: Neighbors,
+    /// Counters of flows.
+    pub tally: Tally,
+    /// Counters of packets.
+    pub packets: PacketTally,
+    /// Lines of flows that are not kept whole, with `--all-flows`.
+    #[serde(skip)]
+    pub lines: Vec<FlowEntry>,
+    /// What the user asked for in words; empty = everything.
+    pub asked: String,
+}
+
+impl Merged {
+    /// Time of the latest packet.
+    pub fn end(&self) -> Timestamp {
+        self.packets.last.map_or(Timestamp(0), |at| at.time)
+    }
+
+    /// Adds what another shard knows. Associative; both sides may hold any flows.
+    pub fn merge(&mut self, other: Self) {
+        self.flows.extend(other.flows);
+        self.digests.extend(other.digests);
+        self.services.merge(other.services);
+        self.neighbors.merge(other.neighbors);
+        self.tally.merge(other.tally);
+        self.lines.extend(other.lines);
+    }
+}
+
+/// How a report is to be made.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The numbers of the rules.
+    pub thresholds: Thresholds,
+    /// List every flow.
+    pub all_flows: bool,
+    /// Zone of the clock times in sentences.
+    pub zone: jiff::tz::TimeZone,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { thresholds: Thresholds::default(), all_flows: false, zone: jiff::tz::TimeZone::UTC }
+    }
+}
+
+/// Flows that are listed without `--all-flows`, beyond those the incidents cite.
+const LISTED_FLOWS: usize = 100;
+
+/// What happened, from all that is known. Pure.
+pub fn report(merged: &Merged, settings: &Settings) -> Report {
+    let links = legs::link(&merged.flows, &merged.digests);
+    let capture = CaptureView {
+        infos: &merged.infos,
+        flows: &merged.flows,
+        digests: &merged.digests,
+        services: &merged.services,
+        tally: &merged.tally,
+        packets: &merged.packets,
+        links: &links,
+        thresholds: &settings.thresholds,
+        asked: &merged.asked,
+        end: merged.end(),
+    };
+    let findings = all_findings(&capture);
+    let causes = cause::find(&findings, &capture);
+    let builder = Builder::new(merged, settings, &capture, &findings, &causes);
+
+    let drafts = incident::group(&findings, &causes, &capture);
+    let mut drafts: Vec<_> = drafts
+        .into_iter()
+        .map(|draft| {
+            let extent = incident::extent(&draft, &findings, &capture);
+            (draft, extent)
+        })
+        .collect();
+    rank::order(&mut drafts, &findings);
+    let incidents: Vec<_> = drafts.iter().map(|(draft, extent)| builder.incident(draft, extent)).collect();
+
+    let mut on_flow: BTreeMap<PacketRef, Vec<usize>> = BTreeMap::new();
+    for (i, finding) in findings.iter().enumerate() {
+        if let Some(flow) = finding.subject.flow() {
+            on_flow.entry(flow).or_default().push(i);
+        }
+    }
+    let (flows, flow_counts) = flows(merged, settings, &builder, &on_flow, &incidents);
+    let trust = |i: usize| findings[i].rule.starts_with("capture-");
+    Report {
+        schema: SCHEMA.into(),
+        tool: Tool { name: env!("CARGO_PKG_NAME").into(), version: env!("CARGO_PKG_VERSION").into() },
+        captures: merged.infos.iter().map(build::capture_entry).collect(),
+        trust: builder.entries(|i| trust(i) && findings[i].severity > Severity::Silent),
+        findings: builder.entries(|i| !trust(i) || findings[i].severity == Severity::Silent),
+        counts: Counts { packets: packet_counts(&merged.packets), flows: flow_counts },
+        incidents,
+        flows,
+        not_judged: not_judged(merged, settings),
+    }
+}
+
+/// Flow findings looked at again, legs and capture rules, and the modifiers, in the order (first packet, rule).
+fn all_findings(capture: &CaptureView<'_>) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = capture.flows.values().flat_map(|flow| flow.findings.iter().cloned()).collect();
+    for (rule, _) in catalogue::RULES {
+        match rule.check {
+            Check::Capture(check) => findings.extend(check(capture)),
+            Check::Legs(check) => findings.extend(capture.links.iter().filter_map(|link| {
+                check(&LegsView {
+                    link,
+                    client_leg: capture.flows.get(&link.client_leg),
+                    backend_leg: capture.flows.get(&link.backend_leg),
+                    capture,
+                })
+            })),
+            Check::Flow(_) | Check::Never => {}
+        }
+    }
+    for finding in &mut findings {
+        finding.evidence.sort_by_key(|e| e.at);
+        finding.evidence.dedup_by_key(|e| e.at);
+        if let Some(rule) = catalogue::rule(&finding.rule) {
+            confidence::limit(finding, rule, capture);
+        }
+    }
+    confidence::siblings(&mut findings, capture);
+    findings.retain_mut(|finding| match catalogue::rule(&finding.rule).and_then(|rule| rule.corroborate) {
+        Some(corroborate) => corroborate(finding, capture) == Keep::Yes,
+        None => true,
+    });
+    findings.sort_by(|a, b| (a.first(), &a.rule, a.subject).cmp(&(b.first(), &b.rule, b.subject)));
+    findings
+}
+
+fn flows(
+    merged: &Merged,
+    settings: &Settings,
+    builder: &Builder<'_>,
+    on_flow: &BTreeMap<PacketRef, Vec<usize>>,
+    incidents: &[report::Incident],
+) -> (Vec<FlowEntry>, FlowCounts) {
+    let cited: BTreeSet<u64> = incidents.iter().flat_map(|incident| incident.flows.iter().copied()).collect();
+    let mut counts = FlowCounts {
+        total: merged.tally.flows,
+        healthy: merged.tally.dropped_healthy,
+        undecided: merged.tally.dropped_undecided,
+        ..FlowCounts::default()
+    };
+    let mut entries = Vec::new();
+    let mut listed = 0;
+    for (id, flow) in &merged.flows {
+        let found = on_flow.get(id).map(Vec::as_slice).unwrap_or(&[]);
+        let verdict = builder.verdict(flow, found);
+        match verdict {
+            Verdict::Healthy => counts.healthy += 1,
+            Verdict::Undecided => counts.undecided += 1,
+            Verdict::Degraded => counts.degraded += 1,
+            Verdict::Failed => counts.failed += 1,
+        }
+        let wanted = verdict != Verdict::Healthy && listed < LISTED_FLOWS;
+        if settings.all_flows || cited.contains(&id.number) || wanted {
+            listed += usize::from(wanted);
+            entries.push(builder.flow_entry(flow, found));
+        }
+    }
+    if settings.all_flows {
+        entries.extend(merged.lines.iter().cloned());
+        entries.sort_by_key(|entry| (entry.file, entry.id));
+    }
+    (entries, counts)
+}
+
+/// Packets by what they were; `read` is the sum of all the others.
+fn packet_counts(packets: &PacketTally) -> BTreeMap<String, u64> {
+    [
+        ("read", packets.read),
+        ("filtered", packets.filtered),
+        ("tcp", packets.tcp),
+        ("udp", packets.udp),
+        ("icmp", packets.icmp),
+        ("arp", packets.arp),
+        ("fragments", packets.fragments),
+        ("other_ip", packets.other_ip),
+        ("not_ip", packets.not_ip),
+        ("unknown_link", packets.unknown_link),
+        ("unreadable", packets.unreadable),
+    ]
+    .into_iter()
+    .map(|(name, n)| (name.to_owned(), n))
+    .collect()
+}
+
+fn not_judged(merged: &Merged, settings: &Settings) -> Vec<String> {
+    let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
+    let end = merged.end();
+    for flow in merged.flows.values().filter(|flow| flow.digest.verdict == Verdict::Undecided) {
+        if let Some(reason) = explain::undecided(&flow.facts, &flow.story, end, &settings.thresholds) {
+            // Waiting times differ; the kind of reason is what is counted.
+            let kind = reason.split(" for ").next().unwrap_or(&reason).to_owned();
+            *reasons.entry(kind).or_default() += 1;
+        }
+    }
+    reasons.into_iter().map(|(reason, n)| format!("{}: {reason}", format::count(n, "flow"))).collect()
+}

@@ -278,11 +278,13 @@ events! {
           missing: Option<u64> },
     /// The octets are no HTTP although the stream began as HTTP.
     HttpBroken,
+    /// The page of a plain-text 400 says that the port speaks TLS (nginx, Apache and Go say so in words).
+    TlsWanted,
     /// A DNS query or answer.
     Dns(Box<DnsMessage>),
-    /// The first words of a service, or of a client of it.
+    /// The first words of a service, or of a client of it; also a complaint of an SSH or SMTP server right behind its greeting.
     Greeting(Box<Greeting>),
-    /// The first payload of a side that nothing recognised; kept for the excerpt.
+    /// The first payload of a side that nothing recognised, or of a PROXY header that is not whole; kept for the excerpt.
     Excerpt { /// First octets, at most 32.
           octets: Vec<u8> },
 }

@@ -5,6 +5,30 @@
 
 pub mod facts;
 
+mod ack;
+mod assembler;
+mod checksum;
+mod close;
+mod duplicates;
+mod half;
+mod key;
+mod ledger;
+mod limits;
+mod live;
+mod loss;
+mod options;
+mod payload;
+mod record;
+mod roles;
+mod rtt;
+#[cfg(test)]
+mod script;
+pub mod table;
+mod tcp;
+mod tombstone;
+mod udp;
+mod wheel;
+
 use crate::event::{Event, PacketRef, Side};
 use crate::time::Timestamp;
 use crate::wire::Endpoint;

@@ -1,1 +1,8 @@
-//! placeholder
+//! The report as text, JSON and JSON lines; a flow as a ladder; a rule as its page.
+
+pub mod json;
+pub mod ladder;
+mod layout;
+pub mod text;
+
+pub use layout::Style;

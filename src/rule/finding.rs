@@ -181,6 +181,12 @@ impl Finding {
         }
     }
 
+    /// Adds a packet of another flow, or one whose sender does not matter.
+    pub fn cites(mut self, at: PacketRef, flow: Option<PacketRef>, shows: impl Into<String>) -> Self {
+        self.evidence.push(Evidence { at, flow, side: None, shows: shows.into() });
+        self
+    }
+
     /// Fills a slot.
     pub fn with(mut self, slot: &'static str, value: impl Into<Value>) -> Self {
         self.values.set(slot, value.into());
@@ -228,14 +234,19 @@ impl Finding {
         self
     }
 
-    /// First packet cited.
+    /// First packet of the event itself: packets of other flows (a control, the other leg) do not date it.
     pub fn first(&self) -> PacketRef {
-        self.evidence.iter().map(|e| e.at).min().unwrap_or(self.evidence_at())
+        self.own().min().unwrap_or(self.evidence_at())
     }
 
-    /// Last packet cited.
+    /// Last packet of the event itself.
     pub fn last(&self) -> PacketRef {
-        self.evidence.iter().map(|e| e.at).max().unwrap_or(self.evidence_at())
+        self.own().max().unwrap_or(self.evidence_at())
+    }
+
+    fn own(&self) -> impl Iterator<Item = PacketRef> {
+        let only_others = self.evidence.iter().all(|e| e.flow.is_some());
+        self.evidence.iter().filter(move |e| only_others || e.flow.is_none() || e.flow == self.subject.flow()).map(|e| e.at)
     }
 
     fn evidence_at(&self) -> PacketRef {

@@ -3,8 +3,14 @@
 //! A rule is one static ([`Rule`]) in one file of `catalogue/`: what it needs to have seen, a check that returns a [`Finding`], and the
 //! words for people. A check sees its own flow only; siblings and what a port speaks come in through `corroborate`.
 
+pub mod exchange;
 pub mod finding;
+pub mod header;
+pub mod mismatch;
 pub mod summary;
+mod tally;
+#[cfg(test)]
+pub mod testing;
 pub mod threshold;
 pub mod value;
 pub mod view;

@@ -59,6 +59,8 @@ pub struct Digest {
     pub protocol: Option<Protocol>,
     /// TCP or UDP.
     pub transport: IpProtocol,
+    /// The server completed the handshake: its SYN+ACK is in the capture.
+    pub accepted: bool,
     /// The server answered with payload.
     pub answered: bool,
     /// A PROXY header came first.
@@ -93,6 +95,7 @@ impl Digest {
             verdict,
             protocol: spoken(story),
             transport: facts.transport,
+            accepted: facts.from_server.syn_count > 0,
             answered: facts.from_server.payload > 0,
             behind_proxy: story.events().any(|e| matches!(e.what, What::ProxyHeader(_))),
         }

@@ -188,6 +188,8 @@ pub struct Tally {
     pub one_sided: u64,
     /// First packet of a one-sided flow and a packet whose acknowledgment covers unseen octets.
     pub one_sided_example: Option<(PacketRef, PacketRef)>,
+    /// Segments with payload on those flows.
+    pub one_sided_segments: u64,
     /// Flows that began before the capture; the first.
     pub mid_stream: u64,
     /// First of them.
@@ -220,10 +222,17 @@ pub struct Tally {
     pub oversized: u64,
     /// First oversized (flow, packet).
     pub oversized_first: Option<(PacketRef, PacketRef)>,
-    /// Wrong checksums / looked at, first wrong one.
+    /// Wrong checksums.
     pub bad_checksums: u64,
+    /// Checksums looked at.
+    pub checksums: u64,
     /// First wrong checksum (flow, packet).
     pub bad_checksum_first: Option<(PacketRef, PacketRef)>,
+    /// TCP flows of 1 s or more whose timestamps (TSval) advanced at no rate that stacks use (1000, 250, 100 or 10 a second, each ±20 %)
+    /// by the capture's clock.
+    pub clock_skewed: u64,
+    /// The first of them: its first and last packet with a timestamp, and the time between both by the sender's clock (1000 a second).
+    pub clock_skew_first: Option<(PacketRef, PacketRef, Elapsed)>,
     /// Octets given up because of caps, flows evicted.
     pub held_dropped: u64,
     /// Flows evicted by the table's cap.
@@ -243,6 +252,10 @@ pub struct PacketTally {
     pub read: u64,
     /// Passed over by `--filter`, `--since`, `--until`.
     pub filtered: u64,
+    /// First packet passed over.
+    pub filtered_first: Option<PacketRef>,
+    /// Last packet passed over.
+    pub filtered_last: Option<PacketRef>,
     /// TCP segments.
     pub tcp: u64,
     /// UDP datagrams.
@@ -259,6 +272,8 @@ pub struct PacketTally {
     pub not_ip: u64,
     /// Frames of link types nobody here reads.
     pub unknown_link: u64,
+    /// First such frame.
+    pub unknown_link_first: Option<PacketRef>,
     /// Broken or cut headers.
     pub unreadable: u64,
     /// UDP packets to or from port 53.
@@ -324,6 +339,19 @@ impl CaptureView<'_> {
     /// Links in which a flow takes part.
     pub fn links_of(&self, flow: PacketRef) -> impl Iterator<Item = &Link> {
         self.links.iter().filter(move |link| link.client_leg == flow || link.backend_leg == flow)
+    }
+
+    /// Short facts of every flow, kept whole or not, that began within `from..=to`.
+    pub fn began(&self, from: Timestamp, to: Timestamp) -> impl Iterator<Item = &Digest> {
+        let first = PacketRef { file: 0, number: 0, time: from };
+        let last = PacketRef { file: u16::MAX, number: u64::MAX, time: to.max(from) };
+        let kept = self.flows.range(first..=last).map(|(_, flow)| &flow.digest);
+        kept.chain(self.digests.range(first..=last).map(|(_, digest)| digest))
+    }
+
+    /// Short facts of a flow, kept whole or not.
+    pub fn digest_of(&self, flow: PacketRef) -> Option<&Digest> {
+        self.flows.get(&flow).map(|flow| &flow.digest).or_else(|| self.digests.get(&flow))
     }
 
     /// Kept flows to one server end.

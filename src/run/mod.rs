@@ -1,1 +1,235 @@
-//! placeholder
+//! The spine: from inputs to a report. [`Diagnosis`] is the library's door.
+
+pub mod ladder;
+mod recorder;
+mod shard;
+mod trip;
+
+use crate::capture::filter::Filter;
+use crate::capture::window::TimeBound;
+use crate::capture::{OpenOptions, Source};
+use crate::decode::Packet;
+use crate::diagnose::report::Report;
+use crate::diagnose::{Merged, Settings, report};
+use crate::error::Result;
+use crate::rule::threshold::Thresholds;
+use crate::time::Timestamp;
+use crate::wire::{Address, Endpoint};
+use recorder::Recording;
+use shard::Shards;
+use trip::Trip;
+
+/// A diagnosis to be made: what to read, what of it, and with which numbers.
+///
+/// ```no_run
+/// let report = tcpwhy::Diagnosis::new().open(&["incident.pcap"])?.run()?;
+/// for incident in &report.incidents {
+///     println!("{}", incident.headline);
+/// }
+/// # Ok::<(), tcpwhy::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Diagnosis {
+    settings: Settings,
+    threads: usize,
+    filter: Option<String>,
+    since: Option<TimeBound>,
+    until: Option<TimeBound>,
+    ends: Ends,
+    open: OpenOptions,
+    keep: Option<(Endpoint, Endpoint)>,
+}
+
+/// Which hosts are asked for; a packet between others is passed over.
+#[derive(Clone, Debug, Default)]
+pub struct Ends {
+    /// Either end must be one of these, when not empty.
+    pub clients: Vec<Address>,
+    /// Either end must be one of these, when not empty.
+    pub servers: Vec<Address>,
+    /// SNI, Host or queried name must be one of these or end with `.name`, when not empty.
+    pub names: Vec<String>,
+}
+
+/// Which times are asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    since: Option<TimeBound>,
+    until: Option<TimeBound>,
+    first: Option<Timestamp>,
+}
+
+impl Window {
+    fn holds(&mut self, time: Timestamp) -> bool {
+        let first = *self.first.get_or_insert(time);
+        self.since.is_none_or(|bound| time >= bound.at(first)) && self.until.is_none_or(|bound| time <= bound.at(first))
+    }
+}
+
+impl Ends {
+    /// Whether the packet belongs to the hosts asked for. ARP and ICMP always do: they are evidence about everybody.
+    fn accept(&self, packet: &Packet<'_>) -> bool {
+        if self.clients.is_empty() && self.servers.is_empty() {
+            return true;
+        }
+        let (Some(source), Some(destination)) = (packet.source(), packet.destination()) else { return true };
+        let among = |list: &[Address]| {
+            list.is_empty() || list.contains(&source.address) || list.contains(&destination.address)
+        };
+        among(&self.clients) && among(&self.servers)
+    }
+}
+
+impl Diagnosis {
+    /// With the catalogue's numbers, on all cores, of everything.
+    pub fn new() -> Self {
+        Self { threads: std::thread::available_parallelism().map_or(1, usize::from), ..Self::default() }
+    }
+
+    /// Sets the numbers of the rules.
+    pub fn thresholds(mut self, thresholds: Thresholds) -> Self {
+        self.settings.thresholds = thresholds;
+        self
+    }
+
+    /// Worker threads; the report does not depend on it. 0 and 1: everything in the calling thread.
+    pub fn workers(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Lists every flow with its explanation.
+    pub fn all_flows(mut self, all: bool) -> Self {
+        self.settings.all_flows = all;
+        self
+    }
+
+    /// Zone of the clock times in sentences; UTC by default.
+    pub fn zone(mut self, zone: jiff::tz::TimeZone) -> Self {
+        self.settings.zone = zone;
+        self
+    }
+
+    /// Only packets that match an expression in tcpdump's language. Packet numbers stay those of the file.
+    pub fn filter(mut self, expression: Option<String>) -> Self {
+        self.filter = expression;
+        self
+    }
+
+    /// Only packets of this time.
+    pub fn between(mut self, since: Option<TimeBound>, until: Option<TimeBound>) -> Self {
+        (self.since, self.until) = (since, until);
+        self
+    }
+
+    /// Only packets to or from these hosts.
+    pub fn ends(mut self, ends: Ends) -> Self {
+        self.ends = ends;
+        self
+    }
+
+    /// How inputs are opened (caps of decompression).
+    pub fn open_options(mut self, options: OpenOptions) -> Self {
+        self.open = options;
+        self
+    }
+
+    /// Whether the inputs' SHA-256 is put into the report.
+    pub fn hash(mut self, hash: bool) -> Self {
+        self.open.hash = hash;
+        self
+    }
+
+    /// Opens files (`path`, `name=path`, `-` for standard input). Several are read as one in time order.
+    ///
+    /// # Errors
+    /// When one cannot be opened or is no capture, or when the filter does not compile.
+    pub fn open<S: AsRef<str>>(self, inputs: &[S]) -> Result<Opened> {
+        let inputs: Vec<&str> = inputs.iter().map(AsRef::as_ref).collect();
+        let source = Source::open(&inputs, &self.open)?;
+        self.source(source)
+    }
+
+    /// Diagnoses an open source.
+    ///
+    /// # Errors
+    /// When the filter does not compile.
+    pub fn source(self, source: Source) -> Result<Opened> {
+        let filter = self.filter.as_deref().map(Filter::new).transpose()?;
+        Ok(Opened { diagnosis: self, source, filter })
+    }
+}
+
+/// Inputs that are open, ready to be read.
+pub struct Opened {
+    diagnosis: Diagnosis,
+    source: Source,
+    filter: Option<Filter>,
+}
+
+impl Opened {
+    /// Reads everything and says what happened.
+    ///
+    /// # Errors
+    /// When the operating system refuses a read before the first packet, or a filter fits no link type of the input.
+    pub fn run(self) -> Result<Report> {
+        let settings = self.diagnosis.settings.clone();
+        Ok(report(&self.merged()?, &settings))
+    }
+
+    /// Reads everything; the report is made from what this returns.
+    ///
+    /// # Errors
+    /// As [`Opened::run`].
+    pub fn merged(self) -> Result<Merged> {
+        let Self { diagnosis, mut source, filter } = self;
+        let asked = asked(&diagnosis);
+        let window = Window { since: diagnosis.since, until: diagnosis.until, first: None };
+        let mut trip = Trip::new(filter, window, diagnosis.ends.clone(), &diagnosis.settings.thresholds);
+        let mut shards = Shards::new(diagnosis.threads, &diagnosis.recording());
+        while let Some(frame) = source.next()? {
+            trip.frame(&frame, &mut shards);
+        }
+        let end = trip.packets.last.map_or(Timestamp(0), |at| at.time);
+        let mut merged = shards.finish(end);
+        if let Some(filter) = &trip.filter {
+            filter.check_used()?;
+        }
+        let (packets, neighbors) = trip.finish();
+        merged.packets = packets;
+        merged.neighbors = neighbors;
+        merged.infos = source.finish();
+        merged.asked = asked;
+        Ok(merged)
+    }
+}
+
+impl Diagnosis {
+    fn recording(&self) -> Recording {
+        Recording {
+            thresholds: self.settings.thresholds.clone(),
+            all_flows: self.settings.all_flows,
+            names: self.ends.names.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            keep: self.keep,
+        }
+    }
+}
+
+/// What was asked for, in words for the report.
+fn asked(diagnosis: &Diagnosis) -> String {
+    let mut parts = Vec::new();
+    if let Some(filter) = &diagnosis.filter {
+        parts.push(format!("--filter '{filter}'"));
+    }
+    for (flag, list) in [("--client", &diagnosis.ends.clients), ("--server", &diagnosis.ends.servers)] {
+        parts.extend(list.iter().map(|address| format!("{flag} {address}")));
+    }
+    parts.extend(diagnosis.ends.names.iter().map(|name| format!("--name {name}")));
+    if diagnosis.since.is_some() {
+        parts.push("--since".into());
+    }
+    if diagnosis.until.is_some() {
+        parts.push("--until".into());
+    }
+    parts.join(" ")
+}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"crypto/tls"
+	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -16,6 +17,7 @@ func main() {
 	secure := flag.String("https", "", "address for HTTPS")
 	plain := flag.String("http", "", "address for HTTP")
 	alpn := flag.String("alpn", "", "offer only this protocol")
+	broken := flag.Bool("broken", false, "fail to load the certificate of every name")
 	flag.Parse()
 	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "hello from go") })
 	http.HandleFunc("/-/readiness", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "success") })
@@ -25,6 +27,16 @@ func main() {
 	if *secure != "" {
 		config := &tls.Config{}
 		server := &http.Server{Addr: *secure, TLSConfig: config}
+		if *broken {
+			config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+				return nil, errors.New("certificate store unreachable")
+			}
+			listener, err := tls.Listen("tcp", *secure, config)
+			if err != nil {
+				log.Fatal(err)
+			}
+			log.Fatal(server.Serve(listener))
+		}
 		if *alpn != "" {
 			config.NextProtos = []string{*alpn}
 			server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}

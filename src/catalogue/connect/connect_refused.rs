@@ -3,7 +3,7 @@
 //! ## How tcpwhy knows
 //! A SYN was answered by RST+ACK whose acknowledgment number is the SYN's sequence number + 1 (RFC 9293 §3.10.7.1). One is enough: no
 //! live connection sends such a packet. That the connection was *refused* is certain; that *nothing listens* is the most common reason,
-//! and a firewall that rejects with a TCP reset looks the same.
+//! and a firewall that rejects with a TCP reset looks the same. A TTL unlike that of the host's other packets points to a firewall.
 //!
 //! ## What it is not
 //! - `icmp-port-unreachable`: there a firewall says so by ICMP, with no RST.
@@ -14,14 +14,23 @@
 //! termination state `SC`, Apache's `AH00957` with `(111)`.
 //!
 //! ## False alarms it avoids
-//! A refusal followed by a success to the same port within 5 s is a restart window (notice). The losing family of a client that tries
-//! IPv6 and IPv4 side by side is no fault of the service.
+//! A refusal followed by a success to the same port within 5 s is a restart window (notice). A client that tries IPv6 and IPv4 side by
+//! side and gets through on the other one is served: that refusal is silent.
 
 use crate::event::{Kind, ResetKind, Side, What};
+use crate::flow::facts::FlowFacts;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::summary::{Digest, Verdict};
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Keep, Needs, Rule, Step};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
 use crate::time::Elapsed;
+
+/// A service that answers again after this long was restarted.
+const RESTART: Elapsed = Elapsed::secs(5);
+/// Both families are tried within this time (RFC 8305 §5: 250 ms apart).
+const SIDE_BY_SIDE: Elapsed = Elapsed::millis(300);
+/// Ports named in the hint.
+const PORTS: usize = 6;
 
 pub static RULE: Rule = Rule {
     id: "connect-refused",
@@ -33,9 +42,11 @@ pub static RULE: Rule = Rule {
     says: "{server} refuses connections: its kernel answered the SYN with RST after {after}",
     users_see: &[
         "curl: (7) Failed to connect",
+        "Connection refused",
         "connect() failed (111: Connection refused)",
         "ECONNREFUSED",
         "AH00957",
+        "SC",
     ],
     do_first: &[Step {
         says: "Does anything listen on port {port} of {host}, and on that address?",
@@ -45,9 +56,17 @@ pub static RULE: Rule = Rule {
         says: "from the client's host; prints succeeded once the port is open:",
         command: "nc -vz -w 5 {host} {port}",
     }],
-    not: &[("connect-timeout", "an answer came, in the first round trip")],
-    cannot_show: &["whether nothing listens or a firewall rejects with a TCP reset"],
-    sources: &["RFC 9293 §3.10.7.1"],
+    not: &[
+        ("connect-timeout", "an answer came, in the first round trip"),
+        ("icmp-port-unreachable", "the refusal is a RST, no ICMP"),
+    ],
+    cannot_show: &["whether nothing listens, a firewall rejects with a TCP reset, or a balancer has no healthy target"],
+    explains: &[
+        Explains("proxy-upstream-connect-failed", Scope::Link),
+        Explains("health-check-flapping", Scope::Link),
+        Explains("proxy-no-server-available", Scope::Time),
+    ],
+    sources: &["RFC 9293 §3.10.7.1", "RFC 8305 §5"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),
     ..Rule::BLANK
@@ -55,7 +74,7 @@ pub static RULE: Rule = Rule {
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let reset = flow.story.events().find(|e| matches!(e.what, What::Reset { kind: ResetKind::Refused, .. }))?;
-    let syn = *flow.client().syns.last()?;
+    let syn = *flow.client().syns.iter().rev().find(|syn| **syn < reset.at).or(flow.client().syns.first())?;
     Some(
         RULE.found(flow, reset.at, Side::Server, "RST+ACK that acknowledges the SYN: refused")
             .and(syn, Side::Client, "SYN")
@@ -63,16 +82,134 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     )
 }
 
-/// A success to the same port within 5 s of the refusal is a restart window.
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
-    let good = capture.service(&flow.facts.server).and_then(|service| service.last_good);
-    if let Some(good) = good {
-        let gap = good.time.since(flow.facts.id.time);
-        if gap > Elapsed::ZERO && gap <= Elapsed::secs(5) {
-            finding.severity = Severity::Notice;
-            finding.notes.push(format!("a connection to the same port worked {gap} later: a restart window"));
-        }
+    let facts = &flow.facts;
+    if let Some(winner) = other_family(capture, facts) {
+        finding.severity = Severity::Silent;
+        finding.notes.push(format!("the client got through on the other address family ({})", winner.server));
+    } else if let Some(again) = soon_good(capture, facts) {
+        finding.severity = Severity::Notice;
+        let gap = again.id.time.since(facts.start());
+        finding.notes.push(format!("a connection to the same port worked {gap} later: a restart window"));
+    }
+    if let Some(ports) = answering_ports(capture, facts) {
+        finding.notes.push(format!("other ports of this host answer: {ports}"));
+    }
+    if let Some(note) = foreign_ttl(capture, facts) {
+        finding.notes.push(note);
     }
     Keep::Yes
+}
+
+/// A connection that worked on the same port of the other address family, begun side by side with this one.
+fn other_family<'a>(capture: &'a CaptureView<'_>, facts: &FlowFacts) -> Option<&'a Digest> {
+    let start = facts.start();
+    capture.began(start - SIDE_BY_SIDE, start + SIDE_BY_SIDE).find(|other| {
+        other.server.port == facts.server.port
+            && other.server.address.is_v4() != facts.server.address.is_v4()
+            && other.client.address.is_v4() != facts.client.address.is_v4()
+            && other.answered
+    })
+}
+
+/// A later connection to the same port that worked before a restart's usual time was over.
+fn soon_good<'a>(capture: &'a CaptureView<'_>, facts: &FlowFacts) -> Option<&'a Digest> {
+    let start = facts.start();
+    capture
+        .began(start, start + RESTART)
+        .find(|other| other.server == facts.server && other.answered && other.verdict == Verdict::Healthy)
+}
+
+fn answering_ports(capture: &CaptureView<'_>, facts: &FlowFacts) -> Option<String> {
+    let ports: Vec<String> = capture
+        .good_ports(facts.server.address, facts.server.port)
+        .take(PORTS)
+        .map(|(end, _)| end.port.to_string())
+        .collect();
+    (!ports.is_empty()).then(|| ports.join(", "))
+}
+
+/// The RST's TTL differs from that of every other packet of the host that is kept: somebody in between sent it.
+fn foreign_ttl(capture: &CaptureView<'_>, facts: &FlowFacts) -> Option<String> {
+    let ttl = facts.from_server.resets.first()?.ttl;
+    let mut others = capture
+        .flows
+        .values()
+        .filter(|flow| flow.facts.server.address == facts.server.address && flow.facts.from_server.syn_count > 0)
+        .map(|flow| flow.facts.from_server.ttl.0)
+        .peekable();
+    let known = *others.peek()?;
+    (!others.any(|other| other == ttl)).then(|| {
+        format!("the RST's TTL is {ttl}, the host's other packets have {known}: a firewall in between may send it")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Protocol;
+    use crate::rule::testing::{Scene, World};
+
+    fn refused() -> Scene {
+        Scene::starting("10.0.0.1:40000", "10.0.0.2:443", 10, 0).syn(0).rst(Side::Server, 2, ResetKind::Refused, 0)
+    }
+
+    fn looked_at_again(world: World) -> Finding {
+        let scene = refused();
+        let finding = scene.check(&RULE).expect("a refusal");
+        world.with(&scene).corroborated(&RULE, finding).expect("it stays")
+    }
+
+    fn good(client: &str, server: &str, start: i64) -> Scene {
+        Scene::starting(client, server, 100, start)
+            .handshake()
+            .request(3, "GET", "/", 40)
+            .response(4, 200, 90)
+            .speaks(Side::Server, Protocol::Http)
+    }
+
+    #[test]
+    fn a_reset_that_acknowledges_the_syn_is_a_refusal() {
+        let finding = refused().check(&RULE).expect("a refusal");
+        assert_eq!((finding.evidence[0].at.number, finding.evidence[1].at.number), (11, 10));
+        assert_eq!(finding.values.get("after"), Some(&Elapsed::millis(2).into()));
+    }
+
+    #[test]
+    fn a_reset_of_an_open_connection_is_no_refusal() {
+        assert_eq!(Scene::open().rst(Side::Server, 5, ResetKind::Abort, 0).check(&RULE), None);
+    }
+
+    #[test]
+    fn a_success_two_seconds_later_makes_it_a_restart_window() {
+        let finding = looked_at_again(World::new().with_good(&good("10.0.0.1:40001", "10.0.0.2:443", 2000)));
+        assert_eq!(finding.severity, Severity::Notice);
+    }
+
+    #[test]
+    fn a_success_an_hour_later_does_not_excuse_the_refusal() {
+        let finding = looked_at_again(World::new().with_good(&good("10.0.0.1:40001", "10.0.0.2:443", 3_600_000)));
+        assert_eq!(finding.severity, Severity::Critical);
+    }
+
+    #[test]
+    fn the_losing_family_of_a_client_that_got_through_is_silent() {
+        let winner = good("[2001:db8::1]:40001", "[2001:db8::2]:443", 100);
+        assert_eq!(looked_at_again(World::new().with_good(&winner)).severity, Severity::Silent);
+    }
+
+    #[test]
+    fn other_ports_of_the_host_that_answer_are_named() {
+        let finding = looked_at_again(World::new().with_good(&good("10.0.0.1:40001", "10.0.0.2:80", 2000)));
+        assert_eq!(finding.notes, ["other ports of this host answer: 80"]);
+    }
+
+    #[test]
+    fn a_reset_from_nearer_than_the_host_points_to_a_firewall() {
+        let mut other = Scene::starting("10.0.0.1:40001", "10.0.0.2:80", 100, 50).handshake();
+        other.facts.from_server.ttl = (57, 57, 57);
+        let finding = looked_at_again(World::new().with(&other));
+        assert!(finding.notes[0].starts_with("the RST's TTL is 64, the host's other packets have 57"));
+    }
 }

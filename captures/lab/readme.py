@@ -1,0 +1,537 @@
+"""Writes the README.md of every directory below captures/rules, and of healthy/ and broken/, from the texts here.
+
+readme.py CAPTURES-DIRECTORY          fails on a capture without a text, and on a text without a capture"""
+import os
+import sys
+
+root = sys.argv[1]
+SCRIPT = {
+    "proxy-header": "proxy-protocol.sh",
+    "connect": "connect.sh",
+    "accept": "connect.sh",
+    "capture": "capture-quality.sh",
+    "tls": "wrong-protocol.sh",
+    "http": "wrong-protocol.sh",
+    "unexpected": "wrong-protocol.sh",
+}
+SOFTWARE = "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, OpenSSL 3.0.19, GnuTLS 3.7.9, Go 1.19.8, Node 20.20.2, Python 3.11.7, curl 7.88.1, Redis 7.0, OpenSSH 9.2, tcpdump 4.99, Linux 6.18"
+RULES = {}
+
+
+def rule(name, text):
+    RULES[name] = dict(line.strip().split(" | ", 1) for line in text.strip().splitlines())
+
+
+rule("accept-queue-overflow", """
+backlog-1-near-client | listen(1), accept() never called, 6 clients: 2 connect and get no answer, 4 repeat their SYN; seen at the client
+backlog-1-on-the-server | the same seen on the server: the SYNs do arrive
+backlog-1-first-lab | the same from the first lab (other addresses)
+not-one-dead-port | 3 SYN streams to a port behind DROP go unanswered while another port of the host works: `connect-timeout`
+not-busy-but-fine | 8 connections at once, all answered
+""")
+rule("capture-clock-jump", """
+backwards-2s | second half of a real capture moved 2 s into the past (edited)
+forwards-1h | second half moved 1 h into the future; the TSval clocks of three flows did not jump (edited)
+clock-runs-double | the capture clock runs twice as fast as the TSval clocks of three flows (edited)
+not-idle-for-7s | three flows pause for 7 s; TSval and capture clock agree
+not-order-off-by-microseconds | neighbouring records swapped, less than 0.9 ms apart (edited)
+not-steady | the unedited original
+""")
+rule("capture-duplicate-packets", """
+bridge-any | `-i any` on a bridge between two hosts: every packet on both ports
+router-any | `-i any` on a router: every packet in and, with TTL-1, out
+not-one-interface | the same bridge, one port
+not-retransmissions | real loss: same sequence numbers again, other IP-ID, later
+""")
+rule("capture-ends-early", """
+request-pending | stopped 0.7 s after a request that is answered after 6 s
+syn-pending | stopped 1.0 s after the first of two SYNs
+response-running | stopped in the middle of a slow response
+rotated-away | file ends in the middle of a download (edited: tail removed)
+not-all-finished | every connection is closed when the file ends
+not-a-hang-of-12s | a request unanswered for 12 s while others are served: long enough for a judgement
+""")
+rule("capture-file-damaged", """
+cut-inside-a-record | file ends inside a record (copied too early)
+insane-record-length | a record claims 2 GiB
+zeros-in-the-middle | 400 octets of zeros in the middle
+pcapng-cut.pcapng | pcapng, ends inside a block
+not-ends-on-a-record-border | shorter, but whole
+not-whole | the original
+not-pcapng-unknown-block.pcapng | an unknown block type is legal and stepped over
+""")
+rule("capture-filter-narrow", """
+one-port | captured with `tcp port 80`
+tcp-only | captured with `tcp`
+not-narrow | ARP, ICMP echo, DNS and two TCP ports are in the file
+""")
+rule("capture-has-nothing", """
+quiet-interface | header and no packet, Ethernet
+quiet-interface-any | header and no packet, SLL2
+not-normal | a few healthy connections
+""")
+rule("capture-offload-artifacts", """
+veth-tso-and-checksums | TSO and checksum offload on: segments of 7 to 14 kB, unfinished checksums
+veth-any | the same with `-i any`
+checksums-unfinished-on-sent | MSS-sized, bad checksums only on what this host sent (edited)
+not-mss-sized | offloads off
+not-jumbo-frames | MTU 9000, MSS 8960: large segments that fit the MSS
+""")
+rule("capture-one-sided", """
+requests-only | captured with `src net CLIENTS`: three downloads, acknowledgements advance
+answers-only | captured with `dst net CLIENTS`
+one-download-data-only | one flow with 28 data packets, one direction (edited)
+not-both | both directions
+""")
+rule("capture-packet-loss", """
+data-dropped-acks-kept | every 7th data frame removed, its acknowledgement kept (edited)
+ring-too-small | real: `--immediate-mode -i any` with the default 2 MiB ring; tcpdump counted 255 of 348 packets dropped by the kernel
+not-real-loss-near-server | real loss behind the capture point: retransmitted
+not-real-loss-near-client | real loss before the capture point: holes that are filled later
+not-complete | nothing is missing
+""")
+rule("capture-snaplen-truncated", """
+96-octets | `-s 96`: HTTP and TLS cut
+68-octets-any | `-s 68` on `any`: TCP headers only
+not-full | whole packets
+not-short-packets | `-s 96`, but no packet is longer
+""")
+rule("capture-starts-mid-stream", """
+downloads-already-running | tcpdump started while three downloads ran
+head-cut-off | first sixth of a capture removed (edited)
+not-from-the-syn | every connection from its SYN
+""")
+rule("client-abandoned", """
+curl-gives-up-after-2s | `curl -m 2`, twice, against a server that needs 6 s
+reset-after-3s | the client aborts with RST after 3 s without one octet
+mid-response-after-5s | 3 kB of 100 kB came, then `curl -m 5` gave up
+not-half-close-nc | `nc -N`: FIN after the request, the answer still comes and is acknowledged
+not-slow-but-answered | answered after 2.5 s
+""")
+rule("closed-before-request", """
+accept-then-close | accept() and close(), two clients
+accept-then-close-ipv6 | the same over IPv6
+accept-then-reset | RST 0.2 s after the handshake, client silent
+haproxy-connection-reject | `tcp-request connection reject`: HAProxy 2.6 sends RST; in the second flow the GET crosses it on the wire
+haproxy-backend-dead | mode tcp, backend refuses, `retries 0`: FIN at once (client leg only)
+not-client-check-closes-first | the client connects and closes
+not-answered | request and answer
+""")
+rule("closed-without-answer", """
+http-request | GET, FIN 50 ms later, 0 octets, two clients
+http-request-ipv6 | the same over IPv6
+redis-host-guard | HTTP to Redis: closed without a word because of its Host guard
+unknown-protocol | octets that nobody recognises, FIN
+not-idle-keepalive-close | Apache closes an idle, answered connection after 5 s
+not-second-request-unanswered | first request answered, second not: another rule's case (bytes were served)
+not-client-closed-first | the client gave up after 0.3 s
+not-answered | request and answer
+""")
+rule("connect-refused", """
+closed-port | RST from the kernel, two clients; the same host answers on port 80
+closed-port-ipv6 | the same over IPv6
+nginx-upstream | both legs: nginx answers 502
+firewall-tcp-reset | iptables `REJECT --reject-with tcp-reset`: identical on the wire
+not-restart-window | one refusal in a restart of 2 s, then fine: notice at most
+not-happy-eyeballs | AAAA refused, A works at once
+not-icmp-port-unreachable | iptables REJECT by ICMP 3/3
+not-answered | request and answer
+""")
+rule("connect-slow", """
+first-syn-lost | three connections open after 1 s, their first SYN was dropped
+two-syns-lost | opens after 2 s
+syn-ack-lost | seen at the server: the first SYN-ACK was dropped on the way back
+not-high-rtt | RTT 0.7 s, nothing is repeated (generated: the kernel of the lab has no delay queue)
+not-fast | opens at once
+""")
+rule("connect-timeout", """
+firewall-drop-near-client | DROP on the server, curl gives up after 9.5 s; port 80 of the host answers before and after
+firewall-drop-near-server | the same seen on the server: SYNs arrive, nothing leaves
+firewall-drop-ipv6 | the same over IPv6, 7 SYNs over 7.1 s
+dead-address | nobody has 10.224.26.99, no ICMP comes back
+linux-schedule-38s | 0 1 2 3 4 5 7 11 19 35 s: the schedule of Linux 6.5 and newer
+still-waiting-at-the-end | the capture ends on the seventh SYN, 7 s after the first
+nginx-upstream | both legs: nginx answers 504 after `proxy_connect_timeout` 9 s
+not-capture-ended-early | two SYNs, 1 s apart, then the file ends
+not-one-sided | SYNs without SYN-ACK because only one direction was captured; the connections work
+not-refused | RST
+not-icmp-admin-prohibited | ICMP 3/13
+""")
+rule("half-closed-stuck", """
+server-never-closes | client FIN acknowledged, the server never closes: 62 s until other traffic ends the file
+client-gone | the same, the client's process is gone (FIN_WAIT2 reaped by the kernel after 60 s), seen at the server
+not-still-sending | after the client's FIN the server sends a line each 5 s for 65 s, then closes
+""")
+rule("http-to-tls-port", """
+nginx | 400 "The plain HTTP request was sent to HTTPS port", two clients
+nginx-with-control | the same and one TLS client that works
+nginx-at-the-client | one request, seen at the client
+apache | 400 "speaking plain HTTP to an SSL-enabled server port"
+go | `HTTP/1.0 400`, "Client sent an HTTP request to an HTTPS server."
+haproxy-closes-with-control | 0 octets and FIN; a TLS client works on the same port
+openssl-closes-with-control | s_server: 0 octets and FIN; a TLS client works
+node-closes-with-control | 0 octets and FIN; a TLS client works
+nginx-proxy-to-nginx-tls | both legs: `proxy_pass http://` to a TLS port, the 400 page passes through
+not-https-ok | TLS
+not-http-ok | HTTP on an HTTP port
+not-proxy-header | the first octets are a PROXY header: `proxy-header-to-tls-port`
+""")
+rule("idle-timeout-close", """
+apache-5s | KeepAliveTimeout 5: FIN 5.0 s after the answer (two connections)
+node-5s | keepAliveTimeout 5 s of Node 20: FIN after 6.0 s
+nginx-75s | keepalive_timeout 75 s: FIN after 75.0 s
+not-request-outstanding | FIN 5 s after a request that was never answered
+""")
+rule("lb-health-check-noise", """
+haproxy-tcp-check-2s | SYN, SYN-ACK, RST+ACK to two servers, every 2 s, seen at the server
+haproxy-tcp-check-2s-on-the-balancer | one server, `-i any` on the balancer
+haproxy-http-check-404 | `option httpchk`, answered 404, every 2 s
+not-users-at-irregular-times | five requests of one user at irregular times
+""")
+rule("proxy-header-bad-checksum", """
+nginx-accepts | wrong CRC32C, answered 200: warning
+apache-accepts | the same
+haproxy-resets | wrong CRC32C, RST: critical
+not-right-nginx | right CRC32C
+not-right-haproxy | right CRC32C
+not-right-with-many-tlvs | right CRC32C among ALPN, AUTHORITY, UNIQUE_ID, NOOP and SSL
+not-haproxy-sender-crc | HAProxy itself as sender, `proxy-v2-options crc32c`
+""")
+rule("proxy-header-client-unknown", """
+v1-unknown-nginx | `PROXY UNKNOWN` carries a real request, 200
+v1-unknown-haproxy | the same
+v1-unknown-apache-closes | Apache closes on UNKNOWN
+v1-unknown-addresses-nginx | UNKNOWN followed by addresses that must be ignored
+v2-local-nginx | command LOCAL carries a real request, 200
+v2-local-haproxy | the same
+v2-unspec-nginx | PROXY with family UNSPEC, 200
+v2-unspec-apache-closes | Apache closes on UNSPEC
+not-local-health-check | HAProxy's own checks: LOCAL, then RST, every 2 s to two ports
+not-local-then-close | LOCAL, then FIN, three times
+not-known-client | TCP4 header
+""")
+rule("proxy-header-duplicated", """
+v2-v2-nginx | two v2 headers, 400
+v1-v1-nginx | two v1 headers, 400
+v1-v2-haproxy | v1 then v2, 400
+v2-v1-haproxy | v2 then v1, 400
+v2-v2-apache | two v2 headers, 400
+two-balancers | HAProxy, then a second HAProxy without accept-proxy, then nginx with TLS: both hops add one
+not-two-balancers-accept-proxy | the second balancer consumes the first header
+not-one-header-nginx | one header
+not-one-header-haproxy | one header
+""")
+rule("proxy-header-fragmented", """
+v2-nginx | v2 in two segments 0.1 s apart: FIN
+v2-haproxy | the same: RST
+v2-haproxy-short-pause | 3 ms apart: RST
+v2-apache | the same: accepted (warning)
+v1-nginx | v1 in two segments: FIN
+v1-haproxy | the same: RST
+v1-apache | the same: accepted (warning)
+v2-then-fin-nginx | the sender ends the stream inside the header
+not-split-request-nginx-v2 | whole header, then a request in two segments
+not-split-request-haproxy-v1 | the same with v1
+not-header-with-half-a-request | header and half a request in one segment
+""")
+rule("proxy-header-from-untrusted", """
+v1-nginx | 10.224.26.1 is the usual proxy; 198.51.100.23 sends its own header, claims 10.0.0.1 and is served (404)
+v2-nginx | the same with v2, 200
+not-usual-proxy | only the usual proxy
+""")
+MALFORMED = {
+    "v2-version-1": "version nibble 1",
+    "v2-command-2": "command 2",
+    "v2-family-0x91": "family 0x91",
+    "v2-length-9": "length 9 for TCP4 (12 needed)",
+    "v2-tlv-overrun": "a TLV longer than the header",
+    "v2-truncated": "says 84 octets, sends 12, then silence",
+    "v1-lf-only": "ended by LF without CR",
+    "v1-address-1.2.3": "address `1.2.3`",
+    "v1-too-long": "more than 107 octets",
+    "v1-double-space": "two spaces",
+    "v1-port-70000": "port 70000",
+    "v1-port-leading-zero": "port `053002`",
+    "v1-family-mismatch": "TCP4 with IPv6 addresses",
+    "v1-missing-port": "no destination port",
+    "v1-lower-case": "`proxy` in lower case (may be unrecognisable: hard case)",
+}
+OUTCOME = {
+    "nginx": {"v2-command-2": "accepts", "v2-family-0x91": "accepts", "v2-tlv-overrun": "accepts", "v1-address-1.2.3": "accepts", "v1-port-leading-zero": "accepts", "v1-family-mismatch": "accepts"},
+    "haproxy": {"v1-address-1.2.3": "accepts", "v1-port-70000": "accepts", "v1-port-leading-zero": "accepts"},
+    "apache": {"v1-lf-only": "answers 400"},
+}
+lines = []
+for form, text in MALFORMED.items():
+    for receiver, closes in (("nginx", "closes (FIN)"), ("haproxy", "resets (RST)"), ("apache", "closes (FIN)")):
+        if receiver == "apache" and form not in ("v2-version-1", "v2-length-9", "v1-lf-only", "v2-family-0x91"):
+            continue
+        lines.append(f"{form}-{receiver} | {text}; {receiver} {OUTCOME[receiver].get(form, closes)}")
+VALID = {
+    "v2-noop": "NOOP TLV", "v2-many-tlvs": "CRC32C, ALPN, AUTHORITY, UNIQUE_ID, NOOP, SSL with subs", "v2-aws": "AWS 0xEA VPC endpoint id",
+    "v2-ssl": "SSL TLV", "v2-unix": "UNIX addresses, 216 octets", "v2-ok6": "TCP6", "v1-ok": "TCP4", "v1-ok6": "TCP6",
+}
+for form, text in VALID.items():
+    lines.append(f"not-{form}-nginx | valid: {text}")
+for form in ("v2-many-tlvs", "v2-aws", "v1-ok6"):
+    lines.append(f"not-{form}-haproxy | valid: {VALID[form]}")
+lines += ["not-fragmented-nginx | well-formed, but in two segments", "not-fragmented-haproxy | well-formed, but in two segments"]
+rule("proxy-header-malformed", "\n".join(lines))
+rule("proxy-header-missing", """
+nginx-tls | three flows through HAProxy with a header work; three straight ones draw RST
+nginx-http | the same on plain HTTP: FIN
+apache-tls | the same: FIN
+apache-http | the same: FIN
+haproxy-tls | the same: RST
+haproxy-http | the same: RST
+send-proxy-removed | both legs: HAProxy is restarted without send-proxy-v2, three connections before work, six after fail
+not-sni-rejected | a TCP proxy refuses one SNI and serves another; no PROXY header anywhere
+not-closed-for-another-reason | closes without an answer; no sibling with a header
+not-header-present | three flows with a header, all work
+""")
+rule("proxy-header-to-http-port", """
+nginx-v2 | both legs, three clients: 400 (sometimes before the GET is there)
+nginx-v1 | the same with v1
+nginx-v2-with-control | the same and one direct request that gets 200
+apache-v2 | 400
+apache-v1 | 400
+haproxy-v2 | 400
+go-v2 | 400
+curl-v1-apache | curl --haproxy-protocol as the sender, backend leg only
+not-accepted-nginx-v2 | `listen … proxy_protocol`
+not-accepted-nginx-v1 | the same with v1
+not-accepted-apache-v1 | RemoteIPProxyProtocol On
+not-nginx-ssl-plain-400 | nginx with TLS answers the same plaintext 400: `proxy-header-to-tls-port`
+""")
+rule("proxy-header-to-other-service", """
+redis-v1 | `-ERR unknown command 'PROXY'`, then PONG: clients see one answer too many
+redis-v1-inline | the same with an inline command
+sshd-v1 | banner, "Invalid SSH identification string.", RST
+sshd-v2 | the same
+smtp-v1 | greeting, then 500 for the header (Python smtpd)
+smtp-v2 | greeting, then several 500
+not-redis-behind-accept-proxy | HAProxy with accept-proxy in front of Redis
+not-sshd-behind-accept-proxy | HAProxy with accept-proxy in front of sshd
+""")
+rule("proxy-header-to-tls-port", """
+nginx-v2 | both legs, three clients: plaintext `HTTP/1.1 400`
+nginx-v1 | the same with v1
+apache-v2 | 0 octets, FIN
+apache-v1 | the same with v1
+haproxy-v2 | 0 octets, FIN
+haproxy-v1 | the same with v1
+openssl-v2 | s_server: 0 octets, FIN
+go-v2 | Go: 0 octets, FIN
+go-v1 | the same with v1
+go-v2-ssl-tlvs | the header carries CRC32C, an empty UNIQUE_ID and an SSL TLV (client bits 0) as HAProxy makes them
+go-v2-header-first | no content inspection and a client that speaks 0.1 to 0.2 s late: header, backend FIN and proxy FIN come before the ClientHello
+apache-v1-header-first | the same, Apache
+nginx-v1-header-first | the same, nginx: the 400 comes before the ClientHello
+go-v2-ipv6 | TCP6 header of 52 octets, IPv6 on both legs
+go-v2-with-control | the same port speaks TLS to a direct client
+go-v2-backend-leg | proxy to backend only
+not-accepted-nginx-v2 | `listen … ssl proxy_protocol`
+not-accepted-nginx-v1 | the same with v1
+not-accepted-apache-v2 | RemoteIPProxyProtocol On
+not-accepted-haproxy-v1 | `accept-proxy ssl`, no inspection
+not-plain-http-port | the port speaks plain HTTP: `proxy-header-to-http-port`
+""")
+rule("reset-unread-data", """
+haproxy-413-body-unread | HAProxy answers 413 and closes, the body goes on and draws stray RSTs
+answer-then-more-body | Python answers 401 and closes with unread octets: RST+ACK or FIN followed by stray RSTs
+not-nginx-lingering-close | nginx answers 413, reads the body to its end, then closes
+not-plain-close | nothing is left unread
+""")
+rule("server-reset-mid-response", """
+linger-0 | 20 kB of 100 kB, then RST, two clients
+linger-0-ipv6 | the same over IPv6
+before-the-first-octet | RST 0.2 s after the request, 0 octets
+behind-nginx | both legs: RST at the backend, nginx closes with FIN
+not-rst-after-fin | answer, FIN, late data draws a RST
+not-client-cancelled | the client aborts a download of 40 kB in the middle: its RST, not the server's
+""")
+rule("stray-reset", """
+server-forgot-the-connection | the server's socket vanishes (TCP_REPAIR); the next request on the idle connection draws RST without ACK
+mid-request | the same in the middle of an upload: three RSTs
+server-killed-unheard | the server is killed while its FIN and RST cannot leave; the next request draws RST
+not-answer-to-data-after-fin | RST answers data after that side's own FIN
+not-refused | RST answers a SYN
+""")
+rule("tls-closed-after-clienthello", """
+haproxy-sni-rejected | `tcp-request content reject` for one SNI; another SNI works
+haproxy-backend-dead-3s | TCP proxy, backend refuses: FIN after 3.0 s (three retries), client leg only
+fin-before-clienthello | the proxy's FIN comes before a ClientHello that is 50 ms late
+apache-wants-proxy-fin | a port that wants a PROXY header, no sibling with one: FIN
+haproxy-wants-proxy-rst | the same: RST
+nginx-wants-proxy-rst | the same: RST
+server-crash-fin | server closes 20 ms after the ClientHello
+server-crash-fin-ipv6 | the same over IPv6
+server-crash-rst | server resets 20 ms after the ClientHello
+not-client-closed-first | the client closed after 0.3 s
+not-handshake-ok | TLS works
+not-fatal-alert | alert handshake_failure
+not-no-clienthello | closed before the client spoke
+""")
+ALERTS = {
+    "decode-error": ("an extension is longer than the ClientHello", {"openssl": "50 decode_error", "nginx": "50 decode_error", "go": "10 unexpected_message", "gnutls": "50 decode_error"}),
+    "duplicate-extension": ("server_name twice", {"openssl": "47 illegal_parameter", "nginx": "47 illegal_parameter", "go": "10 unexpected_message", "gnutls": "110 unsupported_extension"}),
+    "no-null-compression": ("no null compression offered", {"openssl": "50 decode_error", "nginx": "50 decode_error", "go": "47 illegal_parameter", "gnutls": "warning 112 for the name, then 47 illegal_parameter"}),
+}
+lines = [
+    "internal-error-go | Go, GetCertificate fails: 80 internal_error, two clients",
+    "inappropriate-fallback-openssl | client offers TLS 1.2 with the fallback SCSV: 86 inappropriate_fallback",
+    "bad-record-mac-openssl | a relay flips a bit in the client's Finished: server sends 20 bad_record_mac",
+    "client-sends-decrypt-error | a relay flips a bit in ServerKeyExchange: the client sends 51 decrypt_error",
+    "not-warning-unrecognized-name-gnutls | level 1 unrecognized_name, then ServerHello and data",
+    "not-close-notify-tls12 | ends with close_notify",
+    "not-close-notify-tls13 | ends with close_notify",
+    "not-user-canceled | level 1 user_canceled and close_notify from the client",
+]
+for form, (text, answers) in ALERTS.items():
+    for server, alert in answers.items():
+        lines.append(f"{form}-{server} | ClientHello broken ({text}): alert {alert}")
+rule("tls-fatal-alert", "\n".join(lines))
+rule("tls-to-http-port", """
+nginx | ClientHello answered by `HTTP/1.1 400`, two clients
+nginx-with-control | the same and one HTTP request that works
+apache | the same
+go | the same
+haproxy | the same
+node | the same
+python-http09 | Python's http.server answers with an HTML page without a status line (HTTP/0.9)
+nginx-proxy-to-plain-http | both legs: `proxy_pass https://` to a plain port, client gets 502
+not-http-ok | HTTP
+not-https-ok | TLS
+not-https-ok-go | TLS
+not-tls-to-ssh | ClientHello to sshd: `unexpected-protocol-on-port`
+""")
+rule("unexpected-protocol-on-port", """
+ssh-to-nginx | ssh client, HTTP 400
+ssh-to-apache | ssh client, HTTP 400
+ssh-to-nginx-tls | ssh client, plaintext 400 of a TLS port
+ssh-to-redis | ssh client, `-ERR unknown command`; the client waits 5 s more
+http-to-redis | HTTP/1.0 without Host, `-ERR wrong number of arguments`
+http-to-sshd | curl, SSH banner and "Invalid SSH identification string."
+tls-to-sshd | ClientHello, SSH banner, two clients
+redis-to-nginx | redis-cli, HTTP 400
+not-ssh-to-sshd | matching protocols (login refused inside SSH)
+not-redis-to-redis | matching protocols
+not-http-to-http | matching protocols
+not-http-to-tls | `http-to-tls-port`
+not-tls-to-http | `tls-to-http-port`
+not-proxy-prefixed-ssh | `proxy-header-to-other-service`
+""")
+
+HEALTHY = dict(
+    line.strip().split(" | ", 1)
+    for line in """
+01-rst-after-fin | RST after the other side's FIN: late data, and a client that aborts after the answer
+01b-rst-after-own-fin-unread-body | Python's http.server answers 501, closes, RST after its own FIN because the body was not read by it; the client has the answer
+02-curl-end-of-tls | how curl ends TLS with nginx, Go and s_server: FIN, close_notify that arrives late draws RST
+03-browser-preconnect | one connection used, one idle and closed by nginx after 60 s, one idle to the TLS port closed by the client after 9 s
+04-lb-tcp-check | HAProxy TCP checks, every 2 s and every 3 s
+05-proxy-local-check | HAProxy checks with a LOCAL header, every 2 s
+06-http-check-404 | HTTP checks answered 404, every 2 s; HAProxy ends some with RST
+07-keepalive-probes | four TCP keep-alive probes, answered
+08-zero-window-short | the receiver pauses with a small buffer: window 0 for 41 ms
+09-tail-loss-probe | the last segment is lost once and sent again
+10-tso-super-segments-unfinished-checksums | offloads on
+11-bridge-duplicates | `-i any` on a bridge
+12-starts-mid-stream | capture starts in the middle of a download
+13-ends-mid-request | capture ends before the answer
+14-tls-close-one-side-first | s_server closes first, client after
+15-half-close-nc | question, FIN, answer
+16-long-poll | the same route answers after 20 s, twice
+17-server-sent-events | text/event-stream, one event each 7 s
+18-websocket-idle | 101, a ping each 20 s
+19-server-closes-idle-keepalive | Apache's FIN after 5 s, next request on a new connection
+20-head-204-304 | answers without a body
+21-chunked | chunked, complete
+22-length-by-close | HTTP/1.0, length given by the close
+23-connect-tunnel | CONNECT through Apache, TLS inside
+24-cancelled-download-then-ranges | client aborts a download, then two range requests
+25-happy-eyeballs-loser-answered | AAAA refused, A works, twice
+26-401-then-credentials | 401, then 200 on the same connection
+27-100-continue | Go answers at once, Apache sends 100 Continue first
+28-tls13-hello-retry-request | HelloRetryRequest, then fine
+28b-tls13-hrr-first-lab | the same from the first lab
+29-tls-many-clients | curl, GnuTLS, Python, s_client; TLS 1.2 and 1.3; nginx and Go
+30-tls-session-resumption | TLS 1.2 and 1.3 sessions resumed
+31-icmp-for-late-dns-answer | two resolvers asked, the second answer finds a closed port
+32-gratuitous-arp | the server's link goes down and up, it announces its addresses
+33-loopback | 127.0.0.1 and ::1, segments of 32 kB, no ARP
+34-tcp-fast-open | SYN with data, twice
+35-proxy-header-accepted | v1, v2, v2 with TLVs, and v1 before TLS, to nginx that expects them
+36-ecn | SYN with ECE and CWR
+37-ipv6 | HTTP, TLS 1.2 and 1.3, RST after FIN, connect and close, half-close over IPv6
+38-408-on-idle-connection | HAProxy sends 408 to a silent client after 4 s
+39-ssh-login-refused | SSH, public key refused inside
+40-redis-subscribe-idle | SUBSCRIBE, a message after 22 s
+41-redis | two Redis commands
+42-one-syn-retry-of-25 | one of 25 connections needed a second SYN
+43-tls-warning-unrecognized-name | warning alert 112, then a working handshake (GnuTLS)
+44-dns-aaaa-nodata-and-search-list | NXDOMAIN for the search list, empty AAAA, then fine
+45-http2-over-tls | ALPN h2
+46-router-sees-both-sides | `-i any` on a router: everything twice, TTL-1
+""".strip().splitlines()
+)
+BROKEN = dict(
+    line.strip().split(" | ", 1)
+    for line in """
+cut-inside-a-record.pcap | ends inside a record's octets
+cut-inside-a-record-header.pcap | ends inside a record's header
+insane-record-length.pcap | a record claims 2 GiB
+zeros-in-the-middle.pcap | 400 octets of zeros
+frames-too-short.pcap | frames of 0 to 39 octets
+unknown-link-type.pcap | link type 9999
+pcapng-unknown-block.pcapng | an unknown block type: legal, read on
+pcapng-cut.pcapng | ends inside a block
+pcapng-bad-block-length.pcapng | block length 13
+pcapng-packet-before-interface.pcapng | packets of an interface that was never described
+empty-file.pcap | 0 octets
+header-only.pcap | a valid header, no packet: not damaged
+half-a-header.pcap | 11 octets
+text-file.pcap | tcpdump's error message saved as a capture
+""".strip().splitlines()
+)
+problems = []
+
+
+def table(directory, head, rows, expected):
+    present = {name for name in os.listdir(os.path.join(root, directory)) if name.endswith((".pcap", ".pcapng"))}
+    named = {name if name.endswith((".pcap", ".pcapng")) else name + ".pcap": text for name, text in rows.items()}
+    for name in sorted(present - set(named)):
+        problems.append(f"{directory}/{name}: no text")
+    for name in sorted(set(named) - present):
+        problems.append(f"{directory}/{name}: no capture")
+    out = [head, "", "| capture | what happens | expected |", "|---|---|---|"]
+    for name, text in named.items():
+        out.append(f"| {name} | {text} | {expected(name)} |")
+    with open(os.path.join(root, directory, "README.md"), "w") as file:
+        file.write("\n".join(out) + "\n")
+
+
+for name, rows in RULES.items():
+    script = next((script for start, script in SCRIPT.items() if name.startswith(start)), "close-kinds.sh")
+    table(
+        f"rules/{name}",
+        f"# Captures for `{name}`\n\nMade by `captures/lab/{script}` with real software in network namespaces ({SOFTWARE});\nwhat was edited or generated afterwards says so.",
+        rows,
+        lambda capture: "silent" if capture.startswith("not-") else "fires",
+    )
+table(
+    "healthy",
+    f"# Healthy traffic that looks odd\n\nMade by `captures/lab/healthy.sh` with real software ({SOFTWARE}).\nNo finding above notice may come from any of these files.",
+    HEALTHY,
+    lambda capture: "at most notices",
+)
+table(
+    "broken",
+    "# Damaged and unusual files\n\nMade from a real capture by `captures/lab/generate/quality.py`. No file may cause a panic; what is readable before the damage is kept.",
+    BROKEN,
+    lambda capture: "nothing to read, said in one line" if capture in ("empty-file.pcap", "half-a-header.pcap", "text-file.pcap") else "`capture-has-nothing`" if capture == "header-only.pcap" else "read as far as possible",
+)
+for directory in sorted(set(os.listdir(os.path.join(root, "rules"))) - set(RULES)):
+    problems.append(f"rules/{directory}: no texts")
+print("\n".join(problems) or "every capture has a text")
+sys.exit(bool(problems))

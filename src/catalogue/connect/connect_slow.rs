@@ -1,0 +1,153 @@
+//! The connection opened only after a SYN or SYN+ACK had to be sent again: the user waited 1 s or more before the first octet.
+//!
+//! ## How tcpwhy knows
+//! The first SYN or the SYN+ACK was repeated, and then the handshake was completed. The delay is the time of the retries: 1, 2, 3 s on
+//! new Linux kernels, 1, 3, 7 s on older ones.
+//!
+//! ## What it is not
+//! - A long path: there the handshake is slow without a single repetition.
+//! - `accept-queue-overflow`: there several connections to one port suffer at once while the host's other ports are well.
+//! - `packet-loss`: there connections to several hosts suffer.
+//!
+//! ## What people see
+//! Latencies of almost exactly 1 s or 3 s in a few requests of a hundred.
+//!
+//! ## False alarms it avoids
+//! A SYN+ACK that is repeated although the client had long begun to talk delays nobody. One retry among many healthy connections is
+//! lowered by one level.
+
+use crate::event::{Kind, Side};
+use crate::flow::facts::Handshake;
+use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::view::{CaptureView, FlowView};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
+
+pub static RULE: Rule = Rule {
+    id: "connect-slow",
+    title: "the connection opened only after SYN retries",
+    severity: Severity::Warning,
+    confidence: Confidence::High,
+    culprit: Culprit::Network,
+    needs: Needs::all(&[Kind::SynAck, Kind::Established]).and_any(&[Kind::SynRetransmitted, Kind::SynAckRetransmitted]),
+    says: "{client_host} reached {server} only after {after}: {repeated}",
+    users_see: &["latency spikes of 1 s or 3 s", "time_connect above 1 s"],
+    do_first: &[
+        Step {
+            says: "On {host}: do dropped connections grow (full listen queue)?",
+            command: "nstat -az TcpExtListenOverflows TcpExtListenDrops",
+        },
+        Step {
+            says: "On every firewall and NAT in between: is its connection table full?",
+            command: "sudo dmesg | grep 'nf_conntrack: table full'",
+        },
+    ],
+    verify: &[Step {
+        says: "from the client's host, 10 times with 1 s each; every one should print succeeded:",
+        command: "for i in 1 2 3 4 5 6 7 8 9 10; do nc -vz -w 1 {host} {port}; done",
+    }],
+    not: &[("rtt-high-or-rising", "packets were repeated: the path lost or refused one")],
+    cannot_show: &["whether the SYN was lost on the way or dropped by a full queue of the server"],
+    explains: &[
+        Explains("slow-response", Scope::Link),
+        Explains("proxy-retries-hide-failure", Scope::Link),
+        Explains("proxy-adds-latency", Scope::Link),
+    ],
+    sources: &["RFC 6298 §2, §5: the first retransmission comes after 1 s", "Linux tcp_syn_linear_timeouts"],
+    check: Check::Flow(check),
+    corroborate: Some(corroborate),
+    ..Rule::BLANK
+};
+
+fn check(flow: &FlowView<'_>) -> Option<Finding> {
+    let (client, server) = (flow.client(), flow.server());
+    let (syn, done) = (*client.syns.first()?, flow.facts.established?);
+    let delay = done.time.since(syn.time);
+    let repeated = client.syn_count > 1 || server.syn_count > 1;
+    if flow.facts.handshake != Handshake::Full || !repeated || delay < flow.thresholds.syn_span {
+        return None;
+    }
+    let mut finding = RULE.found(flow, syn, Side::Client, "SYN");
+    for (n, copy) in client.syns.iter().enumerate().skip(1) {
+        let after = copy.time.since(syn.time);
+        finding = finding.and(*copy, Side::Client, format!("SYN, copy {} after {after}", n + 1));
+    }
+    for (n, copy) in server.syns.iter().enumerate() {
+        let after = copy.time.since(syn.time);
+        let shows = if n == 0 { format!("SYN+ACK after {after}") } else { format!("SYN+ACK, copy {}", n + 1) };
+        finding = finding.and(*copy, Side::Server, shows);
+    }
+    let answered_first =
+        server.syns.first().is_some_and(|answer| answer.time.since(syn.time) < flow.thresholds.syn_span);
+    let (repeated, lost) = if answered_first {
+        ("its SYN+ACK had to be repeated", "the first SYN+ACK or the client's ACK was lost behind the capture point")
+    } else {
+        ("its SYN had to be repeated", "the first SYN, or its answer, was lost or dropped on the server's side")
+    };
+    Some(finding.and(done, Side::Client, "ACK: open").with("after", delay).with("repeated", repeated).note(lost))
+}
+
+/// Other slow connections say where to look: one port, or the path to several hosts.
+fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
+    let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
+    let (start, group) = (flow.facts.start(), capture.thresholds.group);
+    let slow = capture
+        .flows
+        .values()
+        .filter(|other| other.facts.start().since(start).abs() <= group)
+        .filter(|other| other.findings.iter().any(|finding| finding.rule == RULE.id));
+    let (same, others): (Vec<_>, Vec<_>) = slow.partition(|other| other.facts.server == flow.facts.server);
+    if others.iter().any(|other| other.facts.server.address != flow.facts.server.address) {
+        finding.notes.push("connections to other hosts were slow as well: look for loss on the path".into());
+    } else if same.len() >= 3 {
+        finding.culprit = Culprit::Server;
+        finding.notes.push(format!("{} connections to this port were slow: its listen queue may be full", same.len()));
+    }
+    Keep::Yes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::testing::{Scene, World};
+    use crate::time::Elapsed;
+
+    fn slow(number: u64, server: &str) -> Scene {
+        Scene::starting("10.0.0.1:40000", server, number, 0).syn(0).syn(1020).syn_ack(1021).established(1022)
+    }
+
+    #[test]
+    fn a_handshake_after_a_second_syn_is_slow() {
+        let finding = slow(1, "10.0.0.2:443").check(&RULE).expect("slow");
+        assert_eq!(finding.values.get("after"), Some(&Elapsed::millis(1022).into()));
+        assert_eq!(finding.values.get("repeated"), Some(&"its SYN had to be repeated".into()));
+    }
+
+    #[test]
+    fn a_lost_syn_ack_is_told_apart() {
+        let scene = Scene::new().syn(0).syn_ack(1).syn_ack(1020).established(1021);
+        let finding = scene.check(&RULE).expect("slow");
+        assert_eq!(finding.values.get("repeated"), Some(&"its SYN+ACK had to be repeated".into()));
+    }
+
+    #[test]
+    fn a_long_path_without_repetition_is_not_slow() {
+        assert_eq!(Scene::new().syn(0).syn_ack(1400).established(1401).check(&RULE), None);
+    }
+
+    #[test]
+    fn a_syn_ack_repeated_after_the_client_began_delays_nobody() {
+        assert_eq!(Scene::open().data(Side::Client, 3, 40).syn_ack(1001).check(&RULE), None);
+    }
+
+    #[test]
+    fn three_slow_connections_to_one_port_point_to_its_queue() {
+        let scenes = [slow(1, "10.0.0.2:443"), slow(11, "10.0.0.2:443"), slow(21, "10.0.0.2:443")];
+        let mut world = World::new();
+        for mut scene in scenes.clone() {
+            scene.findings.extend(scene.check(&RULE));
+            world = world.with(&scene);
+        }
+        let finding = world.corroborated(&RULE, scenes[0].check(&RULE).expect("slow")).expect("it stays");
+        assert_eq!(finding.culprit, Culprit::Server);
+    }
+}

@@ -1,0 +1,143 @@
+//! What can be typed.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Says why: reads packet captures and names the root cause, with the packets that prove it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tcpwhy",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  tcpwhy incident.pcap                     the first screen names the root cause\n  \
+                  tcpdump -i eth0 -w - | tcpwhy -          from a pipe\n  \
+                  tcpwhy flow 17 incident.pcap             the flow that packet 17 belongs to, as a ladder\n  \
+                  tcpwhy explain SSL_ERROR_SYSCALL         which diagnoses users see with these words\n\n\
+                  Exit codes: 0 diagnosed (also damaged or empty input); 1 --fail-on reached or an expectation not met;\n\
+                  2 usage, nothing readable, output failed; 3 with --fail-on only: not reached, but more than half of\n\
+                  the flows could not be judged."
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub input: Input,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// One flow as a ladder, with its facts and findings
+    Flow {
+        /// Any packet number of the flow
+        number: u64,
+        #[command(flatten)]
+        input: Input,
+    },
+    /// The page of a diagnosis, or the diagnoses whose users see these words
+    Explain {
+        /// A rule's id, or words from a screen or log
+        #[arg(required = true)]
+        words: Vec<String>,
+        /// Also show the check itself
+        #[arg(long)]
+        code: bool,
+    },
+    /// All diagnoses
+    Rules,
+    /// All numbers the diagnoses use, with their reasons
+    Thresholds {
+        /// Set one before listing (name=value)
+        #[arg(long, value_name = "NAME=VALUE")]
+        threshold: Vec<String>,
+    },
+    /// Check captures against expectations written in TOML
+    Expect {
+        /// Files with [[expect]] tables
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Input {
+    /// Capture files (pcap, pcapng; gzip and zstd too); `-` = standard input; name=path labels a file
+    #[arg(value_name = "FILE")]
+    pub files: Vec<String>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t = Format::Text, help_heading = "Output")]
+    pub format: Format,
+    /// Write to a file instead of standard output
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+    /// List every flow with its explanation
+    #[arg(long, help_heading = "Output")]
+    pub all_flows: bool,
+    /// Exit with 1 when a finding of this severity or above was made
+    #[arg(long, value_enum, value_name = "SEVERITY", help_heading = "Output")]
+    pub fail_on: Option<FailOn>,
+    /// Time zone of the times in sentences (UTC by default)
+    #[arg(long, value_name = "ZONE", help_heading = "Output")]
+    pub tz: Option<String>,
+    /// Columns of the text report (100 by default)
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    pub width: Option<usize>,
+    /// Colours
+    #[arg(long, value_enum, default_value_t = Color::Auto, help_heading = "Output")]
+    pub color: Color,
+    /// Silent findings and everything that is shortened by default
+    #[arg(short, long, help_heading = "Output")]
+    pub verbose: bool,
+    /// Put the input's SHA-256 into the report
+    #[arg(long, help_heading = "Output")]
+    pub hash: bool,
+    /// Only packets that match an expression in tcpdump's language; numbers stay those of the file
+    #[arg(long, value_name = "EXPRESSION", help_heading = "What to look at")]
+    pub filter: Option<String>,
+    /// Only packets from this time on: RFC 3339, HH:MM[:SS], or +30s after the first packet
+    #[arg(long, value_name = "TIME", help_heading = "What to look at")]
+    pub since: Option<String>,
+    /// Only packets up to this time
+    #[arg(long, value_name = "TIME", help_heading = "What to look at")]
+    pub until: Option<String>,
+    /// Only flows of this client address (repeatable)
+    #[arg(long, value_name = "ADDRESS", help_heading = "What to look at")]
+    pub client: Vec<IpAddr>,
+    /// Only flows of this server address (repeatable)
+    #[arg(long, value_name = "ADDRESS", help_heading = "What to look at")]
+    pub server: Vec<IpAddr>,
+    /// Only flows whose SNI, Host or queried name is this or ends with .NAME (repeatable)
+    #[arg(long, value_name = "NAME", help_heading = "What to look at")]
+    pub name: Vec<String>,
+    /// Set a number of the diagnoses, such as hang=5s (repeatable; see tcpwhy thresholds)
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "What to look at")]
+    pub threshold: Vec<String>,
+    /// Worker threads (all cores by default); the report does not depend on it
+    #[arg(long, value_name = "N", help_heading = "What to look at")]
+    pub threads: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For a terminal
+    Text,
+    /// One document, schema tcpwhy.report/1
+    Json,
+    /// One object per line; lists every flow
+    Jsonl,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FailOn {
+    Critical,
+    Warning,
+    Notice,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}

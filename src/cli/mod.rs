@@ -1,0 +1,159 @@
+//! The command line: the first customer of the library.
+
+mod args;
+mod expect;
+mod explain;
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+pub(crate) use args::Args;
+use args::{Color, Command, FailOn, Format, Input};
+use tcpwhy::render::{Style, json, ladder, text};
+use tcpwhy::{Diagnosis, Ends, Report, Severity, Thresholds};
+
+/// Does what was asked for.
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    match args.command {
+        Some(Command::Flow { number, input }) => flow(number, &input),
+        Some(Command::Explain { words, code }) => explain::explain(&words.join(" "), code),
+        Some(Command::Rules) => explain::rules(),
+        Some(Command::Thresholds { threshold }) => explain::thresholds(&thresholds(&threshold)?),
+        Some(Command::Expect { files }) => expect::expect(&files),
+        None if args.input.files.is_empty() => {
+            bail!("no capture given: tcpwhy FILE, or tcpdump -w - | tcpwhy -  (tcpwhy --help shows more)")
+        }
+        None => diagnose(&args.input),
+    }
+}
+
+/// Whether somebody closed the pipe we write to (`tcpwhy … | head`): no failure.
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+            || cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind)
+                == Some(io::ErrorKind::BrokenPipe)
+    })
+}
+
+fn diagnose(input: &Input) -> Result<ExitCode> {
+    let report = read(input)?;
+    let style = style(input);
+    write(input, |out| match input.format {
+        Format::Text => out.write_all(text::report(&report, style).as_bytes()),
+        Format::Json => json::document(&report, out),
+        Format::Jsonl => json::lines(&report, out),
+    })?;
+    Ok(exit_code(&report, input.fail_on))
+}
+
+/// The report of the inputs as asked.
+fn read(input: &Input) -> Result<Report> {
+    Ok(diagnosis(input)?.open(&input.files)?.run()?)
+}
+
+fn diagnosis(input: &Input) -> Result<Diagnosis> {
+    let zone = match &input.tz {
+        None => jiff::tz::TimeZone::UTC,
+        Some(name) => jiff::tz::TimeZone::get(name).with_context(|| format!("{name} is no time zone"))?,
+    };
+    let bound = |text: &Option<String>| -> Result<_> {
+        let parse = |text: &String| tcpwhy::TimeBound::parse(text, &zone).map_err(anyhow::Error::from);
+        text.as_ref().map(parse).transpose()
+    };
+    let ends = Ends {
+        clients: input.client.iter().copied().map(Into::into).collect(),
+        servers: input.server.iter().copied().map(Into::into).collect(),
+        names: input.name.clone(),
+    };
+    let mut diagnosis = Diagnosis::new()
+        .thresholds(thresholds(&input.threshold)?)
+        .between(bound(&input.since)?, bound(&input.until)?)
+        .filter(input.filter.clone())
+        .ends(ends)
+        .zone(zone)
+        .hash(input.hash)
+        .all_flows(input.all_flows || input.format == Format::Jsonl);
+    if let Some(threads) = input.threads {
+        diagnosis = diagnosis.workers(threads);
+    }
+    Ok(diagnosis)
+}
+
+fn thresholds(settings: &[String]) -> Result<Thresholds> {
+    let mut thresholds = Thresholds::default();
+    for setting in settings {
+        let Some((name, value)) = setting.split_once('=') else {
+            bail!("--threshold takes name=value, such as hang=5s (tcpwhy thresholds lists the names)");
+        };
+        if let Err(why) = thresholds.set(name.trim(), value.trim()) {
+            let nearest = explain::nearest(name, Thresholds::NAMES.iter().copied());
+            bail!("{why}{}", nearest.map(|name| format!(" (did you mean {name}?)")).unwrap_or_default());
+        }
+    }
+    Ok(thresholds)
+}
+
+fn style(input: &Input) -> Style {
+    let terminal = input.output.is_none() && io::stdout().is_terminal();
+    let color = match input.color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+    };
+    Style { width: input.width.unwrap_or(100).clamp(60, 400), color, verbose: input.verbose }
+}
+
+fn write(input: &Input, print: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    match &input.output {
+        Some(path) => {
+            let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+            let mut out = BufWriter::new(file);
+            print(&mut out).and_then(|()| out.flush()).with_context(|| format!("cannot write {}", path.display()))
+        }
+        None => {
+            let mut out = BufWriter::new(io::stdout().lock());
+            Ok(print(&mut out).and_then(|()| out.flush())?)
+        }
+    }
+}
+
+/// 0 diagnosed; 1 `--fail-on` reached; 3 not reached, but more than half of the flows could not be judged.
+fn exit_code(report: &Report, fail_on: Option<FailOn>) -> ExitCode {
+    let Some(fail_on) = fail_on else { return ExitCode::SUCCESS };
+    let level = match fail_on {
+        FailOn::Critical => Severity::Critical,
+        FailOn::Warning => Severity::Warning,
+        FailOn::Notice => Severity::Notice,
+    };
+    let findings = report.findings.iter().chain(&report.trust).map(|finding| finding.severity);
+    let worst = findings.chain(report.incidents.iter().map(|incident| incident.severity)).max();
+    let flows = &report.counts.flows;
+    match worst {
+        Some(worst) if worst >= level => ExitCode::from(1),
+        _ if flows.undecided * 2 > flows.total => ExitCode::from(3),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn flow(number: u64, input: &Input) -> Result<ExitCode> {
+    if input.files.is_empty() {
+        bail!("tcpwhy flow needs a file: tcpwhy flow {number} FILE");
+    }
+    if input.files.iter().any(|file| file == "-") {
+        bail!("tcpwhy flow reads its input twice and cannot read standard input: save it to a file first");
+    }
+    let ladder = diagnosis(input)?.ladder(&input.files, number)?;
+    let style = style(input);
+    write(input, |out| match input.format {
+        Format::Text => out.write_all(ladder::text(&ladder, style).as_bytes()),
+        Format::Json | Format::Jsonl => {
+            serde_json::to_writer(&mut *out, &ladder)?;
+            out.write_all(b"\n")
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,97 @@
+//! What a capture's own limits do to a claim: the modifiers M1 to M8 of the catalogue, in that order, each with its reason in words.
+//!
+//! M3 (octets the snaplen hid) and M5 (too short a wait) keep a rule from firing and therefore live in the checks.
+
+use std::collections::BTreeMap;
+
+use crate::event::Side;
+use crate::flow::facts::{Handshake, RoleSource};
+use crate::rule::Rule;
+use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::view::CaptureView;
+use crate::time::Elapsed;
+use crate::wire::Endpoint;
+
+/// Applies M1, M2 and M4 to one finding.
+pub fn limit(finding: &mut Finding, rule: &Rule, capture: &CaptureView<'_>) {
+    one_direction(finding, rule, capture);
+    guessed_roles(finding, capture);
+    capture_loss(finding, rule, capture);
+}
+
+/// M1: an absence cannot be claimed where the silent side was never visible.
+fn one_direction(finding: &mut Finding, rule: &Rule, capture: &CaptureView<'_>) {
+    if !rule.claims_absence {
+        return;
+    }
+    let Some(flow) = capture.flow_of(finding) else { return };
+    let facts = &flow.facts;
+    if facts.both_ways() {
+        return;
+    }
+    let sender = if facts.from_client.packets > 0 { Side::Client } else { Side::Server };
+    // A sender that acknowledges new octets has an answer, whether or not the capture shows it.
+    let hears_answers = facts.handshake == Handshake::None && facts.half(sender).unseen_acks > 0
+        || facts.half(sender.other()).unseen > 0;
+    if hears_answers || capture.tally.one_sided > 0 && two_sided_flows(capture) == 0 {
+        finding.confidence = Confidence::Low;
+        finding.notes.push("this capture shows one direction only: whether an answer came cannot be told".into());
+    } else if two_sided_flows(capture) == 0 && finding.confidence > Confidence::Medium {
+        finding.confidence = Confidence::Medium;
+        finding.notes.push("no other flow of this capture shows that answers would be visible here".into());
+    }
+}
+
+fn two_sided_flows(capture: &CaptureView<'_>) -> u64 {
+    let services = &capture.services.by_end;
+    services.values().map(|service| service.accepted).sum()
+}
+
+/// M2: a guessed role never accuses a side above `low`.
+fn guessed_roles(finding: &mut Finding, capture: &CaptureView<'_>) {
+    let Some(flow) = capture.flow_of(finding) else { return };
+    if flow.facts.role == RoleSource::Guess
+        && matches!(finding.culprit, Culprit::Client | Culprit::Server)
+        && finding.confidence > Confidence::Low
+    {
+        finding.confidence = Confidence::Low;
+        finding.notes.push("which side is the server is a guess: the capture holds no handshake".into());
+    }
+}
+
+/// M4: packets that the capture lost within a second of the event may be the very ones that are missing.
+fn capture_loss(finding: &mut Finding, rule: &Rule, capture: &CaptureView<'_>) {
+    let (first, last) = (finding.first().time, finding.last().time);
+    let second = Elapsed::secs(1);
+    let lossy = capture.tally.unseen_times.iter().any(|at| *at >= first - second && *at <= last + second);
+    if !lossy || rule.id.starts_with("capture-") {
+        return;
+    }
+    finding.confidence = if rule.claims_absence { Confidence::Low } else { finding.confidence.lowered() };
+    finding.notes.push("the capture itself lost packets in that second".into());
+}
+
+/// M6 and M8 over all findings: one failure among many healthy siblings weighs less, many alike are surer.
+pub fn siblings(findings: &mut [Finding], capture: &CaptureView<'_>) {
+    let mut alike: BTreeMap<(String, Endpoint), u32> = BTreeMap::new();
+    for finding in findings.iter() {
+        if let Some(flow) = capture.flow_of(finding) {
+            *alike.entry((finding.rule.to_string(), flow.facts.server)).or_default() += 1;
+        }
+    }
+    for finding in findings {
+        let Some(server) = capture.flow_of(finding).map(|flow| flow.facts.server) else { continue };
+        let count = alike.get(&(finding.rule.to_string(), server)).copied().unwrap_or(0);
+        if count >= capture.thresholds.many && finding.confidence < Confidence::High {
+            finding.confidence = finding.confidence.raised();
+        }
+        let good = capture.service(&server).map_or(0, |service| service.good);
+        if count == 1 && good >= u64::from(capture.thresholds.healthy_siblings) && finding.severity > Severity::Notice {
+            finding.severity = match finding.severity {
+                Severity::Critical => Severity::Warning,
+                _ => Severity::Notice,
+            };
+            finding.notes.push(format!("{good} other flows to {server} worked"));
+        }
+    }
+}

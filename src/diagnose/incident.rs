@@ -1,0 +1,240 @@
+//! Roots to incidents: which failures are one event, how far it reaches, and whether it goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::cause::Causes;
+use super::report::State;
+use crate::event::PacketRef;
+use crate::rule::finding::{Confidence, Finding, Severity};
+use crate::rule::summary::Verdict;
+use crate::rule::view::CaptureView;
+use crate::time::Timestamp;
+use crate::wire::{Address, Endpoint};
+
+/// One event: the findings that are its root and those it explains, by index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draft {
+    /// Findings of the root rule, in time order.
+    pub members: Vec<usize>,
+    /// What they explain, in time order.
+    pub consequences: Vec<usize>,
+    /// The member that is shown: linked legs first, then the surest, the one with most evidence, the earliest.
+    pub shown: usize,
+}
+
+/// Groups the roots among `findings`.
+pub fn group(findings: &[Finding], causes: &Causes, capture: &CaptureView<'_>) -> Vec<Draft> {
+    let mut keyed: BTreeMap<(String, Anchor), Vec<usize>> = BTreeMap::new();
+    // A weak cause that stands under a surer finding as its possible reason is no incident of its own.
+    let behind: BTreeSet<usize> = causes.deeper.iter().flatten().copied().collect();
+    for (i, finding) in findings.iter().enumerate() {
+        let is_root = causes.explained_by[i].is_none() && !(finding.confidence == Confidence::Low && behind.contains(&i));
+        if is_root && finding.severity >= Severity::Warning && !finding.rule.starts_with("capture-") {
+            keyed.entry((finding.rule.to_string(), anchor(finding, capture))).or_default().push(i);
+        }
+    }
+    let mut groups: Vec<(String, Anchor, Vec<usize>)> = Vec::new();
+    for ((rule, anchor), mut members) in keyed {
+        members.sort_by_key(|i| findings[*i].first());
+        for part in split_by_success(members, findings, &anchor, capture) {
+            groups.push((rule.clone(), anchor.clone(), part));
+        }
+    }
+    let merged = merge_one_sender(groups, findings, capture);
+    let mut drafts: Vec<Draft> = merged.into_iter().map(|members| draft(members, findings, causes, capture)).collect();
+    drafts.sort_by_key(|draft| findings[draft.members[0]].first());
+    drafts
+}
+
+/// What failures must share to be one event.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Anchor {
+    Server(Endpoint),
+    Alone(u32),
+}
+
+fn anchor(finding: &Finding, capture: &CaptureView<'_>) -> Anchor {
+    match (capture.flow_of(finding), finding.subject) {
+        (Some(flow), _) => Anchor::Server(flow.facts.server),
+        (None, crate::rule::finding::Subject::Host(n)) => Anchor::Alone(n),
+        (None, _) => Anchor::Alone(0),
+    }
+}
+
+/// Failures of one kind at one server are one event unless the service worked in between and the grouping time passed.
+fn split_by_success(
+    members: Vec<usize>,
+    findings: &[Finding],
+    anchor: &Anchor,
+    capture: &CaptureView<'_>,
+) -> Vec<Vec<usize>> {
+    let Anchor::Server(server) = anchor else { return vec![members] };
+    let good: Vec<Timestamp> = good_flows(capture, |end, _| end == *server).map(|id| id.time).collect();
+    let mut parts: Vec<Vec<usize>> = Vec::new();
+    let mut latest = Timestamp::MIN;
+    for i in members {
+        let first = findings[i].first().time;
+        let far = first.since(latest) > capture.thresholds.group;
+        let worked_between = good.iter().any(|at| *at > latest && *at < first);
+        match parts.last_mut() {
+            Some(part) if !(far && worked_between) => part.push(i),
+            _ => parts.push(vec![i]),
+        }
+        latest = latest.max(findings[i].last().time);
+    }
+    parts
+}
+
+/// Start of every flow that worked and is still known, to servers and from clients that `wanted` accepts.
+fn good_flows<'a>(
+    capture: &'a CaptureView<'_>,
+    wanted: impl Fn(Endpoint, Address) -> bool + 'a,
+) -> impl Iterator<Item = PacketRef> + 'a {
+    capture
+        .digests
+        .values()
+        .chain(capture.flows.values().map(|flow| &flow.digest))
+        .filter(move |d| d.verdict == Verdict::Healthy && d.answered && wanted(d.server, d.client.address))
+        .map(|digest| digest.id)
+}
+
+/// One host that does the same wrong thing to the same port of several servers is one event (a proxy and its pool).
+fn merge_one_sender(
+    groups: Vec<(String, Anchor, Vec<usize>)>,
+    findings: &[Finding],
+    capture: &CaptureView<'_>,
+) -> Vec<Vec<usize>> {
+    let mut merged: Vec<(String, Option<(Address, u16)>, Vec<usize>)> = Vec::new();
+    for (rule, anchor, members) in groups {
+        let clients: BTreeSet<Address> = members
+            .iter()
+            .filter_map(|i| capture.flow_of(&findings[*i]).map(|flow| flow.facts.client.address))
+            .collect();
+        let sender = match (clients.len(), &anchor) {
+            (1, Anchor::Server(server)) => clients.first().map(|client| (*client, server.port)),
+            _ => None,
+        };
+        let near = |other: &[usize]| {
+            let span = |list: &[usize]| {
+                let first = list.iter().map(|i| findings[*i].first().time).min().unwrap_or_default();
+                let last = list.iter().map(|i| findings[*i].last().time).max().unwrap_or_default();
+                (first, last)
+            };
+            let ((a, b), (c, d)) = (span(other), span(&members));
+            a <= d + capture.thresholds.group && c <= b + capture.thresholds.group
+        };
+        let known = merged.iter_mut().find(|(r, s, list)| *r == rule && s.is_some() && *s == sender && near(list));
+        match known {
+            Some((_, _, list)) => list.extend(members),
+            None => merged.push((rule, sender, members)),
+        }
+    }
+    merged.into_iter().map(|(_, _, members)| members).collect()
+}
+
+fn draft(mut members: Vec<usize>, findings: &[Finding], causes: &Causes, capture: &CaptureView<'_>) -> Draft {
+    members.sort_by_key(|i| (findings[*i].first(), *i));
+    let in_group: BTreeSet<usize> = members.iter().copied().collect();
+    let mut consequences: Vec<usize> = (0..findings.len())
+        .filter(|i| causes.explained_by[*i].is_some() && in_group.contains(&causes.root(*i)))
+        .collect();
+    consequences.sort_by_key(|i| (findings[*i].first(), *i));
+    let linked = |i: usize| {
+        findings[i].subject.flow().is_some_and(|flow| capture.links_of(flow).next().is_some())
+    };
+    let shown = members
+        .iter()
+        .copied()
+        .max_by_key(|i| {
+            let finding = &findings[*i];
+            (linked(*i), finding.confidence, finding.evidence.len(), std::cmp::Reverse((finding.first(), *i)))
+        })
+        .unwrap_or(members[0]);
+    Draft { members, consequences, shown }
+}
+
+/// How far an event reaches and how it stands at the end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Extent {
+    /// Distinct flows of the root.
+    pub flows: u64,
+    /// Flows to the same servers.
+    pub of: u64,
+    /// Server ends.
+    pub servers: Vec<Endpoint>,
+    /// Original clients: through a link the client of the client leg.
+    pub clients: Vec<Address>,
+    /// Where the root's flows come from: the proxy's address when the legs are linked.
+    pub senders: Vec<Address>,
+    /// First and last failure.
+    pub first: PacketRef,
+    /// Last failure.
+    pub last: PacketRef,
+    /// Last success before the first failure.
+    pub last_good: Option<PacketRef>,
+    /// How it stands.
+    pub state: State,
+    /// First success after the last failure.
+    pub recovered: Option<PacketRef>,
+}
+
+/// Measures a draft.
+pub fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<'_>) -> Extent {
+    let mut flows = BTreeSet::new();
+    let (mut servers, mut clients, mut senders) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut behind_proxy = true;
+    for i in &draft.members {
+        let Some(flow) = capture.flow_of(&findings[*i]) else { continue };
+        flows.insert(flow.facts.id);
+        servers.insert(flow.facts.server);
+        senders.insert(flow.facts.client.address);
+        behind_proxy &= flow.digest.behind_proxy;
+        let origin = capture.links_of(flow.facts.id).find(|link| link.backend_leg == flow.facts.id);
+        let known = |id: &PacketRef| {
+            capture.flows.get(id).map(|flow| flow.digest).or_else(|| capture.digests.get(id).copied())
+        };
+        match origin.and_then(|link| known(&link.client_leg)) {
+            Some(leg) => clients.insert(leg.client.address),
+            None => clients.insert(flow.facts.client.address),
+        };
+    }
+    let first = draft.members.iter().map(|i| findings[*i].first()).min();
+    let last = draft.members.iter().map(|i| findings[*i].last()).max();
+    let fallback = findings[draft.shown].first();
+    let (first, last) = (first.unwrap_or(fallback), last.unwrap_or(fallback));
+    // A success counts only when it is the same attempt: same sender, same server, with a PROXY header where the failures had one.
+    let sender_counts = capture.flows.is_empty() || senders.len() == 1;
+    let alike = |digest: &crate::rule::summary::Digest| {
+        digest.verdict == Verdict::Healthy
+            && digest.answered
+            && servers.contains(&digest.server)
+            && (!sender_counts || senders.contains(&digest.client.address))
+            && (digest.behind_proxy || !behind_proxy)
+    };
+    let all = || capture.digests.values().chain(capture.flows.values().map(|flow| &flow.digest));
+    let recovered = all().filter(|d| alike(d) && d.id > last).map(|d| d.id).min();
+    let last_good = all()
+        .filter(|d| d.verdict == Verdict::Healthy && d.answered && servers.contains(&d.server) && d.id < first)
+        .map(|d| d.id)
+        .max();
+    let state = match recovered {
+        Some(_) => State::Over,
+        None if draft.members.iter().all(|i| findings[*i].confidence == Confidence::Low) => State::Unknown,
+        None if flows.is_empty() => State::Unknown,
+        None => State::StillFailing,
+    };
+    let of = servers.iter().map(|server| capture.service(server).map_or(0, |service| service.flows)).sum::<u64>();
+    let flow_count = flows.len() as u64;
+    Extent {
+        flows: flow_count,
+        of: of.max(flow_count),
+        servers: servers.into_iter().collect(),
+        clients: clients.into_iter().collect(),
+        senders: senders.into_iter().collect(),
+        first,
+        last,
+        last_good,
+        state,
+        recovered,
+    }
+}

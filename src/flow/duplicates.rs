@@ -1,0 +1,214 @@
+//! Copies of one packet that the capture recorded more than once (`any`, bridges, SPAN ports): the first counts, all faces are kept.
+//!
+//! Two packets are one when IP id, sequence numbers, flags, window and payload agree within a millisecond. An IP id of 0 says nothing (Linux
+//! sets it on SYN+ACK and RST), nor does IPv6 have one: then checksum and options must agree too, and an ACK or RST without payload, which
+//! may honestly repeat itself (one for each segment it answers), must also come from another interface or link address.
+
+use smallvec::SmallVec;
+
+use super::facts::Face;
+use super::half::Stamp;
+use crate::decode::{Datagram, Direction, Flags, Ip, Packet, Segment};
+use crate::time::{Elapsed, Timestamp};
+
+/// How far apart copies may be.
+pub(super) const WITHIN: Elapsed = Elapsed::millis(1);
+/// Faces kept of a side; the rest share [`OTHER`].
+const FACES: usize = 4;
+/// Index of a face that is not kept.
+pub(super) const OTHER: u8 = 7;
+
+/// The latest packets of one direction, as fingerprints.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Recent {
+    prints: [Option<Print>; 4],
+    oldest: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Print {
+    tag: u64,
+    time: Timestamp,
+    face: u8,
+}
+
+/// What tells one packet from another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    tag: u64,
+    /// The same packet on the same face is a copy too.
+    strong: bool,
+}
+
+impl Mark {
+    /// Of a TCP segment.
+    pub(super) fn of_segment(ip: &Ip, segment: &Segment<'_>) -> Self {
+        let id = ip.id.unwrap_or(0);
+        let numbers = u64::from(segment.seq.0) << 32 | u64::from(segment.ack.0);
+        let shape = u64::from(id) << 48
+            | u64::from(segment.window) << 32
+            | u64::from(segment.flags.0) << 24
+            | u64::from(segment.payload_len & 0xff_ffff);
+        let mut tag = mix(numbers, shape);
+        if !segment.payload.is_empty() {
+            tag = mix(tag, ends(segment.payload));
+        }
+        let meant = segment.payload_len > 0 || segment.flags.has(Flags::SYN);
+        if id == 0 {
+            tag = mix(tag, u64::from(segment.checksum));
+            for chunk in segment.options.chunks(8) {
+                tag = mix(tag, octets(chunk));
+            }
+        }
+        Self { tag, strong: id != 0 || meant }
+    }
+
+    /// Of a UDP datagram.
+    pub(super) fn of_datagram(ip: &Ip, datagram: &Datagram<'_>) -> Self {
+        let id = ip.id.unwrap_or(0);
+        let tag = mix(u64::from(id) << 32 | u64::from(datagram.payload_len), ends(datagram.payload));
+        Self { tag, strong: id != 0 }
+    }
+}
+
+fn mix(a: u64, b: u64) -> u64 {
+    let product = u128::from(a ^ 0x243f_6a88_85a3_08d3) * u128::from(b ^ 0x1319_8a2e_0370_7344);
+    product as u64 ^ (product >> 64) as u64
+}
+
+fn octets(chunk: &[u8]) -> u64 {
+    chunk.iter().fold(0, |word, octet| word << 8 | u64::from(*octet))
+}
+
+/// First and last eight octets of a payload, folded.
+pub(super) fn ends(payload: &[u8]) -> u64 {
+    let first = payload.first_chunk::<8>().map_or_else(|| octets(payload), |chunk| u64::from_be_bytes(*chunk));
+    let last = payload.last_chunk::<8>().map_or(0, |chunk| u64::from_be_bytes(*chunk));
+    mix(first, last)
+}
+
+impl Recent {
+    /// Whether the packet is a copy of a recent one; when not, it is remembered.
+    pub(super) fn has(&mut self, mark: Mark, time: Timestamp, face: u8) -> bool {
+        let known = self.prints.iter().flatten().any(|print| {
+            print.tag == mark.tag && time.since(print.time).abs() <= WITHIN && (mark.strong || print.face != face)
+        });
+        if !known {
+            if let Some(slot) = self.prints.get_mut(usize::from(self.oldest)) {
+                *slot = Some(Print { tag: mark.tag, time, face });
+            }
+            self.oldest = (self.oldest + 1) % self.prints.len() as u8;
+        }
+        known
+    }
+}
+
+/// Notes where the packet was seen. Returns the index of the face, [`OTHER`] beyond the first four.
+pub(super) fn note_face(faces: &mut SmallVec<[Face; 1]>, hint: u8, packet: &Packet<'_>, at: Stamp) -> u8 {
+    let direction = match packet.link.direction {
+        Direction::Unknown => 0,
+        Direction::In => 1,
+        Direction::Out => 2,
+        Direction::Broadcast => 3,
+        Direction::OtherHost => 4,
+    };
+    let same = |face: &Face| {
+        face.interface == packet.interface
+            && face.ifindex == packet.link.ifindex
+            && face.direction == direction
+            && face.source == packet.link.source
+            && face.destination == packet.link.destination
+    };
+    let known = match faces.get(usize::from(hint)) {
+        Some(face) if same(face) => Some(usize::from(hint)),
+        _ => faces.iter().position(same),
+    };
+    if let Some(face) = known.and_then(|index| faces.get_mut(index)) {
+        face.packets += 1;
+        return known.unwrap_or(0) as u8;
+    }
+    if faces.len() >= FACES {
+        return OTHER;
+    }
+    faces.push(Face {
+        interface: packet.interface,
+        ifindex: packet.link.ifindex,
+        direction,
+        source: packet.link.source,
+        destination: packet.link.destination,
+        first: at.packet(),
+        packets: 1,
+    });
+    faces.len() as u8 - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Address;
+    use crate::wire::seq::Seq;
+
+    fn ip(id: Option<u16>) -> Ip {
+        let address = Address::v4([10, 0, 0, 1]);
+        Ip { source: address, destination: address, ttl: 64, id, len: 40, reassembled: false, tunnelled: false }
+    }
+
+    fn ack(payload: &[u8]) -> Segment<'_> {
+        Segment {
+            source_port: 1,
+            destination_port: 2,
+            seq: Seq(1),
+            ack: Seq(2),
+            flags: Flags::ACK,
+            window: 100,
+            options: &[],
+            payload,
+            payload_len: payload.len() as u32,
+            checksum: 7,
+        }
+    }
+
+    #[test]
+    fn the_same_ip_id_within_a_millisecond_is_a_copy() {
+        let mut recent = Recent::default();
+        let mark = Mark::of_segment(&ip(Some(9)), &ack(b"x"));
+        assert!(!recent.has(mark, Timestamp(0), 0));
+        assert!(recent.has(mark, Timestamp(900_000), 1));
+        assert!(!recent.has(mark, Timestamp(2_000_000), 1));
+    }
+
+    #[test]
+    fn duplicate_acknowledgments_without_ip_id_are_no_copies_on_one_interface() {
+        let mut recent = Recent::default();
+        let mark = Mark::of_segment(&ip(Some(0)), &ack(b""));
+        assert!(!recent.has(mark, Timestamp(0), 0));
+        assert!(!recent.has(mark, Timestamp(1_000), 0));
+        assert!(recent.has(mark, Timestamp(2_000), 1));
+    }
+
+    #[test]
+    fn resets_that_answer_several_segments_are_several() {
+        let mut recent = Recent::default();
+        let reset = Segment { flags: Flags::RST, ..ack(b"") };
+        let mark = Mark::of_segment(&ip(Some(0)), &reset);
+        assert!(!recent.has(mark, Timestamp(0), 0));
+        assert!(!recent.has(mark, Timestamp(50_000), 0));
+    }
+
+    #[test]
+    fn another_payload_under_the_same_ip_id_is_no_copy() {
+        let mut recent = Recent::default();
+        assert!(!recent.has(Mark::of_segment(&ip(Some(1)), &ack(b"AAAA")), Timestamp(0), 0));
+        assert!(!recent.has(Mark::of_segment(&ip(Some(1)), &ack(b"BBBB")), Timestamp(50_000), 0));
+    }
+
+    #[test]
+    fn without_ip_id_another_checksum_is_another_packet() {
+        let mut recent = Recent::default();
+        let first = ack(b"x");
+        let other = Segment { checksum: 8, ..first };
+        assert!(!recent.has(Mark::of_segment(&ip(None), &first), Timestamp(0), 0));
+        assert!(!recent.has(Mark::of_segment(&ip(None), &other), Timestamp(10), 1));
+        assert!(recent.has(Mark::of_segment(&ip(None), &first), Timestamp(20), 1));
+    }
+}

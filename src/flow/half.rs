@@ -1,0 +1,243 @@
+//! What is kept of one direction: the hot part every packet touches, the trail of firsts and lasts, and the rare part for what went wrong.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU64;
+
+use smallvec::SmallVec;
+
+use super::assembler::Assembler;
+use super::duplicates::Recent;
+use super::facts::{self, Face, Resent, ZeroWindow};
+use super::ledger::{Copied, Holes, InFlight};
+use crate::event::PacketRef;
+use crate::time::{Elapsed, Timestamp};
+use crate::wire::seq::Seq;
+
+/// A [`PacketRef`] in 16 octets, also when optional: 16 bits of file above 48 bits of frame number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    packed: NonZeroU64,
+    time: Timestamp,
+}
+
+impl Stamp {
+    const NUMBER: u64 = (1 << 48) - 1;
+
+    /// When.
+    pub(super) fn time(self) -> Timestamp {
+        self.time
+    }
+
+    /// Which packet.
+    pub(super) fn packet(self) -> PacketRef {
+        let packed = self.packed.get();
+        PacketRef { file: (packed >> 48) as u16, number: packed & Self::NUMBER, time: self.time }
+    }
+}
+
+impl From<PacketRef> for Stamp {
+    fn from(at: PacketRef) -> Self {
+        // Frame numbers begin with 1.
+        let number = at.number.clamp(1, Self::NUMBER);
+        let packed = NonZeroU64::MIN.saturating_add((u64::from(at.file) << 48 | number) - 1);
+        Self { packed, time: at.time }
+    }
+}
+
+/// What is known of a direction, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Marks(u16);
+
+impl Marks {
+    /// The capture has packets of this side: `next`, `delivered` mean something.
+    pub(super) const SEEN: Self = Self(1);
+    /// Its SYN was seen: its first number is exact.
+    pub(super) const SYN: Self = Self(1 << 1);
+    /// The peer acknowledged something: `una` means something.
+    pub(super) const ACKED: Self = Self(1 << 2);
+    /// It sent a FIN.
+    pub(super) const FIN: Self = Self(1 << 3);
+    /// The peer acknowledged the FIN.
+    pub(super) const FIN_ACKED: Self = Self(1 << 4);
+    /// The FIN was told to the floors above.
+    pub(super) const FIN_TOLD: Self = Self(1 << 5);
+    /// It advertised a window: `window` means something.
+    pub(super) const WINDOW: Self = Self(1 << 6);
+    /// Its latest window is 0.
+    pub(super) const CLOSED_WINDOW: Self = Self(1 << 7);
+    /// Nobody wants its octets any more.
+    pub(super) const DONE: Self = Self(1 << 8);
+    /// Its end was told to the floors above.
+    pub(super) const ENDED: Self = Self(1 << 9);
+    /// Its first payload octets were acknowledged.
+    pub(super) const PAYLOAD_ACKED: Self = Self(1 << 10);
+    /// Its latest packet is a keep-alive probe without an answer yet.
+    pub(super) const KEEPALIVE: Self = Self(1 << 11);
+    /// Its latest octet was a zero-window probe: sending it again is no retransmission.
+    pub(super) const PROBE: Self = Self(1 << 12);
+    /// A hole was acknowledged and waits to be confirmed.
+    pub(super) const WAITING: Self = Self(1 << 13);
+    /// Its RST broke the connection.
+    pub(super) const RESET: Self = Self(1 << 14);
+    /// Octets in its SYN were not accepted: sending them again is no retransmission.
+    pub(super) const FAST_OPEN_REFUSED: Self = Self(1 << 15);
+
+    /// Whether the bit of `mark` is set.
+    pub(super) fn has(self, mark: Self) -> bool {
+        self.0 & mark.0 != 0
+    }
+
+    /// Sets it; `true` when it was not set.
+    pub(super) fn set(&mut self, mark: Self) -> bool {
+        let new = !self.has(mark);
+        self.0 |= mark.0;
+        new
+    }
+
+    /// Clears it; `true` when it was set.
+    pub(super) fn clear(&mut self, mark: Self) -> bool {
+        let was = self.has(mark);
+        self.0 &= !mark.0;
+        was
+    }
+}
+
+/// The hot part of one direction. Sequence numbers are 32 bits as on the wire; octets are counted in 64, so a wrap loses nothing.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Track {
+    pub(super) last: Option<Stamp>,
+    /// Latest packet with new payload.
+    pub(super) last_payload: Option<Stamp>,
+    pub(super) octets: u64,
+    /// Payload octets, copies included.
+    pub(super) sent: u64,
+    /// Payload octets once.
+    pub(super) payload: u64,
+    /// Payload octets the peer acknowledged.
+    pub(super) acknowledged: u64,
+    /// Saturate at 2³² - 1.
+    pub(super) packets: u32,
+    pub(super) segments: u32,
+    /// After everything sent.
+    pub(super) next: Seq,
+    /// Highest number the peer acknowledged.
+    pub(super) una: Seq,
+    /// Up to here the octets were handed on.
+    pub(super) delivered: Seq,
+    /// Latest advertised window, scaled.
+    pub(super) window: u32,
+    /// Smoothed time from a segment to its acknowledgment, in microseconds; 0 = never measured.
+    pub(super) srtt: u32,
+    pub(super) marks: Marks,
+    pub(super) scale: u8,
+    pub(super) ttl_min: u8,
+    pub(super) ttl_max: u8,
+    /// Duplicate acknowledgments for this direction in a row.
+    pub(super) dupacks: u8,
+    /// Index of the face of its latest packet.
+    pub(super) face: u8,
+}
+
+/// One copy of a SYN or SYN+ACK.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SynCopy {
+    pub(super) at: Stamp,
+    pub(super) tsval: Option<u32>,
+}
+
+/// The part of one direction that is touched at its turning points.
+#[derive(Debug, Default)]
+pub(super) struct Trail {
+    pub(super) isn: Seq,
+    pub(super) mss: Option<u16>,
+    pub(super) window_scale: Option<u8>,
+    pub(super) sack: bool,
+    pub(super) timestamps: bool,
+    pub(super) ttl_first: u8,
+    /// IP id of the latest packet, and whether all ids so far went up in small steps.
+    pub(super) ip_id: Option<u16>,
+    pub(super) syns: SmallVec<[SynCopy; 1]>,
+    pub(super) syn_count: u32,
+    pub(super) first: Option<Stamp>,
+    pub(super) first_payload: Option<Stamp>,
+    pub(super) first_payload_acked: Option<Stamp>,
+    /// Number of its first payload octet.
+    pub(super) payload_begins: Seq,
+    pub(super) fin: Option<Stamp>,
+    pub(super) fin_last: Option<Stamp>,
+    /// Number of the FIN.
+    pub(super) fin_seq: Seq,
+    pub(super) fin_count: u32,
+    pub(super) fin_acked: Option<Stamp>,
+    pub(super) min_rtt: Option<Elapsed>,
+    pub(super) flight: InFlight,
+    pub(super) faces: SmallVec<[Face; 1]>,
+    pub(super) recent: Recent,
+    pub(super) checksums: (u8, u8),
+    pub(super) rare: Option<Box<Rare>>,
+}
+
+/// What most directions never need.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    pub(super) assembler: Assembler,
+    pub(super) holes: Holes,
+    pub(super) loss: facts::Loss,
+    pub(super) copied: VecDeque<Copied>,
+    /// Latest retransmission, and what was acknowledged then.
+    pub(super) last_copy: Option<(Timestamp, Seq, crate::event::Retransmission)>,
+    /// Highest octet the peer reported by SACK.
+    pub(super) sacked: Option<Seq>,
+    pub(super) reordered: u32,
+    pub(super) keepalives: u32,
+    pub(super) keepalives_answered: u32,
+    pub(super) zero_windows: Vec<ZeroWindow>,
+    pub(super) zero_window_count: u32,
+    pub(super) zero_window_since: Option<Stamp>,
+    /// Probes the peer sent into this side's closed window.
+    pub(super) zero_window_probes: u32,
+    pub(super) unseen: u64,
+    pub(super) unseen_acks: u32,
+    pub(super) unseen_first: Option<PacketRef>,
+    pub(super) unseen_last: Option<PacketRef>,
+    pub(super) overlap_conflicts: u32,
+    pub(super) held_dropped: u64,
+    pub(super) cut: u64,
+    pub(super) cut_first: Option<PacketRef>,
+    pub(super) oversized: u32,
+    pub(super) oversized_first: Option<PacketRef>,
+    pub(super) checksum_first: Option<PacketRef>,
+    pub(super) resets: Vec<facts::Reset>,
+    pub(super) reset_count: u32,
+    /// Kinds of RST already told, one bit each.
+    pub(super) resets_told: u8,
+}
+
+impl Trail {
+    /// The rare part, made on first need.
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+}
+
+impl Rare {
+    /// Adds one of the three worst copies by gap.
+    pub(super) fn worst(&mut self, resent: Resent) {
+        let worst = &mut self.loss.worst;
+        let index = worst.iter().position(|other| resent.gap > other.gap).unwrap_or(worst.len());
+        worst.insert(index, resent);
+        worst.truncate(3);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_keeps_file_number_and_time() {
+        let at = PacketRef { file: 65_535, number: 123_456_789_012, time: Timestamp(-7) };
+        assert_eq!(Stamp::from(at).packet(), at);
+        assert_eq!(size_of::<Option<Stamp>>(), 16);
+    }
+}

@@ -1,0 +1,127 @@
+//! The name of a flow: both ends and the protocol, the same for packets of either direction.
+//!
+//! The ends are put in numeric order, so a packet and its answer have one key; [`Way`] says which of the two ends sent. Roles come later
+//! and may be swapped without touching the key.
+
+use std::ops::{Index, IndexMut};
+
+use super::facts::IpProtocol;
+use crate::wire::{Address, Endpoint};
+
+/// Which of the two ends of a [`Key`] sent a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// The numerically lower end.
+    Low = 0,
+    /// The higher end.
+    High = 1,
+}
+
+impl Way {
+    /// Both, in order.
+    pub(super) const BOTH: [Self; 2] = [Self::Low, Self::High];
+
+    /// The opposite direction.
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Low => Self::High,
+            Self::High => Self::Low,
+        }
+    }
+}
+
+/// Something kept for each direction.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pair<T>([T; 2]);
+
+impl<T> Index<Way> for Pair<T> {
+    type Output = T;
+    fn index(&self, way: Way) -> &T {
+        &self.0[way as usize]
+    }
+}
+
+impl<T> IndexMut<Way> for Pair<T> {
+    fn index_mut(&mut self, way: Way) -> &mut T {
+        &mut self.0[way as usize]
+    }
+}
+
+/// Both ends in numeric order, as integers of 8 octets so that the record keeps its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    low: [u64; 2],
+    high: [u64; 2],
+    ports: [u16; 2],
+    protocol: IpProtocol,
+}
+
+fn halves(address: Address) -> [u64; 2] {
+    [(address.0 >> 64) as u64, address.0 as u64]
+}
+
+fn whole(halves: [u64; 2]) -> Address {
+    Address(u128::from(halves[0]) << 64 | u128::from(halves[1]))
+}
+
+impl Key {
+    /// The key of a packet and the end that sent it.
+    pub(super) fn of(source: Endpoint, destination: Endpoint, protocol: IpProtocol) -> (Self, Way) {
+        let (low, high, way) =
+            if source <= destination { (source, destination, Way::Low) } else { (destination, source, Way::High) };
+        let key = Self { low: halves(low.address), high: halves(high.address), ports: [low.port, high.port], protocol };
+        (key, way)
+    }
+
+    /// The end that sends in direction `way`.
+    pub(super) fn end(&self, way: Way) -> Endpoint {
+        match way {
+            Way::Low => Endpoint::new(whole(self.low), self.ports[0]),
+            Way::High => Endpoint::new(whole(self.high), self.ports[1]),
+        }
+    }
+
+    /// TCP or UDP.
+    pub(super) fn protocol(&self) -> IpProtocol {
+        self.protocol
+    }
+
+    /// Two folded multiplications over a secret seed: what a capture holds is chosen by strangers, who must not choose the buckets.
+    pub(super) fn hash(&self, seed: u64) -> u64 {
+        const K: u64 = 0x9e37_79b9_7f4a_7c15;
+        let ports = u64::from(self.ports[0]) << 32 | u64::from(self.ports[1]) << 8 | self.protocol as u64;
+        let one = fold(self.low[0] ^ seed, self.low[1] ^ seed.rotate_left(23) ^ K);
+        let two = fold(self.high[0] ^ seed.rotate_left(41), self.high[1] ^ seed.rotate_left(7) ^ K);
+        fold(one ^ ports ^ K, two.rotate_left(32) ^ seed)
+    }
+}
+
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_and_its_answer_have_one_key() {
+        let a = Endpoint::new(Address::v4([10, 0, 0, 1]), 40_000);
+        let b = Endpoint::new(Address::v4([10, 0, 0, 2]), 80);
+        let (there, way) = Key::of(a, b, IpProtocol::Tcp);
+        let (back, other) = Key::of(b, a, IpProtocol::Tcp);
+        assert_eq!(there, back);
+        assert_eq!(there.hash(7), back.hash(7));
+        assert_eq!(way.other(), other);
+        assert_eq!(there.end(way), a);
+        assert_eq!(there.end(other), b);
+    }
+
+    #[test]
+    fn tcp_and_udp_between_the_same_ports_are_two_flows() {
+        let a = Endpoint::new(Address::v6([1; 16]), 53);
+        let b = Endpoint::new(Address::v6([2; 16]), 53);
+        assert_ne!(Key::of(a, b, IpProtocol::Tcp).0, Key::of(a, b, IpProtocol::Udp).0);
+    }
+}

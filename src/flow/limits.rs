@@ -1,0 +1,72 @@
+//! How much a flow table may hold and for how long, and what it has to say about that.
+
+use crate::time::Elapsed;
+
+/// How much a table may hold and how long. Reaching a cap is counted ([`Counts`]), never silent.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Flows at one time. Then the least interesting goes first: closed and healthy, else closed, else the longest idle of a sample.
+    pub max_flows: usize,
+    /// Octets held behind holes for one direction. 256 KiB is four times the window without scaling.
+    pub held_octets_per_direction: usize,
+    /// The same for all flows together.
+    pub held_octets_total: usize,
+    /// A closed flow is reported so long after its latest packet; late copies and RSTs still count for it.
+    pub closed_linger: Elapsed,
+    /// After that, late packets are swallowed for so long instead of opening a flow. Linux keeps TIME_WAIT for 60 s.
+    pub tombstone: Elapsed,
+    /// A flow without handshake and payload ends after so long. Linux gives up a SYN after 134 s (68 s after the last one).
+    pub syn_expiry: Elapsed,
+    /// An open flow ends after so long in silence.
+    pub established_expiry: Elapsed,
+    /// A UDP flow ends after so long in silence.
+    pub udp_expiry: Elapsed,
+    /// Listening ends remembered, as a hint for the roles of flows that began before the capture. 0: no hint; then the roles depend on the
+    /// flow's own packets only, however flows are shared out between tables.
+    pub listeners: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_flows: 1_000_000,
+            held_octets_per_direction: 256 << 10,
+            held_octets_total: 64 << 20,
+            closed_linger: Elapsed::secs(10),
+            tombstone: Elapsed::secs(60),
+            syn_expiry: Elapsed::secs(185),
+            established_expiry: Elapsed::secs(24 * 3600),
+            udp_expiry: Elapsed::secs(60),
+            listeners: 65_536,
+        }
+    }
+}
+
+/// What the table has to say about itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Flows opened.
+    pub opened: u64,
+    /// Flows that left because of the cap.
+    pub evicted: u64,
+    /// Octets not waited for because of the caps on held octets.
+    pub held_dropped: u64,
+    /// Packets of flows already reported.
+    pub late: u64,
+    /// Copies made by the capture.
+    pub duplicates: u64,
+    /// ICMP errors whose flow is not in the table.
+    pub icmp_unmatched: u64,
+    /// Most flows at one time.
+    pub peak_flows: usize,
+    /// Most octets held at one time.
+    pub peak_held: usize,
+}
+
+/// What all flows of a table share.
+pub(super) struct Shared {
+    pub(super) limits: Limits,
+    pub(super) counts: Counts,
+    /// Octets held behind holes.
+    pub(super) held: usize,
+}

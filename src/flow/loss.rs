@@ -1,0 +1,344 @@
+//! Octets that came again or late: retransmissions by kind and by place of the loss, reordering, needless copies.
+//!
+//! RFC 6298 (timeout), RFC 5681 §3.2 and RFC 6675 (fast), RFC 8985 §7 (tail loss probe), RFC 2883 (DSACK). A copy of a segment that the
+//! capture has whole is a retransmission however soon it comes; only a segment that fills a hole may be merely late.
+
+use super::Sink;
+use super::facts::Resent;
+use super::half::{Marks, Stamp};
+use super::key::Way;
+use super::ledger::{Copied, Hole, Sent};
+use super::live::Live;
+use super::options::Options;
+use super::rtt::{self, MIN_RTO};
+use super::tcp::TOLD;
+use crate::event::{PacketRef, Retransmission, What};
+use crate::time::Elapsed;
+use crate::wire::seq::Seq;
+
+/// Below this much less than [`MIN_RTO`] a timer may have fired: kernels count in ticks.
+const RTO_TICK: Elapsed = Elapsed::millis(10);
+/// Copies remembered for a later DSACK.
+const COPIED: usize = 16;
+/// A late segment that fills a hole sooner than this was only overtaken, when no round trip is known.
+const OVERTAKEN: Elapsed = Elapsed::millis(3);
+
+/// What tells a late segment from one that was sent again.
+pub(super) struct Late {
+    pub(super) start: Seq,
+    pub(super) end: Seq,
+    pub(super) tsval: Option<u32>,
+    pub(super) ip_id: Option<u16>,
+}
+
+impl<S: Sink> Live<'_, S> {
+    /// `start..end` was seen before. `original` is its first copy as it stood, when it is still remembered.
+    pub(super) fn copy(&mut self, way: Way, start: Seq, end: Seq, original: Option<Sent>) {
+        let kind = self.kind_of_copy(way, start, end, original.as_ref());
+        self.detail.trails[way].rare().loss.after_capture_point += 1;
+        let gap = original.map_or(Elapsed::ZERO, |sent| self.at.time.since(sent.first.time()));
+        self.resent(way, start, end, kind, original.map(|sent| sent.first.packet()), gap);
+    }
+
+    /// `late` fills `hole`: it was overtaken, or lost before the capture point and sent again.
+    pub(super) fn filled(&mut self, way: Way, late: &Late, hole: &Hole) {
+        let age = self.at.time.since(hole.noticed.time());
+        if hole.lost {
+            return self.copy(way, late.start, late.end, None);
+        }
+        if hole.acked.is_some() {
+            // The receiver had it a moment ago: capture queues were read out of order, nothing happened on the network.
+            return;
+        }
+        if self.overtaken(way, late, hole, age) {
+            let rare = self.detail.trails[way].rare();
+            rare.reordered += 1;
+            if rare.reordered <= TOLD {
+                self.event(way, What::Reordered);
+            }
+            return;
+        }
+        let evidence = self.loss_evidence(way, late.end);
+        let slow = age + RTO_TICK >= MIN_RTO;
+        let kind = if slow || !evidence && age > MIN_RTO { Retransmission::Timeout } else { Retransmission::Fast };
+        self.detail.trails[way].rare().loss.before_capture_point += 1;
+        self.resent(way, late.start, late.end, kind, None, age);
+    }
+
+    /// The sender's clock and counter decide; only without them the time does (RFC 4737 §3.3 speaks of the order of sending).
+    fn overtaken(&self, way: Way, late: &Late, hole: &Hole, age: Elapsed) -> bool {
+        if let (Some(mine), Some(later)) = (late.tsval, hole.tsval)
+            && mine != later
+        {
+            return (mine.wrapping_sub(later) as i32) < 0;
+        }
+        if let (Some(mine), Some(later)) = (late.ip_id, hole.ip_id)
+            && mine != 0
+            && later != 0
+        {
+            match later.wrapping_sub(mine) as i16 {
+                1..=256 => return true,
+                -256..=-1 => return false,
+                _ => {}
+            }
+        }
+        let (track, peer) = (&self.flow.tracks[way], &self.flow.tracks[way.other()]);
+        let limit = rtt::between(track, peer).map_or(OVERTAKEN, |rtt| rtt.min(OVERTAKEN.max(Elapsed(rtt.0 / 2))));
+        age < limit && track.dupacks < 3
+    }
+
+    /// Whether the receiver asked for it: three duplicate acknowledgments, or SACK of something behind it.
+    fn loss_evidence(&self, way: Way, end: Seq) -> bool {
+        let sacked = self.detail.trails[way].rare.as_ref().and_then(|rare| rare.sacked);
+        self.flow.tracks[way].dupacks >= 3 || sacked.is_some_and(|sacked| !end.after(sacked))
+    }
+
+    fn kind_of_copy(&self, way: Way, start: Seq, end: Seq, original: Option<&Sent>) -> Retransmission {
+        let (track, trail) = (&self.flow.tracks[way], &self.detail.trails[way]);
+        if track.marks.has(Marks::ACKED) && !end.after(track.una) {
+            return Retransmission::Spurious;
+        }
+        let now = self.at.time;
+        let waited = original.map_or(MIN_RTO, |sent| now.since(sent.last.time()));
+        let rto = rtt::between(track, &self.flow.tracks[way.other()]);
+        if self.loss_evidence(way, end) {
+            // With SACK the rest of a window goes out again behind a timeout, too; the first segment shows whether the timer fired.
+            let silent = track.last_payload.is_none_or(|last| now.since(last.time()) + RTO_TICK >= MIN_RTO);
+            let fired = silent && waited + RTO_TICK >= MIN_RTO.max(rto.unwrap_or(Elapsed::ZERO));
+            return if fired { Retransmission::Timeout } else { Retransmission::Fast };
+        }
+        if waited + RTO_TICK >= MIN_RTO {
+            return Retransmission::Timeout;
+        }
+        let last_copy = trail.rare.as_ref().and_then(|rare| rare.last_copy);
+        if let Some((when, _, kind)) = last_copy
+            && now.since(when) < MIN_RTO
+            && kind != Retransmission::Spurious
+            && kind != Retransmission::TailProbe
+        {
+            return kind;
+        }
+        let once = original.is_none_or(|sent| sent.copies == 1);
+        let tail = !track.next.after(end) || (track.marks.has(Marks::FIN) && track.next.minus(end) == 1);
+        if tail && once && waited >= rto.unwrap_or(Elapsed::ZERO) {
+            Retransmission::TailProbe
+        } else if track.dupacks > 0 || start != track.una || rto.is_some_and(|rto| waited < rto) {
+            Retransmission::Fast
+        } else {
+            Retransmission::Timeout
+        }
+    }
+
+    /// Writes a retransmission down; the first of each episode is told.
+    fn resent(
+        &mut self,
+        way: Way,
+        start: Seq,
+        end: Seq,
+        kind: Retransmission,
+        original: Option<PacketRef>,
+        gap: Elapsed,
+    ) {
+        let una = self.flow.tracks[way].una;
+        let rto = rtt::between(&self.flow.tracks[way], &self.flow.tracks[way.other()])
+            .map_or(MIN_RTO, |rtt| MIN_RTO.max(rtt + rtt));
+        let at = self.at;
+        let rare = self.detail.trails[way].rare();
+        *count(&mut rare.loss, kind) += 1;
+        rare.worst(Resent { original, copy: at, gap, kind });
+        if rare.copied.len() >= COPIED {
+            rare.copied.pop_front();
+        }
+        rare.copied.push_back(Copied { start, end, kind });
+        // While nothing new is acknowledged the timer backs off: that is one episode, not one for each doubling.
+        let same = rare.last_copy.is_some_and(|(when, then, _)| at.time.since(when) < rto || then == una);
+        rare.last_copy = Some((at.time, una, kind));
+        if !same {
+            rare.loss.episodes += 1;
+            if rare.loss.episodes <= TOLD {
+                self.event(way, What::Retransmitted { kind, original });
+            }
+        }
+    }
+
+    /// What SACK blocks of the peer say of this direction: how far it has octets, and which it got twice.
+    pub(super) fn sack(&mut self, way: Way, ack: Seq, options: &Options) {
+        if let Some(right) = options.sacked(ack) {
+            let rare = self.detail.trails[way].rare();
+            rare.sacked = Some(rare.sacked.filter(|old| old.after(ack)).map_or(right, |old| old.max(right)));
+        }
+        let Some((left, right)) = options.dsack(ack) else { return };
+        let Some(rare) = self.detail.trails[way].rare.as_mut() else { return };
+        let needless = |copy: &&mut Copied| {
+            right.after(copy.start)
+                && copy.end.after(left)
+                && matches!(copy.kind, Retransmission::Timeout | Retransmission::Fast)
+        };
+        if let Some(copy) = rare.copied.iter_mut().rev().find(needless) {
+            let kind = count(&mut rare.loss, copy.kind);
+            *kind = kind.saturating_sub(1);
+            copy.kind = Retransmission::Spurious;
+            rare.loss.spurious += 1;
+        }
+    }
+
+    /// Whether a segment repeats what another interface showed within a millisecond, cut or merged by segmentation offload.
+    pub(super) fn is_offload_copy(&self, way: Way, start: Seq, end: Seq, face: u8) -> bool {
+        let (track, trail) = (&self.flow.tracks[way], &self.detail.trails[way]);
+        if trail.faces.len() < 2 || !track.marks.has(Marks::SEEN) || end.after(track.next) || !end.after(start) {
+            return false;
+        }
+        let elsewhere = |seq: Seq| {
+            trail.flight.at(seq).is_some_and(|sent| {
+                sent.face != face && self.at.time.since(sent.first.time()).abs() <= super::duplicates::WITHIN
+            })
+        };
+        elsewhere(start) && elsewhere(end.plus(u32::MAX))
+    }
+
+    /// The segment as the ledger keeps it.
+    pub(super) fn sent(&self, way: Way, start: Seq, len: u32, payload: &[u8]) -> Sent {
+        let at = Stamp::from(self.at);
+        let print = super::duplicates::ends(payload);
+        let face = self.flow.tracks[way].face;
+        Sent { start, len, first: at, last: at, print, copies: 1, face, late: false }
+    }
+}
+
+fn count(loss: &mut super::facts::Loss, kind: Retransmission) -> &mut u32 {
+    match kind {
+        Retransmission::Timeout => &mut loss.timeout,
+        Retransmission::Fast => &mut loss.fast,
+        Retransmission::TailProbe => &mut loss.tail_probe,
+        Retransmission::Spurious => &mut loss.spurious,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::event::{Kind, Retransmission, What};
+    use crate::flow::facts::Half;
+    use crate::flow::script::{Script, Shot};
+
+    fn kinds(half: &Half) -> [u32; 4] {
+        [half.loss.timeout, half.loss.fast, half.loss.tail_probe, half.loss.spurious]
+    }
+
+    #[test]
+    fn doubling_timeouts_are_one_episode_behind_the_capture_point() {
+        let mut script = Script::new();
+        script.handshake();
+        for ms in [10, 215, 620, 1_440] {
+            script.client(ms, "PA", 1, 1, b"lost");
+        }
+        let client = script.facts().from_client;
+        assert_eq!(kinds(&client), [3, 0, 0, 0]);
+        assert_eq!(
+            (client.loss.episodes, client.loss.after_capture_point, client.loss.before_capture_point),
+            (1, 3, 0)
+        );
+        let unacknowledged = client.unacknowledged.expect("nothing was acknowledged");
+        assert_eq!((unacknowledged.first.number, unacknowledged.last.number, unacknowledged.copies), (4, 7, 4));
+        let told = script.sink.events.iter().filter(|event| event.what.kind() == Kind::Retransmitted).count();
+        assert_eq!(told, 1);
+    }
+
+    #[test]
+    fn three_duplicate_acknowledgments_make_it_fast() {
+        let mut script = Script::new();
+        script.handshake();
+        for (i, payload) in [b"aa", b"bb", b"cc", b"dd"].into_iter().enumerate() {
+            script.client(10, "A", 1 + 2 * i as u32, 1, payload);
+        }
+        for ms in 12..15 {
+            script.server(ms, "A", 1, 1, b"");
+        }
+        script.client(16, "A", 1, 1, b"aa");
+        script.server(18, "A", 1, 9, b"");
+        let client = script.facts().from_client;
+        assert_eq!(kinds(&client), [0, 1, 0, 0]);
+        let original = script.sink.events.iter().find_map(|event| match event.what {
+            What::Retransmitted { kind: Retransmission::Fast, original } => original,
+            _ => None,
+        });
+        assert_eq!(original.map(|at| at.number), Some(4));
+    }
+
+    #[test]
+    fn one_early_copy_of_the_last_segment_is_a_tail_loss_probe() {
+        let mut script = Script::new();
+        script.handshake();
+        script.client(10, "A", 1, 1, b"aa");
+        script.client(10, "A", 3, 1, b"bb");
+        script.client(20, "A", 3, 1, b"bb");
+        assert_eq!(kinds(&script.facts().from_client), [0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn a_copy_of_acknowledged_octets_is_needless() {
+        let mut script = Script::new();
+        script.handshake();
+        script.client(10, "A", 1, 1, b"aa");
+        script.server(12, "A", 1, 3, b"");
+        script.client(215, "A", 1, 1, b"aa");
+        assert_eq!(kinds(&script.facts().from_client), [0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_dsack_turns_a_timeout_into_a_needless_copy() {
+        let mut script = Script::new();
+        script.handshake();
+        script.client(10, "A", 1, 1, b"aa");
+        script.client(215, "A", 1, 1, b"aa");
+        assert_eq!(kinds(&script.facts().from_client), [1, 0, 0, 0]);
+        // SACK of 1..3 relative to the initial number 0xfffffffd, below the acknowledgment.
+        let options = &[1, 1, 5, 10, 0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 0];
+        script.send(216, Shot { from_server: true, seq: 1, ack: 3, options, ..Shot::default() });
+        assert_eq!(kinds(&script.facts().from_client), [0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_copy_within_the_round_trip_is_no_reordering_when_the_first_was_seen_whole() {
+        let mut script = Script::new();
+        script.handshake();
+        script.client(10, "A", 1, 1, b"aa");
+        script.client(10, "A", 3, 1, b"bb");
+        script.client(11, "A", 1, 1, b"aa");
+        let client = script.facts().from_client;
+        assert_eq!((client.reordered, client.loss.total()), (0, 1));
+    }
+
+    #[test]
+    fn a_late_segment_with_a_smaller_ip_id_was_overtaken() {
+        let mut script = Script::new();
+        script.handshake();
+        script.send(10, Shot { seq: 3, ack: 1, payload: b"bb", id: Some(501), ..Shot::default() });
+        script.send(11, Shot { seq: 1, ack: 1, payload: b"aa", id: Some(500), ..Shot::default() });
+        let client = script.facts().from_client;
+        assert_eq!((client.reordered, client.loss.total()), (1, 0));
+        assert_eq!(script.sink.octets[0], b"aabb");
+    }
+
+    #[test]
+    fn a_hole_filled_by_a_later_packet_was_lost_before_the_capture_point() {
+        let mut script = Script::new();
+        script.handshake();
+        script.send(10, Shot { seq: 3, ack: 1, payload: b"bb", id: Some(501), ..Shot::default() });
+        script.send(260, Shot { seq: 1, ack: 1, payload: b"aa", id: Some(502), ..Shot::default() });
+        let client = script.facts().from_client;
+        assert_eq!((client.loss.before_capture_point, client.loss.after_capture_point), (1, 0));
+        assert_eq!(kinds(&client), [1, 0, 0, 0]);
+        assert_eq!(client.payload, 4);
+    }
+
+    #[test]
+    fn a_segment_merged_by_offload_on_another_interface_is_a_copy_of_the_capture() {
+        let mut script = Script::new();
+        script.handshake();
+        script.send(10, Shot { seq: 1, ack: 1, payload: b"aa", ..Shot::default() });
+        script.send(10, Shot { seq: 3, ack: 1, payload: b"bb", ..Shot::default() });
+        script.send(10, Shot { seq: 1, ack: 1, payload: b"aabb", interface: 1, ..Shot::default() });
+        let facts = script.facts();
+        assert_eq!((facts.duplicates, facts.from_client.loss.total()), (1, 0));
+    }
+}

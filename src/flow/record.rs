@@ -1,0 +1,238 @@
+//! One flow in the table: the record every packet touches (at most 256 octets) and the detail behind it.
+
+use super::FlowHead;
+use super::facts::{Close, FlowFacts, Half, Handshake, IpProtocol, RoleSource, Unacknowledged};
+use super::half::{Marks, Rare, Stamp, Track, Trail};
+use super::key::{Key, Pair, Way};
+use super::limits::Limits;
+use super::rtt;
+use crate::event::{PacketRef, ResetKind, Side};
+use crate::time::{Elapsed, Timestamp};
+
+/// The hot record.
+#[derive(Clone, Debug)]
+pub(super) struct Flow {
+    pub(super) key: Key,
+    pub(super) tracks: Pair<Track>,
+    /// The direction the client sends in.
+    pub(super) client: Way,
+    pub(super) role: RoleSource,
+    pub(super) mid_stream: bool,
+    /// The handshake is complete, or payload was seen.
+    pub(super) established: bool,
+}
+
+const _: () = assert!(size_of::<Flow>() <= 256, "the hot record must fit four cache lines");
+
+/// What is touched at turning points only.
+#[derive(Debug)]
+pub(super) struct Detail {
+    pub(super) id: PacketRef,
+    pub(super) reuses: Option<PacketRef>,
+    /// The second the wheel will bring this flow up.
+    pub(super) due: i64,
+    pub(super) duplicates: u64,
+    pub(super) established: Option<Stamp>,
+    pub(super) closer: Option<(Way, Stamp)>,
+    pub(super) reset: Option<(Way, ResetKind)>,
+    pub(super) rtt_server: Option<Elapsed>,
+    pub(super) rtt_client: Option<Elapsed>,
+    pub(super) trails: Pair<Trail>,
+}
+
+impl Flow {
+    /// A flow that has seen nothing yet.
+    pub(super) fn new(key: Key, client: Way, role: RoleSource) -> Self {
+        Self { key, tracks: Pair::default(), client, role, mid_stream: false, established: false }
+    }
+
+    /// The role of the end that sends in direction `way`.
+    pub(super) fn side(&self, way: Way) -> Side {
+        if way == self.client { Side::Client } else { Side::Server }
+    }
+
+    /// Time of its latest packet.
+    pub(super) fn last(&self) -> Option<Stamp> {
+        let [low, high] = Way::BOTH.map(|way| self.tracks[way].last);
+        match (low, high) {
+            (Some(a), Some(b)) => Some(if a.packet() < b.packet() { b } else { a }),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// How long the flow stays in the table after its latest packet.
+    pub(super) fn patience(&self, limits: &Limits) -> Elapsed {
+        match self.key.protocol() {
+            IpProtocol::Udp => limits.udp_expiry,
+            IpProtocol::Tcp if self.closed() => limits.closed_linger,
+            IpProtocol::Tcp if self.established || self.mid_stream => limits.established_expiry,
+            IpProtocol::Tcp => limits.syn_expiry,
+        }
+    }
+
+    /// When it leaves the table if nothing more comes.
+    pub(super) fn deadline(&self, limits: &Limits) -> Timestamp {
+        self.last().map_or(Timestamp::MIN, Stamp::time) + self.patience(limits)
+    }
+
+    /// Both sides closed it, or one reset it.
+    pub(super) fn closed(&self) -> bool {
+        let [low, high] = Way::BOTH.map(|way| self.tracks[way].marks);
+        (low.has(Marks::FIN) && high.has(Marks::FIN)) || low.has(Marks::RESET) || high.has(Marks::RESET)
+    }
+}
+
+impl Detail {
+    /// The detail of a flow that begins with `id`.
+    pub(super) fn new(id: PacketRef, reuses: Option<PacketRef>) -> Self {
+        Self {
+            id,
+            reuses,
+            due: i64::MIN,
+            duplicates: 0,
+            established: None,
+            closer: None,
+            reset: None,
+            rtt_server: None,
+            rtt_client: None,
+            trails: Pair::default(),
+        }
+    }
+
+    /// What sinks see of the flow.
+    pub(super) fn head(&self, flow: &Flow) -> FlowHead {
+        FlowHead {
+            id: self.id,
+            transport: flow.key.protocol(),
+            client: flow.key.end(flow.client),
+            server: flow.key.end(flow.client.other()),
+            role: flow.role,
+            mid_stream: flow.mid_stream,
+        }
+    }
+
+    /// Nothing about it would interest anybody: closed by FIN of both, no loss, no reset.
+    pub(super) fn healthy(&self) -> bool {
+        let plain = |trail: &Trail| trail.rare.as_ref().is_none_or(|rare| rare.loss.total() == 0);
+        self.reset.is_none() && Way::BOTH.iter().all(|way| plain(&self.trails[*way]))
+    }
+
+    /// Everything that is known, by roles.
+    pub(super) fn facts(&self, flow: &Flow) -> FlowFacts {
+        let head = self.head(flow);
+        let (client, server) = (flow.client, flow.client.other());
+        FlowFacts {
+            id: self.id,
+            transport: head.transport,
+            client: head.client,
+            server: head.server,
+            role: flow.role,
+            handshake: self.handshake(flow),
+            mid_stream: flow.mid_stream,
+            reuses: self.reuses,
+            last: flow.last().map_or(self.id, Stamp::packet),
+            rtt_server: self.rtt_server,
+            rtt_client: self.rtt_client,
+            vantage: rtt::vantage(self.rtt_server, self.rtt_client),
+            close: self.close(flow),
+            closer: self.closer.map(|(way, at)| (flow.side(way), at.packet())),
+            duplicates: self.duplicates,
+            established: self.established.map(Stamp::packet),
+            from_client: self.half(flow, client),
+            from_server: self.half(flow, server),
+        }
+    }
+
+    fn handshake(&self, flow: &Flow) -> Handshake {
+        let syn = self.trails[flow.client].syn_count > 0;
+        let answer = self.trails[flow.client.other()].syn_count > 0;
+        match (syn, answer, self.established.is_some()) {
+            (true, true, true) => Handshake::Full,
+            (_, true, _) => Handshake::SynAck,
+            (true, false, _) => Handshake::Syn,
+            (false, false, _) => Handshake::None,
+        }
+    }
+
+    fn close(&self, flow: &Flow) -> Close {
+        if let Some((way, kind)) = self.reset {
+            return Close::Reset(flow.side(way), kind);
+        }
+        let fin = |way: Way| flow.tracks[way].marks.has(Marks::FIN);
+        match (fin(flow.client), fin(flow.client.other())) {
+            (true, true) => Close::Fin,
+            (true, false) => Close::HalfClosed(Side::Client),
+            (false, true) => Close::HalfClosed(Side::Server),
+            (false, false) => Close::Open,
+        }
+    }
+
+    fn half(&self, flow: &Flow, way: Way) -> Half {
+        let (track, trail) = (&flow.tracks[way], &self.trails[way]);
+        let peer = &flow.tracks[way.other()];
+        let nothing = Rare::default();
+        let rare = trail.rare.as_deref().unwrap_or(&nothing);
+        let tcp = flow.key.protocol() == IpProtocol::Tcp;
+        let seen = tcp && track.marks.has(Marks::SEEN);
+        Half {
+            packets: u64::from(track.packets),
+            octets: track.octets,
+            payload_sent: track.sent,
+            payload: track.payload,
+            segments: u64::from(track.segments),
+            acknowledged: track.acknowledged,
+            isn: seen.then_some(trail.isn),
+            next: seen.then_some(track.next),
+            acked: peer.marks.has(Marks::ACKED).then_some(peer.una),
+            mss: trail.mss,
+            window_scale: trail.window_scale,
+            sack: trail.sack,
+            timestamps: trail.timestamps,
+            syns: trail.syns.iter().map(|copy| copy.at.packet()).collect(),
+            syn_count: trail.syn_count,
+            first: trail.first.map(Stamp::packet),
+            last: track.last.map(Stamp::packet),
+            first_payload: trail.first_payload.map(Stamp::packet),
+            last_payload: track.last_payload.map(Stamp::packet),
+            first_payload_acked: trail.first_payload_acked.map(Stamp::packet),
+            fin: trail.fin.map(Stamp::packet),
+            fin_count: trail.fin_count,
+            fin_acked: trail.fin_acked.map(Stamp::packet),
+            resets: rare.resets.clone(),
+            reset_count: rare.reset_count,
+            loss: rare.loss.clone(),
+            reordered: rare.reordered,
+            keepalives: rare.keepalives,
+            keepalives_answered: rare.keepalives_answered,
+            zero_windows: rare.zero_windows.clone(),
+            zero_window_count: rare.zero_window_count,
+            zero_window_probes: rare.zero_window_probes,
+            unseen: rare.unseen,
+            unseen_acks: rare.unseen_acks,
+            unseen_first: rare.unseen_first,
+            unacknowledged: unacknowledged(track, trail),
+            overlap_conflicts: rare.overlap_conflicts,
+            held_dropped: rare.held_dropped,
+            cut: rare.cut,
+            cut_first: rare.cut_first,
+            oversized: rare.oversized,
+            oversized_first: rare.oversized_first,
+            checksums: (u32::from(trail.checksums.0), u32::from(trail.checksums.1)),
+            checksum_first: rare.checksum_first,
+            ttl: (trail.ttl_first, track.ttl_min, track.ttl_max),
+            min_rtt: trail.min_rtt,
+            faces: trail.faces.to_vec(),
+        }
+    }
+}
+
+/// The oldest payload, or else the FIN, that nobody acknowledged.
+fn unacknowledged(track: &Track, trail: &Trail) -> Option<Unacknowledged> {
+    if let Some(sent) = trail.flight.oldest() {
+        let (first, last) = (sent.first.packet(), sent.last.packet());
+        return Some(Unacknowledged { first, last, copies: u32::from(sent.copies), len: sent.len });
+    }
+    let first = trail.fin.filter(|_| !track.marks.has(Marks::FIN_ACKED))?.packet();
+    let last = trail.fin_last.map_or(first, Stamp::packet);
+    Some(Unacknowledged { first, last, copies: trail.fin_count, len: 0 })
+}

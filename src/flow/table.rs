@@ -1,0 +1,721 @@
+//! The flow table: finds a packet's flow, opens and closes flows on capture time, and keeps memory bounded.
+//!
+//! A slab of records, a hash table of slab slots, and a wheel of deadlines. The hash is keyed by a seed because strangers choose what a
+//! capture holds; nothing that comes out depends on it. A closed flow stays for a while, so that late packets still count for it, and then
+//! leaves a tombstone, so that later ones do not look like a new flow.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashTable;
+
+use super::duplicates::{self, Mark};
+use super::facts::{FlowFacts, IpProtocol, RoleSource};
+use super::half::{Marks, Stamp};
+use super::key::{Key, Way};
+use super::limits::Shared;
+pub use super::limits::{Counts, Limits};
+use super::live::Live;
+use super::record::{Detail, Flow};
+use super::roles::{self, Listeners};
+use super::tombstone::{Met, Tombstone, Tombstones};
+use super::wheel::Wheel;
+use super::{Ended, FlowHead, Sink};
+use crate::decode::{Flags, Ip, Packet, Segment, Transport};
+use crate::event::{PacketRef, What};
+use crate::time::{Elapsed, Timestamp};
+use crate::wire::icmp::IcmpError;
+use crate::wire::seq::Seq;
+
+/// The flows of one worker. Feed it packets in capture order and ticks of capture time.
+pub struct FlowTable<S: Sink> {
+    seed: u64,
+    shared: Shared,
+    index: HashTable<u32>,
+    flows: Vec<Flow>,
+    // Boxed, so that the slab does not copy them when it grows.
+    details: Vec<Option<Box<Detail>>>,
+    conversations: Vec<Option<S::Conversation>>,
+    free: Vec<u32>,
+    live: usize,
+    wheel: Wheel,
+    listeners: Listeners,
+    tombstones: Tombstones,
+    /// Closed flows in the order they closed, with the first packet that tells a reused slot.
+    closed: VecDeque<(u32, PacketRef)>,
+    /// Where the search for an idle flow goes on.
+    hand: usize,
+}
+
+impl<S: Sink> FlowTable<S> {
+    /// An empty table. `seed` keys the hash and changes nothing else.
+    pub fn new(limits: Limits, seed: u64) -> Self {
+        Self {
+            seed,
+            listeners: Listeners::new(limits.listeners),
+            tombstones: Tombstones::new(seed, limits.max_flows),
+            shared: Shared { limits, counts: Counts::default(), held: 0 },
+            index: HashTable::new(),
+            flows: Vec::new(),
+            details: Vec::new(),
+            conversations: Vec::new(),
+            free: Vec::new(),
+            live: 0,
+            wheel: Wheel::new(),
+            closed: VecDeque::new(),
+            hand: 0,
+        }
+    }
+
+    /// Works one packet in. Only TCP and UDP belong to flows; others are passed over.
+    pub fn packet(&mut self, packet: &Packet<'_>, sink: &mut S) {
+        let (Some(ip), Some(source), Some(destination)) = (packet.ip.as_ref(), packet.source(), packet.destination())
+        else {
+            return;
+        };
+        self.wheel.start(packet.at.time.second());
+        match &packet.transport {
+            Transport::Tcp(segment) => {
+                let (key, way) = Key::of(source, destination, IpProtocol::Tcp);
+                let hash = key.hash(self.seed);
+                if let Some(slot) = self.tcp_slot(key, hash, way, packet.at, segment, sink) {
+                    self.tcp(slot, way, packet, ip, segment, sink);
+                }
+            }
+            Transport::Udp(datagram) => {
+                let (key, way) = Key::of(source, destination, IpProtocol::Udp);
+                let hash = key.hash(self.seed);
+                let slot = self.find(&key, hash).unwrap_or_else(|| {
+                    let (client, role) = roles::by_port(&key, way, true, &self.listeners);
+                    self.open(Flow::new(key, client, role), hash, packet.at, None, sink)
+                });
+                self.with(slot, packet.at, sink, |live| {
+                    if !live.duplicate(way, packet, || Mark::of_datagram(ip, datagram)) {
+                        live.datagram(way, ip, datagram);
+                    }
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells the quoted flow about an ICMP error. `false` when it is not in the table.
+    pub fn icmp(&mut self, at: PacketRef, error: &IcmpError, sink: &mut S) -> bool {
+        let protocol = match error.protocol {
+            6 => IpProtocol::Tcp,
+            17 => IpProtocol::Udp,
+            _ => return false,
+        };
+        let (key, way) = Key::of(error.source, error.destination, protocol);
+        let Some(slot) = self.find(&key, key.hash(self.seed)) else {
+            self.shared.counts.icmp_unmatched += 1;
+            return false;
+        };
+        self.with(slot, at, sink, |live| live.event(way, What::Icmp(Box::new(*error))));
+        true
+    }
+
+    /// Capture time has come to `now`: flows whose time is over leave, in the order of their first packets.
+    pub fn tick(&mut self, now: Timestamp, sink: &mut S) {
+        let mut due = Vec::new();
+        self.wheel.advance(now.second(), &mut due);
+        let mut ended = Vec::new();
+        for (slot, second) in due {
+            let Some(detail) = self.detail(slot) else { continue };
+            if detail.due != second {
+                continue;
+            }
+            let id = detail.id;
+            if self.waiting(slot) {
+                let last = self.last(slot).unwrap_or(id);
+                self.with(slot, last, sink, |live| {
+                    for way in [live.flow.client, live.flow.client.other()] {
+                        live.confirm_holes(way, now);
+                    }
+                });
+            }
+            let Some(flow) = self.flows.get(slot as usize) else { continue };
+            if flow.deadline(&self.shared.limits) <= now {
+                ended.push((id, slot, if flow.closed() { Ended::Closed } else { Ended::Expired }));
+            } else {
+                self.schedule(slot);
+            }
+        }
+        ended.sort_unstable_by_key(|(id, slot, _)| (*id, *slot));
+        for (_, slot, why) in ended {
+            self.close(slot, why, now, sink);
+        }
+        self.tombstones.expire(now);
+        while self.closed.front().is_some_and(|(slot, id)| self.detail(*slot).is_none_or(|detail| detail.id != *id)) {
+            self.closed.pop_front();
+        }
+    }
+
+    /// The capture is over: every flow leaves, in the order of their first packets.
+    pub fn finish(&mut self, now: Timestamp, sink: &mut S) {
+        for slot in self.slots() {
+            self.close(slot, Ended::CaptureEnd, now, sink);
+        }
+        self.tombstones.clear();
+        self.closed.clear();
+    }
+
+    /// The flows in the table with what the sink keeps of them, in the order of their first packets.
+    pub fn open_flows(&self) -> impl Iterator<Item = (FlowHead, &S::Conversation)> {
+        self.slots().into_iter().filter_map(|slot| {
+            let slot = slot as usize;
+            let detail = self.details.get(slot)?.as_ref()?;
+            Some((detail.head(self.flows.get(slot)?), self.conversations.get(slot)?.as_ref()?))
+        })
+    }
+
+    /// Shows the facts of every flow in the table as they stand, in the order of their first packets.
+    pub fn snapshot(&self, mut show: impl FnMut(FlowFacts, &S::Conversation)) {
+        for slot in self.slots() {
+            let slot = slot as usize;
+            if let (Some(flow), Some(Some(detail)), Some(Some(conversation))) =
+                (self.flows.get(slot), self.details.get(slot), self.conversations.get(slot))
+            {
+                show(detail.facts(flow), conversation);
+            }
+        }
+    }
+
+    /// Flows in the table.
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Whether the table holds no flow.
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// What the caps cost so far, and the peaks.
+    pub fn counts(&self) -> Counts {
+        self.shared.counts
+    }
+
+    /// The slots of live flows in the order of their first packets.
+    fn slots(&self) -> Vec<u32> {
+        let mut slots: Vec<(PacketRef, u32)> = (0u32..)
+            .zip(&self.details)
+            .filter_map(|(slot, detail)| detail.as_ref().map(|detail| (detail.id, slot)))
+            .collect();
+        slots.sort_unstable();
+        slots.into_iter().map(|(_, slot)| slot).collect()
+    }
+
+    fn detail(&self, slot: u32) -> Option<&Detail> {
+        self.details.get(slot as usize)?.as_deref()
+    }
+
+    /// Its latest packet.
+    fn last(&self, slot: u32) -> Option<PacketRef> {
+        self.flows.get(slot as usize).and_then(Flow::last).map(Stamp::packet)
+    }
+
+    fn waiting(&self, slot: u32) -> bool {
+        let Some(flow) = self.flows.get(slot as usize) else { return false };
+        Way::BOTH.iter().any(|way| flow.tracks[*way].marks.has(Marks::WAITING))
+    }
+
+    fn find(&self, key: &Key, hash: u64) -> Option<u32> {
+        let same = |slot: &u32| self.flows.get(*slot as usize).is_some_and(|flow| flow.key == *key);
+        self.index.find(hash, same).copied()
+    }
+
+    /// Runs `work` on a live flow.
+    fn with<T>(
+        &mut self,
+        slot: u32,
+        at: PacketRef,
+        sink: &mut S,
+        work: impl FnOnce(&mut Live<'_, S>) -> T,
+    ) -> Option<T> {
+        let slot = slot as usize;
+        let flow = self.flows.get_mut(slot)?;
+        let detail = self.details.get_mut(slot)?.as_deref_mut()?;
+        let conversation = self.conversations.get_mut(slot)?.as_mut()?;
+        let result = work(&mut Live { flow, detail, conversation, sink, shared: &mut self.shared, at });
+        self.shared.counts.peak_held = self.shared.counts.peak_held.max(self.shared.held);
+        Some(result)
+    }
+
+    /// The flow of a segment: a known one, a new one, or `None` for a late packet of a reported one.
+    fn tcp_slot(
+        &mut self,
+        key: Key,
+        hash: u64,
+        way: Way,
+        at: PacketRef,
+        segment: &Segment<'_>,
+        sink: &mut S,
+    ) -> Option<u32> {
+        let bare_syn = segment.flags.has(Flags::SYN) && !segment.flags.has(Flags::ACK);
+        let mut reuses = None;
+        if let Some(slot) = self.find(&key, hash) {
+            if !bare_syn || !self.begins_anew(slot, way, segment.seq) {
+                return Some(slot);
+            }
+            reuses = self.detail(slot).map(|detail| detail.id);
+            self.close(slot, Ended::Replaced, at.time, sink);
+        } else {
+            match self.tombstones.meet(hash, &key, way, at.time, segment) {
+                Met::Late => {
+                    self.shared.counts.late += 1;
+                    return None;
+                }
+                Met::Successor(id) => reuses = Some(id),
+                Met::Nobody => {}
+            }
+        }
+        let answer = segment.flags.has(Flags::SYN) && segment.flags.has(Flags::ACK);
+        let (client, role) = if bare_syn {
+            (way, RoleSource::Handshake)
+        } else if answer {
+            (way.other(), RoleSource::Handshake)
+        } else {
+            roles::by_port(&key, way, false, &self.listeners)
+        };
+        let mut flow = Flow::new(key, client, role);
+        flow.mid_stream = !bare_syn && !answer;
+        let slot = self.open(flow, hash, at, reuses, sink);
+        self.with(slot, at, sink, |live| {
+            if reuses.is_some() && bare_syn {
+                live.event(way, What::PortReused);
+            }
+            if live.flow.mid_stream {
+                live.event(way, What::MidStream);
+            }
+        });
+        Some(slot)
+    }
+
+    /// Whether a bare SYN of `way` with number `seq` begins another connection than the one in the table.
+    fn begins_anew(&self, slot: u32, way: Way, seq: Seq) -> bool {
+        let (Some(flow), Some(detail)) = (self.flows.get(slot as usize), self.detail(slot)) else { return true };
+        let (mine, peer) = (&flow.tracks[way], &flow.tracks[way.other()]);
+        if mine.marks.has(Marks::SEEN) {
+            return detail.trails[way].isn != seq;
+        }
+        // The side was silent so far: its SYN may have been recorded after the SYN+ACK, or both ends open at once.
+        let trail = &detail.trails[way.other()];
+        let answers = trail.syn_count > 0 && (!mine.marks.has(Marks::ACKED) || mine.una == seq.plus(1));
+        !(answers && peer.payload == 0)
+    }
+
+    fn tcp(&mut self, slot: u32, way: Way, packet: &Packet<'_>, ip: &Ip, segment: &Segment<'_>, sink: &mut S) {
+        let change = self.with(slot, packet.at, sink, |live| {
+            if live.duplicate(way, packet, || Mark::of_segment(ip, segment)) {
+                return (false, false);
+            }
+            let start = segment.seq.plus(u32::from(segment.flags.has(Flags::SYN)));
+            let face = live.flow.tracks[way].face;
+            if segment.payload_len > 0 && live.is_offload_copy(way, start, start.plus(segment.payload_len), face) {
+                live.count_duplicate();
+                return (false, false);
+            }
+            let closed = live.flow.closed();
+            if !live.flow.established && segment.flags.has(Flags::SYN) && live.flow.role != RoleSource::Handshake {
+                live.roles_by_syn(way, segment);
+            }
+            live.segment(way, ip, segment);
+            (live.flow.closed() != closed, live.flow.closed())
+        });
+        let Some((changed, closed)) = change else { return };
+        if segment.flags.has(Flags::SYN) && segment.flags.has(Flags::ACK) {
+            self.listeners.note(packet.source().unwrap_or(crate::wire::Endpoint::new(ip.source, segment.source_port)));
+        }
+        if changed
+            && closed
+            && let Some(detail) = self.detail(slot)
+        {
+            self.closed.push_back((slot, detail.id));
+        }
+        if changed || self.waiting(slot) {
+            self.schedule(slot);
+        }
+    }
+
+    /// Puts a flow into the table.
+    fn open(&mut self, flow: Flow, hash: u64, at: PacketRef, reuses: Option<PacketRef>, sink: &mut S) -> u32 {
+        while self.live >= self.shared.limits.max_flows.max(1) && self.evict(at.time, sink) {}
+        let detail = Box::new(Detail::new(at, reuses));
+        let conversation = sink.open(&detail.head(&flow));
+        let deadline = at.time + flow.patience(&self.shared.limits);
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                let place = slot as usize;
+                if let (Some(f), Some(d), Some(c)) =
+                    (self.flows.get_mut(place), self.details.get_mut(place), self.conversations.get_mut(place))
+                {
+                    (*f, *d, *c) = (flow, Some(detail), Some(conversation));
+                }
+                slot
+            }
+            None => {
+                self.flows.push(flow);
+                self.details.push(Some(detail));
+                self.conversations.push(Some(conversation));
+                self.flows.len() as u32 - 1
+            }
+        };
+        let (flows, seed) = (&self.flows, self.seed);
+        let rehash = |slot: &u32| flows.get(*slot as usize).map_or(0, |flow| flow.key.hash(seed));
+        self.index.insert_unique(hash, slot, rehash);
+        self.live += 1;
+        self.shared.counts.opened += 1;
+        self.shared.counts.peak_flows = self.shared.counts.peak_flows.max(self.live);
+        self.schedule_at(slot, deadline);
+        slot
+    }
+
+    /// Plans the next look at a flow; one planned earlier stays.
+    fn schedule(&mut self, slot: u32) {
+        let Some(flow) = self.flows.get(slot as usize) else { return };
+        let deadline = flow.deadline(&self.shared.limits);
+        let soon = flow.last().map_or(deadline, |last| last.time() + Elapsed::secs(1));
+        self.schedule_at(slot, if self.waiting(slot) { deadline.min(soon) } else { deadline });
+    }
+
+    fn schedule_at(&mut self, slot: u32, time: Timestamp) {
+        let second = (time + Elapsed::nanos(999_999_999)).second();
+        let now = self.wheel.now().unwrap_or(second);
+        let Some(Some(detail)) = self.details.get_mut(slot as usize) else { return };
+        if detail.due > now && detail.due <= second {
+            return;
+        }
+        detail.due = self.wheel.schedule(slot, second);
+    }
+
+    /// Takes a flow out of the table and reports it.
+    fn close(&mut self, slot: u32, why: Ended, now: Timestamp, sink: &mut S) {
+        let place = slot as usize;
+        let Some(last) = self.last(slot).or_else(|| self.detail(slot).map(|detail| detail.id)) else { return };
+        self.with(slot, last, sink, |live| {
+            for way in [live.flow.client, live.flow.client.other()] {
+                live.flush(way);
+            }
+        });
+        let (Some(flow), Some(Some(detail)), Some(Some(conversation))) = (
+            self.flows.get(place),
+            self.details.get_mut(place).map(Option::take),
+            self.conversations.get_mut(place).map(Option::take),
+        ) else {
+            return;
+        };
+        let key = flow.key;
+        let hash = key.hash(self.seed);
+        let facts = detail.facts(flow);
+        if why == Ended::Closed {
+            let next =
+                Way::BOTH.map(|way| Some(&flow.tracks[way]).filter(|t| t.marks.has(Marks::SEEN)).map(|t| t.next));
+            let until = last.time + self.shared.limits.closed_linger + self.shared.limits.tombstone;
+            self.tombstones.bury(hash, Tombstone { key, id: detail.id, until, next });
+        }
+        for way in Way::BOTH {
+            if let Some(rare) = &detail.trails[way].rare {
+                self.shared.held -= rare.assembler.held();
+            }
+        }
+        if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
+            entry.remove();
+        }
+        self.free.push(slot);
+        self.live -= 1;
+        sink.closed(facts, conversation, why, now);
+    }
+
+    /// Makes room for one flow: closed and healthy, else closed, else the longest idle of a sample.
+    fn evict(&mut self, now: Timestamp, sink: &mut S) -> bool {
+        const SAMPLE: usize = 32;
+        let (details, flows) = (&self.details, &self.flows);
+        let still = |entry: &(u32, PacketRef)| {
+            let detail = details.get(entry.0 as usize).and_then(Option::as_ref);
+            let closed = flows.get(entry.0 as usize).is_some_and(Flow::closed);
+            closed && detail.is_some_and(|detail| detail.id == entry.1)
+        };
+        while self.closed.front().is_some_and(|entry| !still(entry)) {
+            self.closed.pop_front();
+        }
+        let healthy = |entry: &(u32, PacketRef)| {
+            let detail = details.get(entry.0 as usize).and_then(Option::as_ref);
+            still(entry) && detail.is_some_and(|detail| detail.healthy())
+        };
+        let first = self.closed.iter().take(SAMPLE).position(healthy);
+        let victim = match first.or((!self.closed.is_empty()).then_some(0)) {
+            Some(index) => self.closed.remove(index).map(|entry| entry.0),
+            None => {
+                let places = flows.len().max(1);
+                let sample = (0..places).map(|step| (self.hand + step) % places);
+                let live = sample.filter(|place| details.get(*place).is_some_and(Option::is_some)).take(SAMPLE);
+                let last = |place: &usize| flows.get(*place).and_then(Flow::last).map(|last| last.time());
+                let victim = live.min_by_key(last);
+                self.hand = victim.map_or(0, |place| place + 1);
+                victim.map(|place| place as u32)
+            }
+        };
+        let Some(slot) = victim else { return false };
+        self.shared.counts.evicted += 1;
+        self.close(slot, Ended::Evicted, now, sink);
+        true
+    }
+}
+
+impl<S: Sink> Live<'_, S> {
+    /// Notes the packet's face; whether it is a copy that the capture made.
+    fn duplicate(&mut self, way: Way, packet: &Packet<'_>, mark: impl FnOnce() -> Mark) -> bool {
+        let trail = &mut self.detail.trails[way];
+        let face = duplicates::note_face(&mut trail.faces, self.flow.tracks[way].face, packet, Stamp::from(self.at));
+        self.flow.tracks[way].face = face;
+        let copy = trail.recent.has(mark(), self.at.time, face);
+        if copy {
+            self.count_duplicate();
+        }
+        copy
+    }
+
+    fn count_duplicate(&mut self) {
+        self.detail.duplicates += 1;
+        self.shared.counts.duplicates += 1;
+    }
+
+    /// A SYN on a flow whose roles came from ports: the SYN knows better.
+    fn roles_by_syn(&mut self, way: Way, segment: &Segment<'_>) {
+        self.flow.client = if segment.flags.has(Flags::ACK) { way.other() } else { way };
+        self.flow.role = RoleSource::Handshake;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Kind, ResetKind, Side};
+    use crate::flow::facts::{Close, Handshake};
+    use crate::flow::script::{Script, Shot};
+
+    #[test]
+    fn the_sender_of_the_syn_is_the_client_whatever_the_ports() {
+        let mut script = Script::new();
+        script.handshake();
+        let facts = script.facts();
+        assert_eq!((facts.role, facts.handshake, facts.mid_stream), (RoleSource::Handshake, Handshake::Full, false));
+        assert_eq!(facts.client, Script::CLIENT);
+    }
+
+    #[test]
+    fn a_flow_without_syn_takes_its_roles_from_the_ports() {
+        let mut script = Script::new();
+        script.server(0, "A", 700, 300, b"x");
+        let facts = script.facts();
+        assert_eq!((facts.client, facts.role, facts.mid_stream), (Script::CLIENT, RoleSource::Port, true));
+        assert_eq!(script.kinds(), [Kind::MidStream, Kind::FirstPayload]);
+    }
+
+    #[test]
+    fn a_guess_the_sink_knows_better_is_turned_round() {
+        let mut script = Script::new();
+        script.sink.flip = true;
+        script.server(0, "A", 700, 300, b"hello");
+        script.server(1, "A", 705, 300, b" you");
+        let facts = script.facts();
+        assert_eq!((facts.client, facts.role), (Script::SERVER, RoleSource::Layer7));
+        assert_eq!(facts.from_client.payload, 9);
+    }
+
+    #[test]
+    fn a_handshake_cannot_be_turned_round() {
+        let mut script = Script::new();
+        script.sink.flip = true;
+        script.handshake();
+        script.client(10, "PA", 1, 1, b"hello");
+        assert_eq!(script.facts().client, Script::CLIENT);
+    }
+
+    #[test]
+    fn a_syn_with_another_number_begins_another_flow() {
+        let mut script = Script::new();
+        script.handshake();
+        let first = script.facts().id;
+        script.client(5_000, "S", 7_000_000, 0, b"");
+        assert_eq!(script.sink.closed.len(), 1);
+        assert_eq!(script.sink.closed[0].1, Ended::Replaced);
+        assert_eq!(script.facts().reuses, Some(first));
+        assert!(script.kinds().contains(&Kind::PortReused));
+        script.client(5_100, "S", 7_000_000, 0, b"");
+        assert_eq!(script.sink.closed.len(), 1, "a copy of the same SYN begins nothing");
+    }
+
+    #[test]
+    fn late_packets_belong_to_the_closed_flow_and_then_to_nobody() {
+        let mut script = Script::new();
+        script.handshake();
+        script.client(10, "FA", 1, 1, b"");
+        script.server(11, "FA", 1, 2, b"");
+        script.client(12, "A", 2, 2, b"");
+        script.server(5_000, "FA", 1, 2, b"");
+        script.tick(9);
+        assert!(script.sink.closed.is_empty());
+        script.tick(16);
+        let (facts, why) = script.sink.closed[0].clone();
+        assert_eq!((why, facts.close, facts.from_server.fin_count), (Ended::Closed, Close::Fin, 2));
+        script.server(20_000, "FA", 1, 2, b"");
+        assert!(script.table.is_empty());
+        assert_eq!(script.table.counts().late, 1);
+        script.client(21_000, "PA", 2, 2, b"new octets");
+        assert_eq!(script.facts().reuses, Some(facts.id));
+    }
+
+    #[test]
+    fn an_unanswered_syn_expires_on_capture_time_also_when_the_clock_jumps_by_years() {
+        let mut script = Script::new();
+        script.client(0, "S", 0, 0, b"");
+        script.tick(184);
+        assert!(script.sink.closed.is_empty());
+        script.tick(185);
+        assert_eq!(script.sink.closed[0].1, Ended::Expired);
+        script.client(190_000, "S", 9, 0, b"");
+        script.tick(1_000_000_000);
+        assert_eq!(script.sink.closed.len(), 2);
+    }
+
+    #[test]
+    fn an_open_connection_outlives_hours_of_silence() {
+        let mut script = Script::new();
+        script.handshake();
+        script.tick(23 * 3600);
+        assert_eq!(script.table.len(), 1);
+        script.tick(25 * 3600);
+        assert!(script.table.is_empty());
+    }
+
+    #[test]
+    fn a_full_table_gives_up_closed_and_healthy_flows_first() {
+        let mut script = Script::with(Limits { max_flows: 3, ..Limits::default() });
+        let from = |port: u16, flags: &'static str, seq: u32, to_client: bool| Shot {
+            port,
+            flags,
+            seq,
+            ack: 1,
+            from_server: to_client,
+            ..Shot::default()
+        };
+        script.send(0, from(1001, "S", 0, false));
+        script.send(1, from(1002, "S", 0, false));
+        script.send(2, from(1002, "RA", 0, true));
+        script.send(3, from(1003, "A", 1, false));
+        script.send(4, from(1003, "FA", 1, false));
+        script.send(5, from(1003, "FA", 1, true));
+        script.send(6, from(1004, "S", 0, false));
+        script.send(7, from(1005, "S", 0, false));
+        let ports: Vec<u16> = script.sink.closed.iter().map(|(facts, _)| facts.client.port).collect();
+        assert_eq!(ports, [1003, 1002]);
+        assert_eq!(script.table.counts().evicted, 2);
+    }
+
+    #[test]
+    fn what_comes_out_does_not_depend_on_the_seed() {
+        let run = |seed: u64| {
+            let mut script = Script::seeded(seed);
+            for port in 1000..1200 {
+                script.send(0, Shot { port, flags: "S", ..Shot::default() });
+                script.send(1, Shot { port, flags: "RA", ack: 1, from_server: true, ..Shot::default() });
+            }
+            script.tick(100);
+            script.sink.closed
+        };
+        assert!(run(1) == run(0xdead_beef_0bad_cafe));
+    }
+
+    #[test]
+    fn an_icmp_error_finds_the_flow_it_quotes() {
+        let mut script = Script::new();
+        script.client(0, "S", 0, 0, b"");
+        let mut error = IcmpError {
+            kind: 3,
+            code: 1,
+            v6: false,
+            mtu: None,
+            source: Script::CLIENT,
+            destination: Script::SERVER,
+            protocol: 6,
+            ttl: 60,
+            seq: None,
+        };
+        let at = PacketRef { file: 0, number: 2, time: Timestamp(1) };
+        assert!(script.table.icmp(at, &error, &mut script.sink));
+        assert_eq!(
+            script.sink.events.last().map(|event| (event.side, event.what.kind())),
+            Some((Side::Client, Kind::Icmp))
+        );
+        error.protocol = 17;
+        assert!(!script.table.icmp(at, &error, &mut script.sink));
+    }
+
+    #[test]
+    fn copies_on_a_second_interface_are_left_out_and_their_face_is_kept() {
+        let mut script = Script::new();
+        for interface in 0..2 {
+            script.send(0, Shot { flags: "S", id: Some(7), interface, ..Shot::default() });
+            script.send(10, Shot { flags: "SA", ack: 1, from_server: true, interface, ..Shot::default() });
+        }
+        let facts = script.facts();
+        assert_eq!((facts.duplicates, facts.from_client.syn_count, facts.from_server.syn_count), (1, 1, 2));
+        assert_eq!(facts.from_client.faces.len(), 2);
+    }
+
+    #[test]
+    fn a_refused_connection_is_told_at_once() {
+        let mut script = Script::new();
+        script.client(0, "S", 0, 0, b"");
+        script.send(1, Shot { flags: "RA", seq: 0, ack: 1, from_server: true, absolute: true, ..Shot::default() });
+        let refused = What::Reset { kind: ResetKind::Refused, unread: 0 };
+        assert_eq!(script.sink.events.last().map(|event| event.what.clone()), Some(refused));
+        assert_eq!(script.facts().close, Close::Reset(Side::Server, ResetKind::Refused));
+    }
+
+    proptest::proptest! {
+        /// Whatever comes: nothing panics, every flow is closed once, every direction ends once, and no octet is lent twice.
+        #[test]
+        fn senseless_packets_keep_the_books_in_order(
+            shots in proptest::collection::vec(
+                (0u8..64, 0u32..60, 0u32..60, 0usize..12, 0u8..8, 0u16..3, proptest::bool::ANY),
+                1..80,
+            ),
+        ) {
+            const FLAGS: [&str; 8] = ["A", "PA", "S", "SA", "FA", "R", "RA", "FPA"];
+            let mut script = Script::with(Limits { max_flows: 4, held_octets_per_direction: 16, ..Limits::default() });
+            let mut ms = 0;
+            for (time, seq, ack, len, flags, wild, from_server) in shots {
+                ms += i64::from(time) * i64::from(time);
+                let seq = if wild == 2 { seq.wrapping_mul(0x0901_0203) } else { seq };
+                let ack = if wild == 1 { ack.wrapping_mul(0x0411_0203) } else { ack };
+                let payload = &b"abcdefghijkl"[..len];
+                let port = 40_000 + u16::from(time % 6);
+                let (flags, window) = (FLAGS[usize::from(flags)], u16::from(time % 3));
+                script.send(ms, Shot { seq, ack, payload, flags, port, window, from_server, ..Shot::default() });
+                script.tick(ms / 1000);
+            }
+            script.finish();
+            let counts = script.table.counts();
+            proptest::prop_assert_eq!(script.sink.closed.len() as u64, counts.opened);
+            proptest::prop_assert_eq!(u64::from(script.sink.ends_total), 2 * counts.opened);
+            let lent: u64 = script.sink.octets.iter().map(|octets| octets.len() as u64).sum();
+            let unique: u64 = script.sink.closed.iter().map(|(f, _)| f.from_client.payload + f.from_server.payload).sum();
+            proptest::prop_assert!(lent <= unique, "{lent} octets lent of {unique}");
+        }
+    }
+
+    #[test]
+    fn every_flow_is_closed_once_at_the_end_in_the_order_of_its_first_packet() {
+        let mut script = Script::new();
+        for port in [3000, 1000, 2000] {
+            script.send(0, Shot { port, flags: "S", ..Shot::default() });
+        }
+        assert_eq!(script.table.open_flows().count(), 3);
+        script.finish();
+        let ports: Vec<u16> = script.sink.closed.iter().map(|(facts, _)| facts.client.port).collect();
+        assert_eq!(ports, [3000, 1000, 2000]);
+        assert!(script.table.is_empty());
+    }
+}

@@ -1,0 +1,107 @@
+//! When to look at a flow again: a wheel of one-second slots on capture time.
+//!
+//! A flow stands in the wheel once, at most [`SPAN`] seconds ahead; whoever is due is asked for its real deadline and put back when it has
+//! not come. So a packet never touches the wheel, and a clock that jumps by years costs one turn, not one step a second.
+
+/// Slots, and so the farthest a visit can be planned ahead.
+pub(super) const SPAN: i64 = 256;
+
+/// The wheel. Entries are slab slots with the second they were planned for; a stale one is told by that second.
+pub(super) struct Wheel {
+    slots: Vec<Vec<(u32, i64)>>,
+    now: Option<i64>,
+}
+
+impl Wheel {
+    /// An empty wheel that stands still until [`Wheel::start`].
+    pub(super) fn new() -> Self {
+        Self { slots: (0..SPAN).map(|_| Vec::new()).collect(), now: None }
+    }
+
+    /// Gives the wheel its first second, once.
+    pub(super) fn start(&mut self, second: i64) {
+        self.now.get_or_insert(second);
+    }
+
+    /// The second the wheel stands at.
+    pub(super) fn now(&self) -> Option<i64> {
+        self.now
+    }
+
+    /// Plans a visit at `second`, or as far ahead as the wheel reaches. Returns the second it was planned for.
+    pub(super) fn schedule(&mut self, slot: u32, second: i64) -> i64 {
+        let now = self.now.unwrap_or(second);
+        let second = second.clamp(now.saturating_add(1), now.saturating_add(SPAN - 1));
+        if let Some(entries) = self.slots.get_mut(second.rem_euclid(SPAN) as usize) {
+            entries.push((slot, second));
+        }
+        second
+    }
+
+    /// Turns to `second` and moves everybody due until then to `due`. A second in the past turns nothing.
+    pub(super) fn advance(&mut self, second: i64, due: &mut Vec<(u32, i64)>) {
+        let Some(now) = self.now else {
+            self.now = Some(second);
+            return;
+        };
+        if second <= now {
+            return;
+        }
+        self.now = Some(second);
+        let steps = second.saturating_sub(now).min(SPAN);
+        for step in 1..=steps {
+            let index = now.wrapping_add(step).rem_euclid(SPAN);
+            if let Some(entries) = self.slots.get_mut(index as usize) {
+                due.append(entries);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_visit_comes_at_its_second_and_not_before() {
+        let mut wheel = Wheel::new();
+        wheel.start(100);
+        assert_eq!(wheel.schedule(7, 103), 103);
+        let mut due = Vec::new();
+        wheel.advance(102, &mut due);
+        assert!(due.is_empty());
+        wheel.advance(103, &mut due);
+        assert_eq!(due, [(7, 103)]);
+    }
+
+    #[test]
+    fn a_deadline_beyond_the_span_is_visited_at_the_span() {
+        let mut wheel = Wheel::new();
+        wheel.start(0);
+        assert_eq!(wheel.schedule(1, 86_400), SPAN - 1);
+    }
+
+    #[test]
+    fn a_jump_of_years_is_one_turn_and_forgets_nobody() {
+        let mut wheel = Wheel::new();
+        wheel.start(-5);
+        for slot in 0..1000 {
+            wheel.schedule(slot, i64::from(slot));
+        }
+        let mut due = Vec::new();
+        wheel.advance(i64::MAX / 2, &mut due);
+        assert_eq!(due.len(), 1000);
+    }
+
+    #[test]
+    fn time_that_runs_backwards_turns_nothing() {
+        let mut wheel = Wheel::new();
+        wheel.start(50);
+        wheel.schedule(1, 51);
+        let mut due = Vec::new();
+        wheel.advance(10, &mut due);
+        assert!(due.is_empty());
+        wheel.advance(51, &mut due);
+        assert_eq!(due.len(), 1);
+    }
+}

@@ -1,0 +1,233 @@
+//! Lines of a terminal: wrapping with a hanging label, two columns, colour, and nothing harmful from packets.
+
+use crate::wire::harmless::{Sink, harmless};
+
+/// How text is to look.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// Columns.
+    pub width: usize,
+    /// ANSI colours.
+    pub color: bool,
+    /// Silent findings and all details.
+    pub verbose: bool,
+}
+
+impl Default for Style {
+    fn default() -> Self {
+        Self { width: 100, color: false, verbose: false }
+    }
+}
+
+/// Width of the label column.
+pub(super) const LABEL: usize = 10;
+
+/// Collects lines.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub style: Style,
+    lines: Vec<String>,
+}
+
+/// What a label means, for its colour.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    Plain,
+    Bad,
+    Warn,
+    Good,
+}
+
+impl Page {
+    pub(super) fn new(style: Style) -> Self {
+        Self { style, lines: Vec::new() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    pub(super) fn blank(&mut self) {
+        if self.lines.last().is_some_and(|line| !line.is_empty()) {
+            self.lines.push(String::new());
+        }
+    }
+
+    /// A label and text wrapped beside it, at most `most` lines.
+    pub(super) fn labelled(&mut self, label: &str, text: &str, tone: Tone, most: usize) {
+        let lines = wrap(&clean(text), self.style.width.saturating_sub(LABEL));
+        for (i, line) in shortened(lines, most).into_iter().enumerate() {
+            let label = if i == 0 { label } else { "" };
+            let padded = format!("{label:<LABEL$}");
+            let full = format!("{}{line}", self.toned(&padded, tone));
+            self.lines.push(full.trim_end().to_owned());
+        }
+    }
+
+    /// As many of `items`, joined by `between`, as fit whole into `most` lines beside a label.
+    pub(super) fn fitting(&mut self, label: &str, items: &[String], between: &str, most: usize) {
+        let width = self.style.width.saturating_sub(LABEL);
+        let mut text = String::new();
+        for item in items {
+            let longer = if text.is_empty() { clean(item) } else { format!("{text}{between}{}", clean(item)) };
+            if !text.is_empty() && wrap(&longer, width).len() > most {
+                continue;
+            }
+            text = longer;
+        }
+        if !text.is_empty() {
+            self.labelled(label, &text, Tone::Plain, most.max(2));
+        }
+    }
+
+    /// Commands to type, on one line where they fit, each whole.
+    pub(super) fn whole(&mut self, label: &str, items: &[String]) {
+        let items: Vec<String> = items.iter().map(|item| clean(item)).collect();
+        let joined = items.join("   ");
+        let lines = if LABEL + joined.chars().count() <= self.style.width { vec![joined] } else { items };
+        for (i, line) in lines.into_iter().enumerate() {
+            let label = self.toned(&format!("{:<LABEL$}", if i == 0 { label } else { "" }), Tone::Plain);
+            self.lines.push(format!("{label}{line}"));
+        }
+    }
+
+    /// A command: alone on its line, never wrapped.
+    pub(super) fn command(&mut self, command: &str) {
+        if !command.is_empty() {
+            self.lines.push(format!("  {}", clean(command)));
+        }
+    }
+
+    /// A packet number and text in its column, at most `most` lines.
+    pub(super) fn packet(&mut self, number: &str, text: &str, column: Column, most: usize) {
+        let label = format!("   {number:<7}");
+        let (indent, width) = self.column(column);
+        for (i, line) in shortened(wrap(&clean(text), width), most).into_iter().enumerate() {
+            let label = if i == 0 { label.clone() } else { " ".repeat(label.chars().count()) };
+            self.lines.push(format!("{label}{}{line}", " ".repeat(indent)).trim_end().to_owned());
+        }
+    }
+
+    /// Lines such a packet takes when nothing is shortened.
+    pub(super) fn packet_lines(&self, text: &str, column: Column) -> usize {
+        wrap(&clean(text), self.column(column).1).len()
+    }
+
+    /// Indent and width of a column.
+    fn column(&self, column: Column) -> (usize, usize) {
+        let space = self.style.width.saturating_sub(LABEL);
+        let left = (space * 2 / 5).max(20);
+        match column {
+            Column::Whole => (0, space),
+            Column::Left => (0, left.saturating_sub(1)),
+            Column::Right => (left, space.saturating_sub(left)),
+        }
+    }
+
+    /// Two column heads beside a label.
+    pub(super) fn heads(&mut self, label: &str, left: &str, right: &str) {
+        let (half, _) = self.column(Column::Right);
+        let padded = self.toned(&format!("{label:<LABEL$}"), Tone::Plain);
+        self.lines.push(format!("{padded}{:<half$}{}", clean(left), clean(right)).trim_end().to_owned());
+    }
+
+    /// A line as it is.
+    pub(super) fn line(&mut self, text: &str) {
+        self.lines.push(clean(text));
+    }
+
+    /// Lines that are already harmless (a table).
+    pub(super) fn table(&mut self, text: &str) {
+        self.lines.extend(text.lines().map(|line| line.trim_end().to_owned()));
+    }
+
+    fn toned(&self, text: &str, tone: Tone) -> String {
+        if !self.style.color || text.trim().is_empty() {
+            return text.to_owned();
+        }
+        let code = match tone {
+            Tone::Plain => "1",
+            Tone::Bad => "1;31",
+            Tone::Warn => "1;33",
+            Tone::Good => "1;32",
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+
+    pub(super) fn finish(mut self) -> String {
+        while self.lines.last().is_some_and(String::is_empty) {
+            self.lines.pop();
+        }
+        let mut text = self.lines.join("\n");
+        text.push('\n');
+        text
+    }
+}
+
+/// Where a packet's text stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Column {
+    Whole,
+    Left,
+    Right,
+}
+
+/// Text for a terminal.
+pub(super) fn clean(text: &str) -> String {
+    harmless(text, Sink::Terminal).into_owned()
+}
+
+/// Words in lines of at most `width` characters; a longer word is broken.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(8);
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    let mut used = 0;
+    for word in text.split(' ') {
+        let mut word = word;
+        let mut len = word.chars().count();
+        if used > 0 && used + 1 + len > width {
+            lines.push(std::mem::take(&mut line));
+            used = 0;
+        }
+        while len > width {
+            let cut = word.char_indices().nth(width).map_or(word.len(), |(i, _)| i);
+            lines.push(word[..cut].to_owned());
+            word = &word[cut..];
+            len = word.chars().count();
+        }
+        if used > 0 {
+            line.push(' ');
+            used += 1;
+        }
+        line.push_str(word);
+        used += len;
+    }
+    lines.push(line);
+    lines
+}
+
+/// At most `most` lines; the last one says that there is more.
+fn shortened(mut lines: Vec<String>, most: usize) -> Vec<String> {
+    if lines.len() > most {
+        lines.truncate(most);
+        if let Some(last) = lines.last_mut() {
+            if let Some(space) = last.rfind(' ') {
+                last.truncate(space);
+            }
+            last.push_str(" …");
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_wrap_and_long_ones_break() {
+        assert_eq!(wrap("one two three", 8), ["one two", "three"]);
+        assert_eq!(wrap("abcdefghijkl m", 8), ["abcdefgh", "ijkl m"]);
+    }
+}

@@ -1,0 +1,473 @@
+//! The report for a terminal: the first screen of each incident, then its details, then what else there is to know.
+
+use super::layout::{Column, Page, Style, Tone};
+use crate::diagnose::format;
+use crate::diagnose::report::{EvidenceEntry, FindingEntry, FlowEntry, Incident, Leg, Report, State};
+use crate::rule::finding::Severity;
+use crate::rule::summary::Verdict;
+
+/// Lines of one incident's first screen.
+const SCREEN: usize = 25;
+/// Incidents that are told in full; the others are one line each.
+const TOLD: usize = 5;
+
+/// The whole report as text.
+pub fn report(report: &Report, style: Style) -> String {
+    let mut page = Page::new(style);
+    match report.incidents.len() {
+        0 => nothing_broken(report, &mut page),
+        1 => screen(report, &report.incidents[0], &mut page, SCREEN),
+        _ => several(report, &mut page),
+    }
+    for (i, incident) in report.incidents.iter().take(TOLD).enumerate() {
+        details(report, incident, (report.incidents.len() > 1).then_some(i + 1), &mut page);
+    }
+    trust(report, &mut page);
+    if !report.incidents.is_empty() {
+        worth_knowing(report, &mut page);
+        unjudged(report, &mut page);
+    }
+    if style.verbose {
+        silent(report, &mut page);
+    }
+    flows(report, &mut page);
+    totals(report, &mut page);
+    page.finish()
+}
+
+fn tone(severity: Severity) -> Tone {
+    match severity {
+        Severity::Critical => Tone::Bad,
+        Severity::Warning => Tone::Warn,
+        Severity::Notice | Severity::Silent => Tone::Plain,
+    }
+}
+
+fn word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Critical => "CRITICAL",
+        Severity::Warning => "WARNING",
+        Severity::Notice => "NOTICE",
+        Severity::Silent => "SILENT",
+    }
+}
+
+/// Several roots: an overview line each, then the first screens.
+fn several(report: &Report, page: &mut Page) {
+    let told = report.incidents.len().min(TOLD);
+    let worst = report.incidents[0].severity;
+    let text = format!("{} independent causes; none explains another.", report.incidents.len());
+    page.labelled(word(worst), &text, tone(worst), 1);
+    for (i, incident) in report.incidents.iter().enumerate().take(told) {
+        let state = match incident.state {
+            State::StillFailing => "STILL FAILING",
+            State::Over => "over",
+            State::Unknown => "state unknown",
+        };
+        let line = format!("{}; {state}; {}", incident.headline, incident.confidence.sentence().to_lowercase());
+        page.labelled(&format!("{:>8}", i + 1), line.trim_end_matches('.'), tone(incident.severity), 2);
+    }
+    if report.incidents.len() > told {
+        page.blank();
+        page.labelled("ALSO", "other causes, less urgent or less certain:", Tone::Plain, 1);
+        page.table(&others(&report.incidents[told..], page.style.width));
+    }
+    for (i, incident) in report.incidents.iter().enumerate().take(told) {
+        page.blank();
+        page.line(&format!("--- {} of {} {}", i + 1, report.incidents.len(), "-".repeat(60)));
+        screen(report, incident, page, SCREEN);
+    }
+}
+
+/// One line per incident that is not told.
+fn others(incidents: &[Incident], width: usize) -> String {
+    use comfy_table::{ContentArrangement, Table, presets};
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(width as u16);
+    for incident in incidents.iter().take(50) {
+        let flows = incident.flows.first().map(|flow| format!("#{flow}")).unwrap_or_default();
+        table.add_row([
+            word(incident.severity).to_lowercase(),
+            format!("{:?}", incident.confidence).to_lowercase(),
+            super::layout::clean(&incident.headline),
+            flows,
+        ]);
+    }
+    table.to_string()
+}
+
+/// The first screen of one incident.
+fn screen(report: &Report, incident: &Incident, page: &mut Page, budget: usize) {
+    let start = page.len();
+    page.labelled(word(incident.severity), &incident.headline, tone(incident.severity), 2);
+    page.labelled("", &incident.scope_line, Tone::Plain, 2);
+    if let Some(doubt) = report.trust.iter().find(|finding| finding.severity >= Severity::Warning) {
+        page.labelled("TRUST", &doubt.says, Tone::Warn, 1);
+    }
+    page.blank();
+    match incident.do_first.first() {
+        Some(step) => {
+            page.labelled("DO FIRST", &step.says, Tone::Plain, 2);
+            page.command(&step.command);
+        }
+        None => page.labelled("DO FIRST", "read the packets below in Wireshark or with tcpwhy flow", Tone::Plain, 1),
+    }
+    page.blank();
+    let below = lines_below(incident);
+    let room = (start + budget).saturating_sub(page.len() + below).max(6);
+    proof(report, incident, page, room);
+    for line in incident.misleads.iter().take(1) {
+        page.labelled("MISLEADS", line, Tone::Plain, 1);
+    }
+    for line in incident.control.iter().take(1) {
+        page.labelled("CONTROL", line, Tone::Plain, 1);
+    }
+    page.fitting("USERS", &incident.users_see, "  |  ", 1);
+    page.fitting("NOT", &ruled_out(incident), "; ", 1);
+    page.fitting("UNSEEN", &incident.cannot_show, "; ", 1);
+    if let Some(verify) = incident.verify.first() {
+        page.labelled("VERIFY", &verify.says, Tone::Plain, 1);
+        page.command(&verify.command);
+    }
+    let file = report.captures.first().map_or("FILE", |capture| capture.file.as_str());
+    let flow = incident.flows.first().map(|flow| format!("tcpwhy flow {flow} {file}"));
+    let mut more: Vec<String> = flow.into_iter().collect();
+    more.push(format!("tcpwhy explain {}", incident.rule));
+    page.whole("MORE", &more);
+    if !incident.display_filter.is_empty() {
+        page.labelled("", &format!("Wireshark: {}", incident.display_filter), Tone::Plain, 1);
+    }
+}
+
+/// What was ruled out, one phrase each; several with the same reason share it.
+fn ruled_out(incident: &Incident) -> Vec<String> {
+    let mut reasons: Vec<(Vec<&str>, &str)> = Vec::new();
+    for not in &incident.not {
+        match reasons.iter_mut().find(|(_, because)| *because == not.because) {
+            Some((whats, _)) => whats.push(&not.rule),
+            None => reasons.push((vec![&not.rule], &not.because)),
+        }
+    }
+    reasons.into_iter().map(|(whats, because)| format!("{} ({because})", whats.join(", "))).collect()
+}
+
+/// The packets of the incident's own flow and its other leg; those of other flows are controls.
+fn own_evidence(incident: &Incident) -> impl Iterator<Item = &EvidenceEntry> {
+    let own: Vec<u64> = incident
+        .links
+        .iter()
+        .flat_map(|link| [link.client_leg, link.backend_leg])
+        .chain(incident.flows.first().copied())
+        .collect();
+    let any = incident.evidence.iter().any(|e| e.flow.is_some_and(|flow| own.contains(&flow)));
+    incident.evidence.iter().filter(move |e| !any || e.flow.is_none_or(|flow| own.contains(&flow)))
+}
+
+/// Lines the first screen needs below PROOF.
+fn lines_below(incident: &Incident) -> usize {
+    let one = |there: bool| usize::from(there);
+    one(!incident.misleads.is_empty())
+        + one(!incident.control.is_empty())
+        + one(!incident.users_see.is_empty())
+        + one(!incident.not.is_empty())
+        + one(!incident.cannot_show.is_empty())
+        + 2 * one(!incident.verify.is_empty())
+        + 3
+}
+
+/// The packets that prove it: one column, or one per leg.
+fn proof(report: &Report, incident: &Incident, page: &mut Page, room: usize) {
+    let two_legs = incident.evidence.iter().any(|e| e.leg == Some(Leg::Client))
+        && incident.evidence.iter().any(|e| e.leg == Some(Leg::Backend));
+    let start = page.len();
+    if two_legs {
+        let (client, backend) = leg_heads(report, incident);
+        page.heads("PROOF", &client, &backend);
+    } else {
+        let flow = incident.flows.first().and_then(|id| report.flows.iter().find(|flow| flow.id == *id));
+        let head = match flow {
+            Some(flow) => format!("{} to {}, flow {}", flow.client, flow.server, flow.id),
+            None => "the packets that show it:".to_owned(),
+        };
+        page.labelled("PROOF", &head, Tone::Plain, 1);
+    }
+    let own: Vec<&EvidenceEntry> = own_evidence(incident).collect();
+    // Every packet matters more than every word: what does not fit whole is shortened, and stands whole in the details.
+    let left = room.saturating_sub(page.len() - start);
+    let whole: usize = own.iter().map(|e| page.packet_lines(&shown(e, two_legs), column(e, two_legs))).sum();
+    let lines = if whole <= left { 2 } else { 1 };
+    for (i, evidence) in own.iter().enumerate() {
+        let more = own.len() - i;
+        if lines == 1 && more > 1 && page.len() - start + 1 >= room {
+            page.labelled("", &format!("and {}, in the details below", format::count(more as u64, "more packet")), Tone::Plain, 1);
+            return;
+        }
+        packet(report, evidence, two_legs, lines, page);
+    }
+}
+
+/// The column says already which leg it is.
+fn shown(evidence: &EvidenceEntry, two_legs: bool) -> String {
+    let text = &evidence.shows;
+    let text = if two_legs { text.strip_prefix("client leg: ").unwrap_or(text) } else { text };
+    text.to_owned()
+}
+
+fn column(evidence: &EvidenceEntry, two_legs: bool) -> Column {
+    match (two_legs, evidence.leg) {
+        (true, Some(Leg::Client)) => Column::Left,
+        (true, _) => Column::Right,
+        (false, _) => Column::Whole,
+    }
+}
+
+fn leg_heads(report: &Report, incident: &Incident) -> (String, String) {
+    let ends = |leg: Leg| {
+        let id = incident.evidence.iter().find(|e| e.leg == Some(leg)).and_then(|e| e.flow);
+        report.flows.iter().find(|flow| Some(flow.id) == id).map(|flow| (flow.client.clone(), flow.server.clone()))
+    };
+    let client = ends(Leg::Client).map_or("client leg".into(), |(client, _)| format!("client {client}"));
+    let backend = ends(Leg::Backend).map_or("backend leg".into(), |(_, server)| format!("proxy to {server}"));
+    (client, backend)
+}
+
+fn packet(report: &Report, evidence: &EvidenceEntry, two_legs: bool, lines: usize, page: &mut Page) {
+    let number = match report.captures.len() {
+        0 | 1 => format!("#{}", evidence.packet),
+        _ => format!("{}#{}", evidence.file + 1, evidence.packet),
+    };
+    page.packet(&number, &shown(evidence, two_legs), column(evidence, two_legs), lines);
+}
+
+/// What stands below the first screen.
+fn details(report: &Report, incident: &Incident, number: Option<usize>, page: &mut Page) {
+    page.blank();
+    let title = match number {
+        Some(n) => format!("DETAILS of {n}"),
+        None => "DETAILS".to_owned(),
+    };
+    page.line(&format!("{title}: {}", incident.rule));
+    page.labelled("", &format!("{} (incident {})", incident.title, incident.id), Tone::Plain, 3);
+    for sentence in &incident.what_happened {
+        page.labelled("", sentence, Tone::Plain, 4);
+    }
+    if let (Some(last_good), Some(first_bad)) = (&incident.scope.last_good, &incident.scope.first_bad) {
+        page.labelled("ONSET", &format!("last good {last_good}, first bad {first_bad}"), Tone::Plain, 2);
+    }
+    list("EXPLAINS", &incident.consequences, page);
+    list("BEHIND", &incident.possible_deeper_causes, page);
+    if incident.misleads.len() > 1 {
+        list("MISLEADS", &incident.misleads[1..], page);
+    }
+    if incident.control.len() > 1 {
+        list("CONTROL", &incident.control[1..], page);
+    }
+    if incident.evidence.len() > 3 {
+        page.labelled("PACKETS", "all of the proof:", Tone::Plain, 1);
+        for evidence in &incident.evidence {
+            packet(report, evidence, false, 3, page);
+        }
+    }
+    let mut label = "CHECK";
+    for step in incident.do_first.iter().skip(1).chain(incident.verify.iter().skip(1)) {
+        page.labelled(label, &step.says, Tone::Plain, 3);
+        page.command(&step.command);
+        label = "";
+    }
+    let mut label = "FIX";
+    for fix in &incident.fix {
+        let risk = if fix.risk.is_empty() { String::new() } else { format!(" Risk: {}", fix.risk) };
+        page.labelled(label, &format!("{}{risk}", fix.says), Tone::Plain, 4);
+        page.command(&fix.command);
+        label = "";
+    }
+    list("NOT", &incident.not.iter().skip(2).map(|n| format!("{}: {}", n.rule, n.because)).collect::<Vec<_>>(), page);
+    list("UNSEEN", incident.cannot_show.get(1..).unwrap_or(&[]), page);
+    let mut label = "CAPTURE";
+    for step in &incident.capture_next {
+        page.labelled(label, &format!("next, {}", step.says), Tone::Plain, 3);
+        page.command(&step.command);
+        label = "";
+    }
+}
+
+fn list(label: &str, lines: &[String], page: &mut Page) {
+    let mut label = label;
+    for line in lines.iter().take(8) {
+        page.labelled(label, line, Tone::Plain, 3);
+        label = "";
+    }
+}
+
+/// The screen when nothing is wrong: as useful as the other one.
+fn nothing_broken(report: &Report, page: &mut Page) {
+    let flows = &report.counts.flows;
+    if let Some(nothing) = report.trust.iter().find(|finding| finding.rule == "capture-has-nothing") {
+        page.labelled(word(nothing.severity), &nothing.says, tone(nothing.severity), 3);
+        return;
+    }
+    let text = match flows.total {
+        0 => "no TCP or UDP flow in this capture; nothing can be said about any connection".to_owned(),
+        n if flows.undecided == n => format!("nothing can be said about {}: see below", format::count(n, "flow")),
+        n => format!("nothing is broken in {}", format::count(n, "flow")),
+    };
+    let tone = if flows.undecided * 2 > flows.total { Tone::Warn } else { Tone::Good };
+    page.labelled("OK", &text, tone, 2);
+    worth_knowing(report, page);
+    unjudged(report, page);
+}
+
+fn unjudged(report: &Report, page: &mut Page) {
+    let mut label = "UNDECIDED";
+    for line in report.not_judged.iter().take(5) {
+        page.labelled(label, line, Tone::Plain, 2);
+        label = "";
+    }
+}
+
+/// Up to five notices.
+fn worth_knowing(report: &Report, page: &mut Page) {
+    let notices: Vec<&FindingEntry> = report
+        .findings
+        .iter()
+        .filter(|f| f.severity == Severity::Notice && f.explained_by.is_none())
+        .collect();
+    if notices.is_empty() {
+        return;
+    }
+    page.blank();
+    let mut label = "NOTICE";
+    for finding in notices.iter().take(5) {
+        page.labelled(label, &entry_line(finding), Tone::Plain, 2);
+        label = "";
+    }
+    if notices.len() > 5 {
+        page.labelled("", &format!("and {} more in --format json", notices.len() - 5), Tone::Plain, 1);
+    }
+}
+
+fn silent(report: &Report, page: &mut Page) {
+    let mut label = "SILENT";
+    for finding in report.findings.iter().filter(|f| f.severity == Severity::Silent).take(50) {
+        page.labelled(label, &entry_line(finding), Tone::Plain, 2);
+        label = "";
+    }
+}
+
+fn entry_line(finding: &FindingEntry) -> String {
+    let packets: Vec<String> =
+        finding.evidence.iter().filter(|e| e.packet > 0).take(3).map(|e| format!("#{}", e.packet)).collect();
+    let times = if finding.count > 1 { format!(", {} times", finding.count) } else { String::new() };
+    let notes = finding.notes.first().map(|note| format!("; {note}")).unwrap_or_default();
+    format!("{} ({}{times}){notes}", finding.says, packets.join(" "))
+}
+
+/// How far to trust this capture.
+fn trust(report: &Report, page: &mut Page) {
+    if report.trust.is_empty() {
+        return;
+    }
+    page.blank();
+    let mut label = "TRUST";
+    for finding in report.trust.iter().filter(|finding| finding.rule != "capture-has-nothing") {
+        page.labelled(label, &entry_line(finding), tone(finding.severity), 3);
+        label = "";
+    }
+}
+
+/// Flows that are not healthy with their explanations; with `--all-flows` every flow.
+fn flows(report: &Report, page: &mut Page) {
+    let told = |flow: &&FlowEntry| flow.verdict != Verdict::Healthy;
+    let listed: Vec<&FlowEntry> = match report.counts.flows.total == report.flows.len() as u64 && report.flows.len() > 1 {
+        true => report.flows.iter().collect(),
+        false => report.flows.iter().filter(told).collect(),
+    };
+    if listed.is_empty() {
+        return;
+    }
+    page.blank();
+    page.line("FLOWS");
+    let mut last: Option<(&str, usize)> = None;
+    for flow in listed.iter().take(if page.style.verbose { usize::MAX } else { 40 }) {
+        // The same words for the tenth flow in a row say nothing new.
+        let same = last.is_some_and(|(text, _)| generic(text) == generic(&flow.explanation));
+        let count = last.map_or(0, |(_, n)| n);
+        if same && count >= 2 && !page.style.verbose {
+            last = Some((&flow.explanation, count + 1));
+            continue;
+        }
+        if count > 2 {
+            page.labelled("", &format!("and {} more like it", count - 2), Tone::Plain, 1);
+        }
+        last = Some((&flow.explanation, if same { count + 1 } else { 0 }));
+        let verdict = match flow.verdict {
+            Verdict::Failed => "failed",
+            Verdict::Degraded => "degraded",
+            Verdict::Undecided => "undecided",
+            Verdict::Healthy => "healthy",
+        };
+        let text = format!("{} -> {} {verdict}: {}", flow.client, flow.server, flow.explanation);
+        page.labelled(&format!("  #{}", flow.id), &text, Tone::Plain, 4);
+    }
+    if let Some((_, n)) = last
+        && n > 2
+    {
+        page.labelled("", &format!("and {} more like it", n - 2), Tone::Plain, 1);
+    }
+}
+
+/// An explanation without its numbers, to see that two say the same.
+fn generic(text: &str) -> String {
+    text.chars().filter(|c| !c.is_ascii_digit()).collect()
+}
+
+/// What was read: the last lines of every report.
+fn totals(report: &Report, page: &mut Page) {
+    page.blank();
+    for capture in &report.captures {
+        let links = capture.link_types.join(", ");
+        let mut text = format!(
+            "{}: {} ({}{}), {}",
+            capture.file,
+            format::count(capture.packets, "packet"),
+            capture.format,
+            if links.is_empty() { String::new() } else { format!(", {links}") },
+            match (&capture.first, &capture.last) {
+                (Some(first), Some(last)) => format!("{} to {}", short(first), short(last)),
+                _ => "empty".to_owned(),
+            }
+        );
+        if let Some(hash) = &capture.sha256 {
+            text.push_str(&format!(", sha256 {hash}"));
+        }
+        page.labelled("READ", &text, Tone::Plain, 3);
+    }
+    let packets: Vec<String> = report
+        .counts
+        .packets
+        .iter()
+        .filter(|(name, n)| **n > 0 && name.as_str() != "read")
+        .map(|(name, n)| format!("{n} {}", name.replace('_', " ")))
+        .collect();
+    let read = report.counts.packets.get("read").copied().unwrap_or(0);
+    let packets = if packets.is_empty() { "0".to_owned() } else { packets.join(" + ") };
+    page.labelled("", &format!("{} = {packets}", format::count(read, "packet")), Tone::Plain, 2);
+    let flows = &report.counts.flows;
+    let text = format!(
+        "{}: {} healthy, {} degraded, {} failed, {} undecided",
+        format::count(flows.total, "flow"),
+        flows.healthy,
+        flows.degraded,
+        flows.failed,
+        flows.undecided
+    );
+    page.labelled("", &text, Tone::Plain, 1);
+}
+
+/// A time to the millisecond.
+fn short(time: &str) -> String {
+    match time.split_once('.') {
+        Some((seconds, fraction)) => format!("{seconds}.{}Z", &fraction[..fraction.len().min(3)]),
+        None => time.to_owned(),
+    }
+}

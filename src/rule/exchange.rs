@@ -1,0 +1,178 @@
+//! What a client still waits for: the latest question of a flow and how far its answer came.
+//!
+//! Exact for HTTP/1, where the framing of both messages is known (RFC 9112 §6.3). For everything else only "the client spoke last" is
+//! known, and where even that proves nothing (HTTP/2 and TLS send control frames at any time) the answer is "nothing is pending".
+
+use super::view::FlowView;
+use crate::event::{Kind, PacketRef, Protocol, Side, What};
+use crate::flow::facts::Handshake;
+use crate::wire::http::{RequestHead, ResponseHead};
+
+/// The latest HTTP/1 exchange of a flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange<'a> {
+    /// Packet that completed the request head.
+    pub request: PacketRef,
+    /// The request head.
+    pub head: &'a RequestHead,
+    /// Packet that completed the request with its body.
+    pub request_end: Option<PacketRef>,
+    /// The final response head (1xx other than 101 left out) and its packet.
+    pub response: Option<(PacketRef, &'a ResponseHead)>,
+    /// Packet that completed the response.
+    pub response_end: Option<PacketRef>,
+}
+
+/// A question without a whole answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// The packet that completed the question.
+    pub asked: PacketRef,
+    /// First octets of its answer, when some came.
+    pub begun: Option<PacketRef>,
+    /// The framing of the messages proves it; otherwise the client merely spoke last.
+    pub proven: bool,
+}
+
+impl<'a> Exchange<'a> {
+    /// Long polls, event streams and upgraded connections: a close while the answer is open is their normal end.
+    pub fn is_push(&self) -> bool {
+        let events = |head: &ResponseHead| {
+            head.status == 101 || head.content_type.as_deref().is_some_and(|kind| kind.starts_with("text/event-stream"))
+        };
+        self.head.accepts_events || self.head.upgrade.is_some() || self.response.is_some_and(|(_, head)| events(head))
+    }
+}
+
+impl<'a> FlowView<'a> {
+    /// The latest HTTP/1 exchange.
+    pub fn exchange(&self) -> Option<Exchange<'a>> {
+        let mut latest: Option<Exchange<'a>> = None;
+        for event in self.story.events() {
+            match (&event.what, &mut latest) {
+                (What::Request(head), _) => {
+                    let (request, head) = (event.at, head.as_ref());
+                    latest = Some(Exchange { request, head, request_end: None, response: None, response_end: None });
+                }
+                (What::RequestEnd, Some(exchange)) => exchange.request_end = Some(event.at),
+                (What::Response(head), Some(exchange)) if head.status >= 200 || head.status == 101 => {
+                    exchange.response = Some((event.at, head.as_ref()));
+                }
+                (What::ResponseEnd, Some(exchange)) if exchange.response.is_some() => {
+                    exchange.response_end = Some(event.at);
+                }
+                _ => {}
+            }
+        }
+        latest
+    }
+
+    /// What the client still waits for, as far as the octets tell; `None` when nothing is outstanding or nobody can tell.
+    pub fn pending(&self) -> Option<Pending> {
+        // Octets that were acknowledged but never seen may be the answer, or the end of the question.
+        if self.client().unseen + self.server().unseen > 0 {
+            return None;
+        }
+        match self.protocol(Side::Client) {
+            Some(Protocol::Http) => self.pending_http(),
+            Some(Protocol::Tls) => {
+                // Once the server has sent application data, a client that speaks last may only have sent a WINDOW_UPDATE.
+                let asked = self.first(Kind::TlsData, Side::Client)?.at;
+                let silent = self.first(Kind::TlsData, Side::Server).is_none();
+                silent.then_some(Pending { asked, begun: None, proven: false })
+            }
+            Some(Protocol::Http2) if self.server().payload > 0 => None,
+            _ => {
+                let asked = self.client().last_payload?;
+                let silent = self.server().last_payload.is_none_or(|answer| answer < asked);
+                silent.then_some(Pending { asked, begun: None, proven: false })
+            }
+        }
+    }
+
+    /// The first copy of the oldest thing still unanswered: a SYN, a question, octets that nobody acknowledged; while an answer comes, its
+    /// latest octets. A retry does not restart a wait, so waits are counted from here.
+    pub fn unanswered(&self) -> Option<PacketRef> {
+        if self.facts.handshake == Handshake::Syn && self.server().packets == 0 {
+            return self.client().syns.first().copied();
+        }
+        if self.exchange().is_some_and(|exchange| exchange.is_push()) {
+            return None;
+        }
+        match self.pending() {
+            Some(Pending { begun: Some(begun), .. }) => self.server().last_payload.or(Some(begun)),
+            Some(pending) => Some(pending.asked),
+            None => {
+                let waits = [self.client().unacknowledged, self.server().unacknowledged];
+                waits.into_iter().flatten().map(|waits| waits.first).min()
+            }
+        }
+    }
+
+    fn pending_http(&self) -> Option<Pending> {
+        let exchange = self.exchange()?;
+        let asked = exchange.request_end?;
+        if exchange.response_end.is_some() || exchange.response.is_some_and(|(_, head)| head.status == 101) {
+            return None;
+        }
+        Some(Pending { asked, begun: exchange.response.map(|(at, _)| at), proven: true })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::testing::Scene;
+
+    #[test]
+    fn a_whole_answer_leaves_nothing_pending() {
+        let scene = Scene::open().request(3, "GET", "/", 40).response(5, 200, 90).also(Side::Server, What::ResponseEnd);
+        assert_eq!(scene.view().pending(), None);
+    }
+
+    #[test]
+    fn the_second_request_is_pending_although_the_first_was_answered() {
+        let scene = Scene::open()
+            .request(3, "GET", "/", 40)
+            .response(5, 200, 90)
+            .also(Side::Server, What::ResponseEnd)
+            .request(100, "GET", "/again", 44);
+        let pending = scene.view().pending().expect("the second request waits");
+        assert_eq!((pending.asked.number, pending.begun, pending.proven), (6, None, true));
+    }
+
+    #[test]
+    fn an_answer_that_the_capture_missed_is_not_missing() {
+        let mut scene = Scene::open().request(3, "GET", "/", 40);
+        scene.facts.from_server.unseen = 253;
+        assert_eq!(scene.view().pending(), None);
+    }
+
+    #[test]
+    fn a_wait_is_counted_from_the_first_copy() {
+        assert_eq!(Scene::new().syn(0).syn(1000).view().unanswered().map(|at| at.number), Some(1));
+        let repeated = Scene::open().data(Side::Client, 3, 40).again(Side::Client, 203);
+        assert_eq!(repeated.view().unanswered().map(|at| at.number), Some(4));
+        let running = Scene::open().request(3, "GET", "/", 40).response(5, 200, 90).data(Side::Server, 900, 1448);
+        assert_eq!(running.view().unanswered().map(|at| at.number), Some(6));
+    }
+
+    #[test]
+    fn an_interim_response_is_no_answer() {
+        let scene = Scene::open().request(3, "POST", "/", 40).response(5, 100, 25);
+        assert!(scene.view().pending().is_some_and(|pending| pending.begun.is_none()));
+    }
+
+    #[test]
+    fn a_tls_client_that_speaks_last_after_server_data_may_only_manage_its_window() {
+        let scene = Scene::open()
+            .data(Side::Client, 3, 300)
+            .speaks(Side::Client, Protocol::Tls)
+            .data(Side::Server, 4, 900)
+            .data(Side::Client, 5, 100)
+            .also(Side::Client, What::TlsData);
+        assert!(scene.view().pending().is_some());
+        let answered = scene.data(Side::Server, 6, 500).also(Side::Server, What::TlsData).data(Side::Client, 7, 40);
+        assert_eq!(answered.view().pending(), None);
+    }
+}

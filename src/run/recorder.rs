@@ -1,0 +1,338 @@
+//! What one shard keeps of its flows: story and dissector while they live; findings, lessons and a digest when they close.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::catalogue;
+use crate::diagnose::{Merged, explain, flow_entry};
+use crate::event::story::Story;
+use crate::event::{Event, Kind, PacketRef, Protocol, Side};
+use crate::flow::facts::{FlowFacts, Handshake, IpProtocol};
+use crate::flow::{Ended, FlowHead, Sink, Wants};
+use crate::host::service::{Lesson, Services};
+use crate::protocol::Dissector;
+use crate::rule::Check;
+use crate::rule::finding::{Finding, Severity};
+use crate::rule::summary::{Digest, FlowSummary, Verdict};
+use crate::rule::threshold::Thresholds;
+use crate::rule::view::{FlowView, Tally};
+use crate::time::Timestamp;
+use crate::wire::Endpoint;
+
+/// What is kept per live flow.
+#[derive(Default)]
+pub struct Conversation {
+    story: Story,
+    dissector: Dissector,
+}
+
+/// What of the flows is recorded.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    /// The numbers of the rules.
+    pub thresholds: Thresholds,
+    /// A line for every flow.
+    pub all_flows: bool,
+    /// Only flows with one of these names (lower case), when not empty.
+    pub names: Vec<String>,
+    /// Flows between these ends are kept whole.
+    pub keep: Option<(Endpoint, Endpoint)>,
+}
+
+/// The receiving end of a shard's flow table.
+pub struct Recorder {
+    recording: Recording,
+    kept: BTreeMap<PacketRef, FlowSummary>,
+    alike: BTreeMap<(String, Endpoint), u32>,
+    digests: VecDeque<Digest>,
+    services: Services,
+    tally: Tally,
+    lines: Vec<crate::diagnose::report::FlowEntry>,
+}
+
+/// Flows kept whole per shard, and of these per first rule and server: enough for evidence and counts, bounded on any capture.
+const KEPT: usize = 4096;
+const KEPT_ALIKE: u32 = 1024;
+/// Digests kept per shard inside the window.
+const DIGESTS: usize = 65_536;
+
+impl Recorder {
+    /// An empty one.
+    pub fn new(recording: Recording) -> Self {
+        Self {
+            recording,
+            kept: BTreeMap::new(),
+            alike: BTreeMap::new(),
+            digests: VecDeque::new(),
+            services: Services::default(),
+            tally: Tally::default(),
+            lines: Vec::new(),
+        }
+    }
+
+    /// Forgets digests that left the window.
+    pub fn tick(&mut self, now: Timestamp) {
+        let horizon = now - self.recording.thresholds.window;
+        while self.digests.front().is_some_and(|digest| digest.last < horizon) {
+            self.digests.pop_front();
+        }
+    }
+
+    /// Everything it knows.
+    pub fn finish(self) -> Merged {
+        Merged {
+            flows: self.kept,
+            digests: self.digests.into_iter().map(|digest| (digest.id, digest)).collect(),
+            services: self.services,
+            tally: self.tally,
+            lines: self.lines,
+            ..Merged::default()
+        }
+    }
+
+    fn keep(&mut self, summary: FlowSummary) {
+        let told = summary.findings.iter().max_by_key(|f| f.severity);
+        let key = told.map(|finding| (finding.rule.to_string(), summary.facts.server));
+        if let Some(key) = key {
+            let alike = self.alike.entry(key.clone()).or_default();
+            *alike += 1;
+            if *alike > KEPT_ALIKE || self.kept.len() >= KEPT {
+                *self.tally.beyond_cap.entry(key.0).or_default() += 1;
+                self.leave(&summary);
+                return;
+            }
+        } else if self.kept.len() >= KEPT {
+            self.leave(&summary);
+            return;
+        }
+        self.kept.insert(summary.facts.id, summary);
+    }
+
+    /// Only the digest stays.
+    fn leave(&mut self, summary: &FlowSummary) {
+        match summary.digest.verdict {
+            Verdict::Undecided => self.tally.dropped_undecided += 1,
+            _ => self.tally.dropped_healthy += 1,
+        }
+        if self.recording.all_flows {
+            let text = explain::healthy(&summary.facts, &summary.story);
+            self.lines.push(flow_entry(summary, summary.digest.verdict, format!("{text}.")));
+        }
+        if self.digests.len() == DIGESTS {
+            self.digests.pop_front();
+        }
+        self.digests.push_back(summary.digest);
+    }
+
+    fn findings(&self, view: &FlowView<'_>) -> Vec<Finding> {
+        let seen = view.story.seen();
+        let mut findings = Vec::new();
+        for (rule, _) in catalogue::RULES {
+            if let Check::Flow(check) = rule.check
+                && rule.needs.met(seen)
+            {
+                findings.extend(check(view));
+            }
+        }
+        findings
+    }
+}
+
+impl Sink for Recorder {
+    type Conversation = Conversation;
+
+    fn open(&mut self, _flow: &FlowHead) -> Conversation {
+        Conversation::default()
+    }
+
+    fn event(&mut self, _flow: &FlowHead, conversation: &mut Conversation, event: Event) {
+        conversation.story.push(event);
+    }
+
+    fn bytes(
+        &mut self,
+        flow: &FlowHead,
+        conversation: &mut Conversation,
+        side: Side,
+        at: PacketRef,
+        bytes: &[u8],
+    ) -> Wants {
+        let Conversation { story, dissector } = conversation;
+        let wants = dissector.bytes(flow, side, at, bytes, &mut |event| story.push(event));
+        flip_if_wanted(wants, story)
+    }
+
+    fn gap(&mut self, flow: &FlowHead, conversation: &mut Conversation, side: Side, at: PacketRef, missing: u64) {
+        let Conversation { story, dissector } = conversation;
+        dissector.gap(flow, side, at, missing, &mut |event| story.push(event));
+    }
+
+    fn datagram(
+        &mut self,
+        flow: &FlowHead,
+        conversation: &mut Conversation,
+        side: Side,
+        at: PacketRef,
+        bytes: &[u8],
+        len: u32,
+    ) -> Wants {
+        let Conversation { story, dissector } = conversation;
+        let wants = dissector.datagram(flow, side, at, bytes, len, &mut |event| story.push(event));
+        flip_if_wanted(wants, story)
+    }
+
+    fn end(&mut self, flow: &FlowHead, conversation: &mut Conversation, side: Side, at: PacketRef) {
+        let Conversation { story, dissector } = conversation;
+        dissector.end(flow, side, at, &mut |event| story.push(event));
+    }
+
+    fn closed(&mut self, facts: FlowFacts, conversation: Conversation, why: Ended, now: Timestamp) {
+        let story = conversation.story;
+        if !self.recording.wants(&story) {
+            return;
+        }
+        let view = FlowView { facts: &facts, story: &story, now, ended: why, thresholds: &self.recording.thresholds };
+        let findings = self.findings(&view);
+        let undecided = explain::undecided(&facts, &story, now, &self.recording.thresholds).is_some();
+        let verdict = match findings.iter().map(|f| f.severity).max() {
+            Some(Severity::Critical) => Verdict::Failed,
+            Some(Severity::Warning) => Verdict::Degraded,
+            _ if undecided => Verdict::Undecided,
+            _ => Verdict::Healthy,
+        };
+        let digest = Digest::of(&facts, &story, verdict);
+        count(&mut self.tally, &facts, &story, &view);
+        self.services.learn(&lesson(&facts, &story, verdict));
+        let summary = FlowSummary { facts, story, findings, digest };
+        if self.recording.keeps(&summary.facts) {
+            self.kept.insert(summary.facts.id, summary);
+        } else if summary.findings.is_empty() && !undecided {
+            self.leave(&summary);
+        } else {
+            self.keep(summary);
+        }
+    }
+}
+
+impl Recording {
+    /// Whether the flow carries a name that was asked for.
+    fn wants(&self, story: &Story) -> bool {
+        self.names.is_empty()
+            || explain::server_name(story).is_some_and(|name| {
+                let name = name.to_ascii_lowercase();
+                self.names.iter().any(|wanted| {
+                    name == *wanted || name.strip_suffix(wanted.as_str()).is_some_and(|rest| rest.ends_with('.'))
+                })
+            })
+    }
+
+    fn keeps(&self, facts: &FlowFacts) -> bool {
+        let pair = (facts.client, facts.server);
+        self.keep.is_some_and(|(a, b)| pair == (a, b) || pair == (b, a))
+    }
+}
+
+fn flip_if_wanted(wants: Wants, story: &mut Story) -> Wants {
+    if wants == Wants::Flip {
+        story.flip();
+    }
+    wants
+}
+
+/// What a closed flow teaches about its server.
+fn lesson(facts: &FlowFacts, story: &Story, verdict: Verdict) -> Lesson {
+    let agreed = explain::agreed(story);
+    let silent = facts.from_client.payload == 0 && facts.from_server.payload == 0;
+    let client_closed = facts.closer.is_some_and(|(side, _)| side == Side::Client);
+    // Octets that nobody recognised still were an answer; octets of two protocols were none.
+    let unrecognised = matches!(
+        (
+            crate::rule::summary::protocol_of(story, Side::Client),
+            crate::rule::summary::protocol_of(story, Side::Server)
+        ),
+        (None | Some(Protocol::Unknown), None | Some(Protocol::Unknown))
+    );
+    Lesson {
+        client: facts.client,
+        server: facts.server,
+        flow: facts.id,
+        accepted: facts.handshake >= Handshake::SynAck,
+        good: verdict == Verdict::Healthy && facts.from_server.payload > 0 && (agreed.is_some() || unrecognised),
+        protocol: agreed,
+        behind_proxy: story.seen().has(Kind::ProxyHeader),
+        answer: facts.from_server.first_payload,
+        empty: facts.transport == IpProtocol::Tcp && silent && client_closed && facts.from_server.packets > 0,
+        last: facts.last.time,
+    }
+}
+
+/// Adds a closed flow to the counters that capture-quality rules read.
+fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_>) {
+    tally.flows += 1;
+    tally.duplicates += facts.duplicates;
+    for half in [&facts.from_client, &facts.from_server] {
+        tally.cut += half.cut;
+        note_first(&mut tally.cut_first, facts, half.cut_first);
+        tally.payload_packets += half.segments;
+        tally.held_dropped += half.held_dropped;
+        tally.oversized += u64::from(half.oversized);
+        note_first(&mut tally.oversized_first, facts, half.oversized_first);
+        let (looked_at, bad) = half.checksums;
+        tally.checksums += u64::from(looked_at);
+        tally.bad_checksums += u64::from(bad);
+        note_first(&mut tally.bad_checksum_first, facts, half.checksum_first);
+    }
+    if facts.transport == IpProtocol::Udp {
+        return;
+    }
+    tally.tcp_flows += 1;
+    if facts.mid_stream {
+        tally.mid_stream += 1;
+        tally.mid_stream_first = first_of(tally.mid_stream_first, Some(facts.id));
+    }
+    let payload = facts.from_client.payload + facts.from_server.payload;
+    if payload > 0 || facts.from_client.unseen + facts.from_server.unseen > 0 {
+        tally.tcp_with_payload += 1;
+    }
+    if facts.both_ways() {
+        for half in [&facts.from_client, &facts.from_server] {
+            tally.unseen += half.unseen;
+            tally.acknowledged += half.acknowledged;
+            tally.unseen_acks += u64::from(half.unseen_acks);
+            note_first(&mut tally.unseen_first, facts, half.unseen_first);
+        }
+        let times = story.events().filter(|e| e.what.kind() == Kind::CaptureHole).map(|e| e.at.time);
+        tally.unseen_times.extend(times);
+        tally.unseen_times.sort_unstable();
+        tally.unseen_times.truncate(256);
+    } else if payload > 0 && (facts.handshake != Handshake::Syn || hears_answers(facts)) {
+        tally.one_sided += 1;
+        tally.one_sided_segments += facts.from_client.segments + facts.from_server.segments;
+        let example = facts.from_client.unseen_first.or(facts.from_server.unseen_first).unwrap_or(facts.last);
+        note_first(&mut tally.one_sided_example, facts, Some(example));
+    }
+    let waits = view.unanswered().filter(|waits| view.now.since(waits.time) < view.thresholds.tail);
+    if let Some(waits) = waits.filter(|_| view.open_at_end()) {
+        tally.ends_early += 1;
+        note_first(&mut tally.ends_early_example, facts, Some(waits));
+    }
+}
+
+/// Its acknowledgments advance over octets that the capture never saw: the other side does answer.
+fn hears_answers(facts: &FlowFacts) -> bool {
+    facts.from_client.unseen + facts.from_server.unseen > 0
+}
+
+fn note_first(slot: &mut Option<(PacketRef, PacketRef)>, facts: &FlowFacts, at: Option<PacketRef>) {
+    if let Some(at) = at
+        && slot.is_none_or(|(_, known)| at < known)
+    {
+        *slot = Some((facts.id, at));
+    }
+}
+
+fn first_of(known: Option<PacketRef>, at: Option<PacketRef>) -> Option<PacketRef> {
+    match (known, at) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

@@ -1,0 +1,316 @@
+//! A fixed number of shards by flow hash, each with its own table; workers only decide who turns which shard's crank.
+//!
+//! The number of shards never depends on the number of workers, so caps, evictions and ticks fall on the same packets and the report is
+//! the same for any number of threads.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::recorder::{Recorder, Recording};
+use crate::decode::{Datagram, Ip, Link, Packet, Segment, Transport};
+use crate::diagnose::Merged;
+use crate::event::PacketRef;
+use crate::flow::table::{FlowTable, Limits};
+use crate::time::Timestamp;
+use crate::wire::icmp::IcmpError;
+
+/// Shards: more than any worker count we aim for, few enough that their tables stay in cache.
+pub const SHARDS: usize = 16;
+
+/// One shard.
+pub struct Shard {
+    table: FlowTable<Recorder>,
+    recorder: Recorder,
+}
+
+impl Shard {
+    fn new(recording: &Recording, seed: u64) -> Self {
+        let whole = Limits::default();
+        let limits = Limits {
+            max_flows: whole.max_flows / SHARDS,
+            held_octets_total: whole.held_octets_total / SHARDS,
+            ..whole
+        };
+        Self {
+            table: FlowTable::new(limits, seed),
+            recorder: Recorder::new(recording.clone()),
+        }
+    }
+
+    fn packet(&mut self, packet: &Packet<'_>) {
+        self.table.packet(packet, &mut self.recorder);
+    }
+
+    fn icmp(&mut self, at: PacketRef, error: &IcmpError) {
+        self.table.icmp(at, error, &mut self.recorder);
+    }
+
+    fn tick(&mut self, now: Timestamp) {
+        self.table.tick(now, &mut self.recorder);
+        self.recorder.tick(now);
+    }
+
+    fn finish(mut self, now: Timestamp) -> Merged {
+        self.table.finish(now, &mut self.recorder);
+        let mut merged = self.recorder.finish();
+        merged.tally.evicted = self.table.counts().evicted;
+        merged
+    }
+}
+
+/// All shards: in this thread, or spread over workers.
+pub enum Shards {
+    /// The plain loop, the oracle of the other.
+    Here(Vec<Shard>),
+    /// Batches to worker threads.
+    Workers(Workers),
+}
+
+impl Shards {
+    /// `threads` ≤ 1 works in the calling thread.
+    pub fn new(threads: usize, recording: &Recording) -> Self {
+        let seed = seed();
+        let shards = (0..SHARDS).map(|_| Shard::new(recording, seed));
+        if threads <= 1 {
+            return Self::Here(shards.collect());
+        }
+        let threads = threads.min(SHARDS);
+        let mut hands: Vec<Vec<(usize, Shard)>> = (0..threads).map(|_| Vec::new()).collect();
+        for (n, shard) in shards.enumerate() {
+            hands[n % threads].push((n, shard));
+        }
+        let start = |own| {
+            // Eight batches of slack: the reader is never more than a few megabytes ahead.
+            let (batches, receiver) = bounded(8);
+            Worker { batches, handle: std::thread::spawn(move || work(own, receiver)) }
+        };
+        let workers = hands.into_iter().map(start).collect();
+        Self::Workers(Workers { workers, batch: Batch::default() })
+    }
+
+    /// Hands a packet to its shard.
+    pub fn packet(&mut self, shard: usize, packet: &Packet<'_>) {
+        match self {
+            Self::Here(shards) => shards[shard % SHARDS].packet(packet),
+            Self::Workers(workers) => workers.packet(shard % SHARDS, packet),
+        }
+    }
+
+    /// Hands an ICMP error to the shard of the flow it quotes.
+    pub fn icmp(&mut self, shard: usize, at: PacketRef, error: &IcmpError) {
+        match self {
+            Self::Here(shards) => shards[shard % SHARDS].icmp(at, error),
+            Self::Workers(workers) => workers.push(Item::Icmp { shard: (shard % SHARDS) as u8, at, error: *error }),
+        }
+    }
+
+    /// One second of capture time has passed.
+    pub fn tick(&mut self, now: Timestamp) {
+        match self {
+            Self::Here(shards) => shards.iter_mut().for_each(|shard| shard.tick(now)),
+            Self::Workers(workers) => workers.push(Item::Tick(now)),
+        }
+    }
+
+    /// The capture is over.
+    pub fn finish(self, now: Timestamp) -> Merged {
+        let mut parts: Vec<(usize, Merged)> = match self {
+            Self::Here(shards) => shards.into_iter().map(|shard| shard.finish(now)).enumerate().collect(),
+            Self::Workers(workers) => workers.finish(now),
+        };
+        parts.sort_by_key(|(n, _)| *n);
+        let mut merged = Merged::default();
+        for (_, part) in parts {
+            merged.merge(part);
+        }
+        merged
+    }
+}
+
+/// Captures are chosen by attackers, so the tables' hash must not be known beforehand; no result depends on it.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+/// Worker threads and the batch that is being filled for them.
+pub struct Workers {
+    workers: Vec<Worker>,
+    batch: Batch,
+}
+
+struct Worker {
+    batches: Sender<Message>,
+    handle: std::thread::JoinHandle<Vec<(usize, Merged)>>,
+}
+
+#[derive(Clone)]
+enum Message {
+    Batch(Arc<Batch>),
+    Finish(Timestamp),
+}
+
+/// Packets of all shards in capture order, with their options and payloads in one buffer.
+#[derive(Default)]
+struct Batch {
+    items: Vec<Item>,
+    octets: Vec<u8>,
+}
+
+enum Item {
+    Packet { shard: u8, packet: Stored },
+    Icmp { shard: u8, at: PacketRef, error: IcmpError },
+    Tick(Timestamp),
+}
+
+/// A packet whose octets lie in the batch.
+struct Stored {
+    at: PacketRef,
+    interface: u16,
+    link: Link,
+    ip: Option<Ip>,
+    cut: bool,
+    transport: StoredTransport,
+}
+
+enum StoredTransport {
+    Tcp { segment: Segment<'static>, options: (u32, u32), payload: (u32, u32) },
+    Udp { datagram: Datagram<'static>, payload: (u32, u32) },
+}
+
+/// A batch is sent when it holds this many packets or octets: large enough that handing over costs nothing per packet.
+const BATCH_ITEMS: usize = 2048;
+const BATCH_OCTETS: usize = 512 * 1024;
+
+impl Workers {
+    fn packet(&mut self, shard: usize, packet: &Packet<'_>) {
+        if let Some(stored) = self.batch.store(packet) {
+            self.push(Item::Packet { shard: shard as u8, packet: stored });
+        }
+    }
+
+    fn push(&mut self, item: Item) {
+        self.batch.items.push(item);
+        if self.batch.items.len() >= BATCH_ITEMS || self.batch.octets.len() >= BATCH_OCTETS {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let next = Batch {
+            items: Vec::with_capacity(BATCH_ITEMS),
+            octets: Vec::with_capacity(self.batch.octets.capacity()),
+        };
+        let batch = Arc::new(std::mem::replace(&mut self.batch, next));
+        for worker in &self.workers {
+            // A worker that is gone has panicked; join() reports it.
+            let _ = worker.batches.send(Message::Batch(batch.clone()));
+        }
+    }
+
+    fn finish(mut self, now: Timestamp) -> Vec<(usize, Merged)> {
+        self.flush();
+        for worker in &self.workers {
+            let _ = worker.batches.send(Message::Finish(now));
+        }
+        let mut parts = Vec::new();
+        for worker in self.workers {
+            drop(worker.batches);
+            match worker.handle.join() {
+                Ok(part) => parts.extend(part),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        parts
+    }
+}
+
+impl Batch {
+    fn store(&mut self, packet: &Packet<'_>) -> Option<Stored> {
+        let transport = match &packet.transport {
+            Transport::Tcp(segment) => StoredTransport::Tcp {
+                options: self.put(segment.options),
+                payload: self.put(segment.payload),
+                segment: Segment { options: &[], payload: &[], ..*segment },
+            },
+            Transport::Udp(datagram) => StoredTransport::Udp {
+                payload: self.put(datagram.payload),
+                datagram: Datagram { payload: &[], ..*datagram },
+            },
+            _ => return None,
+        };
+        Some(Stored {
+            at: packet.at,
+            interface: packet.interface,
+            link: packet.link,
+            ip: packet.ip,
+            cut: packet.cut,
+            transport,
+        })
+    }
+
+    fn put(&mut self, octets: &[u8]) -> (u32, u32) {
+        let from = self.octets.len() as u32;
+        self.octets.extend_from_slice(octets);
+        (from, self.octets.len() as u32)
+    }
+
+    fn octets(&self, (from, to): (u32, u32)) -> &[u8] {
+        self.octets.get(from as usize..to as usize).unwrap_or(&[])
+    }
+
+    fn packet(&self, stored: &Stored) -> Packet<'_> {
+        let transport = match &stored.transport {
+            StoredTransport::Tcp { segment, options, payload } => Transport::Tcp(Segment {
+                options: self.octets(*options),
+                payload: self.octets(*payload),
+                ..*segment
+            }),
+            StoredTransport::Udp { datagram, payload } => {
+                Transport::Udp(Datagram { payload: self.octets(*payload), ..*datagram })
+            }
+        };
+        Packet {
+            at: stored.at,
+            interface: stored.interface,
+            link: stored.link,
+            ip: stored.ip,
+            transport,
+            cut: stored.cut,
+        }
+    }
+}
+
+/// One worker: its shards, all batches, only its own items.
+fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>) -> Vec<(usize, Merged)> {
+    let mut place = [usize::MAX; SHARDS];
+    for (position, (n, _)) in shards.iter().enumerate() {
+        place[*n] = position;
+    }
+    for message in messages {
+        match message {
+            Message::Batch(batch) => {
+                for item in &batch.items {
+                    match item {
+                        Item::Packet { shard, packet } => {
+                            if let Some((_, shard)) = shards.get_mut(place[usize::from(*shard)]) {
+                                shard.packet(&batch.packet(packet));
+                            }
+                        }
+                        Item::Icmp { shard, at, error } => {
+                            if let Some((_, shard)) = shards.get_mut(place[usize::from(*shard)]) {
+                                shard.icmp(*at, error);
+                            }
+                        }
+                        Item::Tick(now) => shards.iter_mut().for_each(|(_, shard)| shard.tick(*now)),
+                    }
+                }
+            }
+            Message::Finish(now) => {
+                return shards.into_iter().map(|(n, shard)| (n, shard.finish(now))).collect();
+            }
+        }
+    }
+    Vec::new()
+}

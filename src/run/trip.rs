@@ -1,0 +1,182 @@
+//! The whole trip of a frame on one page: read, pass over or decode, count, and hand to the shard of its flow.
+
+use crate::capture::filter::{Filter, Pass};
+use crate::capture::{Frame, LinkType};
+use crate::decode::{Decoder, Packet, Transport, flow_hash};
+use crate::event::PacketRef;
+use crate::host::neighbor::Neighbors;
+use crate::rule::threshold::Thresholds;
+use crate::rule::view::PacketTally;
+use crate::time::Timestamp;
+use crate::wire::icmp::IcmpError;
+use crate::wire::{Endpoint, arp, icmp};
+
+use super::shard::Shards;
+use super::{Ends, Window};
+
+/// What the reading side keeps: everything that belongs to no flow.
+pub(super) struct Trip {
+    pub decoder: Decoder,
+    pub filter: Option<Filter>,
+    pub window: Window,
+    pub ends: Ends,
+    pub packets: PacketTally,
+    pub neighbors: Neighbors,
+    second: Option<i64>,
+    clocks: Vec<((u16, u16), PacketRef)>,
+    clock_step: crate::time::Elapsed,
+}
+
+impl Trip {
+    pub(super) fn new(filter: Option<Filter>, window: Window, ends: Ends, thresholds: &Thresholds) -> Self {
+        Self {
+            decoder: Decoder::new(Default::default()),
+            filter,
+            window,
+            ends,
+            packets: PacketTally::default(),
+            neighbors: Neighbors::default(),
+            second: None,
+            clocks: Vec::new(),
+            clock_step: thresholds.clock_step,
+        }
+    }
+
+    /// Takes one frame the whole way.
+    pub(super) fn frame(&mut self, frame: &Frame<'_>, shards: &mut Shards) {
+        self.packets.read += 1;
+        let at = PacketRef { file: frame.file, number: frame.number, time: frame.time };
+        if !self.wanted(frame) {
+            self.pass_over(at);
+            return;
+        }
+        self.clock(at, frame.interface);
+        self.tick(frame.time, shards);
+        let packet = self.decoder.decode(frame);
+        if !self.ends.accept(&packet) {
+            self.pass_over(at);
+            return;
+        }
+        self.packets.first = Some(self.packets.first.map_or(at, |first| first.min(at)));
+        self.packets.last = self.packets.last.max(Some(at));
+        count(&mut self.packets, &packet, frame.link);
+        if matches!(packet.transport, Transport::UnknownLink) {
+            self.packets.unknown_link_first.get_or_insert(at);
+        }
+        match &packet.transport {
+            Transport::Tcp(_) | Transport::Udp(_) => {
+                if let Some(shard) = shard_of(&packet) {
+                    shards.packet(shard, &packet);
+                }
+            }
+            Transport::Icmp4(message) => quote(at, icmp::parse_error4(message), shards),
+            Transport::Icmp6(message) => {
+                if let Some(ip) = packet.ip
+                    && let Ok(neighbor) = arp::parse_neighbor6(message, ip.source)
+                {
+                    self.neighbors.learn(at, &neighbor, packet.link);
+                }
+                quote(at, icmp::parse_error6(message), shards);
+            }
+            Transport::Arp(message) => {
+                if let Ok(neighbor) = arp::parse_arp(message) {
+                    self.neighbors.learn(at, &neighbor, packet.link);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn pass_over(&mut self, at: PacketRef) {
+        self.packets.filtered += 1;
+        self.packets.filtered_first.get_or_insert(at);
+        self.packets.filtered_last = Some(at);
+    }
+
+    fn wanted(&mut self, frame: &Frame<'_>) -> bool {
+        if !self.window.holds(frame.time) {
+            return false;
+        }
+        match &mut self.filter {
+            Some(filter) => filter.pass(frame) == Pass::Yes,
+            None => true,
+        }
+    }
+
+    /// Ticks lie on the grid of whole seconds; a clock that runs backwards never moves one back.
+    fn tick(&mut self, time: Timestamp, shards: &mut Shards) {
+        let second = time.second();
+        match self.second {
+            None => self.second = Some(second),
+            Some(known) if second > known => {
+                self.second = Some(second);
+                shards.tick(Timestamp(second.saturating_mul(1_000_000_000)));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// A packet older than its predecessor on the same interface.
+    fn clock(&mut self, at: PacketRef, interface: u16) {
+        let key = (at.file, interface);
+        let Some((_, known)) = self.clocks.iter_mut().find(|(k, _)| *k == key) else {
+            if self.clocks.len() < 4096 {
+                self.clocks.push((key, at));
+            }
+            return;
+        };
+        let step = known.time.since(at.time);
+        if step > self.clock_step {
+            self.packets.clock_steps += 1;
+            self.packets.clock_step_first.get_or_insert((*known, at));
+            self.packets.clock_step_max = self.packets.clock_step_max.max(step);
+        }
+        *known = at;
+    }
+
+    /// The counters, completed with what decoder and filter know.
+    pub(super) fn finish(mut self) -> (PacketTally, Neighbors) {
+        if let Some(filter) = self.filter {
+            self.packets.filter_refused = filter.refused();
+        }
+        (self.packets, self.neighbors)
+    }
+}
+
+/// The shard of a packet's flow: both directions and all faces with the same ends agree.
+fn shard_of(packet: &Packet<'_>) -> Option<usize> {
+    let protocol = match packet.transport {
+        Transport::Tcp(_) => 6,
+        _ => 17,
+    };
+    Some(flow_hash(packet.source()?, packet.destination()?, protocol) as usize)
+}
+
+fn quote(at: PacketRef, error: Option<IcmpError>, shards: &mut Shards) {
+    let Some(error) = error else { return };
+    let ends = |end: Endpoint| Endpoint::new(end.address, end.port);
+    shards.icmp(flow_hash(ends(error.source), ends(error.destination), error.protocol) as usize, at, &error);
+}
+
+fn count(packets: &mut PacketTally, packet: &Packet<'_>, link: LinkType) {
+    match &packet.transport {
+        Transport::Tcp(_) => packets.tcp += 1,
+        Transport::Udp(datagram) => {
+            packets.udp += 1;
+            packets.dns += u64::from(datagram.source_port == 53 || datagram.destination_port == 53);
+        }
+        Transport::Icmp4(_) | Transport::Icmp6(_) => packets.icmp += 1,
+        Transport::Arp(_) => packets.arp += 1,
+        Transport::Fragment => packets.fragments += 1,
+        Transport::OtherIp(_) => packets.other_ip += 1,
+        Transport::NotIp(_) => packets.not_ip += 1,
+        Transport::UnknownLink => {
+            packets.unknown_link += 1;
+            *packets.unknown_links.entry(link.name().to_owned()).or_default() += 1;
+        }
+        Transport::Unreadable(why) => {
+            packets.unreadable += 1;
+            *packets.unreadable_why.entry((*why).to_owned()).or_default() += 1;
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The program as people and scripts use it.
+
+mod support;
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+const GITLAB: &str = "captures/incidents/gitlab/both-legs.pcap";
+
+fn tcpwhy(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tcpwhy"))
+        .args(arguments)
+        .current_dir(support::root())
+        .output()
+        .expect("the program starts")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_capture_is_diagnosed_with_exit_code_0() {
+    let output = tcpwhy(&[GITLAB]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).starts_with("CRITICAL"), "{}", stdout(&output));
+}
+
+#[test]
+fn fail_on_turns_a_finding_into_exit_code_1() {
+    assert_eq!(tcpwhy(&["--fail-on", "critical", GITLAB]).status.code(), Some(1));
+}
+
+#[test]
+fn a_missing_file_is_one_clear_line_and_exit_code_2() {
+    let output = tcpwhy(&["no-such-file.pcap"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+    assert!(stderr(&output).contains("no-such-file.pcap"));
+}
+
+#[test]
+fn a_text_file_is_said_to_be_no_capture() {
+    let output = tcpwhy(&["Cargo.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("not a capture file"), "{}", stderr(&output));
+}
+
+#[test]
+fn nothing_to_read_is_a_usage_error() {
+    let output = tcpwhy(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("tcpwhy FILE"), "{}", stderr(&output));
+}
+
+#[test]
+fn standard_input_is_read() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tcpwhy"))
+        .arg("-")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let bytes = std::fs::read(support::root().join(GITLAB)).expect("readable");
+    child.stdin.take().expect("a pipe").write_all(&bytes).expect("all of it is read");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0));
+    let (piped, file) = (stdout(&output), stdout(&tcpwhy(&[GITLAB])));
+    assert_eq!(piped.lines().next(), file.lines().next());
+}
+
+#[test]
+fn a_closed_pipe_is_success() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tcpwhy"))
+        .args(["--format", "jsonl", "--all-flows", GITLAB])
+        .current_dir(support::root())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn json_is_one_document_and_jsonl_one_object_per_line() {
+    let document: serde_json::Value = serde_json::from_slice(&tcpwhy(&["--format", "json", GITLAB]).stdout).expect("JSON");
+    assert_eq!(document["schema"], "tcpwhy.report/1");
+    for line in stdout(&tcpwhy(&["--format", "jsonl", GITLAB])).lines() {
+        let object: serde_json::Value = serde_json::from_str(line).expect("an object per line");
+        assert!(object["type"].is_string());
+    }
+}
+
+#[test]
+fn explain_prints_the_page_of_a_rule() {
+    let output = tcpwhy(&["explain", "proxy-header-to-tls-port"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).contains("## How tcpwhy knows"));
+}
+
+#[test]
+fn explain_finds_rules_by_what_users_see() {
+    let output = tcpwhy(&["explain", "SSL_ERROR_SYSCALL"]);
+    assert!(stdout(&output).contains("proxy-header-to-tls-port"), "{}", stdout(&output));
+}
+
+#[test]
+fn an_unknown_id_suggests_the_nearest() {
+    let output = tcpwhy(&["explain", "connect-refusd"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("connect-refused"), "{}", stderr(&output));
+}
+
+#[test]
+fn rules_and_thresholds_are_listed() {
+    assert!(stdout(&tcpwhy(&["rules"])).contains("connect-refused"));
+    assert!(stdout(&tcpwhy(&["thresholds"])).contains("hang"));
+}
+
+#[test]
+fn a_flow_is_found_by_any_of_its_packets() {
+    let document: serde_json::Value = serde_json::from_slice(&tcpwhy(&["--format", "json", GITLAB]).stdout).expect("JSON");
+    let packet = document["incidents"][0]["evidence"][0]["packet"].as_u64().expect("a packet");
+    let output = tcpwhy(&["flow", &packet.to_string(), GITLAB]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains(&format!("#{packet}")), "{}", stdout(&output));
+}
+
+#[test]
+fn a_packet_beyond_the_end_is_a_clear_error() {
+    let output = tcpwhy(&["flow", "99999999", GITLAB]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("there is no packet 99999999"), "{}", stderr(&output));
+}
+
+#[test]
+fn filters_keep_the_packet_numbers() {
+    let all: serde_json::Value = serde_json::from_slice(&tcpwhy(&["--format", "json", GITLAB]).stdout).expect("JSON");
+    let some: serde_json::Value =
+        serde_json::from_slice(&tcpwhy(&["--format", "json", "--filter", "tcp port 1443", GITLAB]).stdout).expect("JSON");
+    let header = |report: &serde_json::Value| {
+        let evidence = report["incidents"][0]["evidence"].as_array().expect("evidence").clone();
+        evidence.iter().find(|e| e["shows"].as_str().is_some_and(|s| s.contains("PROXY"))).map(|e| e["packet"].clone())
+    };
+    assert!(header(&all).is_some());
+    assert_eq!(header(&all), header(&some));
+    assert!(some["counts"]["packets"]["filtered"].as_u64() > Some(0));
+}
+
+#[test]
+fn a_wrong_filter_is_refused_with_libpcaps_words() {
+    let output = tcpwhy(&["--filter", "tcp prot 80", GITLAB]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("syntax"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_threshold_that_does_not_exist_suggests_the_nearest() {
+    let output = tcpwhy(&["--threshold", "hagn=5s", GITLAB]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("did you mean hang"), "{}", stderr(&output));
+}
+
+#[test]
+fn output_that_cannot_be_written_is_exit_code_2() {
+    let output = tcpwhy(&["-o", "/no/such/folder/report.txt", GITLAB]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("cannot write"), "{}", stderr(&output));
+}
+
+#[test]
+fn expectations_are_met_or_named() {
+    let folder = std::env::temp_dir().join(format!("tcpwhy-expect-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let capture = support::root().join(GITLAB);
+    let file = folder.join("e.toml");
+    let text = |root: &str| format!("[[expect]]\ncapture = {:?}\nroot = \"{root}\"\n", capture.display().to_string());
+    std::fs::write(&file, text("proxy-header-to-tls-port")).expect("written");
+    assert_eq!(tcpwhy(&["expect", &file.to_string_lossy()]).status.code(), Some(0));
+    std::fs::write(&file, text("connect-refused")).expect("written");
+    let missed = tcpwhy(&["expect", &file.to_string_lossy()]);
+    assert_eq!(missed.status.code(), Some(1));
+    assert!(stdout(&missed).contains("expected connect-refused, got proxy-header-to-tls-port"));
+    std::fs::remove_dir_all(&folder).expect("removed");
+}
+
+#[test]
+fn a_report_has_no_colour_in_a_pipe_and_has_some_when_forced() {
+    assert!(!stdout(&tcpwhy(&[GITLAB])).contains('\x1b'));
+    assert!(stdout(&tcpwhy(&["--color", "always", GITLAB])).contains("\x1b[1;31m"));
+}
