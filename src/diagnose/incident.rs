@@ -94,7 +94,7 @@ fn good_flows<'a>(
         .digests
         .values()
         .chain(capture.flows.values().map(|flow| &flow.digest))
-        .filter(move |d| d.verdict == Verdict::Healthy && d.answered && wanted(d.server, d.client.address))
+        .filter(move |d| d.verdict == Verdict::Healthy && d.answered && wanted(d.server(), d.client().address))
         .map(|digest| digest.id)
 }
 
@@ -194,7 +194,7 @@ pub fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<'_>) ->
             capture.flows.get(id).map(|flow| flow.digest).or_else(|| capture.digests.get(id).copied())
         };
         match origin.and_then(|link| known(&link.client_leg)) {
-            Some(leg) => clients.insert(leg.client.address),
+            Some(leg) => clients.insert(leg.client().address),
             None => clients.insert(flow.facts.client.address),
         };
     }
@@ -207,14 +207,14 @@ pub fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<'_>) ->
     let alike = |digest: &crate::rule::summary::Digest| {
         digest.verdict == Verdict::Healthy
             && digest.answered
-            && servers.contains(&digest.server)
-            && (!sender_counts || senders.contains(&digest.client.address))
+            && servers.contains(&digest.server())
+            && (!sender_counts || senders.contains(&digest.client().address))
             && (digest.behind_proxy || !behind_proxy)
     };
     let all = || capture.digests.values().chain(capture.flows.values().map(|flow| &flow.digest));
     let recovered = all().filter(|d| alike(d) && d.id > last).map(|d| d.id).min();
     let last_good = all()
-        .filter(|d| d.verdict == Verdict::Healthy && d.answered && servers.contains(&d.server) && d.id < first)
+        .filter(|d| d.verdict == Verdict::Healthy && d.answered && servers.contains(&d.server()) && d.id < first)
         .map(|d| d.id)
         .max();
     let state = match recovered {

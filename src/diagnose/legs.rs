@@ -48,7 +48,7 @@ fn by_hello(known: &[&Digest], flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<
         for (i, backend) in group.iter().enumerate().skip(1) {
             // A chain of proxies: the leg that ends at the host where this one begins; else the first leg of all.
             let earlier = &group[..i];
-            let client = earlier.iter().rev().find(|leg| leg.server.address == backend.client.address);
+            let client = earlier.iter().rev().find(|leg| leg.server().address == backend.client().address);
             let client = client.unwrap_or(&earlier[0]);
             if !same_connection(client, backend, flows) {
                 pairs.push((client.id, backend.id));
@@ -81,7 +81,7 @@ fn by_header(known: &[&Digest], flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec
     }
     let mut by_client: BTreeMap<Endpoint, Vec<&Digest>> = BTreeMap::new();
     for digest in known {
-        by_client.entry(digest.client).or_default().push(digest);
+        by_client.entry(digest.client()).or_default().push(digest);
     }
     let mut pairs = Vec::new();
     for (backend, source, destination) in headers {
@@ -90,7 +90,7 @@ fn by_header(known: &[&Digest], flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec
             leg.id != backend.facts.id
                 && leg.id <= backend.facts.id
                 && backend.facts.id.time.since(leg.id.time) <= HEADER_AGE
-                && destination.is_none_or(|destination| destination == leg.server)
+                && destination.is_none_or(|destination| destination == leg.server())
         };
         if let Some(client) = candidates.iter().filter(fits).max_by_key(|leg| leg.id) {
             pairs.push((client.id, backend.facts.id));

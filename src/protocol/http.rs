@@ -202,8 +202,6 @@ impl Http {
             Head::Broken(_) => return Parsed::Broken,
         };
         let used = head.len as usize;
-        let page = bytes.get(used..).unwrap_or(&[]);
-        let tls_wanted = head.status == 400 && says_tls_wanted(page);
         let interim = matches!(head.status, 100 | 102..200);
         let method = if interim { None } else { self.methods.pop_front() };
         let method = method.as_deref().unwrap_or("");
@@ -211,21 +209,11 @@ impl Http {
         let framing = head.framing_after(method);
         self.page = (head.status == 400).then(Vec::new);
         emit(Event { at, side: Side::Server, what: What::Response(head) });
-        if tls_wanted {
-            emit(Event { at, side: Side::Server, what: What::TlsWanted });
-        }
         if !interim {
             self.sides[index(Side::Server)].begin(framing, Side::Server, at, emit);
         }
         Parsed::Used(used)
     }
-}
-
-/// Whether the page of a 400 says that the port speaks TLS: nginx, Apache, Go. Only what came with the head is looked at.
-fn says_tls_wanted(page: &[u8]) -> bool {
-    let words: [&[u8]; 3] = [b"sent to HTTPS port", b"SSL-enabled server port", b"HTTP request to an HTTPS server"];
-    let page = page.get(..2048).unwrap_or(page);
-    words.iter().any(|words| memchr::memmem::find(page, words).is_some())
 }
 
 enum Parsed {

@@ -167,9 +167,16 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Adds a packet that proves a part of the claim.
+    /// Adds a packet that proves a part of the claim; what it shows joins what the same packet already shows.
     pub fn and(mut self, at: PacketRef, side: Side, shows: impl Into<String>) -> Self {
-        self.evidence.push(Evidence { at, flow: None, side: Some(side), shows: shows.into() });
+        let shows = shows.into();
+        match self.evidence.iter_mut().find(|known| known.at == at && known.flow.is_none()) {
+            Some(known) => {
+                known.shows.push_str("; ");
+                known.shows.push_str(&shows);
+            }
+            None => self.evidence.push(Evidence { at, flow: None, side: Some(side), shows }),
+        }
         self
     }
 

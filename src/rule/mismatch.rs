@@ -163,11 +163,11 @@ pub fn cite_client_leg(finding: &mut Finding, capture: &CaptureView<'_>, backend
             _ => None,
         });
         if let Some((at, name)) = hello {
-            cite(at, Side::Client, format!("client leg: ClientHello {name}, the same connection"));
+            cite(at, Side::Client, format!("ClientHello {name}"));
         }
         if let Some((Side::Server, at)) = leg.facts.closer {
             let octets = leg.facts.from_server.payload;
-            cite(at, Side::Server, format!("client leg: the close is passed on after {octets} octets"));
+            cite(at, Side::Server, format!("closed after {octets} octets: passed on"));
         }
     }
 }

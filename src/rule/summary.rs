@@ -7,7 +7,7 @@ use crate::event::story::Story;
 use crate::event::{PacketRef, Protocol, Side, What};
 use crate::flow::facts::{Close, FlowFacts, IpProtocol};
 use crate::time::Timestamp;
-use crate::wire::Endpoint;
+use crate::wire::{Address, Endpoint};
 
 /// Judgement on one flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
@@ -41,18 +41,12 @@ pub struct FlowSummary {
 pub struct Digest {
     /// First packet.
     pub id: PacketRef,
-    /// Client end.
-    pub client: Endpoint,
-    /// Server end.
-    pub server: Endpoint,
+    client: PackedEnd,
+    server: PackedEnd,
     /// Its latest packet's time.
     pub last: Timestamp,
     /// Hash of the first ClientHello's random; 0 = none.
     pub hello: u64,
-    /// Packet with the ClientHello, by number (0 = none).
-    pub hello_number: u64,
-    /// Closed by whom, first, by number of the packet (0 = open).
-    pub close_number: u64,
     /// Verdict by its own findings.
     pub verdict: Verdict,
     /// The protocol both sides agreed on, or what the client spoke.
@@ -67,6 +61,26 @@ pub struct Digest {
     pub behind_proxy: bool,
 }
 
+// A million closed flows a minute are nothing unusual: what stays of each must stay small.
+const _: () = assert!(std::mem::size_of::<Digest>() <= 96);
+
+/// An end of a flow without the padding an aligned address brings.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct PackedEnd {
+    address: [u8; 16],
+    port: u16,
+}
+
+impl PackedEnd {
+    fn of(end: Endpoint) -> Self {
+        Self { address: end.address.0.to_be_bytes(), port: end.port }
+    }
+
+    fn end(self) -> Endpoint {
+        Endpoint::new(Address(u128::from_be_bytes(self.address)), self.port)
+    }
+}
+
 /// Hash of a ClientHello's random for [`Digest::hello`]; never 0. FNV-1a: it links, it does not protect.
 pub fn hello_key(random: &[u8; 32]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -77,21 +91,28 @@ pub fn hello_key(random: &[u8; 32]) -> u64 {
 }
 
 impl Digest {
+    /// Client end.
+    pub fn client(&self) -> Endpoint {
+        self.client.end()
+    }
+
+    /// Server end.
+    pub fn server(&self) -> Endpoint {
+        self.server.end()
+    }
+
     /// The digest of a flow.
     pub fn of(facts: &FlowFacts, story: &Story, verdict: Verdict) -> Self {
         let hello = story.pick(|e| match &e.what {
-            What::ClientHello(hello) => Some((hello_key(&hello.random), e.at.number)),
+            What::ClientHello(hello) => Some(hello_key(&hello.random)),
             _ => None,
         });
-        let (hello, hello_number) = hello.into_iter().next().unwrap_or((0, 0));
         Self {
             id: facts.id,
-            client: facts.client,
-            server: facts.server,
+            client: PackedEnd::of(facts.client),
+            server: PackedEnd::of(facts.server),
             last: facts.last.time,
-            hello,
-            hello_number,
-            close_number: facts.closer.map_or(0, |(_, at)| at.number),
+            hello: hello.into_iter().next().unwrap_or(0),
             verdict,
             protocol: spoken(story),
             transport: facts.transport,

@@ -75,7 +75,7 @@ fn series(capture: &CaptureView<'_>) -> BTreeMap<(Address, Endpoint), Series> {
     let mut all: BTreeMap<(Address, Endpoint), Series> = BTreeMap::new();
     let kept = capture.flows.values().map(|flow| &flow.digest);
     for digest in kept.chain(capture.digests.values()) {
-        let series = all.entry((digest.client.address, digest.server)).or_default();
+        let series = all.entry((digest.client().address, digest.server())).or_default();
         series.count += 1;
         if series.starts.len() < LOOKED_AT {
             series.starts.push(digest.id);

@@ -205,14 +205,14 @@ impl Beside {
         let mut beside: Option<Self> = None;
         for digest in capture.began(from - BESIDE, until + BESIDE) {
             let in_trouble = flows.iter().any(|flow| flow.facts.id == digest.id);
-            if digest.server != server || !digest.accepted || in_trouble {
+            if digest.server() != server || !digest.accepted || in_trouble {
                 continue;
             }
             let whole = capture.flows.get(&digest.id);
             if !alive_after(from, digest.id.time, digest.answered, whole) {
                 continue;
             }
-            let client = flows.iter().any(|flow| flow.facts.client.address == digest.client.address);
+            let client = flows.iter().any(|flow| flow.facts.client.address == digest.client().address);
             let unheard = !digest.answered && digest.last.since(digest.id.time) >= UNHEARD;
             let proof = whole.and_then(|flow| flow.facts.from_server.last);
             let known = beside.get_or_insert(Self { accepted: digest.id, proof, unheard: true, same_client: false });

@@ -87,7 +87,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let facts = &flow.facts;
     if let Some(winner) = other_family(capture, facts) {
         finding.severity = Severity::Silent;
-        finding.notes.push(format!("the client got through on the other address family ({})", winner.server));
+        finding.notes.push(format!("the client got through on the other address family ({})", winner.server()));
     } else if let Some(again) = soon_good(capture, facts) {
         finding.severity = Severity::Notice;
         let gap = again.id.time.since(facts.start());
@@ -106,9 +106,9 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
 fn other_family<'a>(capture: &'a CaptureView<'_>, facts: &FlowFacts) -> Option<&'a Digest> {
     let start = facts.start();
     capture.began(start - SIDE_BY_SIDE, start + SIDE_BY_SIDE).find(|other| {
-        other.server.port == facts.server.port
-            && other.server.address.is_v4() != facts.server.address.is_v4()
-            && other.client.address.is_v4() != facts.client.address.is_v4()
+        other.server().port == facts.server.port
+            && other.server().address.is_v4() != facts.server.address.is_v4()
+            && other.client().address.is_v4() != facts.client.address.is_v4()
             && other.answered
     })
 }
@@ -118,7 +118,7 @@ fn soon_good<'a>(capture: &'a CaptureView<'_>, facts: &FlowFacts) -> Option<&'a 
     let start = facts.start();
     capture
         .began(start, start + RESTART)
-        .find(|other| other.server == facts.server && other.answered && other.verdict == Verdict::Healthy)
+        .find(|other| other.server() == facts.server && other.answered && other.verdict == Verdict::Healthy)
 }
 
 fn answering_ports(capture: &CaptureView<'_>, facts: &FlowFacts) -> Option<String> {

@@ -78,8 +78,10 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         let finding = finding.and(answer, Side::Server, "the receiver answers: it took both");
         return Some(finding.severity(Severity::Notice));
     }
-    let answer = flow.answer();
-    let close = flow.close_of(Side::Server);
+    let (answer, close) = (flow.answer(), flow.close_of(Side::Server));
+    if answer.or(close).is_none() {
+        return Some(finding.severity(Severity::Warning).note("what the receiver makes of it is not in the capture"));
+    }
     let finding = finding.and_maybe(answer, Side::Server, "the receiver's refusal");
     Some(finding.and_maybe(close, Side::Server, format!("{} by the receiver", flow.close_word(Side::Server))))
 }
@@ -118,8 +120,9 @@ mod tests {
     fn both_headers_and_the_refusal_are_cited() {
         let found = two_headers().response(5, 400, 309).fin(Side::Server, 6).check(&RULE).expect("two headers");
         assert_eq!(found.severity, Severity::Critical);
-        assert_eq!(found.evidence.len(), 4);
-        assert!(found.evidence[1].shows.contains("203.0.113.7:53002"));
+        assert_eq!(found.evidence.len(), 3);
+        assert!(found.evidence[0].shows.contains("; directly behind it 28 octets"));
+        assert!(found.evidence[0].shows.contains("203.0.113.7:53002"));
     }
 
     #[test]

@@ -85,8 +85,11 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
             Some(finding.severity(Severity::Warning).variant(1))
         }
         _ => {
+            let Some(close) = close else {
+                return Some(finding.severity(Severity::Warning).variant(1));
+            };
             let shows = format!("{} after {} octets", flow.close_word(Side::Server), flow.server().payload);
-            Some(finding.and_maybe(close, Side::Server, shows))
+            Some(finding.and(close, Side::Server, shows))
         }
     }
 }

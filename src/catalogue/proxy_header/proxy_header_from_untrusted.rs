@@ -88,8 +88,8 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let (sender, server) = (flow.facts.client.address, flow.facts.server);
     let others = capture.flows.values().map(|flow| &flow.digest).chain(capture.digests.values());
     let a_proxy = others
-        .filter(|other| other.server == server && other.behind_proxy && other.answered)
-        .find(|other| other.client.address != sender);
+        .filter(|other| other.server() == server && other.behind_proxy && other.answered)
+        .find(|other| other.client().address != sender);
     let Some(a_proxy) = a_proxy else { return Keep::Drop };
     let named: BTreeSet<Address> = capture
         .flows_to(&server)
@@ -101,7 +101,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         return Keep::Drop;
     }
     finding.severity = Severity::Warning;
-    let shows = format!("for comparison: a proxy, {}, sends headers to the same port", a_proxy.client.address);
+    let shows = format!("for comparison: a proxy, {}, sends headers to the same port", a_proxy.client().address);
     finding.evidence.push(crate::rule::finding::Evidence {
         at: a_proxy.id,
         flow: Some(a_proxy.id),

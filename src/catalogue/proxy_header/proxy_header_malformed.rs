@@ -97,10 +97,12 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
             finding.severity(Severity::Notice).variant(1).note("another receiver may hang up on the same header"),
         );
     }
-    let close = flow.close_of(Side::Server);
+    let Some(close) = flow.close_of(Side::Server) else {
+        return Some(finding.severity(Severity::Warning).note("what the receiver makes of it is not in the capture"));
+    };
     let word = flow.close_word(Side::Server);
     let octets = flow.server().payload;
-    Some(finding.and_maybe(close, Side::Server, format!("{word} after {octets} octets")))
+    Some(finding.and(close, Side::Server, format!("{word} after {octets} octets")))
 }
 
 /// Packet, version, phrase and rule of a header that is not valid.

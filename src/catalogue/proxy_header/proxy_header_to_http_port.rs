@@ -43,7 +43,7 @@ pub static RULE: Rule = Rule {
     ],
     do_first: &[
         Step {
-            says: "Is {port} the port that {client_host} is configured for? In HAProxy, srv_port must say the same.",
+            says: "Is {port} the port {client_host} is configured for? HAProxy: srv_port must say the same.",
             command: "echo \"show servers state\" | socat stdio /run/haproxy/admin.sock",
         },
         Step {

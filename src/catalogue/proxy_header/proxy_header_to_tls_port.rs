@@ -57,7 +57,7 @@ pub static RULE: Rule = Rule {
     ],
     do_first: &[
         Step {
-            says: "Is {port} the port that {client_host} is configured for? In HAProxy, srv_port must say the same.",
+            says: "Is {port} the port {client_host} is configured for? HAProxy: srv_port must say the same.",
             command: "echo \"show servers state\" | socat stdio /run/haproxy/admin.sock",
         },
         Step {
@@ -144,11 +144,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         Some(name) => finding.with("name", crate::rule::value::Value::Packet(name)),
         None => finding.with("name", flow.facts.server.address),
     };
-    let finding = finding.rules_out(
-        "certificate, name, TLS version",
-        "the server read no ClientHello: no ServerHello, no certificate",
-        &[refusal.at()],
-    );
+    let finding =
+        finding.rules_out("certificate, name, TLS version", "the server read no ClientHello", &[refusal.at()]);
     Some(header::fill(mismatch::rules_out_path(finding, flow), proxy))
 }
 
@@ -185,7 +182,7 @@ fn says_hello(flow: &FlowView<'_>, refused: PacketRef, at: PacketRef) -> String 
     if at > refused {
         format!("ClientHello {name}, sent after the refusal: this port is meant to speak TLS")
     } else {
-        format!("ClientHello {name} directly behind the header")
+        format!("ClientHello {name} behind the header")
     }
 }
 

@@ -45,7 +45,7 @@ pub static RULE: Rule = Rule {
     ],
     do_first: &[
         Step {
-            says: "Which line on {client_host} names {server}, and does it say https? nginx: proxy_pass https://",
+            says: "Which line on {client_host} names {server}, and does it say https?",
             command: "grep -rnE 'proxy_pass|ProxyPass|server .*:{port}' /etc/nginx /etc/apache2 /etc/haproxy",
         },
         Step {
