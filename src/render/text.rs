@@ -314,13 +314,21 @@ fn nothing_broken(report: &Report, page: &mut Page) {
     let doubt = report.trust.iter().any(|finding| finding.severity >= Severity::Warning);
     let many = format::count(flows.total, "flow");
     let (label, text, tone) = match flows.total {
-        0 => ("UNKNOWN", "no TCP or UDP flow in this capture: nothing can be said about any connection".into(), Tone::Warn),
+        0 => (
+            "UNKNOWN",
+            "no TCP or UDP flow in this capture: nothing can be said about any connection".into(),
+            Tone::Warn,
+        ),
         n if flows.undecided == n => ("UNKNOWN", format!("nothing can be said about {many}: see below"), Tone::Warn),
         n if flows.undecided * 2 > n => {
             let text = format!("nothing is seen to be broken in {many}, but {} cannot be judged", flows.undecided);
             ("UNKNOWN", text, Tone::Warn)
         }
-        _ if doubt => ("OK", format!("nothing is seen to be broken in {many}, as far as this capture shows: see TRUST"), Tone::Warn),
+        _ if doubt => (
+            "OK",
+            format!("nothing is seen to be broken in {many}, as far as this capture shows: see TRUST"),
+            Tone::Warn,
+        ),
         _ => ("OK", format!("nothing is broken in {many}"), Tone::Good),
     };
     page.labelled(label, &text, tone, 2);
