@@ -3,6 +3,7 @@
 use crate::rule::Rule;
 
 /// Rules with the source file that holds their page.
+#[rustfmt::skip]
 pub static RULES: &[(&Rule, &str)] = &[
     (&super::capture::capture_clock_jump::RULE, include_str!("capture/capture_clock_jump.rs")),
     (&super::capture::capture_duplicate_packets::RULE, include_str!("capture/capture_duplicate_packets.rs")),
