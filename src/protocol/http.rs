@@ -1,16 +1,17 @@
 //! HTTP/1 on both sides: heads are read, bodies are stepped over by their framing. RFC 9112.
 
-use std::collections::VecDeque;
-
+use super::exchanges::{Answered, Exchanges, Method};
 use super::{Analyzer, Emit, index};
 use crate::event::{Event, PacketRef, Side, What};
 use crate::flow::Wants;
-use crate::wire::http::{ChunkedReader, ChunkedStep, Framing, Head, parse_request, parse_response};
+use crate::wire::Recognition;
+use crate::wire::http::{
+    ChunkedReader, ChunkedStep, Framing, Head, RequestHead, ResponseHead, looks_like_request, looks_like_response,
+    parse_request, parse_response,
+};
 
-/// Longest head that is put together.
-const LONGEST_HEAD: usize = 128 * 1024;
-/// Requests that may be outstanding; pipelining deeper than this is not followed.
-const OUTSTANDING: usize = 256;
+/// Longest head that is put together from several segments.
+const LONGEST_HEAD: usize = 64 * 1024;
 /// Octets of an error page that are looked at.
 const PAGE: usize = 1024;
 /// What the pages of nginx, Apache and Go say to plain HTTP on a TLS port.
@@ -27,8 +28,7 @@ pub(super) fn start() -> Box<dyn Analyzer> {
 #[derive(Default)]
 struct Http {
     sides: [Half; 2],
-    /// Methods of requests without an answer yet.
-    methods: VecDeque<String>,
+    exchanges: Exchanges,
     /// 101 or CONNECT: no longer HTTP.
     tunnel: bool,
     /// Beginning of the page behind a 400, while it may still say something.
@@ -37,89 +37,101 @@ struct Http {
 
 #[derive(Default)]
 struct Half {
+    part: Part,
     /// A head that is not complete yet.
     held: Vec<u8>,
-    body: Body,
+    /// At that many held octets the head is looked at though its end is not in sight.
+    look_at: usize,
 }
 
-#[derive(Default)]
-enum Body {
-    /// Between messages: a head comes next.
+/// What of a message comes next.
+#[derive(Clone, Copy, Default)]
+enum Part {
+    /// A head.
     #[default]
-    None,
-    /// Octets of it still to come.
-    Length(u64),
+    Head,
+    /// So many octets of a body. `sure`: the request that decides about it was seen.
+    Length { left: u64, sure: bool },
     Chunked(ChunkedReader),
+    /// All that is left.
     UntilClose,
+    /// A hole swallowed a head: a segment that begins with one is waited for.
+    Lost,
+}
+
+/// Where a message stands after a piece of it.
+enum Step {
+    /// So many octets were used.
+    Used(usize),
+    /// No octet of this side is read any more.
+    Done,
 }
 
 impl Analyzer for Http {
     fn bytes(&mut self, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Wants {
         let mut rest = bytes;
-        while !rest.is_empty() {
-            if self.tunnel {
-                return Wants::Nothing;
-            }
-            self.read_page(side, at, rest, emit);
-            let half = &mut self.sides[index(side)];
-            let used = match &mut half.body {
-                Body::None => match self.head(side, at, rest, emit) {
-                    Some(used) => used,
-                    None => return Wants::Nothing,
-                },
-                Body::UntilClose => return Wants::More,
-                Body::Length(left) => {
-                    let used = (*left).min(rest.len() as u64);
-                    *left -= used;
-                    if *left == 0 {
-                        half.complete(side, at, emit);
-                    }
-                    used as usize
+        while !rest.is_empty() && !self.tunnel {
+            let step = match self.sides[index(side)].part {
+                Part::Head => self.head(side, at, rest, emit),
+                Part::Lost if begins(side, rest) => {
+                    self.sides[index(side)].part = Part::Head;
+                    Step::Used(0)
                 }
-                Body::Chunked(reader) => match reader.push(rest) {
-                    ChunkedStep::More => rest.len(),
-                    ChunkedStep::End { used } => {
-                        half.complete(side, at, emit);
-                        used
-                    }
-                    ChunkedStep::Broken(_) => {
-                        emit(Event { at, side, what: What::HttpBroken });
-                        return Wants::Nothing;
-                    }
-                },
+                Part::Lost => Step::Used(rest.len()),
+                _ => self.body(side, at, rest, emit),
             };
-            rest = rest.get(used..).unwrap_or(&[]);
+            match step {
+                Step::Used(used) => rest = rest.get(used..).unwrap_or(&[]),
+                Step::Done => return Wants::Nothing,
+            }
         }
-        Wants::More
+        if self.tunnel { Wants::Nothing } else { Wants::More }
     }
 
     fn gap(&mut self, side: Side, missing: u64) -> Wants {
-        match &mut self.sides[index(side)].body {
-            Body::Length(left) if *left > missing => {
+        let half = &mut self.sides[index(side)];
+        let survived = match &mut half.part {
+            Part::Length { left, .. } if *left > missing => {
                 *left -= missing;
-                Wants::More
+                true
             }
-            Body::UntilClose => Wants::More,
-            Body::Chunked(reader) => match reader.gap(missing) {
-                true => Wants::More,
-                false => Wants::Nothing,
-            },
-            _ => Wants::Nothing,
+            Part::Chunked(reader) => reader.gap(missing),
+            Part::UntilClose => true,
+            Part::Length { .. } | Part::Head | Part::Lost => false,
+        };
+        if !survived {
+            (half.part, half.look_at) = (Part::Lost, 0);
+            half.held.clear();
+            if side == Side::Server {
+                self.page = None;
+                self.exchanges.lose_answers();
+            }
         }
+        if self.tunnel { Wants::Nothing } else { Wants::More }
     }
 
     fn end(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {
-        let half = &mut self.sides[index(side)];
-        match (&half.body, side) {
-            (Body::Length(left), Side::Server) => {
-                emit(Event { at, side, what: What::ResponseTruncated { missing: Some(*left) } });
-            }
-            (Body::Chunked(_), Side::Server) => {
-                emit(Event { at, side, what: What::ResponseTruncated { missing: None } });
-            }
-            (Body::UntilClose, _) => half.complete(side, at, emit),
-            _ => {}
+        self.exchanges.close();
+        let half = &self.sides[index(side)];
+        let truncated = match half.part {
+            // Without the request it may be the answer to HEAD.
+            Part::Length { left, sure } => sure.then_some(Some(left)),
+            Part::Chunked(_) => Some(None),
+            Part::UntilClose => return self.complete(side, at, emit),
+            Part::Head if half.held.is_empty() => None,
+            Part::Head => match half.breaks(side) {
+                true => return emit(Event { at, side, what: What::HttpBroken }),
+                false => Some(None),
+            },
+            Part::Lost => None,
+        };
+        if let (Some(missing), Side::Server) = (truncated, side) {
+            self.exchanges.response_end(Event { at, side, what: What::ResponseTruncated { missing } }, true, emit);
         }
+    }
+
+    fn settle(&mut self, emit: Emit<'_>) {
+        self.exchanges.settle(emit);
     }
 
     fn flip(&mut self) {
@@ -128,147 +140,196 @@ impl Analyzer for Http {
 }
 
 impl Http {
-    /// Reads a head at the front of `rest`; how many of its octets were used. `None` when it is no head.
-    fn head(&mut self, side: Side, at: PacketRef, rest: &[u8], emit: Emit<'_>) -> Option<usize> {
+    /// Reads a head at the front of `rest`, joined with what is held of it.
+    fn head(&mut self, side: Side, at: PacketRef, rest: &[u8], emit: Emit<'_>) -> Step {
         let half = &mut self.sides[index(side)];
         let held = half.held.len();
-        // An empty line before a request is to be ignored (RFC 9112 §2.2).
-        if held == 0 && rest.starts_with(b"\r\n") && side == Side::Client {
-            return Some(2);
+        if held == 0 {
+            // Empty lines before a head are to be ignored (RFC 9112 §2.2).
+            let blank = rest.iter().take_while(|octet| matches!(octet, b'\r' | b'\n')).count();
+            if blank > 0 {
+                return Step::Used(blank);
+            }
+            return match self.read(side, at, rest, emit) {
+                Read::Whole(used) => Step::Used(used),
+                Read::Broken => self.broken(side, at, emit),
+                Read::Partial => self.hold(side, at, rest, emit),
+            };
         }
-        let joined;
-        let bytes = match held {
-            0 => rest,
-            _ => {
-                half.held.extend_from_slice(rest);
-                joined = std::mem::take(&mut half.held);
-                &joined
+        if !half.worth_reading(rest) {
+            return self.hold(side, at, rest, emit);
+        }
+        let mut joined = std::mem::take(&mut half.held);
+        joined.extend_from_slice(rest);
+        match self.read(side, at, &joined, emit) {
+            Read::Whole(used) => {
+                self.sides[index(side)].look_at = 0;
+                Step::Used(used.saturating_sub(held))
             }
-        };
-        let used = match side {
-            Side::Client => self.request(at, bytes, emit),
-            Side::Server => self.response(at, bytes, emit),
-        };
-        match used {
-            Parsed::Used(used) => Some(used.saturating_sub(held)),
-            Parsed::Partial if bytes.len() <= LONGEST_HEAD => {
-                self.sides[index(side)].held = bytes.to_vec();
-                Some(rest.len())
+            Read::Broken => self.broken(side, at, emit),
+            Read::Partial => {
+                joined.truncate(held);
+                self.sides[index(side)].held = joined;
+                self.hold(side, at, rest, emit)
             }
-            Parsed::Partial | Parsed::Broken => {
-                emit(Event { at, side, what: What::HttpBroken });
-                None
+        }
+    }
+
+    fn hold(&mut self, side: Side, at: PacketRef, rest: &[u8], emit: Emit<'_>) -> Step {
+        let half = &mut self.sides[index(side)];
+        half.held.extend_from_slice(rest);
+        half.look_at = half.look_at.max(2 * half.held.len());
+        if half.held.len() > LONGEST_HEAD {
+            return self.broken(side, at, emit);
+        }
+        Step::Used(rest.len())
+    }
+
+    fn broken(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) -> Step {
+        self.sides[index(side)].held = Vec::new();
+        self.exchanges.settle(emit);
+        emit(Event { at, side, what: What::HttpBroken });
+        Step::Done
+    }
+
+    fn read(&mut self, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Read {
+        match side {
+            Side::Client => Read::of(parse_request(bytes), |head| self.request(at, head, emit)),
+            Side::Server => Read::of(parse_response(bytes), |head| self.response(at, head, emit)),
+        }
+    }
+
+    fn request(&mut self, at: PacketRef, head: Box<RequestHead>, emit: Emit<'_>) -> usize {
+        let (side, used, framing) = (Side::Client, head.len as usize, head.framing);
+        let method = Method::of(&head.method);
+        self.exchanges.request(Event { at, side, what: What::Request(head) }, method, emit);
+        self.begin(side, at, framing, true, emit);
+        used
+    }
+
+    fn response(&mut self, at: PacketRef, head: Box<ResponseHead>, emit: Emit<'_>) -> usize {
+        let (side, used, status) = (Side::Server, head.len as usize, head.status);
+        let in_request = !self.sides[index(Side::Client)].held.is_empty();
+        let framings = [Method::Other, Method::Head, Method::Connect].map(|method| (method, head.framing_after(method.token())));
+        let Answered { method, known } =
+            self.exchanges.response(Event { at, side, what: What::Response(head) }, in_request, emit);
+        if matches!(status, 100 | 102..200) {
+            return used;
+        }
+        let framing = framings.iter().find(|(of, _)| *of == method).map_or(Framing::None, |(_, framing)| *framing);
+        self.page = (status == 400).then(Vec::new);
+        self.begin(side, at, framing, known, emit);
+        self.tunnel = status == 101 || (method == Method::Connect && (200..300).contains(&status));
+        used
+    }
+
+    /// A head was read: what follows it.
+    fn begin(&mut self, side: Side, at: PacketRef, framing: Framing, sure: bool, emit: Emit<'_>) {
+        self.sides[index(side)].part = match framing {
+            Framing::None | Framing::Length(0) => return self.complete(side, at, emit),
+            Framing::Length(left) => Part::Length { left, sure },
+            Framing::Chunked => Part::Chunked(ChunkedReader::default()),
+            Framing::UntilClose => Part::UntilClose,
+        };
+    }
+
+    /// Steps over a body.
+    fn body(&mut self, side: Side, at: PacketRef, rest: &[u8], emit: Emit<'_>) -> Step {
+        let (used, complete) = match &mut self.sides[index(side)].part {
+            Part::Length { left, sure } => {
+                let used = (*left).min(rest.len() as u64);
+                *left -= used;
+                *sure = true;
+                (used as usize, *left == 0)
+            }
+            Part::Chunked(reader) => match reader.push(rest) {
+                ChunkedStep::More => (rest.len(), false),
+                ChunkedStep::End { used } => (used, true),
+                ChunkedStep::Broken(_) => return self.broken(side, at, emit),
+            },
+            Part::UntilClose | Part::Head | Part::Lost => (rest.len(), false),
+        };
+        if side == Side::Server && self.page.is_some() {
+            self.read_page(at, rest.get(..used).unwrap_or(rest), emit);
+        }
+        if complete {
+            self.complete(side, at, emit);
+        }
+        Step::Used(used)
+    }
+
+    fn complete(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {
+        self.sides[index(side)].part = Part::Head;
+        match side {
+            Side::Client => self.exchanges.request_end(Event { at, side, what: What::RequestEnd }, emit),
+            Side::Server => {
+                self.page = None;
+                self.exchanges.response_end(Event { at, side, what: What::ResponseEnd }, false, emit);
             }
         }
     }
 
     /// The octets behind the head of a 400.
-    fn read_page(&mut self, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) {
+    fn read_page(&mut self, at: PacketRef, bytes: &[u8], emit: Emit<'_>) {
         let Some(page) = &mut self.page else { return };
-        if side != Side::Server {
-            return;
-        }
         let room = PAGE.saturating_sub(page.len());
         page.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
         let wants_tls = WANTS_TLS.iter().any(|words| memchr::memmem::find(page, words).is_some());
-        if wants_tls {
-            emit(Event { at, side, what: What::TlsWanted });
-        }
         if wants_tls || page.len() >= PAGE {
             self.page = None;
         }
-    }
-
-    fn request(&mut self, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Parsed {
-        let head = match parse_request(bytes) {
-            Head::Complete(head) => head,
-            Head::Partial => return Parsed::Partial,
-            Head::Broken(_) => return Parsed::Broken,
-        };
-        let used = head.len as usize;
-        if self.methods.len() < OUTSTANDING {
-            self.methods.push_back(head.method.clone());
+        if wants_tls {
+            emit(Event { at, side: Side::Server, what: What::TlsWanted });
         }
-        let framing = head.framing;
-        emit(Event { at, side: Side::Client, what: What::Request(head) });
-        self.sides[index(Side::Client)].begin(framing, Side::Client, at, emit);
-        Parsed::Used(used)
-    }
-
-    fn response(&mut self, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Parsed {
-        let head = match parse_response(bytes) {
-            Head::Complete(head) => head,
-            Head::Partial => return Parsed::Partial,
-            Head::Broken(_) => return Parsed::Broken,
-        };
-        let used = head.len as usize;
-        let interim = matches!(head.status, 100 | 102..200);
-        let method = if interim { None } else { self.methods.pop_front() };
-        let method = method.as_deref().unwrap_or("");
-        self.tunnel = head.status == 101 || method == "CONNECT" && (200..300).contains(&head.status);
-        let framing = head.framing_after(method);
-        self.page = (head.status == 400).then(Vec::new);
-        emit(Event { at, side: Side::Server, what: What::Response(head) });
-        if !interim {
-            self.sides[index(Side::Server)].begin(framing, Side::Server, at, emit);
-        }
-        Parsed::Used(used)
     }
 }
 
-enum Parsed {
-    Used(usize),
+impl Half {
+    /// Whether the head may be complete with `rest`: an empty line is in sight. Else it is read at doubling lengths only, so that a head in
+    /// single octets is not read once for each of them.
+    fn worth_reading(&self, rest: &[u8]) -> bool {
+        let (mut last, mut before) = (self.held.last().copied(), self.held.iter().rev().nth(1).copied());
+        for octet in rest {
+            if *octet == b'\n' && (last == Some(b'\n') || (last == Some(b'\r') && before == Some(b'\n'))) {
+                return true;
+            }
+            (before, last) = (last, Some(*octet));
+        }
+        self.held.len() + rest.len() >= self.look_at
+    }
+
+    /// Whether what is held can be no head.
+    fn breaks(&self, side: Side) -> bool {
+        match side {
+            Side::Client => matches!(parse_request(&self.held), Head::Broken(_)),
+            Side::Server => matches!(parse_response(&self.held), Head::Broken(_)),
+        }
+    }
+}
+
+/// What came of reading a head.
+enum Read {
+    /// It had so many octets.
+    Whole(usize),
     Partial,
     Broken,
 }
 
-impl Half {
-    /// A head was read: what follows it.
-    fn begin(&mut self, framing: Framing, side: Side, at: PacketRef, emit: Emit<'_>) {
-        self.body = match framing {
-            Framing::None | Framing::Length(0) => return self.complete(side, at, emit),
-            Framing::Length(len) => Body::Length(len),
-            Framing::Chunked => Body::Chunked(ChunkedReader::default()),
-            Framing::UntilClose => Body::UntilClose,
-        };
-    }
-
-    fn complete(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {
-        self.body = Body::None;
-        let what = match side {
-            Side::Client => What::RequestEnd,
-            Side::Server => What::ResponseEnd,
-        };
-        emit(Event { at, side, what });
+impl Read {
+    fn of<T>(head: Head<T>, take: impl FnOnce(Box<T>) -> usize) -> Self {
+        match head {
+            Head::Complete(head) => Self::Whole(take(head)),
+            Head::Partial => Self::Partial,
+            Head::Broken(_) => Self::Broken,
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::event::Kind;
-    use crate::time::Timestamp;
-
-    fn kinds(pieces: &[&[u8]]) -> Vec<Kind> {
-        let mut http = start();
-        let mut kinds = Vec::new();
-        for piece in pieces {
-            let at = PacketRef { file: 0, number: 1, time: Timestamp(0) };
-            http.bytes(Side::Server, at, piece, &mut |event| kinds.push(event.what.kind()));
-        }
-        kinds
-    }
-
-    #[test]
-    fn a_page_that_asks_for_https_is_told_even_in_pieces() {
-        let go: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
-        assert_eq!(kinds(&[go]), [Kind::Response, Kind::TlsWanted]);
-        assert_eq!(kinds(&[&go[..50], &go[50..]]), [Kind::Response, Kind::TlsWanted]);
-    }
-
-    #[test]
-    fn the_same_words_in_a_page_that_is_no_error_mean_nothing() {
-        let page: &[u8] = b"HTTP/1.0 200 OK\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
-        assert_eq!(kinds(&[page]), [Kind::Response]);
-    }
+/// Whether a segment begins with a head.
+fn begins(side: Side, bytes: &[u8]) -> bool {
+    let recognition = match side {
+        Side::Client => looks_like_request(bytes),
+        Side::Server => looks_like_response(bytes),
+    };
+    recognition == Recognition::Yes
 }

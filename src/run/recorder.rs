@@ -161,9 +161,8 @@ impl Sink for Recorder {
         flip_if_wanted(wants, story)
     }
 
-    fn gap(&mut self, flow: &FlowHead, conversation: &mut Conversation, side: Side, at: PacketRef, missing: u64) {
-        let Conversation { story, dissector } = conversation;
-        dissector.gap(flow, side, at, missing, &mut |event| story.push(event));
+    fn gap(&mut self, flow: &FlowHead, conversation: &mut Conversation, side: Side, _at: PacketRef, missing: u64) {
+        conversation.dissector.gap(flow, side, missing);
     }
 
     fn datagram(
