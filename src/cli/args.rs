@@ -33,7 +33,7 @@ pub(crate) enum Command {
         /// Any packet number of the flow
         number: u64,
         #[command(flatten)]
-        input: Input,
+        input: Box<Input>,
     },
     /// The page of a diagnosis, or the diagnoses whose users see these words
     Explain {

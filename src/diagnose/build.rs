@@ -278,8 +278,8 @@ impl<'a> Builder<'a> {
             let (Some(first), good) = (service.first_good, service.good) else { continue };
             let spoken: Vec<String> = service
                 .plain
-                .iter()
-                .map(|(protocol, _)| protocol.name().to_owned())
+                .keys()
+                .map(|protocol| protocol.name().to_owned())
                 .chain(service.behind_proxy.keys().map(|protocol| format!("{} behind a PROXY header", protocol.name())))
                 .collect();
             let spoken = if spoken.is_empty() { "data".to_owned() } else { spoken.join(", ") };
@@ -511,7 +511,10 @@ pub(super) fn capture_entry(info: &CaptureInfo) -> Capture {
                 })
                 .collect()
         }),
-        packets_after_damage: info.damage.first().map_or(0, |damage| info.packets - damage.after_packet.min(info.packets)),
+        packets_after_damage: info
+            .damage
+            .first()
+            .map_or(0, |damage| info.packets - damage.after_packet.min(info.packets)),
         kernel_drops: info.drops,
     }
 }

@@ -147,7 +147,8 @@ impl Dissector {
             }
         };
         // Multicast DNS has no roles: both ends use the same port, and anybody answers.
-        let turned = guessed(flow) && flow.client.port != flow.server.port && message.response == (side == Side::Client);
+        let turned =
+            guessed(flow) && flow.client.port != flow.server.port && message.response == (side == Side::Client);
         if !std::mem::replace(&mut told[index(side)], true) {
             emit(Event { at, side, what: What::Recognised { protocol: Protocol::Dns } });
         }

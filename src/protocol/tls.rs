@@ -197,11 +197,11 @@ impl Tls {
             half.first(header, piece);
         }
         match header.content {
-            content::HANDSHAKE if encrypted => {
-                if complete && !std::mem::replace(&mut half.finished, true) {
-                    emit(Event { at, side, what: What::TlsFinished });
-                }
+            content::HANDSHAKE if encrypted && complete && !half.finished => {
+                half.finished = true;
+                emit(Event { at, side, what: What::TlsFinished });
             }
+            content::HANDSHAKE if encrypted => {}
             content::HANDSHAKE if !half.torn => self.handshake(side, at, piece, emit),
             content::ALERT => {
                 half.alert.extend_from_slice(piece.get(..2).unwrap_or(piece));
