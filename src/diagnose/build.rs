@@ -258,11 +258,13 @@ impl<'a> Builder<'a> {
             for (end, service) in self.capture.services.of_host(host).filter(|(end, _)| !extent.servers.contains(end)) {
                 let of_sender: u64 = extent.senders.iter().filter_map(|sender| service.clients.get(sender)).sum();
                 if service.good == service.flows && service.good > 0 && of_sender > 0 {
-                    lines.push(format!(
-                        "{} of {} to {end} are fine: that port is not the one that fails",
-                        service.good,
-                        format::count(service.flows, "flow")
-                    ));
+                    lines.push(match service.flows {
+                        1 => format!("the only flow to {end} is fine: that port is not the one that fails"),
+                        n => format!(
+                            "{} of {n} flows to {end} are fine: that port is not the one that fails",
+                            service.good
+                        ),
+                    });
                 }
             }
         }

@@ -490,8 +490,11 @@ mod tests {
             play.client(&data(finished));
             play.server(&data(19));
             play.end(SERVER);
-            assert!(play.said().iter().any(|(side, what)| *side == CLIENT
-                && matches!(what, What::Certificates(chain) if chain.is_empty())));
+            assert!(
+                play.said().iter().any(
+                    |(side, what)| *side == CLIENT && matches!(what, What::Certificates(chain) if chain.is_empty())
+                )
+            );
             assert_eq!(later(&play, CLIENT, 4), [Kind::TlsFinished]);
             assert_eq!(later(&play, SERVER, 4), [Kind::AlertEncrypted]);
         }

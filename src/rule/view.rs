@@ -254,6 +254,10 @@ pub struct Tally {
     pub dropped_healthy: u64,
     /// Undecided flows that are not kept whole.
     pub dropped_undecided: u64,
+    /// Degraded flows beyond the cap of those kept whole.
+    pub dropped_degraded: u64,
+    /// Failed flows beyond that cap.
+    pub dropped_failed: u64,
 }
 
 /// Packets by what they were, as the reader counted them.

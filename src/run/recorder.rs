@@ -111,7 +111,9 @@ impl Recorder {
     fn leave(&mut self, summary: &FlowSummary) {
         match summary.digest.verdict {
             Verdict::Undecided => self.tally.dropped_undecided += 1,
-            _ => self.tally.dropped_healthy += 1,
+            Verdict::Degraded => self.tally.dropped_degraded += 1,
+            Verdict::Failed => self.tally.dropped_failed += 1,
+            Verdict::Healthy => self.tally.dropped_healthy += 1,
         }
         if self.recording.all_flows {
             let text = explain::healthy(&summary.facts, &summary.story);
