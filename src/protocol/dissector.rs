@@ -147,7 +147,8 @@ impl Dissector {
             }
         };
         // Multicast DNS has no roles: both ends use the same port, and anybody answers.
-        let turned = guessed(flow) && flow.client.port != flow.server.port && message.response == (side == Side::Client);
+        let turned =
+            guessed(flow) && flow.client.port != flow.server.port && message.response == (side == Side::Client);
         if !std::mem::replace(&mut told[index(side)], true) {
             emit(Event { at, side, what: What::Recognised { protocol: Protocol::Dns } });
         }
@@ -630,7 +631,9 @@ mod tests {
                 if late {
                     play.gap(SERVER, 7);
                 }
-                [SERVER, CLIENT].map(|side| play.end(side));
+                for side in [SERVER, CLIENT] {
+                    play.end(side);
+                }
                 said.push([CLIENT, SERVER].map(|of| {
                     let of_side = play.events.iter().filter(|e| e.side == of);
                     let told = of_side.filter(|e| !matches!(e.what, What::ProxySplit { .. }));

@@ -197,11 +197,8 @@ impl Tls {
             half.first(header, piece);
         }
         match header.content {
-            content::HANDSHAKE if encrypted => {
-                if complete && !std::mem::replace(&mut half.finished, true) {
-                    emit(Event { at, side, what: What::TlsFinished });
-                }
-            }
+            content::HANDSHAKE if encrypted && !complete => {}
+            content::HANDSHAKE if encrypted => half.finish(side, at, emit),
             content::HANDSHAKE if !half.torn => self.handshake(side, at, piece, emit),
             content::ALERT => {
                 half.alert.extend_from_slice(piece.get(..2).unwrap_or(piece));
@@ -277,8 +274,7 @@ impl Tls {
         }
         half.records = half.records.saturating_add(1);
         if finished.contains(&len) && !half.finished {
-            half.finished = true;
-            emit(Event { at, side, what: What::TlsFinished });
+            half.finish(side, at, emit);
         } else if half.records > HANDSHAKE_RECORDS[index(side)] {
             half.finished = true;
             half.data(side, at, emit);
@@ -321,6 +317,12 @@ impl Half {
         self.torn |= !hello;
     }
 
+    fn finish(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {
+        if !std::mem::replace(&mut self.finished, true) {
+            emit(Event { at, side, what: What::TlsFinished });
+        }
+    }
+
     fn data(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {
         if !std::mem::replace(&mut self.data, true) {
             emit(Event { at, side, what: What::TlsData });
@@ -344,8 +346,12 @@ impl Half {
 /// The handshake messages that diagnoses use.
 fn meaning(message: &HandshakeMessage<'_>) -> Option<What> {
     match message.kind {
-        handshake::CLIENT_HELLO => parse_client_hello(message.bytes).ok().map(|hello| What::ClientHello(Box::new(hello))),
-        handshake::SERVER_HELLO => parse_server_hello(message.bytes).ok().map(|hello| What::ServerHello(Box::new(hello))),
+        handshake::CLIENT_HELLO => {
+            parse_client_hello(message.bytes).ok().map(|hello| What::ClientHello(Box::new(hello)))
+        }
+        handshake::SERVER_HELLO => {
+            parse_server_hello(message.bytes).ok().map(|hello| What::ServerHello(Box::new(hello)))
+        }
         handshake::CERTIFICATE => {
             parse_certificates(message.bytes).ok().map(|chain| What::Certificates(Box::new(chain)))
         }
@@ -486,8 +492,11 @@ mod tests {
             play.client(&data(finished));
             play.server(&data(19));
             play.end(SERVER);
-            assert!(play.said().iter().any(|(side, what)| *side == CLIENT
-                && matches!(what, What::Certificates(chain) if chain.is_empty())));
+            assert!(
+                play.said().iter().any(
+                    |(side, what)| *side == CLIENT && matches!(what, What::Certificates(chain) if chain.is_empty())
+                )
+            );
             assert_eq!(later(&play, CLIENT, 4), [Kind::TlsFinished]);
             assert_eq!(later(&play, SERVER, 4), [Kind::AlertEncrypted]);
         }
