@@ -149,13 +149,8 @@ impl Pcap {
             (kept, _) => format!("a record claims {kept} octets, at most {} are possible", self.longest),
         };
         let from = buffer.offset();
-        let mut damage = Damage {
-            after_packet: info.packets,
-            offset: from,
-            what,
-            resumed_after: None,
-            cut_at_end: false,
-        };
+        let mut damage =
+            Damage { after_packet: info.packets, offset: from, what, resumed_after: None, cut_at_end: false };
         buffer.consume(1);
         loop {
             let there = buffer.fill(1 << 20);

@@ -120,15 +120,13 @@ fn format(name: &str, buffer: &mut Buffer, info: &mut CaptureInfo) -> Result<For
     }
     let magic: Option<[u8; 4]> = buffer.ready().get(..4).and_then(|bytes| bytes.try_into().ok());
     match magic {
-        Some(magic) if Pcap::recognises(magic) => {
-            Ok(Pcap::open(buffer, info).map_or_else(
-                || {
-                    info.format = "pcap".into();
-                    Format::Nothing
-                },
-                Format::Pcap,
-            ))
-        }
+        Some(magic) if Pcap::recognises(magic) => Ok(Pcap::open(buffer, info).map_or_else(
+            || {
+                info.format = "pcap".into();
+                Format::Nothing
+            },
+            Format::Pcap,
+        )),
         Some(magic) if PcapNg::recognises(magic) => Ok(Format::PcapNg(PcapNg::open(info))),
         _ => Err(not_a_capture(name, buffer)),
     }

@@ -6,7 +6,7 @@ use super::cause::Causes;
 use super::report::State;
 use crate::event::PacketRef;
 use crate::rule::finding::{Confidence, Finding, Severity};
-use crate::rule::summary::Verdict;
+use crate::rule::summary::{Digest, Verdict};
 use crate::rule::view::CaptureView;
 use crate::time::Timestamp;
 use crate::wire::{Address, Endpoint};
@@ -22,13 +22,35 @@ pub struct Draft {
     pub shown: usize,
 }
 
+/// Flows that worked and are still known, by server: looked up for every root, so collected once.
+pub(super) struct Good(BTreeMap<Endpoint, Vec<Digest>>);
+
+impl Good {
+    pub(super) fn of(capture: &CaptureView<'_>) -> Self {
+        let mut by_server: BTreeMap<Endpoint, Vec<Digest>> = BTreeMap::new();
+        let kept = capture.flows.values().map(|flow| &flow.digest);
+        for digest in capture.digests.values().chain(kept) {
+            if digest.verdict == Verdict::Healthy && digest.answered {
+                by_server.entry(digest.server()).or_default().push(*digest);
+            }
+        }
+        by_server.values_mut().for_each(|list| list.sort_by_key(|digest| digest.id));
+        Self(by_server)
+    }
+
+    fn to(&self, server: &Endpoint) -> &[Digest] {
+        self.0.get(server).map(Vec::as_slice).unwrap_or(&[])
+    }
+}
+
 /// Groups the roots among `findings`.
-pub fn group(findings: &[Finding], causes: &Causes, capture: &CaptureView<'_>) -> Vec<Draft> {
+pub(super) fn group(findings: &[Finding], causes: &Causes, capture: &CaptureView<'_>, good: &Good) -> Vec<Draft> {
     let mut keyed: BTreeMap<(String, Anchor), Vec<usize>> = BTreeMap::new();
     // A weak cause that stands under a surer finding as its possible reason is no incident of its own.
     let behind: BTreeSet<usize> = causes.deeper.iter().flatten().copied().collect();
     for (i, finding) in findings.iter().enumerate() {
-        let is_root = causes.explained_by[i].is_none() && !(finding.confidence == Confidence::Low && behind.contains(&i));
+        let is_root =
+            causes.explained_by[i].is_none() && !(finding.confidence == Confidence::Low && behind.contains(&i));
         if is_root && finding.severity >= Severity::Warning && !finding.rule.starts_with("capture-") {
             keyed.entry((finding.rule.to_string(), anchor(finding, capture))).or_default().push(i);
         }
@@ -36,12 +58,17 @@ pub fn group(findings: &[Finding], causes: &Causes, capture: &CaptureView<'_>) -
     let mut groups: Vec<(String, Anchor, Vec<usize>)> = Vec::new();
     for ((rule, anchor), mut members) in keyed {
         members.sort_by_key(|i| findings[*i].first());
-        for part in split_by_success(members, findings, &anchor, capture) {
+        for part in split_by_success(members, findings, &anchor, capture, good) {
             groups.push((rule.clone(), anchor.clone(), part));
         }
     }
+    let mut explained: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for i in (0..findings.len()).filter(|i| causes.explained_by[*i].is_some()) {
+        explained.entry(causes.root(i)).or_default().push(i);
+    }
     let merged = merge_one_sender(groups, findings, capture);
-    let mut drafts: Vec<Draft> = merged.into_iter().map(|members| draft(members, findings, causes, capture)).collect();
+    let mut drafts: Vec<Draft> =
+        merged.into_iter().map(|members| draft(members, findings, &explained, capture)).collect();
     drafts.sort_by_key(|draft| findings[draft.members[0]].first());
     drafts
 }
@@ -67,15 +94,17 @@ fn split_by_success(
     findings: &[Finding],
     anchor: &Anchor,
     capture: &CaptureView<'_>,
+    good: &Good,
 ) -> Vec<Vec<usize>> {
     let Anchor::Server(server) = anchor else { return vec![members] };
-    let good: Vec<Timestamp> = good_flows(capture, |end, _| end == *server).map(|id| id.time).collect();
+    let good = good.to(server);
     let mut parts: Vec<Vec<usize>> = Vec::new();
     let mut latest = Timestamp::MIN;
     for i in members {
         let first = findings[i].first().time;
         let far = first.since(latest) > capture.thresholds.group;
-        let worked_between = good.iter().any(|at| *at > latest && *at < first);
+        let after = good.partition_point(|digest| digest.id.time <= latest);
+        let worked_between = good.get(after).is_some_and(|digest| digest.id.time < first);
         match parts.last_mut() {
             Some(part) if !(far && worked_between) => part.push(i),
             _ => parts.push(vec![i]),
@@ -85,63 +114,55 @@ fn split_by_success(
     parts
 }
 
-/// Start of every flow that worked and is still known, to servers and from clients that `wanted` accepts.
-fn good_flows<'a>(
-    capture: &'a CaptureView<'_>,
-    wanted: impl Fn(Endpoint, Address) -> bool + 'a,
-) -> impl Iterator<Item = PacketRef> + 'a {
-    capture
-        .digests
-        .values()
-        .chain(capture.flows.values().map(|flow| &flow.digest))
-        .filter(move |d| d.verdict == Verdict::Healthy && d.answered && wanted(d.server(), d.client().address))
-        .map(|digest| digest.id)
-}
-
 /// One host that does the same wrong thing to the same port of several servers is one event (a proxy and its pool).
 fn merge_one_sender(
     groups: Vec<(String, Anchor, Vec<usize>)>,
     findings: &[Finding],
     capture: &CaptureView<'_>,
 ) -> Vec<Vec<usize>> {
-    let mut merged: Vec<(String, Option<(Address, u16)>, Vec<usize>)> = Vec::new();
+    let group = capture.thresholds.group;
+    let mut merged: Vec<(Timestamp, Timestamp, Vec<usize>)> = Vec::new();
+    // Of each sender the places of its groups so far.
+    let mut by_sender: BTreeMap<(String, Address, u16), Vec<usize>> = BTreeMap::new();
     for (rule, anchor, members) in groups {
         let clients: BTreeSet<Address> = members
             .iter()
             .filter_map(|i| capture.flow_of(&findings[*i]).map(|flow| flow.facts.client.address))
             .collect();
-        let sender = match (clients.len(), &anchor) {
-            (1, Anchor::Server(server)) => clients.first().map(|client| (*client, server.port)),
-            _ => None,
+        let first = members.iter().map(|i| findings[*i].first().time).min().unwrap_or_default();
+        let last = members.iter().map(|i| findings[*i].last().time).max().unwrap_or_default();
+        let (1, Anchor::Server(server), Some(client)) = (clients.len(), &anchor, clients.first()) else {
+            merged.push((first, last, members));
+            continue;
         };
-        let near = |other: &[usize]| {
-            let span = |list: &[usize]| {
-                let first = list.iter().map(|i| findings[*i].first().time).min().unwrap_or_default();
-                let last = list.iter().map(|i| findings[*i].last().time).max().unwrap_or_default();
-                (first, last)
-            };
-            let ((a, b), (c, d)) = (span(other), span(&members));
-            a <= d + capture.thresholds.group && c <= b + capture.thresholds.group
-        };
-        let known = merged.iter_mut().find(|(r, s, list)| *r == rule && s.is_some() && *s == sender && near(list));
-        match known {
-            Some((_, _, list)) => list.extend(members),
-            None => merged.push((rule, sender, members)),
+        let places = by_sender.entry((rule, *client, server.port)).or_default();
+        let near = |place: &&usize| merged[**place].0 <= last + group && first <= merged[**place].1 + group;
+        match places.iter().find(near) {
+            Some(place) => {
+                let known = &mut merged[*place];
+                known.0 = known.0.min(first);
+                known.1 = known.1.max(last);
+                known.2.extend(members);
+            }
+            None => {
+                places.push(merged.len());
+                merged.push((first, last, members));
+            }
         }
     }
     merged.into_iter().map(|(_, _, members)| members).collect()
 }
 
-fn draft(mut members: Vec<usize>, findings: &[Finding], causes: &Causes, capture: &CaptureView<'_>) -> Draft {
+fn draft(
+    mut members: Vec<usize>,
+    findings: &[Finding],
+    explained: &BTreeMap<usize, Vec<usize>>,
+    capture: &CaptureView<'_>,
+) -> Draft {
     members.sort_by_key(|i| (findings[*i].first(), *i));
-    let in_group: BTreeSet<usize> = members.iter().copied().collect();
-    let mut consequences: Vec<usize> = (0..findings.len())
-        .filter(|i| causes.explained_by[*i].is_some() && in_group.contains(&causes.root(*i)))
-        .collect();
+    let mut consequences: Vec<usize> = members.iter().filter_map(|i| explained.get(i)).flatten().copied().collect();
     consequences.sort_by_key(|i| (findings[*i].first(), *i));
-    let linked = |i: usize| {
-        findings[i].subject.flow().is_some_and(|flow| capture.links_of(flow).next().is_some())
-    };
+    let linked = |i: usize| findings[i].subject.flow().is_some_and(|flow| capture.links_of(flow).next().is_some());
     let shown = members
         .iter()
         .copied()
@@ -179,7 +200,7 @@ pub struct Extent {
 }
 
 /// Measures a draft.
-pub fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<'_>) -> Extent {
+pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<'_>, good: &Good) -> Extent {
     let mut flows = BTreeSet::new();
     let (mut servers, mut clients, mut senders) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut behind_proxy = true;
@@ -190,9 +211,8 @@ pub fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<'_>) ->
         senders.insert(flow.facts.client.address);
         behind_proxy &= flow.digest.behind_proxy;
         let origin = capture.links_of(flow.facts.id).find(|link| link.backend_leg == flow.facts.id);
-        let known = |id: &PacketRef| {
-            capture.flows.get(id).map(|flow| flow.digest).or_else(|| capture.digests.get(id).copied())
-        };
+        let known =
+            |id: &PacketRef| capture.flows.get(id).map(|flow| flow.digest).or_else(|| capture.digests.get(id).copied());
         match origin.and_then(|link| known(&link.client_leg)) {
             Some(leg) => clients.insert(leg.client().address),
             None => clients.insert(flow.facts.client.address),
@@ -204,19 +224,12 @@ pub fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<'_>) ->
     let (first, last) = (first.unwrap_or(fallback), last.unwrap_or(fallback));
     // A success counts only when it is the same attempt: same sender, same server, with a PROXY header where the failures had one.
     let sender_counts = capture.flows.is_empty() || senders.len() == 1;
-    let alike = |digest: &crate::rule::summary::Digest| {
-        digest.verdict == Verdict::Healthy
-            && digest.answered
-            && servers.contains(&digest.server())
-            && (!sender_counts || senders.contains(&digest.client().address))
-            && (digest.behind_proxy || !behind_proxy)
+    let alike = |digest: &&Digest| {
+        (!sender_counts || senders.contains(&digest.client().address)) && (digest.behind_proxy || !behind_proxy)
     };
-    let all = || capture.digests.values().chain(capture.flows.values().map(|flow| &flow.digest));
-    let recovered = all().filter(|d| alike(d) && d.id > last).map(|d| d.id).min();
-    let last_good = all()
-        .filter(|d| d.verdict == Verdict::Healthy && d.answered && servers.contains(&d.server()) && d.id < first)
-        .map(|d| d.id)
-        .max();
+    let all = || servers.iter().flat_map(|server| good.to(server));
+    let recovered = all().filter(alike).map(|digest| digest.id).filter(|id| *id > last).min();
+    let last_good = all().map(|digest| digest.id).filter(|id| *id < first).max();
     let state = match recovered {
         Some(_) => State::Over,
         None if draft.members.iter().all(|i| findings[*i].confidence == Confidence::Low) => State::Unknown,

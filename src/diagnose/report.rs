@@ -72,6 +72,8 @@ pub struct Capture {
     pub last: Option<String>,
     /// Broken places of the file.
     pub damaged: Option<Vec<DamageEntry>>,
+    /// Of `packets`, those read after the first broken place: they may lack what the damage took.
+    pub packets_after_damage: u64,
     /// Drops the capturing kernel reported; `null` = the file does not say.
     pub kernel_drops: Option<u64>,
 }

@@ -311,8 +311,10 @@ impl<S: Sink> FlowTable<S> {
             }
             let start = segment.seq.plus(u32::from(segment.flags.has(Flags::SYN)));
             let face = live.flow.tracks[way].face;
-            if segment.payload_len > 0 && live.is_offload_copy(way, start, start.plus(segment.payload_len), face) {
-                live.count_duplicate();
+            if segment.payload_len > 0
+                && let Some(original) = live.offload_original(way, start, start.plus(segment.payload_len), face)
+            {
+                live.count_duplicate(original);
                 return (false, false);
             }
             let closed = live.flow.closed();
@@ -468,15 +470,16 @@ impl<S: Sink> Live<'_, S> {
         let trail = &mut self.detail.trails[way];
         let face = duplicates::note_face(&mut trail.faces, self.flow.tracks[way].face, packet, Stamp::from(self.at));
         self.flow.tracks[way].face = face;
-        let copy = trail.recent.has(mark(), self.at.time, face);
-        if copy {
-            self.count_duplicate();
+        let original = trail.recent.original(mark(), Stamp::from(self.at), face);
+        if let Some(original) = original {
+            self.count_duplicate(original);
         }
-        copy
+        original.is_some()
     }
 
-    fn count_duplicate(&mut self) {
+    fn count_duplicate(&mut self, original: Stamp) {
         self.detail.duplicates += 1;
+        self.detail.duplicate.get_or_insert((original, Stamp::from(self.at)));
         self.shared.counts.duplicates += 1;
     }
 
@@ -661,7 +664,8 @@ mod tests {
         }
         let facts = script.facts();
         assert_eq!((facts.duplicates, facts.from_client.syn_count, facts.from_server.syn_count), (1, 1, 2));
-        assert_eq!(facts.from_client.faces.len(), 2);
+        let numbers = facts.duplicate.map(|(original, copy)| (original.number, copy.number));
+        assert_eq!((facts.from_client.faces.len(), numbers), (2, Some((1, 3))));
     }
 
     #[test]

@@ -162,6 +162,17 @@ pub struct Link {
     pub certainty: Confidence,
 }
 
+/// Which links a flow takes part in, by places in the list.
+pub fn index_links(links: &[Link]) -> BTreeMap<PacketRef, Vec<usize>> {
+    let mut index: BTreeMap<PacketRef, Vec<usize>> = BTreeMap::new();
+    for (place, link) in links.iter().enumerate() {
+        for leg in [link.client_leg, link.backend_leg] {
+            index.entry(leg).or_default().push(place);
+        }
+    }
+    index
+}
+
 /// Two linked legs, as legs rules see them.
 #[derive(Clone, Copy)]
 pub struct LegsView<'a> {
@@ -228,8 +239,8 @@ pub struct Tally {
     pub checksums: u64,
     /// First wrong checksum (flow, packet).
     pub bad_checksum_first: Option<(PacketRef, PacketRef)>,
-    /// TCP flows of 1 s or more whose timestamps (TSval) advanced at no rate that stacks use (1000, 250, 100 or 10 a second, each ±20 %)
-    /// by the capture's clock.
+    /// TCP flows of 1 s or more whose timestamps (TSval) advanced at no rate that stacks use (1000, 250, 100, 10 or a
+    /// million a second, each ±20 %) by the capture's clock; neither side's, where both are long enough.
     pub clock_skewed: u64,
     /// The first of them: its first and last packet with a timestamp, and the time between both by the sender's clock (1000 a second).
     pub clock_skew_first: Option<(PacketRef, PacketRef, Elapsed)>,
@@ -243,6 +254,10 @@ pub struct Tally {
     pub dropped_healthy: u64,
     /// Undecided flows that are not kept whole.
     pub dropped_undecided: u64,
+    /// Degraded flows beyond the cap of those kept whole.
+    pub dropped_degraded: u64,
+    /// Failed flows beyond that cap.
+    pub dropped_failed: u64,
 }
 
 /// Packets by what they were, as the reader counted them.
@@ -312,6 +327,8 @@ pub struct CaptureView<'a> {
     pub packets: &'a PacketTally,
     /// Links between legs.
     pub links: &'a [Link],
+    /// Places in `links` by flow ([`index_links`]).
+    pub links_by_flow: BTreeMap<PacketRef, Vec<usize>>,
     /// The numbers.
     pub thresholds: &'a Thresholds,
     /// What the user asked for (`--filter …`), empty when everything.
@@ -338,7 +355,8 @@ impl CaptureView<'_> {
 
     /// Links in which a flow takes part.
     pub fn links_of(&self, flow: PacketRef) -> impl Iterator<Item = &Link> {
-        self.links.iter().filter(move |link| link.client_leg == flow || link.backend_leg == flow)
+        let places = self.links_by_flow.get(&flow).map(Vec::as_slice).unwrap_or(&[]);
+        places.iter().filter_map(|place| self.links.get(*place))
     }
 
     /// Short facts of every flow, kept whole or not, that began within `from..=to`.

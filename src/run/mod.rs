@@ -73,9 +73,8 @@ impl Ends {
             return true;
         }
         let (Some(source), Some(destination)) = (packet.source(), packet.destination()) else { return true };
-        let among = |list: &[Address]| {
-            list.is_empty() || list.contains(&source.address) || list.contains(&destination.address)
-        };
+        let among =
+            |list: &[Address]| list.is_empty() || list.contains(&source.address) || list.contains(&destination.address);
         among(&self.clients) && among(&self.servers)
     }
 }

@@ -6,7 +6,7 @@ use crate::catalogue;
 use crate::diagnose::{Merged, explain, flow_entry};
 use crate::event::story::Story;
 use crate::event::{Event, Kind, PacketRef, Protocol, Side};
-use crate::flow::facts::{FlowFacts, Handshake, IpProtocol};
+use crate::flow::facts::{FlowFacts, Handshake, IpProtocol, SenderClock};
 use crate::flow::{Ended, FlowHead, Sink, Wants};
 use crate::host::service::{Lesson, Services};
 use crate::protocol::Dissector;
@@ -15,7 +15,7 @@ use crate::rule::finding::{Finding, Severity};
 use crate::rule::summary::{Digest, FlowSummary, Verdict};
 use crate::rule::threshold::Thresholds;
 use crate::rule::view::{FlowView, Tally};
-use crate::time::Timestamp;
+use crate::time::{Elapsed, Timestamp};
 use crate::wire::Endpoint;
 
 /// What is kept per live flow.
@@ -50,10 +50,10 @@ pub struct Recorder {
 }
 
 /// Flows kept whole per shard, and of these per first rule and server: enough for evidence and counts, bounded on any capture.
-const KEPT: usize = 4096;
+const KEPT: usize = 2048;
 const KEPT_ALIKE: u32 = 1024;
 /// Digests kept per shard inside the window.
-const DIGESTS: usize = 65_536;
+const DIGESTS: usize = 16_384;
 
 impl Recorder {
     /// An empty one.
@@ -77,16 +77,16 @@ impl Recorder {
         }
     }
 
-    /// Everything it knows.
-    pub fn finish(self) -> Merged {
-        Merged {
+    /// Everything it knows; the digests apart, because one map of all shards' digests is built much faster than many are merged.
+    pub fn finish(self) -> (Merged, VecDeque<Digest>) {
+        let merged = Merged {
             flows: self.kept,
-            digests: self.digests.into_iter().map(|digest| (digest.id, digest)).collect(),
             services: self.services,
             tally: self.tally,
             lines: self.lines,
             ..Merged::default()
-        }
+        };
+        (merged, self.digests)
     }
 
     fn keep(&mut self, summary: FlowSummary) {
@@ -111,7 +111,9 @@ impl Recorder {
     fn leave(&mut self, summary: &FlowSummary) {
         match summary.digest.verdict {
             Verdict::Undecided => self.tally.dropped_undecided += 1,
-            _ => self.tally.dropped_healthy += 1,
+            Verdict::Degraded => self.tally.dropped_degraded += 1,
+            Verdict::Failed => self.tally.dropped_failed += 1,
+            Verdict::Healthy => self.tally.dropped_healthy += 1,
         }
         if self.recording.all_flows {
             let text = explain::healthy(&summary.facts, &summary.story);
@@ -268,6 +270,11 @@ fn lesson(facts: &FlowFacts, story: &Story, verdict: Verdict) -> Lesson {
 fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_>) {
     tally.flows += 1;
     tally.duplicates += facts.duplicates;
+    if let Some(example) = facts.duplicate
+        && tally.duplicate_example.is_none_or(|known| example.1 < known.1)
+    {
+        tally.duplicate_example = Some(example);
+    }
     for half in [&facts.from_client, &facts.from_server] {
         tally.cut += half.cut;
         note_first(&mut tally.cut_first, facts, half.cut_first);
@@ -287,6 +294,12 @@ fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_
     if facts.mid_stream {
         tally.mid_stream += 1;
         tally.mid_stream_first = first_of(tally.mid_stream_first, Some(facts.id));
+    }
+    if let Some(clock) = skewed(facts) {
+        tally.clock_skewed += 1;
+        if tally.clock_skew_first.is_none_or(|known| clock.first < known.0) {
+            tally.clock_skew_first = Some((clock.first, clock.last, Elapsed::millis(clock.ticks.into())));
+        }
     }
     let payload = facts.from_client.payload + facts.from_server.payload;
     if payload > 0 || facts.from_client.unseen + facts.from_server.unseen > 0 {
@@ -314,6 +327,27 @@ fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_
         tally.ends_early += 1;
         note_first(&mut tally.ends_early_example, facts, Some(waits));
     }
+}
+
+/// Ticks a second of the clocks behind TSval; the last one is Linux's with microseconds (its route option `features tcp_usec_ts`).
+const RATES: [i64; 5] = [1000, 250, 100, 10, 1_000_000];
+
+/// The sender's clock that contradicts the capture's. One host alone may be odd, so neither side's clock may fit.
+fn skewed(facts: &FlowFacts) -> Option<SenderClock> {
+    let long = |clock: &SenderClock| clock.last.time.since(clock.first.time) >= Elapsed::secs(1);
+    let clocks = [facts.from_client.clock, facts.from_server.clock];
+    let mut clocks = clocks.into_iter().flatten().filter(long);
+    let first = clocks.next()?;
+    (!fits(&first) && !clocks.any(|clock| fits(&clock))).then_some(first)
+}
+
+/// Whether it ticked at a rate in use, give or take 20 %.
+fn fits(clock: &SenderClock) -> bool {
+    let seen = clock.last.time.since(clock.first.time).0 / 1_000_000;
+    RATES.iter().any(|rate| {
+        let told = i64::from(clock.ticks).saturating_mul(1000) / rate;
+        told.abs_diff(seen) <= seen.unsigned_abs() / 5
+    })
 }
 
 /// Its acknowledgments advance over octets that the capture never saw: the other side does answer.

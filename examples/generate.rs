@@ -1,0 +1,56 @@
+//! Writes generated traffic as pcap, the same for the same arguments:
+//! `cargo run --release --example generate -- mix 1G mix.pcap` (shapes: healthy, mix, small, flood, storm; `-` is standard output).
+
+#[path = "../benches/generate/mod.rs"]
+mod generate;
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::process::ExitCode;
+
+use generate::Shape;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let asked = match arguments.as_slice() {
+        [word, size, path] => shape(word).zip(octets(size)).map(|(shape, octets)| (shape, octets, path)),
+        _ => None,
+    };
+    let Some((shape, octets, path)) = asked else {
+        eprintln!("usage: generate healthy|mix|small|flood|storm SIZE[K|M|G] FILE|-");
+        return ExitCode::from(2);
+    };
+    match write(shape, octets, path) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cannot write {path}: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn write(shape: Shape, octets: u64, path: &str) -> io::Result<()> {
+    let out: Box<dyn Write> = if path == "-" { Box::new(io::stdout().lock()) } else { Box::new(File::create(path)?) };
+    let mut out = BufWriter::with_capacity(1 << 20, out);
+    let totals = generate::write(shape, octets, 1, &mut out)?;
+    out.flush()?;
+    eprintln!("{} octets, {} packets, {} flows", totals.octets, totals.packets, totals.flows);
+    Ok(())
+}
+
+fn shape(word: &str) -> Option<Shape> {
+    Shape::ALL.iter().find(|(name, _)| *name == word).map(|(_, shape)| *shape)
+}
+
+/// `1G` and the like; units are powers of 1,000, as packet rates and disks are counted.
+fn octets(size: &str) -> Option<u64> {
+    let digits = size.trim_end_matches(char::is_alphabetic);
+    let unit = match &size[digits.len()..] {
+        "" => 1,
+        "K" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
