@@ -191,7 +191,8 @@ fn flows(
         total: merged.tally.flows,
         healthy: merged.tally.dropped_healthy,
         undecided: merged.tally.dropped_undecided,
-        ..FlowCounts::default()
+        degraded: merged.tally.dropped_degraded,
+        failed: merged.tally.dropped_failed,
     };
     let mut entries = Vec::new();
     let mut listed = 0;

@@ -254,6 +254,10 @@ pub struct Tally {
     pub dropped_healthy: u64,
     /// Undecided flows that are not kept whole.
     pub dropped_undecided: u64,
+    /// Flows with a warning that are not kept whole because of the cap.
+    pub dropped_degraded: u64,
+    /// Flows with a critical finding that are not kept whole because of the cap.
+    pub dropped_failed: u64,
 }
 
 /// Packets by what they were, as the reader counted them.
