@@ -28,7 +28,7 @@ enum State {
     /// Time of its first packet is known; it is opened when that is due.
     Waiting(Timestamp),
     Open(Box<Reader>),
-    Done(CaptureInfo),
+    Done(Box<CaptureInfo>),
 }
 
 impl Source {
@@ -54,7 +54,7 @@ impl Source {
                 // Closed again until its first packet is due.
                 State::Waiting(reader.time().unwrap_or(Timestamp::MIN))
             } else {
-                State::Done(reader.info)
+                State::Done(Box::new(reader.info))
             };
             opened.push(Input { path: path.to_owned(), label: label.map(str::to_owned), state });
         }
@@ -119,7 +119,7 @@ impl Source {
         let info = |input: Input| {
             let mut info = match input.state {
                 State::Open(reader) => reader.info,
-                State::Done(info) => info,
+                State::Done(info) => *info,
                 State::Waiting(_) => CaptureInfo { file: input.path.clone(), ..CaptureInfo::default() },
             };
             info.label = input.label;
@@ -145,7 +145,7 @@ impl Input {
         if let State::Open(reader) = &mut self.state
             && !reader.advance()
         {
-            self.state = State::Done(std::mem::take(&mut reader.info));
+            self.state = State::Done(Box::new(std::mem::take(&mut reader.info)));
         }
     }
 }

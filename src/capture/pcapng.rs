@@ -78,7 +78,7 @@ impl PcapNg {
                 }
             }
             let len = word(buffer.ready(), 4, self.swapped) as usize;
-            if len < 12 || len > LIMIT || len % 4 != 0 {
+            if !(12..=LIMIT).contains(&len) || !len.is_multiple_of(4) {
                 self.resume(buffer, info, format!("a block claims {len} octets"))?;
                 continue;
             }
@@ -323,7 +323,11 @@ impl PcapNg {
         let kind = word(bytes, 0, self.swapped);
         let known = matches!(kind, SECTION | INTERFACE..=ENHANCED_PACKET | SECRETS);
         let len = word(bytes, 4, self.swapped) as usize;
-        known && len >= 12 && len % 4 == 0 && bytes.len() >= len && word(bytes, len - 4, self.swapped) as usize == len
+        known
+            && len >= 12
+            && len.is_multiple_of(4)
+            && bytes.len() >= len
+            && word(bytes, len - 4, self.swapped) as usize == len
     }
 }
 

@@ -258,11 +258,13 @@ impl<'a> Builder<'a> {
             for (end, service) in self.capture.services.of_host(host).filter(|(end, _)| !extent.servers.contains(end)) {
                 let of_sender: u64 = extent.senders.iter().filter_map(|sender| service.clients.get(sender)).sum();
                 if service.good == service.flows && service.good > 0 && of_sender > 0 {
-                    lines.push(format!(
-                        "{} of {} to {end} are fine: that port is not the one that fails",
-                        service.good,
-                        format::count(service.flows, "flow")
-                    ));
+                    lines.push(match service.flows {
+                        1 => format!("the only flow to {end} is fine: that port is not the one that fails"),
+                        n => format!(
+                            "{} of {n} flows to {end} are fine: that port is not the one that fails",
+                            service.good
+                        ),
+                    });
                 }
             }
         }
@@ -278,8 +280,8 @@ impl<'a> Builder<'a> {
             let (Some(first), good) = (service.first_good, service.good) else { continue };
             let spoken: Vec<String> = service
                 .plain
-                .iter()
-                .map(|(protocol, _)| protocol.name().to_owned())
+                .keys()
+                .map(|protocol| protocol.name().to_owned())
                 .chain(service.behind_proxy.keys().map(|protocol| format!("{} behind a PROXY header", protocol.name())))
                 .collect();
             let spoken = if spoken.is_empty() { "data".to_owned() } else { spoken.join(", ") };
@@ -511,7 +513,10 @@ pub(super) fn capture_entry(info: &CaptureInfo) -> Capture {
                 })
                 .collect()
         }),
-        packets_after_damage: info.damage.first().map_or(0, |damage| info.packets - damage.after_packet.min(info.packets)),
+        packets_after_damage: info
+            .damage
+            .first()
+            .map_or(0, |damage| info.packets - damage.after_packet.min(info.packets)),
         kernel_drops: info.drops,
     }
 }

@@ -15,7 +15,8 @@ pub fn undecided(facts: &FlowFacts, story: &Story, now: Timestamp, thresholds: &
         return None;
     }
     // SYNs alone say nothing about the other direction; anything more answers what is not in the capture.
-    let only_syns = facts.handshake == Handshake::Syn && facts.from_client.packets <= u64::from(facts.from_client.syn_count);
+    let only_syns =
+        facts.handshake == Handshake::Syn && facts.from_client.packets <= u64::from(facts.from_client.syn_count);
     if !facts.both_ways() && !only_syns {
         return Some("only one direction of it is in the capture".into());
     }

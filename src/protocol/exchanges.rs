@@ -94,7 +94,8 @@ impl Exchanges {
             _ => false,
         };
         let at = event.at;
-        let answered_early = self.open.iter().rposition(|exchange| exchange.asked.is_none() && !exchange.request_complete);
+        let answered_early =
+            self.open.iter().rposition(|exchange| exchange.asked.is_none() && !exchange.request_complete);
         let number = answered_early.unwrap_or_else(|| self.add(false));
         if let Some(exchange) = self.open.get_mut(number) {
             (exchange.asked, exchange.method) = (Some(at), method);
@@ -118,7 +119,8 @@ impl Exchanges {
     pub(super) fn response(&mut self, event: Event, in_request: bool, emit: Emit<'_>) -> Answered {
         let What::Response(head) = &event.what else { return Answered { method: Method::Other, known: false } };
         let interim = matches!(head.status, 100 | 102..200);
-        let strange = !(100..400).contains(&head.status) || head.status == 101 || head.conflict || head.objection.is_some();
+        let strange =
+            !(100..400).contains(&head.status) || head.status == 101 || head.conflict || head.objection.is_some();
         let awaited = self.open.iter().position(|exchange| exchange.answer == Answer::Awaited);
         let number = awaited.unwrap_or_else(|| self.add(!in_request && !interim));
         let Some(exchange) = self.open.get_mut(number) else { return Answered { method: Method::Other, known: false } };

@@ -51,7 +51,10 @@ enum Part {
     #[default]
     Head,
     /// So many octets of a body. `sure`: the request that decides about it was seen.
-    Length { left: u64, sure: bool },
+    Length {
+        left: u64,
+        sure: bool,
+    },
     Chunked(ChunkedReader),
     /// All that is left.
     UntilClose,
@@ -210,7 +213,8 @@ impl Http {
     fn response(&mut self, at: PacketRef, head: Box<ResponseHead>, emit: Emit<'_>) -> usize {
         let (side, used, status) = (Side::Server, head.len as usize, head.status);
         let in_request = !self.sides[index(Side::Client)].held.is_empty();
-        let framings = [Method::Other, Method::Head, Method::Connect].map(|method| (method, head.framing_after(method.token())));
+        let framings =
+            [Method::Other, Method::Head, Method::Connect].map(|method| (method, head.framing_after(method.token())));
         let Answered { method, known } =
             self.exchanges.response(Event { at, side, what: What::Response(head) }, in_request, emit);
         if matches!(status, 100 | 102..200) {

@@ -9,6 +9,7 @@ mod exchanges;
 mod http;
 mod recognise;
 #[cfg(test)]
+#[allow(dead_code, reason = "a kit: each test takes what it needs")]
 mod script;
 mod tls;
 mod words;

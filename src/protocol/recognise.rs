@@ -156,7 +156,11 @@ fn request_line(bytes: &[u8]) -> Recognition {
         None if line.len() < LONGEST_LINE => Recognition::NeedMore,
         Some(end) => {
             let line = line.get(..end).unwrap_or(line).trim_ascii_end();
-            if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") { Recognition::Yes } else { Recognition::No }
+            if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") {
+                Recognition::Yes
+            } else {
+                Recognition::No
+            }
         }
         None => Recognition::No,
     }

@@ -52,7 +52,10 @@ impl Play {
         PacketRef { file: 0, number: 1, time: self.now }
     }
 
-    fn play(&mut self, act: impl FnOnce(&mut Dissector, &FlowHead, PacketRef, &mut dyn FnMut(Event)) -> Wants) -> Wants {
+    fn play(
+        &mut self,
+        act: impl FnOnce(&mut Dissector, &FlowHead, PacketRef, &mut dyn FnMut(Event)) -> Wants,
+    ) -> Wants {
         let at = self.at();
         let Self { dissector, head, events, .. } = self;
         let wants = act(dissector, head, at, &mut |event| events.push(event));

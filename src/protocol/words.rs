@@ -42,6 +42,9 @@ pub(super) fn redis(sample: &Sample<'_>) -> Recognition {
     }
 }
 
+/// Reads a server's complaint; `None` when it is none.
+type Complaint = fn(&[u8]) -> Option<Greeting>;
+
 /// How a service speaks.
 #[derive(Clone, Copy)]
 struct Voice {
@@ -50,7 +53,7 @@ struct Voice {
     /// The client greets in the same way.
     both: bool,
     /// Reads a line by which the server objects to octets that are not its protocol.
-    complaint: Option<fn(&[u8]) -> Option<Greeting>>,
+    complaint: Option<Complaint>,
 }
 
 pub(super) fn start_ssh() -> Box<dyn Analyzer> {

@@ -254,9 +254,9 @@ pub struct Tally {
     pub dropped_healthy: u64,
     /// Undecided flows that are not kept whole.
     pub dropped_undecided: u64,
-    /// Flows with a warning that are not kept whole because of the cap.
+    /// Degraded flows beyond the cap of those kept whole.
     pub dropped_degraded: u64,
-    /// Flows with a critical finding that are not kept whole because of the cap.
+    /// Failed flows beyond that cap.
     pub dropped_failed: u64,
 }
 

@@ -277,7 +277,8 @@ fn meaning(event: &Event) -> Option<String> {
         What::AlertEncrypted { .. } => "encrypted alert (by its size)".into(),
         What::TlsData => "application data begins".into(),
         What::TlsBroken => "plain text where a TLS record must begin".into(),
-        What::Request(head) => format!("{} {}", head.method, head.target),
+        // Query values may be secrets: they are shown by no text output.
+        What::Request(head) => format!("{} {}", head.method, head.target.split('?').next().unwrap_or("")),
         What::Response(head) => format!("{} {}", head.status, head.reason),
         What::ResponseTruncated { .. } => "the response ends before its promised length".into(),
         What::Dns(message) if message.response => format!("DNS answer for {}, rcode {}", message.name, message.rcode),

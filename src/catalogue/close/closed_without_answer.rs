@@ -83,7 +83,11 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let finding = if known { finding } else { finding.severity(Severity::Warning) };
     // What the client does next may show that it was not waiting, or what its octets were.
     let early = flow.open_at_end() && flow.now.since(fin.time) < flow.thresholds.tail;
-    Some(if early { finding.confidence(Confidence::High).note("the capture ends before the client reacts") } else { finding })
+    Some(if early {
+        finding.confidence(Confidence::High).note("the capture ends before the client reacts")
+    } else {
+        finding
+    })
 }
 
 /// The packet with the client's question, and whether it is known to be one.
