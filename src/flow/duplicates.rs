@@ -6,8 +6,11 @@
 
 use smallvec::SmallVec;
 
+use super::Sink;
 use super::facts::Face;
 use super::half::Stamp;
+use super::key::Way;
+use super::live::Live;
 use crate::decode::{Datagram, Direction, Flags, Ip, Packet, Segment};
 use crate::time::Elapsed;
 
@@ -142,6 +145,26 @@ pub(super) fn note_face(faces: &mut SmallVec<[Face; 1]>, hint: u8, packet: &Pack
         packets: 1,
     });
     faces.len() as u8 - 1
+}
+
+impl<S: Sink> Live<'_, S> {
+    /// Notes the packet's face; whether it is a copy that the capture made.
+    pub(super) fn duplicate(&mut self, way: Way, packet: &Packet<'_>, mark: impl FnOnce() -> Mark) -> bool {
+        let trail = &mut self.detail.trails[way];
+        let face = note_face(&mut trail.faces, self.flow.tracks[way].face, packet, Stamp::from(self.at));
+        self.flow.tracks[way].face = face;
+        let original = trail.recent.original(mark(), Stamp::from(self.at), face);
+        if let Some(original) = original {
+            self.count_duplicate(original);
+        }
+        original.is_some()
+    }
+
+    pub(super) fn count_duplicate(&mut self, original: Stamp) {
+        self.detail.duplicates += 1;
+        self.detail.duplicate.get_or_insert((original, Stamp::from(self.at)));
+        self.shared.counts.duplicates += 1;
+    }
 }
 
 #[cfg(test)]

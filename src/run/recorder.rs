@@ -90,30 +90,31 @@ impl Recorder {
     }
 
     fn keep(&mut self, summary: FlowSummary) {
-        let told = summary.findings.iter().max_by_key(|f| f.severity);
-        let key = told.map(|finding| (finding.rule.to_string(), summary.facts.server));
-        if let Some(key) = key {
-            let alike = self.alike.entry(key.clone()).or_default();
-            *alike += 1;
-            if *alike > KEPT_ALIKE || self.kept.len() >= KEPT {
-                *self.tally.beyond_cap.entry(key.0).or_default() += 1;
-                self.leave(&summary);
-                return;
-            }
-        } else if self.kept.len() >= KEPT {
-            self.leave(&summary);
+        let told = summary.findings.iter().max_by_key(|f| f.severity).map(|finding| finding.rule.to_string());
+        let mut room = self.kept.len() < KEPT;
+        // Counted only while there is room: at most one entry for each kept flow.
+        if let (true, Some(rule)) = (room, &told) {
+            let alike = self.alike.entry((rule.clone(), summary.facts.server)).or_default();
+            room = *alike < KEPT_ALIKE;
+            *alike += u32::from(room);
+        }
+        if room {
+            self.kept.insert(summary.facts.id, summary);
             return;
         }
-        self.kept.insert(summary.facts.id, summary);
+        if let Some(rule) = told {
+            *self.tally.beyond_cap.entry(rule).or_default() += 1;
+        }
+        self.leave(&summary);
     }
 
     /// Only the digest stays.
     fn leave(&mut self, summary: &FlowSummary) {
         match summary.digest.verdict {
+            Verdict::Healthy => self.tally.dropped_healthy += 1,
             Verdict::Undecided => self.tally.dropped_undecided += 1,
             Verdict::Degraded => self.tally.dropped_degraded += 1,
             Verdict::Failed => self.tally.dropped_failed += 1,
-            Verdict::Healthy => self.tally.dropped_healthy += 1,
         }
         if self.recording.all_flows {
             let text = explain::healthy(&summary.facts, &summary.story);
@@ -367,5 +368,29 @@ fn first_of(known: Option<PacketRef>, at: Option<PacketRef>) -> Option<PacketRef
     match (known, at) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::ResetKind;
+    use crate::rule::testing::Scene;
+
+    #[test]
+    fn failures_beyond_the_cap_are_counted_as_failures() {
+        let recording =
+            Recording { thresholds: Thresholds::default(), all_flows: false, names: Vec::new(), keep: None };
+        let mut recorder = Recorder::new(recording);
+        for number in 1..=u64::from(KEPT_ALIKE) + 3 {
+            let scene = Scene::starting("10.0.0.1:40000", "10.0.0.2:80", number, number as i64);
+            let summary = scene.syn(0).rst(Side::Server, 1, ResetKind::Refused, 0).summary();
+            let conversation = Conversation { story: summary.story, ..Conversation::default() };
+            recorder.closed(summary.facts, conversation, Ended::Closed, Timestamp::MAX);
+        }
+        let (merged, digests) = recorder.finish();
+        assert_eq!((merged.flows.len(), merged.tally.dropped_failed), (KEPT_ALIKE as usize, 3));
+        assert_eq!((merged.tally.dropped_healthy, digests.len()), (0, 3));
+        assert_eq!(merged.tally.beyond_cap.values().sum::<u64>(), 3);
     }
 }
