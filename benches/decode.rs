@@ -45,6 +45,7 @@ fn frame(link: u16, bytes: &[u8]) -> Frame<'_> {
         wire_len: bytes.len() as u32,
         bytes,
         offset: 0,
+        flags: 0,
     }
 }
 

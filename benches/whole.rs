@@ -1,35 +1,52 @@
-//! The whole diagnosis: generated traffic on one and two workers, and the bundled incident. Report ratios, not absolute times.
+//! The whole diagnosis, from octets to report: generated traffic on one and two workers, and the bundled incident.
+//!
+//! The octets are in memory; reading a file costs its copy from the page cache besides. docs/performance.md tells how to read the numbers.
 
 mod generate;
 
 use std::io::Cursor;
+use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use generate::Shape;
 use tcpwhy::Diagnosis;
 use tcpwhy::capture::Source;
 
-fn diagnose(bytes: &[u8], workers: usize) -> usize {
-    let reader = Box::new(Cursor::new(bytes.to_vec()));
-    let source = Source::from_readers(vec![("x".into(), reader as _)]).expect("a capture");
-    let report = Diagnosis::new().workers(workers).source(source).and_then(|opened| opened.run()).expect("a report");
-    report.incidents.len()
-}
+/// Octets that many readers share without a copy.
+#[derive(Clone)]
+struct Octets(Arc<Vec<u8>>);
 
-fn whole(criterion: &mut Criterion) {
-    for (name, shape) in [("mix", Shape::Mix), ("faults", Shape::Faults), ("small", Shape::Small)] {
-        let mut bytes = Vec::new();
-        generate::write(shape, 32 << 20, 1, &mut bytes).expect("memory");
-        let mut group = criterion.benchmark_group(format!("whole/{name}"));
-        group.sample_size(10).throughput(Throughput::Bytes(bytes.len() as u64));
-        for workers in [1, 2] {
-            group.bench_function(format!("{workers} worker(s)"), |bench| bench.iter(|| diagnose(&bytes, workers)));
-        }
+impl AsRef<[u8]> for Octets {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
-    let gitlab = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/captures/incidents/gitlab/both-legs.pcap"));
-    let gitlab = gitlab.expect("the bundled capture");
-    criterion.bench_function("whole/gitlab", |bench| bench.iter(|| diagnose(&gitlab, 1)));
 }
 
-criterion_group!(benches, whole);
+fn diagnose(octets: &Octets, workers: usize) -> usize {
+    let source = Source::from_readers(vec![("x".into(), Box::new(Cursor::new(octets.clone())) as _)]);
+    let report = Diagnosis::new().workers(workers).source(source.expect("a capture")).and_then(|opened| opened.run());
+    report.expect("a report").incidents.len()
+}
+
+fn generated(criterion: &mut Criterion) {
+    for (name, shape) in [("mix", Shape::Mix), ("small", Shape::Small)] {
+        let (bytes, totals) = generate::bytes(shape, 32_000_000, 1);
+        let octets = Octets(Arc::new(bytes));
+        let mut group = criterion.benchmark_group(format!("whole/{name}"));
+        group.sample_size(10);
+        group.throughput(Throughput::ElementsAndBytes { elements: totals.packets, bytes: totals.octets });
+        for workers in [1, 2] {
+            group.bench_function(format!("{workers}-workers"), |bencher| bencher.iter(|| diagnose(&octets, workers)));
+        }
+        group.finish();
+    }
+}
+
+fn incident(criterion: &mut Criterion) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/captures/incidents/gitlab/both-legs.pcap");
+    let octets = Octets(Arc::new(std::fs::read(path).expect("the bundled capture")));
+    criterion.bench_function("whole/gitlab", |bencher| bencher.iter(|| diagnose(&octets, 1)));
+}
+
+criterion_group!(benches, generated, incident);
 criterion_main!(benches);

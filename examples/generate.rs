@@ -1,42 +1,56 @@
-//! Writes generated traffic: `cargo run --release --example generate -- mix 1G mix.pcap` (mix, faults, small, flood, storm; `-` = stdout).
+//! Writes generated traffic as pcap, the same for the same arguments:
+//! `cargo run --release --example generate -- mix 1G mix.pcap` (shapes: healthy, mix, small, flood, storm; `-` is standard output).
 
 #[path = "../benches/generate/mod.rs"]
 mod generate;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::process::ExitCode;
 
 use generate::Shape;
 
-fn main() -> io::Result<()> {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [shape, size, path] = arguments.as_slice() else {
-        eprintln!("usage: generate mix|faults|small|flood|storm SIZE[K|M|G] FILE|-");
-        std::process::exit(2);
+    let asked = match arguments.as_slice() {
+        [word, size, path] => shape(word).zip(octets(size)).map(|(shape, octets)| (shape, octets, path)),
+        _ => None,
     };
-    let shape = match shape.as_str() {
-        "mix" => Shape::Mix,
-        "faults" => Shape::Faults,
-        "small" => Shape::Small,
-        "flood" => Shape::Flood,
-        "storm" => Shape::Storm,
-        other => {
-            eprintln!("{other} is no shape of traffic");
-            std::process::exit(2);
+    let Some((shape, octets, path)) = asked else {
+        eprintln!("usage: generate healthy|mix|small|flood|storm SIZE[K|M|G] FILE|-");
+        return ExitCode::from(2);
+    };
+    match write(shape, octets, path) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cannot write {path}: {error}");
+            ExitCode::from(2)
         }
-    };
-    let (number, unit) = size.split_at(size.trim_end_matches(char::is_alphabetic).len());
-    let unit = match unit {
-        "K" => 1 << 10,
-        "M" => 1 << 20,
-        "G" => 1 << 30,
-        _ => 1,
-    };
-    let octets = number.parse::<u64>().unwrap_or(0) * unit;
-    let out: Box<dyn Write> = if path == "-" { Box::new(io::stdout()) } else { Box::new(File::create(path)?) };
+    }
+}
+
+fn write(shape: Shape, octets: u64, path: &str) -> io::Result<()> {
+    let out: Box<dyn Write> = if path == "-" { Box::new(io::stdout().lock()) } else { Box::new(File::create(path)?) };
     let mut out = BufWriter::with_capacity(1 << 20, out);
     let totals = generate::write(shape, octets, 1, &mut out)?;
     out.flush()?;
     eprintln!("{} octets, {} packets, {} flows", totals.octets, totals.packets, totals.flows);
     Ok(())
+}
+
+fn shape(word: &str) -> Option<Shape> {
+    Shape::ALL.iter().find(|(name, _)| *name == word).map(|(_, shape)| *shape)
+}
+
+/// `1G` and the like; units are powers of 1,000, as packet rates and disks are counted.
+fn octets(size: &str) -> Option<u64> {
+    let digits = size.trim_end_matches(char::is_alphabetic);
+    let unit = match &size[digits.len()..] {
+        "" => 1,
+        "K" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
 }

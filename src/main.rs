@@ -8,6 +8,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+// A capture is millions of short-lived flows: a third of the time went into the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match cli::run(cli::Args::parse()) {
         Ok(code) => code,

@@ -89,7 +89,8 @@ fn a_closed_pipe_is_success() {
 
 #[test]
 fn json_is_one_document_and_jsonl_one_object_per_line() {
-    let document: serde_json::Value = serde_json::from_slice(&tcpwhy(&["--format", "json", GITLAB]).stdout).expect("JSON");
+    let document: serde_json::Value =
+        serde_json::from_slice(&tcpwhy(&["--format", "json", GITLAB]).stdout).expect("JSON");
     assert_eq!(document["schema"], "tcpwhy.report/1");
     for line in stdout(&tcpwhy(&["--format", "jsonl", GITLAB])).lines() {
         let object: serde_json::Value = serde_json::from_str(line).expect("an object per line");
@@ -125,7 +126,8 @@ fn rules_and_thresholds_are_listed() {
 
 #[test]
 fn a_flow_is_found_by_any_of_its_packets() {
-    let document: serde_json::Value = serde_json::from_slice(&tcpwhy(&["--format", "json", GITLAB]).stdout).expect("JSON");
+    let document: serde_json::Value =
+        serde_json::from_slice(&tcpwhy(&["--format", "json", GITLAB]).stdout).expect("JSON");
     let packet = document["incidents"][0]["evidence"][0]["packet"].as_u64().expect("a packet");
     let output = tcpwhy(&["flow", &packet.to_string(), GITLAB]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -143,7 +145,8 @@ fn a_packet_beyond_the_end_is_a_clear_error() {
 fn filters_keep_the_packet_numbers() {
     let all: serde_json::Value = serde_json::from_slice(&tcpwhy(&["--format", "json", GITLAB]).stdout).expect("JSON");
     let some: serde_json::Value =
-        serde_json::from_slice(&tcpwhy(&["--format", "json", "--filter", "tcp port 1443", GITLAB]).stdout).expect("JSON");
+        serde_json::from_slice(&tcpwhy(&["--format", "json", "--filter", "tcp port 1443", GITLAB]).stdout)
+            .expect("JSON");
     let header = |report: &serde_json::Value| {
         let evidence = report["incidents"][0]["evidence"].as_array().expect("evidence").clone();
         evidence.iter().find(|e| e["shows"].as_str().is_some_and(|s| s.contains("PROXY"))).map(|e| e["packet"].clone())

@@ -3,7 +3,6 @@
 mod support;
 
 use std::fmt::Write;
-use std::path::Path;
 
 use support::{check_file, root};
 use tcpwhy::catalogue::{self, RULES};
@@ -45,7 +44,7 @@ fn rules_of(family: &str) -> Vec<String> {
 fn the_index_of_rules_is_fresh() {
     let mut index = String::from(
         "//! Every rule of the catalogue, in the order of its families. Generated: `BLESS=1 cargo test --test generated` rewrites it.\n\n\
-         use crate::rule::Rule;\n\n/// Rules with the source file that holds their page.\npub static RULES: &[(&Rule, &str)] = &[\n",
+         use crate::rule::Rule;\n\n/// Rules with the source file that holds their page.\n#[rustfmt::skip]\npub static RULES: &[(&Rule, &str)] = &[\n",
     );
     for (family, _) in FAMILIES {
         for stem in rules_of(family) {
@@ -80,7 +79,8 @@ fn every_rule_has_its_page_in_docs() {
 
 #[test]
 fn the_list_of_rules_is_fresh() {
-    let mut text = String::from("# The diagnoses\n\n| rule | severity | confidence | what it says |\n|---|---|---|---|\n");
+    let mut text =
+        String::from("# The diagnoses\n\n| rule | severity | confidence | what it says |\n|---|---|---|---|\n");
     for (rule, _) in RULES {
         let (severity, confidence) = (lower(rule.severity), lower(rule.confidence));
         let _ = writeln!(text, "| [{0}]({0}.md) | {severity} | {confidence} | {1} |", rule.id, rule.title);
@@ -96,13 +96,15 @@ fn the_schema_of_the_report_is_fresh() {
 /// The README's output is what the program prints.
 #[test]
 fn the_readme_shows_a_real_output() {
-    let readme = std::fs::read_to_string(root().join("README.md")).expect("a README");
-    let capture = Path::new("captures/incidents/gitlab/both-legs.pcap");
-    let report = support::report(&root().join(capture));
+    let path = root().join("README.md");
+    let readme = std::fs::read_to_string(&path).expect("a README");
+    let report = support::report(&root().join("captures/incidents/gitlab/both-legs.pcap"));
     let text = tcpwhy::render::text::report(&report, Default::default());
     let screen: Vec<&str> = text.lines().take_while(|line| !line.starts_with("DETAILS")).collect();
-    let screen = screen.join("\n");
-    assert!(readme.contains(screen.trim_end()), "README.md does not show what the program prints:\n{screen}");
+    let (before, rest) = readme.split_once("```\n").expect("a block of output");
+    let (_, after) = rest.split_once("```\n").expect("its end");
+    let fresh = format!("{before}```\n{}\n```\n{after}", screen.join("\n").trim_end());
+    check_file(&path, &fresh).expect("fresh");
 }
 
 fn lower(word: impl std::fmt::Debug) -> String {

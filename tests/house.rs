@@ -155,7 +155,12 @@ fn the_explains_graph_has_no_cycle_but_the_declared_ones_between_legs() {
             }
         }
     }
-    fn visit<'a>(at: &'a str, edges: &BTreeMap<&'a str, Vec<&'a str>>, path: &mut Vec<&'a str>, done: &mut BTreeSet<&'a str>) {
+    fn visit<'a>(
+        at: &'a str,
+        edges: &BTreeMap<&'a str, Vec<&'a str>>,
+        path: &mut Vec<&'a str>,
+        done: &mut BTreeSet<&'a str>,
+    ) {
         assert!(!path.contains(&at), "cycle: {path:?} -> {at}");
         if !done.insert(at) {
             return;

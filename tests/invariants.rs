@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
@@ -14,7 +13,10 @@ use tcpwhy::{Confidence, Diagnosis, Report};
 /// Every sound capture of ours, and the real ones beside the project where they are.
 fn captures() -> Vec<PathBuf> {
     let mut all = captures_below(&root().join("captures"));
-    all.retain(|path| !path.starts_with(root().join("captures/broken")) && !path.starts_with(root().join("captures/rules/capture-file-damaged")));
+    all.retain(|path| {
+        !path.starts_with(root().join("captures/broken"))
+            && !path.starts_with(root().join("captures/rules/capture-file-damaged"))
+    });
     if let Some(shared) = support::shared() {
         all.extend(captures_below(&shared.join("captures")));
     }
@@ -79,54 +81,61 @@ fn is_plain_pcap(bytes: &[u8]) -> bool {
     bytes.len() > 24 && matches!(bytes[..4], [0xd4, 0xc3, 0xb2, 0xa1] | [0x4d, 0x3c, 0xb2, 0xa1])
 }
 
-/// Everything the whole file says: findings, explained and superseded ones too.
-fn rules_of(report: &Report) -> BTreeSet<String> {
-    support::findings(report).map(|finding| finding.rule.clone()).collect()
-}
-
-fn certain_rules(report: &Report) -> BTreeSet<String> {
+/// Certain findings above notice about traffic that the whole file lacks: as a finding, explained or not, and superseded by none. A bare
+/// fact is superseded when the whole file tells something else about the same flow: the cut hid what the flow's octets were.
+fn news(cut: &Report, whole: &Report) -> Vec<String> {
     let of_traffic = |rule: &str| !rule.starts_with("capture-");
-    support::findings(report)
-        .filter(|finding| finding.confidence == Confidence::Certain && of_traffic(&finding.rule))
-        .filter(|finding| finding.severity > tcpwhy::Severity::Notice)
-        .map(|finding| finding.rule.clone())
+    let known = |rule: &str| support::findings(whole).any(|finding| finding.rule == rule);
+    let told = |id: Option<u64>| whole.flows.iter().any(|flow| Some(flow.id) == id && !flow.findings.is_empty());
+    let superseded = |finding: &tcpwhy::diagnose::report::FindingEntry| {
+        tcpwhy::catalogue::rule(&finding.rule).is_some_and(|rule| rule.symptom) && told(finding.flow)
+    };
+    support::findings(cut)
+        .filter(|finding| finding.confidence == Confidence::Certain && finding.severity > tcpwhy::Severity::Notice)
+        .filter(|finding| of_traffic(&finding.rule) && !known(&finding.rule) && !superseded(finding))
+        .map(|finding| format!("{} on flow {:?}", finding.rule, finding.flow))
         .collect()
 }
 
 #[test]
 fn a_file_cut_at_any_packet_claims_nothing_certain_that_the_whole_lacks() {
+    let mut violations = Vec::new();
     for path in captures() {
         let bytes = std::fs::read(&path).expect("readable");
         if !is_plain_pcap(&bytes) {
             continue;
         }
         let whole = diagnose_bytes(bytes.clone(), 1).expect("a capture");
-        let known = rules_of(&whole);
         let offsets = records(&bytes);
         // Every packet of short captures; of long ones about sixty places.
         let step = (offsets.len() / 60).max(1);
         for at in offsets.iter().step_by(step) {
             let cut = diagnose_bytes(bytes[..(*at).min(bytes.len())].to_vec(), 1).expect("a cut capture is still one");
-            let news: Vec<String> = certain_rules(&cut).difference(&known).cloned().collect();
-            assert!(news.is_empty(), "{} cut at octet {at}: {news:?} is certain there, unknown in the whole", path.display());
+            for new in news(&cut, &whole) {
+                violations.push(format!("{} cut at octet {at}: {new}", path.display()));
+            }
         }
     }
+    assert!(violations.is_empty(), "certain there, unknown in the whole:\n{}", violations.join("\n"));
 }
 
 #[test]
 fn any_snaplen_claims_nothing_certain_that_the_whole_lacks() {
+    let mut violations = Vec::new();
     for path in captures() {
         let bytes = std::fs::read(&path).expect("readable");
         if !is_plain_pcap(&bytes) {
             continue;
         }
-        let known = rules_of(&diagnose_bytes(bytes.clone(), 1).expect("a capture"));
+        let whole = diagnose_bytes(bytes.clone(), 1).expect("a capture");
         for snaplen in [20, 34, 54, 60, 66, 68, 74, 80, 96, 128, 200, 300, 1000] {
             let cut = diagnose_bytes(with_snaplen(&bytes, snaplen), 1).expect("still a capture");
-            let news: Vec<String> = certain_rules(&cut).difference(&known).cloned().collect();
-            assert!(news.is_empty(), "{} with snaplen {snaplen}: {news:?}", path.display());
+            for new in news(&cut, &whole) {
+                violations.push(format!("{} with snaplen {snaplen}: {new}", path.display()));
+            }
         }
     }
+    assert!(violations.is_empty(), "certain there, unknown in the whole:\n{}", violations.join("\n"));
 }
 
 /// The capture as `tcpdump -s snaplen` would have written it.

@@ -144,7 +144,8 @@ fn a_window_of_time_passes_over_the_rest_and_counts_it() {
     let zone = jiff::tz::TimeZone::UTC;
     let since = TimeBound::parse("+5s", &zone).expect("a time");
     let until = TimeBound::parse("+8s", &zone).expect("a time");
-    let part = Diagnosis::new().between(Some(since), Some(until)).open(&[path]).and_then(|o| o.run()).expect("a report");
+    let part =
+        Diagnosis::new().between(Some(since), Some(until)).open(&[path]).and_then(|o| o.run()).expect("a report");
     let packets = &part.counts.packets;
     assert!(packets["filtered"] > 0 && packets["tcp"] > 0);
     let cited = part.incidents.iter().flat_map(|incident| &incident.evidence).map(|evidence| evidence.packet);

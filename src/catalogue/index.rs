@@ -3,6 +3,7 @@
 use crate::rule::Rule;
 
 /// Rules with the source file that holds their page.
+#[rustfmt::skip]
 pub static RULES: &[(&Rule, &str)] = &[
     (&super::capture::capture_clock_jump::RULE, include_str!("capture/capture_clock_jump.rs")),
     (&super::capture::capture_duplicate_packets::RULE, include_str!("capture/capture_duplicate_packets.rs")),
@@ -29,30 +30,18 @@ pub static RULES: &[(&Rule, &str)] = &[
     (&super::close::server_reset_mid_response::RULE, include_str!("close/server_reset_mid_response.rs")),
     (&super::close::stray_reset::RULE, include_str!("close/stray_reset.rs")),
     (&super::proxy_header::proxy_header_bad_checksum::RULE, include_str!("proxy_header/proxy_header_bad_checksum.rs")),
-    (
-        &super::proxy_header::proxy_header_client_unknown::RULE,
-        include_str!("proxy_header/proxy_header_client_unknown.rs"),
-    ),
+    (&super::proxy_header::proxy_header_client_unknown::RULE, include_str!("proxy_header/proxy_header_client_unknown.rs")),
     (&super::proxy_header::proxy_header_duplicated::RULE, include_str!("proxy_header/proxy_header_duplicated.rs")),
     (&super::proxy_header::proxy_header_fragmented::RULE, include_str!("proxy_header/proxy_header_fragmented.rs")),
-    (
-        &super::proxy_header::proxy_header_from_untrusted::RULE,
-        include_str!("proxy_header/proxy_header_from_untrusted.rs"),
-    ),
+    (&super::proxy_header::proxy_header_from_untrusted::RULE, include_str!("proxy_header/proxy_header_from_untrusted.rs")),
     (&super::proxy_header::proxy_header_malformed::RULE, include_str!("proxy_header/proxy_header_malformed.rs")),
     (&super::proxy_header::proxy_header_missing::RULE, include_str!("proxy_header/proxy_header_missing.rs")),
     (&super::proxy_header::proxy_header_to_http_port::RULE, include_str!("proxy_header/proxy_header_to_http_port.rs")),
-    (
-        &super::proxy_header::proxy_header_to_other_service::RULE,
-        include_str!("proxy_header/proxy_header_to_other_service.rs"),
-    ),
+    (&super::proxy_header::proxy_header_to_other_service::RULE, include_str!("proxy_header/proxy_header_to_other_service.rs")),
     (&super::proxy_header::proxy_header_to_tls_port::RULE, include_str!("proxy_header/proxy_header_to_tls_port.rs")),
     (&super::tls::tls_closed_after_clienthello::RULE, include_str!("tls/tls_closed_after_clienthello.rs")),
     (&super::tls::tls_fatal_alert::RULE, include_str!("tls/tls_fatal_alert.rs")),
     (&super::wrong_protocol::http_to_tls_port::RULE, include_str!("wrong_protocol/http_to_tls_port.rs")),
     (&super::wrong_protocol::tls_to_http_port::RULE, include_str!("wrong_protocol/tls_to_http_port.rs")),
-    (
-        &super::wrong_protocol::unexpected_protocol_on_port::RULE,
-        include_str!("wrong_protocol/unexpected_protocol_on_port.rs"),
-    ),
+    (&super::wrong_protocol::unexpected_protocol_on_port::RULE, include_str!("wrong_protocol/unexpected_protocol_on_port.rs")),
 ];

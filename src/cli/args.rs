@@ -33,7 +33,7 @@ pub(crate) enum Command {
         /// Any packet number of the flow
         number: u64,
         #[command(flatten)]
-        input: Input,
+        input: Box<Input>,
     },
     /// The page of a diagnosis, or the diagnoses whose users see these words
     Explain {
@@ -101,10 +101,10 @@ pub(crate) struct Input {
     /// Only packets up to this time
     #[arg(long, value_name = "TIME", help_heading = "What to look at")]
     pub until: Option<String>,
-    /// Only flows of this client address (repeatable)
+    /// Only packets to or from this address; cuts away other legs (repeatable)
     #[arg(long, value_name = "ADDRESS", help_heading = "What to look at")]
     pub client: Vec<IpAddr>,
-    /// Only flows of this server address (repeatable)
+    /// As --client; with both, packets between the two (repeatable)
     #[arg(long, value_name = "ADDRESS", help_heading = "What to look at")]
     pub server: Vec<IpAddr>,
     /// Only flows whose SNI, Host or queried name is this or ends with .NAME (repeatable)

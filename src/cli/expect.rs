@@ -44,7 +44,8 @@ pub(crate) fn expect(files: &[PathBuf]) -> Result<ExitCode> {
     let (mut met, mut missed) = (0, 0);
     for file in files {
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let parsed: File = toml::from_str(&text).with_context(|| format!("{} holds no expectations", file.display()))?;
+        let parsed: File =
+            toml::from_str(&text).with_context(|| format!("{} holds no expectations", file.display()))?;
         let folder = file.parent().unwrap_or(Path::new("."));
         for expectation in parsed.expect {
             let path = folder.join(&expectation.capture);

@@ -1,6 +1,6 @@
 //! The fast path: Ethernet with at most one VLAN tag, IPv4 or IPv6 with nothing between its header and TCP or UDP.
 //!
-//! Fields are read by hand because this runs for nearly every frame; anything unusual (options, fragments, tunnels, length 0) is left to
+//! Fields are read by hand because this runs for nearly every frame; anything unusual (options, fragments, tunnels, a length of 0 or beyond the frame) is left to
 //! the walk by answering `None`. Tests hold it equal to the walk and to etherparse.
 
 use super::span::Span;
@@ -25,6 +25,8 @@ pub(super) fn packet<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
         ether_type = u16::from_be_bytes([tag[2], tag[3]]);
         rest = inner;
     }
+    let frame_wire = Span::new(frame.bytes, frame.wire_len).wire;
+    let rest = Span::new(rest, frame_wire - (frame.bytes.len() - rest.len()) as u32);
     let (ip, protocol, body) = match ether_type {
         link::IPV4 => ipv4(rest)?,
         link::IPV6 => ipv6(rest)?,
@@ -57,13 +59,13 @@ pub(super) fn packet<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
 
 /// An IPv4 header of 20 octets (RFC 791 §3.1) in front of TCP or UDP; `None` for options, fragments, other protocols, odd lengths.
 #[inline]
-fn ipv4(bytes: &[u8]) -> Option<(Ip, u8, Span<'_>)> {
-    let (head, rest) = bytes.split_first_chunk::<20>()?;
+fn ipv4(span: Span<'_>) -> Option<(Ip, u8, Span<'_>)> {
+    let (head, _) = span.bytes.split_first_chunk::<20>()?;
     let len = u32::from(u16::from_be_bytes([head[2], head[3]]));
     // More fragments, or an offset: the last 14 bits of flags and offset.
     let fragment = u16::from_be_bytes([head[6], head[7]]) & 0x3fff;
     let protocol = head[9];
-    if head[0] != 0x45 || fragment != 0 || len < 20 || !is_plain(protocol) {
+    if head[0] != 0x45 || fragment != 0 || len < 20 || len > span.wire || !is_plain(protocol) {
         return None;
     }
     let ip = Ip {
@@ -75,16 +77,16 @@ fn ipv4(bytes: &[u8]) -> Option<(Ip, u8, Span<'_>)> {
         reassembled: false,
         tunnelled: false,
     };
-    Some((ip, protocol, Span::claimed(rest, len - 20)))
+    Some((ip, protocol, span.first(len).skip(20, "").ok()?))
 }
 
 /// An IPv6 header (RFC 8200 §3) directly in front of TCP or UDP; `None` for extension headers, other protocols and length 0.
 #[inline]
-fn ipv6(bytes: &[u8]) -> Option<(Ip, u8, Span<'_>)> {
-    let (head, rest) = bytes.split_first_chunk::<40>()?;
+fn ipv6(span: Span<'_>) -> Option<(Ip, u8, Span<'_>)> {
+    let (head, _) = span.bytes.split_first_chunk::<40>()?;
     let payload = u32::from(u16::from_be_bytes([head[4], head[5]]));
     let protocol = head[6];
-    if head[0] >> 4 != 6 || payload == 0 || !is_plain(protocol) {
+    if head[0] >> 4 != 6 || payload == 0 || payload + 40 > span.wire || !is_plain(protocol) {
         return None;
     }
     let ip = Ip {
@@ -96,11 +98,35 @@ fn ipv6(bytes: &[u8]) -> Option<(Ip, u8, Span<'_>)> {
         reassembled: false,
         tunnelled: false,
     };
-    Some((ip, protocol, Span::claimed(rest, payload)))
+    Some((ip, protocol, span.first(payload + 40).skip(40, "").ok()?))
 }
 
 /// The two protocols whose headers the fast path reads.
 #[inline]
 fn is_plain(protocol: u8) -> bool {
     protocol == number::TCP || protocol == number::UDP
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Decoder, Transport, samples};
+
+    /// Ethernet, IPv4 and TCP with four octets of payload; the IP header claims `total` octets.
+    fn claims(total: u16) -> Vec<u8> {
+        let mut bytes = vec![0; 14 + 20 + 20 + 4];
+        (bytes[12], bytes[14], bytes[23], bytes[46]) = (0x08, 0x45, 6, 0x50);
+        bytes[16..18].copy_from_slice(&total.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn an_ip_length_beyond_the_frame_ends_with_the_frame() {
+        for (total, wire_len, ip_len, payload_len) in [(44, 58, 44, 4), (1500, 58, 44, 4), (1500, 1000, 986, 946)] {
+            let bytes = claims(total);
+            let mut decoder = Decoder::new(Default::default());
+            let packet = decoder.decode(&samples::frame(1, &bytes, wire_len));
+            let Transport::Tcp(segment) = packet.transport else { panic!("no TCP") };
+            assert_eq!((packet.ip.map(|ip| ip.len), segment.payload_len), (Some(ip_len), payload_len));
+        }
+    }
 }

@@ -50,7 +50,7 @@ pub(super) fn ipv4(span: Span<'_>) -> Result<Header<'_>, Reason> {
         // Segmentation offload: the packet was longer than the field can say, or not yet made.
         0 => span.wire,
         len if len < header_len => return Err("IPv4 total length below the header length"),
-        len => len,
+        len => len.min(span.wire),
     };
     let ip = Ip {
         source: Address::v4(header.source()),
@@ -80,7 +80,7 @@ pub(super) fn ipv6(span: Span<'_>) -> Result<Header<'_>, Reason> {
     let len = match u32::from(header.payload_length()) {
         // A jumbogram (RFC 2675) or segmentation offload; "no next header" with nothing behind it is honestly empty.
         0 if header.next_header() != IpNumber::IPV6_NO_NEXT_HEADER => span.wire,
-        payload => payload + 40,
+        payload => (payload + 40).min(span.wire),
     };
     let ip = Ip {
         source: Address::v6(header.source()),

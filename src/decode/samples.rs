@@ -22,7 +22,17 @@ impl Record {
 
 /// A frame made of nothing but its octets.
 pub(super) fn frame(link: u16, bytes: &[u8], wire_len: u32) -> Frame<'_> {
-    Frame { file: 0, number: 1, time: Timestamp(0), interface: 0, link: LinkType(link), wire_len, bytes, offset: 0, flags: 0 }
+    Frame {
+        file: 0,
+        number: 1,
+        time: Timestamp(0),
+        interface: 0,
+        link: LinkType(link),
+        wire_len,
+        bytes,
+        offset: 0,
+        flags: 0,
+    }
 }
 
 /// The records of a sound classic pcap; of any other file those before the damage.

@@ -19,12 +19,6 @@ impl<'a> Span<'a> {
         Self { bytes, wire: wire.max(bytes.len() as u32) }
     }
 
-    /// Octets of a layer whose header says its length; it may say more than there is.
-    #[inline]
-    pub(super) fn claimed(bytes: &'a [u8], wire: u32) -> Self {
-        Self { bytes: bytes.get(..wire as usize).unwrap_or(bytes), wire }
-    }
-
     /// Octets that are all there.
     pub(super) fn whole(bytes: &'a [u8]) -> Self {
         Self::new(bytes, 0)
@@ -44,11 +38,12 @@ impl<'a> Span<'a> {
         Ok(Self { bytes, wire: self.wire - n as u32 })
     }
 
-    /// The first `wire` octets: drops padding and trailers. When the layer claims more than the frame holds, the claim is believed, as in a
-    /// cut frame: many tools that shorten frames forget to keep the original length.
+    /// The first `wire` octets: drops padding and trailers. A layer that claims more octets than its frame had on the wire has no more than
+    /// those.
     #[inline]
     pub(super) fn first(self, wire: u32) -> Self {
-        Self::claimed(self.bytes, wire)
+        let wire = wire.min(self.wire);
+        Self { bytes: self.bytes.get(..wire as usize).unwrap_or(self.bytes), wire }
     }
 
     /// Whether octets of the layer are missing in the capture.

@@ -209,7 +209,8 @@ impl<'a> Builder<'a> {
 
     fn representatives(&self, draft: &Draft) -> Vec<u64> {
         let shown = self.findings[draft.shown].subject.flow();
-        let linked = shown.iter().flat_map(|flow| self.capture.links_of(*flow)).flat_map(|l| [l.client_leg, l.backend_leg]);
+        let linked =
+            shown.iter().flat_map(|flow| self.capture.links_of(*flow)).flat_map(|l| [l.client_leg, l.backend_leg]);
         let members = draft.members.iter().filter_map(|i| self.findings[*i].subject.flow());
         let mut flows = Vec::new();
         for id in shown.into_iter().chain(linked).chain(members) {
@@ -224,7 +225,10 @@ impl<'a> Builder<'a> {
         let finding = &self.findings[draft.shown];
         let mut sentences = finding.notes.clone();
         sentences.extend(links.iter().map(|link| {
-            format!("flow {} and flow {} are two legs of one connection: {}", link.client_leg, link.backend_leg, link.says)
+            format!(
+                "flow {} and flow {} are two legs of one connection: {}",
+                link.client_leg, link.backend_leg, link.says
+            )
         }));
         sentences
     }
@@ -254,11 +258,13 @@ impl<'a> Builder<'a> {
             for (end, service) in self.capture.services.of_host(host).filter(|(end, _)| !extent.servers.contains(end)) {
                 let of_sender: u64 = extent.senders.iter().filter_map(|sender| service.clients.get(sender)).sum();
                 if service.good == service.flows && service.good > 0 && of_sender > 0 {
-                    lines.push(format!(
-                        "{} of {} to {end} are fine: that port is not the one that fails",
-                        service.good,
-                        format::count(service.flows, "flow")
-                    ));
+                    lines.push(match service.flows {
+                        1 => format!("the only flow to {end} is fine: that port is not the one that fails"),
+                        n => format!(
+                            "{} of {n} flows to {end} are fine: that port is not the one that fails",
+                            service.good
+                        ),
+                    });
                 }
             }
         }
@@ -274,13 +280,14 @@ impl<'a> Builder<'a> {
             let (Some(first), good) = (service.first_good, service.good) else { continue };
             let spoken: Vec<String> = service
                 .plain
-                .iter()
-                .map(|(protocol, _)| protocol.name().to_owned())
+                .keys()
+                .map(|protocol| protocol.name().to_owned())
                 .chain(service.behind_proxy.keys().map(|protocol| format!("{} behind a PROXY header", protocol.name())))
                 .collect();
             let spoken = if spoken.is_empty() { "data".to_owned() } else { spoken.join(", ") };
             let example = packet(first, self.files());
-            lines.push(format!("{} to {server} worked ({spoken}); the first is {example}", format::count(good, "flow")));
+            lines
+                .push(format!("{} to {server} worked ({spoken}); the first is {example}", format::count(good, "flow")));
         }
         lines.truncate(4);
         lines
@@ -410,12 +417,7 @@ impl<'a> Builder<'a> {
             Some(Severity::Critical) => Verdict::Failed,
             Some(Severity::Warning) => Verdict::Degraded,
             _ => {
-                let reason = explain::undecided(
-                    &flow.facts,
-                    &flow.story,
-                    self.merged.end(),
-                    &self.settings.thresholds,
-                );
+                let reason = explain::undecided(&flow.facts, &flow.story, self.merged.end(), &self.settings.thresholds);
                 if reason.is_some() { Verdict::Undecided } else { Verdict::Healthy }
             }
         }
@@ -511,7 +513,10 @@ pub(super) fn capture_entry(info: &CaptureInfo) -> Capture {
                 })
                 .collect()
         }),
-        packets_after_damage: info.damage.first().map_or(0, |damage| info.packets - damage.after_packet.min(info.packets)),
+        packets_after_damage: info
+            .damage
+            .first()
+            .map_or(0, |damage| info.packets - damage.after_packet.min(info.packets)),
         kernel_drops: info.drops,
     }
 }

@@ -48,10 +48,7 @@ pub fn find(findings: &[Finding], capture: &CaptureView<'_>) -> Causes {
     let rules: Vec<&Rule> = findings.iter().filter_map(|f| catalogue::rule(&f.rule)).collect();
     let places: Vec<Place> = findings
         .iter()
-        .map(|f| Place {
-            flow: f.subject.flow(),
-            server: capture.flow_of(f).map(|flow| flow.facts.server),
-        })
+        .map(|f| Place { flow: f.subject.flow(), server: capture.flow_of(f).map(|flow| flow.facts.server) })
         .collect();
     let mut causes = Causes { explained_by: vec![None; findings.len()], deeper: vec![Vec::new(); findings.len()] };
     if rules.len() != findings.len() {

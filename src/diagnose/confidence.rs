@@ -1,6 +1,7 @@
 //! What a capture's own limits do to a claim: the modifiers M1 to M8 of the catalogue, in that order, each with its reason in words.
 //!
-//! M3 (octets the snaplen hid) and M5 (too short a wait) keep a rule from firing and therefore live in the checks.
+//! M5 (too short a wait) keeps a rule from firing and therefore lives in the checks, and so does M3 where the very octet a rule needs is
+//! one that the snaplen hid.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +13,11 @@ use crate::rule::view::CaptureView;
 use crate::time::Elapsed;
 use crate::wire::Endpoint;
 
-/// Applies M1, M2 and M4 to one finding.
+/// Applies M1, M2, M3 and M4 to one finding.
 pub fn limit(finding: &mut Finding, rule: &Rule, capture: &CaptureView<'_>) {
     one_direction(finding, rule, capture);
     guessed_roles(finding, capture);
+    cut_short(finding, capture);
     capture_loss(finding, rule, capture);
 }
 
@@ -56,6 +58,17 @@ fn guessed_roles(finding: &mut Finding, capture: &CaptureView<'_>) {
     {
         finding.confidence = Confidence::Low;
         finding.notes.push("which side is the server is a guess: the capture holds no handshake".into());
+    }
+}
+
+/// M3: where the capture kept only the first octets of a flow's packets, what they were is not known to the last octet. The TCP truth
+/// (who opened, who closed, how much was sent) does not suffer.
+fn cut_short(finding: &mut Finding, capture: &CaptureView<'_>) {
+    let Some(flow) = capture.flow_of(finding) else { return };
+    let cut = flow.facts.from_client.cut + flow.facts.from_server.cut;
+    if cut > 0 && finding.confidence == Confidence::Certain && !finding.rule.starts_with("connect-") {
+        finding.confidence = Confidence::High;
+        finding.notes.push("the capture kept only the first octets of this connection's packets".into());
     }
 }
 

@@ -1,9 +1,9 @@
 //! One flow in words: a sentence for every flow, also for those on which nothing is wrong.
 
+use crate::event::ResetKind;
+use crate::event::story::Story;
 use crate::event::{Kind, Side, What};
 use crate::flow::facts::{Close, FlowFacts, Handshake, IpProtocol};
-use crate::event::story::Story;
-use crate::event::ResetKind;
 use crate::rule::summary::{protocol_of, spoken};
 use crate::rule::threshold::Thresholds;
 use crate::time::Timestamp;
@@ -14,7 +14,10 @@ pub fn undecided(facts: &FlowFacts, story: &Story, now: Timestamp, thresholds: &
     if facts.transport == IpProtocol::Udp {
         return None;
     }
-    if !facts.both_ways() && facts.handshake != Handshake::Syn {
+    // SYNs alone say nothing about the other direction; anything more answers what is not in the capture.
+    let only_syns =
+        facts.handshake == Handshake::Syn && facts.from_client.packets <= u64::from(facts.from_client.syn_count);
+    if !facts.both_ways() && !only_syns {
         return Some("only one direction of it is in the capture".into());
     }
     if !matches!(facts.close, Close::Open) {

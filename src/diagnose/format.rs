@@ -55,6 +55,10 @@ pub enum Purpose {
 
 /// Fills a template of a rule with the finding's values and the slots every flow has.
 pub fn filled(template: &str, finding: &Finding, flow: Option<&FlowSummary>, purpose: Purpose) -> String {
+    // An IPv6 address in a URL stands in brackets (RFC 3986 §3.2.2).
+    let bracketed = flow.is_some_and(|flow| !flow.facts.server.address.is_v4()) && template.contains("://{host}");
+    let url = bracketed.then(|| template.replace("://{host}", "://[{host}]"));
+    let template = url.as_deref().unwrap_or(template);
     fill(template, |slot| match finding.values.get(slot) {
         Some(value) => Some(written(value, purpose)),
         None => standard(slot, finding, flow),

@@ -49,7 +49,8 @@ pub(super) fn group(findings: &[Finding], causes: &Causes, capture: &CaptureView
     // A weak cause that stands under a surer finding as its possible reason is no incident of its own.
     let behind: BTreeSet<usize> = causes.deeper.iter().flatten().copied().collect();
     for (i, finding) in findings.iter().enumerate() {
-        let is_root = causes.explained_by[i].is_none() && !(finding.confidence == Confidence::Low && behind.contains(&i));
+        let is_root =
+            causes.explained_by[i].is_none() && !(finding.confidence == Confidence::Low && behind.contains(&i));
         if is_root && finding.severity >= Severity::Warning && !finding.rule.starts_with("capture-") {
             keyed.entry((finding.rule.to_string(), anchor(finding, capture))).or_default().push(i);
         }
@@ -161,9 +162,7 @@ fn draft(
     members.sort_by_key(|i| (findings[*i].first(), *i));
     let mut consequences: Vec<usize> = members.iter().filter_map(|i| explained.get(i)).flatten().copied().collect();
     consequences.sort_by_key(|i| (findings[*i].first(), *i));
-    let linked = |i: usize| {
-        findings[i].subject.flow().is_some_and(|flow| capture.links_of(flow).next().is_some())
-    };
+    let linked = |i: usize| findings[i].subject.flow().is_some_and(|flow| capture.links_of(flow).next().is_some());
     let shown = members
         .iter()
         .copied()
@@ -212,9 +211,8 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
         senders.insert(flow.facts.client.address);
         behind_proxy &= flow.digest.behind_proxy;
         let origin = capture.links_of(flow.facts.id).find(|link| link.backend_leg == flow.facts.id);
-        let known = |id: &PacketRef| {
-            capture.flows.get(id).map(|flow| flow.digest).or_else(|| capture.digests.get(id).copied())
-        };
+        let known =
+            |id: &PacketRef| capture.flows.get(id).map(|flow| flow.digest).or_else(|| capture.digests.get(id).copied());
         match origin.and_then(|link| known(&link.client_leg)) {
             Some(leg) => clients.insert(leg.client().address),
             None => clients.insert(flow.facts.client.address),

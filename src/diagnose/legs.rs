@@ -87,8 +87,7 @@ fn by_header(known: &[&Digest], flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec
     for (backend, source, destination) in headers {
         let candidates = by_client.get(&source).map(Vec::as_slice).unwrap_or(&[]);
         let fits = |leg: &&&Digest| {
-            leg.id != backend.facts.id
-                && leg.id <= backend.facts.id
+            leg.id < backend.facts.id
                 && backend.facts.id.time.since(leg.id.time) <= HEADER_AGE
                 && destination.is_none_or(|destination| destination == leg.server())
         };

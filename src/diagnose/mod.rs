@@ -191,7 +191,8 @@ fn flows(
         total: merged.tally.flows,
         healthy: merged.tally.dropped_healthy,
         undecided: merged.tally.dropped_undecided,
-        ..FlowCounts::default()
+        degraded: merged.tally.dropped_degraded,
+        failed: merged.tally.dropped_failed,
     };
     let mut entries = Vec::new();
     let mut listed = 0;
@@ -247,5 +248,24 @@ fn not_judged(merged: &Merged, settings: &Settings) -> Vec<String> {
             *reasons.entry(kind).or_default() += 1;
         }
     }
-    reasons.into_iter().map(|(reason, n)| format!("{}: {reason}", format::count(n, "flow"))).collect()
+    let mut lines: Vec<String> =
+        reasons.into_iter().map(|(reason, n)| format!("{}: {reason}", format::count(n, "flow"))).collect();
+    lines.extend(limits_reached(&merged.tally));
+    lines
+}
+
+/// Every cap that was reached, in words: a limit is never silent.
+fn limits_reached(tally: &Tally) -> Vec<String> {
+    let mut lines = Vec::new();
+    if tally.evicted > 0 {
+        let flows = format::count(tally.evicted, "flow");
+        lines.push(format!("{flows} were judged early: more were open at once than the table holds"));
+    }
+    if tally.held_dropped > 0 {
+        lines.push(format!("{} octets behind holes were given up: too many waited at once", tally.held_dropped));
+    }
+    for (rule, n) in &tally.beyond_cap {
+        lines.push(format!("{} more with {rule} are counted, not kept", format::count(*n, "flow")));
+    }
+    lines
 }

@@ -21,9 +21,24 @@ impl Story {
     /// Events kept from the end.
     pub const TAIL: usize = 16;
 
+    /// Kinds that are only noted as seen: the facts of the flow hold their packets, and nearly every flow has all of them.
+    const IN_FACTS: [Kind; 7] = [
+        Kind::Syn,
+        Kind::SynAck,
+        Kind::Established,
+        Kind::Fin,
+        Kind::FinAcknowledged,
+        Kind::FirstPayload,
+        Kind::FirstPayloadAcknowledged,
+    ];
+
     /// Adds an event; when the story is full, one from the middle is given up (and counted).
     pub fn push(&mut self, event: Event) {
-        self.seen.insert(event.what.kind());
+        let kind = event.what.kind();
+        self.seen.insert(kind);
+        if Self::IN_FACTS.contains(&kind) {
+            return;
+        }
         if self.head.len() < Self::HEAD {
             self.head.push(event);
             return;

@@ -6,10 +6,13 @@
 
 use smallvec::SmallVec;
 
+use super::Sink;
 use super::facts::Face;
 use super::half::Stamp;
+use super::key::Way;
+use super::live::Live;
 use crate::decode::{Datagram, Direction, Flags, Ip, Packet, Segment};
-use crate::time::{Elapsed, Timestamp};
+use crate::time::Elapsed;
 
 /// How far apart copies may be.
 pub(super) const WITHIN: Elapsed = Elapsed::millis(1);
@@ -28,7 +31,7 @@ pub(super) struct Recent {
 #[derive(Clone, Copy, Debug)]
 struct Print {
     tag: u64,
-    time: Timestamp,
+    at: Stamp,
     face: u8,
 }
 
@@ -88,18 +91,20 @@ pub(super) fn ends(payload: &[u8]) -> u64 {
 }
 
 impl Recent {
-    /// Whether the packet is a copy of a recent one; when not, it is remembered.
-    pub(super) fn has(&mut self, mark: Mark, time: Timestamp, face: u8) -> bool {
-        let known = self.prints.iter().flatten().any(|print| {
-            print.tag == mark.tag && time.since(print.time).abs() <= WITHIN && (mark.strong || print.face != face)
+    /// The recent packet of which this one is a copy; when there is none, this one is remembered.
+    pub(super) fn original(&mut self, mark: Mark, at: Stamp, face: u8) -> Option<Stamp> {
+        let known = self.prints.iter().flatten().find(|print| {
+            let near = at.time().since(print.at.time()).abs() <= WITHIN;
+            print.tag == mark.tag && near && (mark.strong || print.face != face)
         });
-        if !known {
-            if let Some(slot) = self.prints.get_mut(usize::from(self.oldest)) {
-                *slot = Some(Print { tag: mark.tag, time, face });
-            }
-            self.oldest = (self.oldest + 1) % self.prints.len() as u8;
+        if let Some(print) = known {
+            return Some(print.at);
         }
-        known
+        if let Some(slot) = self.prints.get_mut(usize::from(self.oldest)) {
+            *slot = Some(Print { tag: mark.tag, at, face });
+        }
+        self.oldest = (self.oldest + 1) % self.prints.len() as u8;
+        None
     }
 }
 
@@ -142,9 +147,31 @@ pub(super) fn note_face(faces: &mut SmallVec<[Face; 1]>, hint: u8, packet: &Pack
     faces.len() as u8 - 1
 }
 
+impl<S: Sink> Live<'_, S> {
+    /// Notes the packet's face; whether it is a copy that the capture made.
+    pub(super) fn duplicate(&mut self, way: Way, packet: &Packet<'_>, mark: impl FnOnce() -> Mark) -> bool {
+        let trail = &mut self.detail.trails[way];
+        let face = note_face(&mut trail.faces, self.flow.tracks[way].face, packet, Stamp::from(self.at));
+        self.flow.tracks[way].face = face;
+        let original = trail.recent.original(mark(), Stamp::from(self.at), face);
+        if let Some(original) = original {
+            self.count_duplicate(original);
+        }
+        original.is_some()
+    }
+
+    pub(super) fn count_duplicate(&mut self, original: Stamp) {
+        self.detail.duplicates += 1;
+        self.detail.duplicate.get_or_insert((original, Stamp::from(self.at)));
+        self.shared.counts.duplicates += 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::PacketRef;
+    use crate::time::Timestamp;
     use crate::wire::Address;
     use crate::wire::seq::Seq;
 
@@ -168,22 +195,27 @@ mod tests {
         }
     }
 
+    fn known(recent: &mut Recent, mark: Mark, time: i64, face: u8) -> bool {
+        let at = PacketRef { file: 0, number: 1, time: Timestamp(time) };
+        recent.original(mark, at.into(), face).is_some()
+    }
+
     #[test]
     fn the_same_ip_id_within_a_millisecond_is_a_copy() {
         let mut recent = Recent::default();
         let mark = Mark::of_segment(&ip(Some(9)), &ack(b"x"));
-        assert!(!recent.has(mark, Timestamp(0), 0));
-        assert!(recent.has(mark, Timestamp(900_000), 1));
-        assert!(!recent.has(mark, Timestamp(2_000_000), 1));
+        assert!(!known(&mut recent, mark, 0, 0));
+        assert!(known(&mut recent, mark, 900_000, 1));
+        assert!(!known(&mut recent, mark, 2_000_000, 1));
     }
 
     #[test]
     fn duplicate_acknowledgments_without_ip_id_are_no_copies_on_one_interface() {
         let mut recent = Recent::default();
         let mark = Mark::of_segment(&ip(Some(0)), &ack(b""));
-        assert!(!recent.has(mark, Timestamp(0), 0));
-        assert!(!recent.has(mark, Timestamp(1_000), 0));
-        assert!(recent.has(mark, Timestamp(2_000), 1));
+        assert!(!known(&mut recent, mark, 0, 0));
+        assert!(!known(&mut recent, mark, 1_000, 0));
+        assert!(known(&mut recent, mark, 2_000, 1));
     }
 
     #[test]
@@ -191,15 +223,15 @@ mod tests {
         let mut recent = Recent::default();
         let reset = Segment { flags: Flags::RST, ..ack(b"") };
         let mark = Mark::of_segment(&ip(Some(0)), &reset);
-        assert!(!recent.has(mark, Timestamp(0), 0));
-        assert!(!recent.has(mark, Timestamp(50_000), 0));
+        assert!(!known(&mut recent, mark, 0, 0));
+        assert!(!known(&mut recent, mark, 50_000, 0));
     }
 
     #[test]
     fn another_payload_under_the_same_ip_id_is_no_copy() {
         let mut recent = Recent::default();
-        assert!(!recent.has(Mark::of_segment(&ip(Some(1)), &ack(b"AAAA")), Timestamp(0), 0));
-        assert!(!recent.has(Mark::of_segment(&ip(Some(1)), &ack(b"BBBB")), Timestamp(50_000), 0));
+        assert!(!known(&mut recent, Mark::of_segment(&ip(Some(1)), &ack(b"AAAA")), 0, 0));
+        assert!(!known(&mut recent, Mark::of_segment(&ip(Some(1)), &ack(b"BBBB")), 50_000, 0));
     }
 
     #[test]
@@ -207,8 +239,8 @@ mod tests {
         let mut recent = Recent::default();
         let first = ack(b"x");
         let other = Segment { checksum: 8, ..first };
-        assert!(!recent.has(Mark::of_segment(&ip(None), &first), Timestamp(0), 0));
-        assert!(!recent.has(Mark::of_segment(&ip(None), &other), Timestamp(10), 1));
-        assert!(recent.has(Mark::of_segment(&ip(None), &first), Timestamp(20), 1));
+        assert!(!known(&mut recent, Mark::of_segment(&ip(None), &first), 0, 0));
+        assert!(!known(&mut recent, Mark::of_segment(&ip(None), &other), 10, 1));
+        assert!(known(&mut recent, Mark::of_segment(&ip(None), &first), 20, 1));
     }
 }

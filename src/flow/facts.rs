@@ -43,6 +43,8 @@ pub struct FlowFacts {
     pub closer: Option<(Side, PacketRef)>,
     /// Copies of packets that the capture recorded more than once (already left out everywhere else).
     pub duplicates: u64,
+    /// The first of them: original and copy.
+    pub duplicate: Option<(PacketRef, PacketRef)>,
     /// Packet of the ACK that completed the handshake.
     pub established: Option<PacketRef>,
     /// Client's direction.
@@ -146,8 +148,21 @@ pub struct Half {
     pub ttl: (u8, u8, u8),
     /// Smallest time from a segment of this side to the peer's acknowledgment of it.
     pub min_rtt: Option<Elapsed>,
+    /// What its timestamps option told of its own clock, SYN and RST left out.
+    pub clock: Option<SenderClock>,
     /// Interfaces (index in the file, kernel index) this side's packets were seen on, with its link address: the first 4.
     pub faces: Vec<Face>,
+}
+
+/// The clock of one side as its TSval showed it. RFC 7323 §5.4: how many ticks a second is the sender's choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SenderClock {
+    /// First packet with a value.
+    pub first: PacketRef,
+    /// Packet with the latest value.
+    pub last: PacketRef,
+    /// Ticks between both.
+    pub ticks: u32,
 }
 
 /// Where and how packets of one side were seen.

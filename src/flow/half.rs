@@ -145,6 +145,32 @@ pub(super) struct SynCopy {
     pub(super) tsval: Option<u32>,
 }
 
+/// What the sender's own clock told (TSval, RFC 7323 §3.2): its first and its latest value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    pub(super) first: Stamp,
+    pub(super) last: Stamp,
+    pub(super) first_value: u32,
+    pub(super) last_value: u32,
+}
+
+impl Clock {
+    /// Works one value in. A value older than the latest one came late and tells nothing.
+    pub(super) fn note(clock: &mut Option<Self>, at: Stamp, value: u32) {
+        match clock {
+            None => *clock = Some(Self { first: at, last: at, first_value: value, last_value: value }),
+            Some(clock) if Seq(value).minus(Seq(clock.last_value)) >= 0 => (clock.last, clock.last_value) = (at, value),
+            Some(_) => {}
+        }
+    }
+
+    /// As the facts tell it.
+    pub(super) fn facts(self) -> facts::SenderClock {
+        let ticks = self.last_value.wrapping_sub(self.first_value);
+        facts::SenderClock { first: self.first.packet(), last: self.last.packet(), ticks }
+    }
+}
+
 /// The part of one direction that is touched at its turning points.
 #[derive(Debug, Default)]
 pub(super) struct Trail {
@@ -174,6 +200,7 @@ pub(super) struct Trail {
     pub(super) faces: SmallVec<[Face; 1]>,
     pub(super) recent: Recent,
     pub(super) checksums: (u8, u8),
+    pub(super) clock: Option<Clock>,
     pub(super) rare: Option<Box<Rare>>,
 }
 
@@ -233,6 +260,17 @@ impl Rare {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_goes_on_beyond_its_wrap_and_a_late_value_does_not_turn_it_back() {
+        let at = |number| Stamp::from(PacketRef { file: 0, number, time: Timestamp(0) });
+        let mut clock = None;
+        for (number, value) in [(1, u32::MAX - 9), (2, 90), (3, 80)] {
+            Clock::note(&mut clock, at(number), value);
+        }
+        let told = clock.map(Clock::facts).expect("a clock");
+        assert_eq!((told.first.number, told.last.number, told.ticks), (1, 2, 100));
+    }
 
     #[test]
     fn a_stamp_keeps_file_number_and_time() {

@@ -183,17 +183,18 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// Whether a segment repeats what another interface showed within a millisecond, cut or merged by segmentation offload.
-    pub(super) fn is_offload_copy(&self, way: Way, start: Seq, end: Seq, face: u8) -> bool {
+    pub(super) fn offload_original(&self, way: Way, start: Seq, end: Seq, face: u8) -> Option<Stamp> {
         let (track, trail) = (&self.flow.tracks[way], &self.detail.trails[way]);
         if trail.faces.len() < 2 || !track.marks.has(Marks::SEEN) || end.after(track.next) || !end.after(start) {
-            return false;
+            return None;
         }
         let elsewhere = |seq: Seq| {
-            trail.flight.at(seq).is_some_and(|sent| {
-                sent.face != face && self.at.time.since(sent.first.time()).abs() <= super::duplicates::WITHIN
+            trail.flight.at(seq).map(|sent| (sent.face, sent.first)).filter(|(other, first)| {
+                *other != face && self.at.time.since(first.time()).abs() <= super::duplicates::WITHIN
             })
         };
-        elsewhere(start) && elsewhere(end.plus(u32::MAX))
+        elsewhere(end.plus(u32::MAX))?;
+        elsewhere(start).map(|(_, first)| first)
     }
 
     /// The segment as the ledger keeps it.

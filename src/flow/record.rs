@@ -2,7 +2,7 @@
 
 use super::FlowHead;
 use super::facts::{Close, FlowFacts, Half, Handshake, IpProtocol, RoleSource, Unacknowledged};
-use super::half::{Marks, Rare, Stamp, Track, Trail};
+use super::half::{Clock, Marks, Rare, Stamp, Track, Trail};
 use super::key::{Key, Pair, Way};
 use super::limits::Limits;
 use super::rtt;
@@ -32,6 +32,8 @@ pub(super) struct Detail {
     /// The second the wheel will bring this flow up.
     pub(super) due: i64,
     pub(super) duplicates: u64,
+    /// The first of them: original and copy.
+    pub(super) duplicate: Option<(Stamp, Stamp)>,
     pub(super) established: Option<Stamp>,
     pub(super) closer: Option<(Way, Stamp)>,
     pub(super) reset: Option<(Way, ResetKind)>,
@@ -90,6 +92,7 @@ impl Detail {
             reuses,
             due: i64::MIN,
             duplicates: 0,
+            duplicate: None,
             established: None,
             closer: None,
             reset: None,
@@ -137,6 +140,7 @@ impl Detail {
             close: self.close(flow),
             closer: self.closer.map(|(way, at)| (flow.side(way), at.packet())),
             duplicates: self.duplicates,
+            duplicate: self.duplicate.map(|(original, copy)| (original.packet(), copy.packet())),
             established: self.established.map(Stamp::packet),
             from_client: self.half(flow, client),
             from_server: self.half(flow, server),
@@ -221,6 +225,7 @@ impl Detail {
             checksum_first: rare.checksum_first,
             ttl: (trail.ttl_first, track.ttl_min, track.ttl_max),
             min_rtt: trail.min_rtt,
+            clock: trail.clock.map(Clock::facts),
             faces: trail.faces.to_vec(),
         }
     }

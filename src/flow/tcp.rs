@@ -3,7 +3,7 @@
 //! Order inside a segment: SYN, acknowledgment of the peer's octets, payload, FIN, window, so that events come in the order of their causes.
 
 use super::Sink;
-use super::half::{Marks, Stamp, SynCopy, Track};
+use super::half::{Clock, Marks, Stamp, SynCopy, Track};
 use super::key::Way;
 use super::live::Live;
 use super::options::Options;
@@ -32,6 +32,13 @@ impl<S: Sink> Live<'_, S> {
         }
         self.count(way, ip, s);
         let options = Options::read(s.options);
+        // The SYN of a SYN proxy and the RST of a dead socket carry another host's clock, or none.
+        if let Some((value, _)) = options.timestamps
+            && !s.flags.has(Flags::SYN)
+            && !s.flags.has(Flags::RST)
+        {
+            Clock::note(&mut self.detail.trails[way].clock, Stamp::from(self.at), value);
+        }
         if s.flags.has(Flags::SYN) {
             self.syn(way, s, &options);
         } else if !self.flow.tracks[way].marks.has(Marks::SEEN) && !s.flags.has(Flags::RST) {

@@ -1,19 +1,37 @@
 //! TLS on both sides: hellos, certificates and alerts while they are readable, then record headers only.
 //!
-//! RFC 8446, RFC 5246. What is encrypted is told by its size where one size means one thing (measured on OpenSSL, Go, Java, Node).
+//! RFC 8446 (1.3), RFC 5246 (1.2). What is encrypted is told by its record's length where one length means one thing; the lengths were
+//! measured on OpenSSL, Go, Java and Node. In TLS 1.3 a ChangeCipherSpec changes nothing (appendix D.4); before, everything behind it is
+//! encrypted.
 
 use super::{Analyzer, Emit, index};
 use crate::event::{Event, PacketRef, Side, What};
 use crate::flow::Wants;
+use crate::wire::Recognition;
 use crate::wire::tls::{
-    HandshakeJoiner, HandshakeMessage, RecordHeader, content, handshake, parse_alert, parse_certificates,
-    parse_client_hello, parse_server_hello,
+    HandshakeJoiner, HandshakeMessage, RecordHeader, content, handshake, looks_like_sslv2_hello, parse_alert,
+    parse_certificates, parse_client_hello, parse_server_hello,
 };
 
-/// Record lengths of an encrypted alert in TLS 1.3: AEAD tag 16 + type 1 + alert 2; Java pads by 16.
-const ALERT_SIZES: [u16; 2] = [19, 35];
-/// Record lengths of Finished: SHA-256 and SHA-384 suites, and Java's padding of both.
-const FINISHED_SIZES: [u16; 3] = [53, 69, 85];
+const TLS_1_3: u16 = 0x0304;
+/// The only suite of TLS 1.3 in use whose Finished is a SHA-384 one. RFC 8446 §B.4.
+const AES_256_GCM_SHA384: u16 = 0x1302;
+/// Record lengths of TLS 1.3 (§5.2): content, one octet of type, 16 of AEAD tag; Java pads by 16 more.
+mod sizes {
+    /// Two octets of alert.
+    pub(super) const ALERT: [u16; 2] = [19, 35];
+    /// A client Certificate message without certificates.
+    pub(super) const NO_CERTIFICATE: [u16; 2] = [25, 41];
+    /// Finished of a SHA-256 suite.
+    pub(super) const FINISHED_256: [u16; 2] = [53, 69];
+    /// Finished of a SHA-384 suite.
+    pub(super) const FINISHED_384: [u16; 2] = [69, 85];
+    /// No session ticket is that small.
+    pub(super) const TICKET: u16 = 64;
+}
+/// Encrypted handshake records of one side, all of them: EncryptedExtensions, CertificateRequest, Certificate, CertificateVerify, Finished
+/// of a server, Certificate, CertificateVerify, Finished of a client; then data, though no Finished was told by its length.
+const HANDSHAKE_RECORDS: [u8; 2] = [4, 8];
 
 pub(super) fn start() -> Box<dyn Analyzer> {
     Box::<Tls>::default()
@@ -22,27 +40,68 @@ pub(super) fn start() -> Box<dyn Analyzer> {
 #[derive(Default)]
 struct Tls {
     sides: [Half; 2],
-    /// Negotiated by a ServerHello that was seen.
-    version: Option<u16>,
+    /// What a ServerHello chose, when one was seen.
+    chosen: Option<Chosen>,
+}
+
+#[derive(Clone, Copy)]
+struct Chosen {
+    version: u16,
+    cipher: u16,
 }
 
 #[derive(Default)]
 struct Half {
-    /// A record header that is not complete yet.
-    head: Vec<u8>,
-    /// The record being read and how much of its body is still to come.
-    record: Option<(RecordHeader, usize)>,
-    /// A short body that is looked at as a whole.
-    body: Vec<u8>,
+    place: Place,
+    /// Octets of the record being read that are looked at as a whole: an alert.
+    alert: Vec<u8>,
     joiner: HandshakeJoiner,
-    /// Handshake messages of this side can no longer be put together.
+    /// Records were read.
+    begun: bool,
+    /// The stream was followed from its hello without a hole: what is no record is plain text.
+    firm: bool,
+    /// Handshake messages can no longer be put together.
     torn: bool,
-    /// ChangeCipherSpec was sent (TLS ≤ 1.2: everything after it is encrypted).
+    /// ChangeCipherSpec was sent.
     changed: bool,
     finished: bool,
     data: bool,
-    /// The latest record has the size of an encrypted alert: it is one if nothing follows.
+    /// Encrypted handshake records of TLS 1.3.
+    records: u8,
+    /// Data records of TLS 1.3, for the peer to tell tickets from answers.
+    asked: u32,
+    /// The latest record has the length of an encrypted alert: it is one if nothing follows it.
     maybe_alert: Option<(PacketRef, u16)>,
+    tickets: Tickets,
+}
+
+/// Where a side's stream stands.
+#[derive(Clone, Copy)]
+enum Place {
+    /// In a record header, of which these octets came.
+    Header { octets: [u8; RecordHeader::LEN], have: usize },
+    /// In a record's body, of which so much is still to come.
+    Body { header: RecordHeader, left: usize },
+    /// Behind a hole: in the middle of some record.
+    Lost,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Header { octets: [0; RecordHeader::LEN], have: 0 }
+    }
+}
+
+/// What a TLS 1.3 server sends behind the client's Finished: OpenSSL two tickets of one length, others one or none, then data.
+#[derive(Clone, Copy, Default)]
+enum Tickets {
+    /// Nothing yet.
+    #[default]
+    Expected,
+    /// One record that may be a ticket or data.
+    One { len: u16, at: PacketRef, asked: u32 },
+    /// What comes now is data.
+    Over,
 }
 
 impl Analyzer for Tls {
@@ -50,54 +109,72 @@ impl Analyzer for Tls {
         let mut rest = bytes;
         while !rest.is_empty() {
             let half = &mut self.sides[index(side)];
-            let Some((header, left)) = half.record else {
-                let used = (RecordHeader::LEN - half.head.len()).min(rest.len());
-                half.head.extend_from_slice(&rest[..used]);
-                rest = &rest[used..];
-                match RecordHeader::parse(&half.head) {
-                    Ok(header) => {
-                        half.head.clear();
-                        half.body.clear();
-                        half.record = Some((header, usize::from(header.len)));
-                        if header.len == 0 {
-                            half.record = None;
-                        }
-                    }
-                    Err(malformed) if malformed.need > 0 => return Wants::More,
-                    Err(_) => {
+            match half.place {
+                Place::Lost => match RecordHeader::parse(rest) {
+                    // Four in ten million random beginnings pass for a record header.
+                    Ok(RecordHeader { version: 0x0301..=0x0304, .. }) => half.place = Place::default(),
+                    _ => return Wants::More,
+                },
+                Place::Header { octets, have } => match half.header(octets, have, rest) {
+                    Some(used) => rest = rest.get(used..).unwrap_or(&[]),
+                    None if half.firm => {
                         emit(Event { at, side, what: What::TlsBroken });
                         return Wants::Nothing;
                     }
+                    None => {
+                        half.place = Place::Lost;
+                        return Wants::More;
+                    }
+                },
+                Place::Body { header, left } => {
+                    let (piece, later) = rest.split_at(left.min(rest.len()));
+                    rest = later;
+                    half.place = match left - piece.len() {
+                        0 => Place::default(),
+                        left => Place::Body { header, left },
+                    };
+                    let complete = piece.len() == left;
+                    self.body(side, at, header, piece, complete, emit);
                 }
-                continue;
-            };
-            let used = left.min(rest.len());
-            let (piece, later) = rest.split_at(used);
-            rest = later;
-            let complete = used == left;
-            half.record = (!complete).then_some((header, left - used));
-            self.piece(side, at, header, piece, complete, emit);
+            }
         }
         Wants::More
     }
 
     fn gap(&mut self, side: Side, missing: u64) -> Wants {
         let half = &mut self.sides[index(side)];
-        match half.record {
-            Some((header, left)) if left as u64 >= missing => {
+        half.firm = false;
+        half.alert.clear();
+        half.place = match half.place {
+            Place::Body { header, left } if left as u64 >= missing => {
                 half.torn |= header.content == content::HANDSHAKE;
-                let left = left - missing as usize;
-                half.record = (left > 0).then_some((header, left));
-                half.body.clear();
-                Wants::More
+                match left - missing as usize {
+                    0 => Place::default(),
+                    left => Place::Body { header, left },
+                }
             }
-            _ => Wants::Nothing,
-        }
+            _ => {
+                half.torn = true;
+                Place::Lost
+            }
+        };
+        Wants::More
     }
 
     fn end(&mut self, side: Side, _at: PacketRef, emit: Emit<'_>) {
         if let Some((at, len)) = self.sides[index(side)].maybe_alert.take() {
             emit(Event { at, side, what: What::AlertEncrypted { len } });
+        }
+    }
+
+    fn settle(&mut self, emit: Emit<'_>) {
+        // One record is all that came back for the client's data.
+        let [client, server] = &mut self.sides;
+        if let Tickets::One { at, .. } = server.tickets
+            && client.data
+        {
+            server.tickets = Tickets::Over;
+            server.data(Side::Server, at, emit);
         }
     }
 
@@ -108,30 +185,33 @@ impl Analyzer for Tls {
 
 impl Tls {
     fn is_13(&self) -> bool {
-        self.version == Some(0x0304)
+        self.chosen.is_some_and(|chosen| chosen.version == TLS_1_3)
     }
 
-    /// A part of a record's body.
-    fn piece(&mut self, side: Side, at: PacketRef, header: RecordHeader, piece: &[u8], complete: bool, emit: Emit<'_>) {
-        let encrypted = self.sides[index(side)].changed && !self.is_13();
+    /// A part of a record's body, `complete` when it reaches the body's end.
+    fn body(&mut self, side: Side, at: PacketRef, header: RecordHeader, piece: &[u8], complete: bool, emit: Emit<'_>) {
+        let is_13 = self.is_13();
+        let half = &mut self.sides[index(side)];
+        let encrypted = half.changed && !is_13;
+        if !std::mem::replace(&mut half.begun, true) {
+            half.first(header, piece);
+        }
         match header.content {
-            content::HANDSHAKE if !encrypted && !self.sides[index(side)].torn => self.handshake(side, at, piece, emit),
-            content::HANDSHAKE if complete => self.finished(side, at, emit),
+            content::HANDSHAKE if encrypted && !complete => {}
+            content::HANDSHAKE if encrypted => half.finish(side, at, emit),
+            content::HANDSHAKE if !half.torn => self.handshake(side, at, piece, emit),
             content::ALERT => {
-                let half = &mut self.sides[index(side)];
-                if header.len == 2 {
-                    half.body.extend_from_slice(piece);
-                }
+                half.alert.extend_from_slice(piece.get(..2).unwrap_or(piece));
                 if complete {
-                    let what = match parse_alert(&half.body) {
-                        Some(alert) => What::AlertPlain(alert),
-                        None => What::AlertEncrypted { len: header.len },
-                    };
+                    // What is encrypted has a tag or MAC besides its two octets.
+                    let plain = if header.len == 2 && !encrypted { parse_alert(&half.alert) } else { None };
+                    let what = plain.map_or(What::AlertEncrypted { len: header.len }, What::AlertPlain);
+                    half.alert.clear();
                     emit(Event { at, side, what });
                 }
             }
             content::CHANGE_CIPHER_SPEC if complete => {
-                self.sides[index(side)].changed = true;
+                half.changed = true;
                 emit(Event { at, side, what: What::ChangeCipherSpec });
             }
             content::APPLICATION_DATA if complete => self.application(side, at, header.len, emit),
@@ -140,71 +220,382 @@ impl Tls {
     }
 
     fn handshake(&mut self, side: Side, at: PacketRef, piece: &[u8], emit: Emit<'_>) {
-        let mut joiner = std::mem::take(&mut self.sides[index(side)].joiner);
-        let joined = joiner.push(piece, |message| {
-            if let Some(what) = meaning(&message) {
-                if let What::ServerHello(hello) = &what
-                    && !hello.retry_request
-                {
-                    self.version = Some(hello.version);
-                }
-                emit(Event { at, side, what });
+        let Self { sides, chosen } = self;
+        let half = &mut sides[index(side)];
+        let joined = half.joiner.push(piece, |message| {
+            let Some(what) = meaning(&message) else { return };
+            if let What::ServerHello(hello) = &what {
+                *chosen = Some(Chosen { version: hello.version, cipher: hello.cipher });
             }
+            emit(Event { at, side, what });
         });
-        let half = &mut self.sides[index(side)];
-        half.joiner = joiner;
         half.torn |= joined.is_err();
     }
 
-    fn finished(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {
-        let half = &mut self.sides[index(side)];
-        if !half.finished {
-            half.finished = true;
-            emit(Event { at, side, what: What::TlsFinished });
+    /// An application data record: in TLS 1.3 everything encrypted looks like one.
+    fn application(&mut self, side: Side, at: PacketRef, len: u16, emit: Emit<'_>) {
+        let [client, server] = &mut self.sides;
+        let is_13 = match self.chosen {
+            Some(chosen) => chosen.version == TLS_1_3,
+            // Without the server's direction: a client that sends no Finished of the old kind speaks TLS 1.3.
+            None => side == Side::Client && client.firm && !client.finished,
+        };
+        let alert = sizes::ALERT.contains(&len);
+        match side {
+            Side::Client if !is_13 => client.data(side, at, emit),
+            Side::Client if alert && client.finished => client.maybe_alert = Some((at, len)),
+            Side::Client if alert => emit(Event { at, side, what: What::AlertEncrypted { len } }),
+            Side::Client if client.finished => {
+                client.maybe_alert = None;
+                client.asked = client.asked.wrapping_add(1);
+                client.data(side, at, emit);
+            }
+            Side::Server if !is_13 => server.data(side, at, emit),
+            Side::Server if alert => server.maybe_alert = Some((at, len)),
+            Side::Server if client.finished => {
+                server.maybe_alert = None;
+                server.behind_handshake(at, len, client.asked, emit);
+            }
+            _ => self.encrypted_handshake(side, at, len, emit),
         }
     }
 
-    /// An application data record: in TLS 1.3 everything after ServerHello looks like one.
-    fn application(&mut self, side: Side, at: PacketRef, len: u16, emit: Emit<'_>) {
-        let is_13 = self.is_13();
-        let client_finished = self.sides[index(Side::Client)].finished;
+    /// A record of TLS 1.3 before the client's Finished.
+    fn encrypted_handshake(&mut self, side: Side, at: PacketRef, len: u16, emit: Emit<'_>) {
+        let finished: &[u16] = match self.chosen {
+            Some(Chosen { cipher: AES_256_GCM_SHA384, .. }) => &sizes::FINISHED_384,
+            Some(_) => &sizes::FINISHED_256,
+            None => &[53, 69, 85],
+        };
         let half = &mut self.sides[index(side)];
         half.maybe_alert = None;
-        if !is_13 {
-            return half.data(side, at, emit);
+        if half.records == 0 && side == Side::Client && sizes::NO_CERTIFICATE.contains(&len) {
+            emit(Event { at, side, what: What::Certificates(Box::default()) });
         }
-        let alert_sized = ALERT_SIZES.contains(&len);
-        match side {
-            Side::Client if !half.finished && alert_sized => {
-                emit(Event { at, side, what: What::AlertEncrypted { len } });
-            }
-            Side::Client if !half.finished && FINISHED_SIZES.contains(&len) => self.finished(side, at, emit),
-            Side::Client if !half.finished => {}
-            Side::Server if !client_finished => {}
-            _ if alert_sized => half.maybe_alert = Some((at, len)),
-            _ => half.data(side, at, emit),
+        half.records = half.records.saturating_add(1);
+        if finished.contains(&len) && !half.finished {
+            half.finish(side, at, emit);
+        } else if half.records > HANDSHAKE_RECORDS[index(side)] {
+            half.finished = true;
+            half.data(side, at, emit);
         }
     }
 }
 
 impl Half {
+    /// Takes octets of a record header; how many. `None` when no record begins like this.
+    fn header(&mut self, mut octets: [u8; RecordHeader::LEN], have: usize, rest: &[u8]) -> Option<usize> {
+        if !self.begun && have == 0 && looks_like_sslv2_hello(rest) == Recognition::Yes {
+            // Stepped over as one record; records follow it.
+            let &[a, b, ..] = rest else { return None };
+            let left = usize::from(u16::from_be_bytes([a & 0x7f, b])) + 2;
+            let header = RecordHeader { content: content::HEARTBEAT, version: 0x0002, len: 0 };
+            (self.begun, self.firm) = (true, true);
+            self.place = Place::Body { header, left };
+            return Some(0);
+        }
+        let mut used = 0;
+        for (slot, octet) in octets.iter_mut().skip(have).zip(rest) {
+            *slot = *octet;
+            used += 1;
+        }
+        let have = have + used;
+        self.place = match RecordHeader::parse(octets.get(..have)?) {
+            Ok(RecordHeader { len: 0, .. }) => Place::default(),
+            Ok(header) => Place::Body { header, left: usize::from(header.len) },
+            Err(malformed) if malformed.need > 0 => Place::Header { octets, have },
+            Err(_) => return None,
+        };
+        Some(used)
+    }
+
+    /// The first record: a hello or a plain alert opens a stream, anything else is the middle of one.
+    fn first(&mut self, header: RecordHeader, body: &[u8]) {
+        let hello = header.content == content::HANDSHAKE
+            && matches!(body.first(), Some(&(handshake::CLIENT_HELLO | handshake::SERVER_HELLO)));
+        self.firm = hello || (header.content == content::ALERT && header.len == 2);
+        self.torn |= !hello;
+    }
+
+    fn finish(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {
+        if !std::mem::replace(&mut self.finished, true) {
+            emit(Event { at, side, what: What::TlsFinished });
+        }
+    }
+
     fn data(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {
-        if !self.data {
-            self.data = true;
+        if !std::mem::replace(&mut self.data, true) {
             emit(Event { at, side, what: What::TlsData });
         }
+    }
+
+    /// A record of a TLS 1.3 server behind the client's Finished, when the client had sent `asked` records of data: tickets are no answer.
+    fn behind_handshake(&mut self, at: PacketRef, len: u16, asked: u32, emit: Emit<'_>) {
+        self.tickets = match self.tickets {
+            Tickets::Expected if len >= sizes::TICKET => Tickets::One { len, at, asked },
+            // Two tickets come together and have one length.
+            Tickets::One { len: before, asked: then, .. } if before == len && then == asked => Tickets::Over,
+            _ => {
+                self.data(Side::Server, at, emit);
+                Tickets::Over
+            }
+        };
     }
 }
 
 /// The handshake messages that diagnoses use.
 fn meaning(message: &HandshakeMessage<'_>) -> Option<What> {
     match message.kind {
-        handshake::CLIENT_HELLO => parse_client_hello(message.bytes).ok().map(|hello| What::ClientHello(Box::new(hello))),
-        handshake::SERVER_HELLO => parse_server_hello(message.bytes).ok().map(|hello| What::ServerHello(Box::new(hello))),
+        handshake::CLIENT_HELLO => {
+            parse_client_hello(message.bytes).ok().map(|hello| What::ClientHello(Box::new(hello)))
+        }
+        handshake::SERVER_HELLO => {
+            parse_server_hello(message.bytes).ok().map(|hello| What::ServerHello(Box::new(hello)))
+        }
         handshake::CERTIFICATE => {
             parse_certificates(message.bytes).ok().map(|chain| What::Certificates(Box::new(chain)))
         }
         handshake::CERTIFICATE_REQUEST => Some(What::CertificateRequest),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Kind;
+    use crate::protocol::script::Play;
+    use crate::wire::samples::{self, octets};
+
+    const CLIENT: Side = Side::Client;
+    const SERVER: Side = Side::Server;
+    const CCS: &str = "140303000101";
+
+    /// A record of application data of that length.
+    fn data(len: u16) -> Vec<u8> {
+        [&[0x17, 3, 3][..], &len.to_be_bytes(), &vec![0x5a; usize::from(len)]].concat()
+    }
+
+    /// Both hellos of TLS 1.3 with AES_256_GCM_SHA384 and the server's encrypted flight, as OpenSSL sends it.
+    fn handshake_13() -> Play {
+        let mut play = Play::new();
+        play.client(&octets(samples::CLIENT_HELLO_JAVA));
+        play.server(&octets(&format!("{}{CCS}", samples::SERVER_HELLO_13)));
+        for len in [42, 811, 281, 69] {
+            play.server(&data(len));
+        }
+        assert_eq!(
+            kinds(&play, SERVER),
+            [Kind::Recognised, Kind::ServerHello, Kind::ChangeCipherSpec, Kind::TlsFinished]
+        );
+        play.client(&octets(CCS));
+        play
+    }
+
+    fn kinds(play: &Play, side: Side) -> Vec<Kind> {
+        play.events.iter().filter(|e| e.side == side).map(|e| e.what.kind()).collect()
+    }
+
+    /// What a side said behind the first `before` events.
+    fn later(play: &Play, side: Side, before: usize) -> Vec<Kind> {
+        kinds(play, side).split_off(before)
+    }
+
+    #[test]
+    fn tls_12_is_read_until_both_sides_encrypt() {
+        let mut play = Play::new();
+        play.client(&octets(samples::CLIENT_HELLO_SNI));
+        play.server(&octets(samples::SERVER_FLIGHT_12));
+        // ClientKeyExchange, ChangeCipherSpec, Finished, data, close_notify: lengths of OpenSSL.
+        let exchange = format!("1603030025100000212099{}", "00".repeat(31));
+        play.client(&octets(&format!("{exchange}{CCS}1603030028{}", "00".repeat(40))));
+        play.server(&octets(&format!("{CCS}1603030028{}", "01".repeat(40))));
+        play.client(&data(101));
+        play.server(&data(413));
+        play.client(&octets(&format!("150303001a{}", "00".repeat(26))));
+        let (hello, chain) = (Kind::ServerHello, Kind::Certificates);
+        assert_eq!(
+            kinds(&play, SERVER),
+            [Kind::Recognised, hello, chain, Kind::ChangeCipherSpec, Kind::TlsFinished, Kind::TlsData]
+        );
+        assert_eq!(
+            later(&play, CLIENT, 2),
+            [Kind::ChangeCipherSpec, Kind::TlsFinished, Kind::TlsData, Kind::AlertEncrypted]
+        );
+    }
+
+    #[test]
+    fn an_alert_is_plain_only_before_encryption_and_in_two_octets() {
+        let mut play = Play::new();
+        play.client(&octets(samples::CLIENT_HELLO_SNI));
+        play.server(&octets(samples::SERVER_FLIGHT_12));
+        play.client(&octets("1503030002022d"));
+        let Some((CLIENT, What::AlertPlain(alert))) = play.said().last().copied() else { panic!("{:?}", play.said()) };
+        assert_eq!(alert.name(), "certificate_expired");
+        // OpenSSL refuses a certificate of TLS 1.3 in the clear, even behind its ChangeCipherSpec.
+        let mut play = handshake_13();
+        play.client(&octets("1503030002022d"));
+        assert!(matches!(play.said().last(), Some((CLIENT, What::AlertPlain(_)))));
+    }
+
+    #[test]
+    fn a_refusal_in_tls_13_is_told_by_its_size() {
+        for len in [19, 35] {
+            let mut play = handshake_13();
+            play.client(&data(len));
+            assert!(matches!(play.said().last(), Some((CLIENT, What::AlertEncrypted { len: told })) if *told == len));
+        }
+    }
+
+    #[test]
+    fn tickets_are_no_answer() {
+        let mut play = handshake_13();
+        play.client(&data(69));
+        play.client(&data(94));
+        assert_eq!(later(&play, CLIENT, 3), [Kind::TlsFinished, Kind::TlsData]);
+        play.server(&data(282));
+        play.server(&data(282));
+        play.settle();
+        assert_eq!(later(&play, SERVER, 4), []);
+        play.server(&data(167));
+        assert_eq!(later(&play, SERVER, 4), [Kind::TlsData]);
+        play.client(&data(19));
+        assert_eq!(later(&play, CLIENT, 5), []);
+        play.end(CLIENT);
+        assert_eq!(later(&play, CLIENT, 5), [Kind::AlertEncrypted]);
+    }
+
+    #[test]
+    fn a_server_without_tickets_is_heard() {
+        let mut play = handshake_13();
+        play.client(&data(69));
+        play.client(&data(94));
+        play.server(&data(500));
+        assert_eq!(later(&play, SERVER, 4), []);
+        play.settle();
+        assert_eq!(later(&play, SERVER, 4), [Kind::TlsData]);
+        let mut play = handshake_13();
+        play.client(&data(69));
+        for _ in 0..2 {
+            play.client(&data(94));
+            play.server(&data(500));
+        }
+        assert_eq!(later(&play, SERVER, 4), [Kind::TlsData]);
+    }
+
+    #[test]
+    fn a_missing_client_certificate_is_told_by_its_size() {
+        // OpenSSL and Go, then Java: empty Certificate, Finished; the server answers with an alert and closes.
+        for (certificate, finished) in [(25, 69), (41, 85)] {
+            let mut play = handshake_13();
+            play.client(&data(certificate));
+            play.client(&data(finished));
+            play.server(&data(19));
+            play.end(SERVER);
+            assert!(
+                play.said().iter().any(
+                    |(side, what)| *side == CLIENT && matches!(what, What::Certificates(chain) if chain.is_empty())
+                )
+            );
+            assert_eq!(later(&play, CLIENT, 4), [Kind::TlsFinished]);
+            assert_eq!(later(&play, SERVER, 4), [Kind::AlertEncrypted]);
+        }
+    }
+
+    #[test]
+    fn a_small_record_of_a_live_stream_is_no_alert() {
+        let mut play = handshake_13();
+        play.client(&data(69));
+        play.client(&data(19));
+        play.client(&data(94));
+        play.end(CLIENT);
+        assert_eq!(later(&play, CLIENT, 3), [Kind::TlsFinished, Kind::TlsData]);
+    }
+
+    #[test]
+    fn after_a_retry_request_the_second_hello_is_read() {
+        let mut play = Play::new();
+        play.client(&octets(samples::CLIENT_HELLO_OPENSSL));
+        play.server(&octets(samples::HELLO_RETRY));
+        play.client(&octets(&format!("{CCS}{}", samples::CLIENT_HELLO_OPENSSL)));
+        play.server(&octets(samples::SERVER_HELLO_13));
+        assert_eq!(
+            kinds(&play, CLIENT),
+            [Kind::Recognised, Kind::ClientHello, Kind::ChangeCipherSpec, Kind::ClientHello]
+        );
+        assert_eq!(
+            kinds(&play, SERVER),
+            [Kind::Recognised, Kind::ServerHello, Kind::ChangeCipherSpec, Kind::ServerHello]
+        );
+    }
+
+    #[test]
+    fn a_hello_over_several_records_is_read() {
+        let hello = octets(samples::CLIENT_HELLO_GO);
+        let mut play = Play::new();
+        for part in hello[5..].chunks(50) {
+            play.client(&[&[0x16, 3, 1, 0, part.len() as u8][..], part].concat());
+        }
+        assert_eq!(kinds(&play, CLIENT), [Kind::Recognised, Kind::ClientHello]);
+    }
+
+    #[test]
+    fn plain_text_on_a_tls_stream_is_told_but_not_behind_a_hole() {
+        let mut play = Play::new();
+        play.server(&octets(samples::SERVER_HELLO_13));
+        assert_eq!(play.server(b"HTTP/1.1 500 "), Wants::Nothing);
+        assert_eq!(later(&play, SERVER, 2), [Kind::TlsBroken]);
+        let mut play = Play::new();
+        play.server(&octets(samples::SERVER_HELLO_13));
+        play.gap(SERVER, 5_000);
+        assert_eq!(play.server(b"in the middle of a record"), Wants::More);
+        assert_eq!(later(&play, SERVER, 2), []);
+    }
+
+    #[test]
+    fn a_hole_inside_a_record_costs_nothing_and_one_behind_it_is_got_over() {
+        let mut play = handshake_13();
+        play.client(&data(69));
+        play.client(&data(1000)[..500]);
+        play.gap(CLIENT, 505);
+        play.client(&data(19));
+        play.gap(CLIENT, 10_000);
+        play.client(b"rest of a record");
+        play.client(&data(94));
+        play.client(&data(19));
+        play.end(CLIENT);
+        assert_eq!(later(&play, CLIENT, 3), [Kind::TlsFinished, Kind::TlsData, Kind::AlertEncrypted]);
+    }
+
+    #[test]
+    fn one_direction_alone_is_understood() {
+        let mut play = Play::new();
+        play.client(&octets(&format!("{}{CCS}", samples::CLIENT_HELLO_JAVA)));
+        for len in [85, 51] {
+            play.client(&data(len));
+        }
+        assert_eq!(later(&play, CLIENT, 3), [Kind::TlsFinished, Kind::TlsData]);
+    }
+
+    #[test]
+    fn a_stream_caught_in_its_middle_tells_data_and_alerts() {
+        let mut play = Play::mid_stream();
+        play.client(&[data(100), data(100)].concat());
+        play.client(&octets(&format!("150303001a{}", "00".repeat(26))));
+        assert_eq!(kinds(&play, CLIENT), [Kind::Recognised, Kind::TlsData, Kind::AlertEncrypted]);
+    }
+
+    #[test]
+    fn records_follow_a_hello_in_the_old_format() {
+        let mut hello = octets("802e 01 0301 0015 0000 0010 000039 000038");
+        hello.resize(48, 7);
+        hello.extend_from_slice(&octets("15030100020228"));
+        for size in [1, 7, hello.len()] {
+            let mut play = Play::new();
+            hello.chunks(size).for_each(|piece| {
+                play.client(piece);
+            });
+            assert_eq!(kinds(&play, CLIENT), [Kind::Recognised, Kind::AlertPlain], "{size}");
+        }
     }
 }

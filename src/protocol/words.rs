@@ -1,7 +1,7 @@
 //! First words of services: who greets how, what a client of theirs says first, and what the server complains about right after.
 
-use super::{Analyzer, Emit, Sample};
-use crate::event::{Event, PacketRef, Protocol, Side, What};
+use super::{Analyzer, Emit, Sample, index};
+use crate::event::{Event, PacketRef, Side, What};
 use crate::flow::Wants;
 use crate::wire::Recognition;
 use crate::wire::text::{Greeting, mysql, postgres, redis, smtp, ssh};
@@ -42,65 +42,126 @@ pub(super) fn redis(sample: &Sample<'_>) -> Recognition {
     }
 }
 
-/// The server's first message, read.
-pub(super) fn greeting(protocol: Protocol, bytes: &[u8]) -> Option<Greeting> {
-    match protocol {
-        Protocol::Ssh => ssh::greeting(bytes),
-        Protocol::Smtp => smtp::greeting(bytes),
-        Protocol::Mysql => mysql::greeting(bytes),
-        Protocol::Postgres => postgres::greeting(bytes),
-        Protocol::Redis => redis::greeting(bytes),
-        _ => None,
-    }
+/// Reads some words of a service, `None` when they are not whole or others.
+type Reads = fn(&[u8]) -> Option<Greeting>;
+
+/// How a service speaks.
+#[derive(Clone, Copy)]
+struct Voice {
+    /// Reads the first message of a server.
+    greeting: Reads,
+    /// The client greets in the same way.
+    both: bool,
+    /// Reads a line by which the server objects to octets that are not its protocol.
+    complaint: Option<Reads>,
 }
 
 pub(super) fn start_ssh() -> Box<dyn Analyzer> {
-    Box::new(Complaint { complains: ssh_complaint, held: Vec::new(), over: false })
+    Words::start(Voice { greeting: ssh::greeting, both: true, complaint: Some(ssh_complaint) })
 }
 
 pub(super) fn start_smtp() -> Box<dyn Analyzer> {
-    Box::new(Complaint { complains: smtp_complaint, held: Vec::new(), over: false })
+    Words::start(Voice { greeting: smtp::greeting, both: false, complaint: Some(smtp_complaint) })
 }
 
-/// Octets of a server among which its complaint is looked for: a greeting of a few lines and one more.
-const LONGEST: usize = 1024;
-
-/// Looks for the line by which a server, right after its greeting, objects to octets that are not its protocol.
-struct Complaint {
-    complains: fn(&[u8]) -> Option<Greeting>,
-    held: Vec<u8>,
-    over: bool,
+pub(super) fn start_mysql() -> Box<dyn Analyzer> {
+    Words::start(Voice { greeting: mysql::greeting, both: false, complaint: None })
 }
 
-impl Analyzer for Complaint {
-    fn bytes(&mut self, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Wants {
-        // Once the client speaks the protocol, a refusal is an answer to what it asked.
-        if side == Side::Client {
-            self.over = true;
-        }
-        if self.over {
-            return Wants::Nothing;
-        }
-        let room = LONGEST.saturating_sub(self.held.len());
-        self.held.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
-        let behind_first = self.held.split(|octet| *octet == b'\n').skip(1);
-        if let Some(complaint) = behind_first.filter(|line| !line.is_empty()).find_map(self.complains) {
-            emit(Event { at, side, what: What::Greeting(Box::new(complaint)) });
-            self.over = true;
-        }
-        self.over |= self.held.len() >= LONGEST;
-        if self.over { Wants::Nothing } else { Wants::More }
+pub(super) fn start_postgres() -> Box<dyn Analyzer> {
+    Words::start(Voice { greeting: postgres::greeting, both: false, complaint: None })
+}
+
+pub(super) fn start_redis() -> Box<dyn Analyzer> {
+    Words::start(Voice { greeting: redis::greeting, both: false, complaint: None })
+}
+
+/// Octets of a server among which its greeting is looked for: PostgreSQL's longest error.
+const LONGEST: usize = 32 * 1024;
+/// Octets among which a complaint is looked for: a greeting of a few lines and one more.
+const LONGEST_COMPLAINT: usize = 1024;
+
+/// Reads the greeting, and the line by which a server, right after it, objects to octets that are not its protocol.
+struct Words {
+    voice: Voice,
+    held: [Vec<u8>; 2],
+    greeted: [bool; 2],
+    /// The client speaks the protocol: a refusal is an answer to what it asked.
+    client_speaks: bool,
+}
+
+impl Words {
+    fn start(voice: Voice) -> Box<dyn Analyzer> {
+        Box::new(Self { voice, held: [Vec::new(), Vec::new()], greeted: [false; 2], client_speaks: false })
     }
 
-    fn gap(&mut self, _side: Side, _missing: u64) -> Wants {
-        self.over = true;
+    /// Tells the greeting once it is whole; a refusal without a line end is waited for while the side may still go on.
+    fn greet(&mut self, side: Side, at: PacketRef, over: bool, emit: Emit<'_>) {
+        let held = &self.held[index(side)];
+        if self.greeted[index(side)] {
+            return;
+        }
+        let Some(greeting) = (self.voice.greeting)(held) else { return };
+        if greeting.refuses && !over && self.voice.complaint.is_some() && !held.contains(&b'\n') {
+            return;
+        }
+        self.greeted[index(side)] = true;
+        emit(Event { at, side, what: What::Greeting(Box::new(greeting)) });
+    }
+
+    /// Tells the complaint behind the greeting; whether more octets may still hold one.
+    fn complain(&mut self, at: PacketRef, over: bool, emit: Emit<'_>) -> bool {
+        let side = Side::Server;
+        let Some(complaint) = self.voice.complaint.filter(|_| !self.client_speaks) else { return false };
+        let held = &self.held[index(side)];
+        let window = held.get(..LONGEST_COMPLAINT).unwrap_or(held);
+        let lines = window.split_inclusive(|octet| *octet == b'\n').skip(1);
+        let whole = lines.filter(|line| over || line.ends_with(b"\n"));
+        if let Some(words) = whole.filter_map(|line| complaint(line.trim_ascii_end())).next() {
+            emit(Event { at, side, what: What::Greeting(Box::new(words)) });
+            return false;
+        }
+        window.len() < LONGEST_COMPLAINT
+    }
+}
+
+impl Analyzer for Words {
+    fn bytes(&mut self, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Wants {
+        if side == Side::Client {
+            self.client_speaks = true;
+            if !self.voice.both {
+                return Wants::Nothing;
+            }
+        }
+        let held = &mut self.held[index(side)];
+        let room = LONGEST.saturating_sub(held.len());
+        held.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+        let full = held.len() >= LONGEST;
+        self.greet(side, at, full, emit);
+        let greeted = self.greeted[index(side)];
+        let more = if greeted { side == Side::Server && self.complain(at, false, emit) } else { !full };
+        if more {
+            return Wants::More;
+        }
+        self.held[index(side)] = Vec::new();
         Wants::Nothing
     }
 
-    fn end(&mut self, _side: Side, _at: PacketRef, _emit: Emit<'_>) {}
+    fn gap(&mut self, _side: Side, _missing: u64) -> Wants {
+        Wants::Nothing
+    }
+
+    fn end(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {
+        let before = self.greeted[index(side)];
+        self.greet(side, at, true, emit);
+        if side == Side::Server && before {
+            self.complain(at, true, emit);
+        }
+    }
 
     fn flip(&mut self) {
-        self.over = true;
+        self.held.swap(0, 1);
+        self.greeted.swap(0, 1);
     }
 }
 
@@ -108,9 +169,8 @@ fn ssh_complaint(line: &[u8]) -> Option<Greeting> {
     ssh::greeting(line).filter(|words| words.refuses)
 }
 
-/// A reply of the 4xx or 5xx class (RFC 5321 §4.2.1), its end already seen or not.
+/// A reply of the 4xx or 5xx class (RFC 5321 §4.2.1).
 fn smtp_complaint(line: &[u8]) -> Option<Greeting> {
-    let line = line.strip_suffix(b"\r")?;
     let [class @ (b'4' | b'5'), b, c, b' ' | b'-', ..] = line else { return None };
     let code = [*class, *b, *c].iter().try_fold(0, |code, digit| match digit {
         b'0'..=b'9' => Some(code * 10 + u16::from(digit - b'0')),
@@ -122,43 +182,79 @@ fn smtp_complaint(line: &[u8]) -> Option<Greeting> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Timestamp;
+    use crate::event::Protocol;
+    use crate::protocol::script::Play;
 
-    fn said(start: fn() -> Box<dyn Analyzer>, spoken: &[(Side, &[u8])]) -> Vec<String> {
-        let mut analyzer = start();
-        let mut words = Vec::new();
-        for (side, bytes) in spoken {
-            let at = PacketRef { file: 0, number: 1, time: Timestamp(0) };
-            analyzer.bytes(*side, at, bytes, &mut |event| {
-                if let What::Greeting(greeting) = event.what {
-                    words.push(greeting.text);
-                }
-            });
-        }
-        words
+    fn words(play: &Play) -> Vec<(Side, &str)> {
+        let words = play.events.iter().filter_map(|e| match &e.what {
+            What::Greeting(greeting) => Some((e.side, greeting.text.as_str())),
+            _ => None,
+        });
+        words.collect()
     }
 
     #[test]
     fn a_complaint_behind_the_greeting_is_told() {
-        let server = Side::Server;
-        assert_eq!(
-            said(start_smtp, &[(server, b"220 mail SMTP\r\n"), (server, b"500 Error: bad syntax\r\n")]),
-            ["500 Error: bad syntax"]
-        );
-        let sshd: &[u8] = b"SSH-2.0-OpenSSH_9.2p1\r\nInvalid SSH identification string.";
-        assert_eq!(said(start_ssh, &[(server, sshd)]), ["Invalid SSH identification string."]);
+        let mut play = Play::new();
+        play.server(b"220 mail SMTP\r\n");
+        play.server(b"500 Error: bad");
+        play.server(b" syntax\r\n");
+        assert_eq!(words(&play), [(Side::Server, "220 mail SMTP"), (Side::Server, "500 Error: bad syntax")]);
+        let mut play = Play::new();
+        play.server(b"SSH-2.0-OpenSSH_9.2p1\r\nInvalid SSH identification string.");
+        play.end(Side::Server);
+        let said = ["SSH-2.0-OpenSSH_9.2p1", "Invalid SSH identification string."];
+        assert_eq!(words(&play), said.map(|text| (Side::Server, text)));
     }
 
     #[test]
     fn a_refusal_of_what_the_client_asked_is_no_complaint() {
-        let spoken: [(Side, &[u8]); 3] =
-            [(Side::Server, b"220 mail SMTP\r\n"), (Side::Client, b"EHLO x\r\n"), (Side::Server, b"550 no\r\n")];
-        assert!(said(start_smtp, &spoken).is_empty());
+        let mut play = Play::new();
+        play.server(b"220 mail SMTP\r\n");
+        play.client(b"EHLO x\r\n");
+        play.server(b"550 no\r\n");
+        assert_eq!(words(&play), [(Side::Server, "220 mail SMTP")]);
     }
 
     #[test]
     fn key_exchange_is_no_complaint() {
-        let kex: &[u8] = b"SSH-2.0-OpenSSH_9.2p1\r\n\x00\x00\x04\x3c\x09\x14\n\x00\n";
-        assert!(said(start_ssh, &[(Side::Server, kex)]).is_empty());
+        let mut play = Play::new();
+        play.server(b"SSH-2.0-OpenSSH_9.2p1\r\n\x00\x00\x04\x3c\x09\x14\n\x00\n");
+        assert_eq!(words(&play).len(), 1);
+    }
+
+    #[test]
+    fn a_greeting_in_pieces_is_told_once_it_is_whole() {
+        let mut play = Play::new();
+        play.server(b"\x0c\0\0\0\x0a8.");
+        assert_eq!(play.recognised(), [(Side::Server, Protocol::Mysql)]);
+        assert!(words(&play).is_empty());
+        play.server(b"0.36\0....");
+        assert_eq!(words(&play), [(Side::Server, "8.0.36")]);
+    }
+
+    #[test]
+    fn a_refusal_without_a_line_end_is_told_when_the_server_closes() {
+        let mut play = Play::new();
+        play.server(b"Exceeded MaxStartups");
+        assert!(words(&play).is_empty());
+        play.end(Side::Server);
+        assert_eq!(words(&play), [(Side::Server, "Exceeded MaxStartups")]);
+    }
+
+    #[test]
+    fn services_are_recognised_on_both_sides() {
+        for (client, server, protocol) in [
+            (&b"SSH-2.0-x\r\n"[..], &b"SSH-2.0-OpenSSH_9.2p1\r\n"[..], Protocol::Ssh),
+            (b"EHLO mail.example\r\n", b"220 mail.example ESMTP Postfix\r\n", Protocol::Smtp),
+            (b"*1\r\n$4\r\nPING\r\n", b"+PONG\r\n", Protocol::Redis),
+            (b"\0\0\0\x0d\0\x03\0\0user\0", b"R\0\0\0\x08\0\0\0\x05", Protocol::Postgres),
+        ] {
+            let mut play = Play::new();
+            play.client(client);
+            play.server(server);
+            assert_eq!(play.recognised(), [(Side::Client, protocol), (Side::Server, protocol)]);
+            assert!(words(&play).iter().any(|(side, _)| *side == Side::Server), "{protocol:?}");
+        }
     }
 }

@@ -53,6 +53,14 @@ pub fn text(ladder: &Ladder, style: Style) -> String {
         }
     }
     page.blank();
-    page.labelled("TOTAL", &format!("{} packets, {} octets from the client, {} from the server; {}; {}", flow.packets, flow.octets[0], flow.octets[1], flow.close, flow.community_id), Tone::Plain, 2);
+    page.labelled(
+        "TOTAL",
+        &format!(
+            "{} packets, {} octets from the client, {} from the server; {}; {}",
+            flow.packets, flow.octets[0], flow.octets[1], flow.close, flow.community_id
+        ),
+        Tone::Plain,
+        2,
+    );
     page.finish()
 }

@@ -129,13 +129,24 @@ fn screen(report: &Report, incident: &Incident, page: &mut Page, budget: usize) 
         page.labelled("VERIFY", &verify.says, Tone::Plain, 1);
         page.command(&verify.command);
     }
-    let file = report.captures.first().map_or("FILE", |capture| capture.file.as_str());
+    // Numbers are those of one input: the one that holds the flow shown.
+    let holds = |e: &&EvidenceEntry| e.flow.is_some() && e.flow == incident.flows.first().copied();
+    let holder = incident.evidence.iter().find(holds).map_or(0, |evidence| evidence.file);
+    let file = report.captures.get(usize::from(holder)).map_or("FILE", |capture| capture.file.as_str());
     let flow = incident.flows.first().map(|flow| format!("tcpwhy flow {flow} {file}"));
     let mut more: Vec<String> = flow.into_iter().collect();
     more.push(format!("tcpwhy explain {}", incident.rule));
     page.whole("MORE", &more);
     if !incident.display_filter.is_empty() {
-        page.labelled("", &format!("Wireshark: {}", incident.display_filter), Tone::Plain, 1);
+        let filter = match report.captures.len() {
+            0 | 1 => incident.display_filter.clone(),
+            _ => {
+                let own = incident.evidence.iter().filter(|e| e.file == holder && e.packet > 0);
+                let numbers: Vec<String> = own.map(|e| e.packet.to_string()).collect();
+                format!("frame.number in {{{}}} of {file}", numbers.join(","))
+            }
+        };
+        page.labelled("", &format!("Wireshark: {filter}"), Tone::Plain, 1);
     }
 }
 
@@ -199,7 +210,12 @@ fn proof(report: &Report, incident: &Incident, page: &mut Page, room: usize) {
     for (i, evidence) in own.iter().enumerate() {
         let more = own.len() - i;
         if lines == 1 && more > 1 && page.len() - start + 1 >= room {
-            page.labelled("", &format!("and {}, in the details below", format::count(more as u64, "more packet")), Tone::Plain, 1);
+            page.labelled(
+                "",
+                &format!("and {}, in the details below", format::count(more as u64, "more packet")),
+                Tone::Plain,
+                1,
+            );
             return;
         }
         packet(report, evidence, two_legs, lines, page);
@@ -232,11 +248,15 @@ fn leg_heads(report: &Report, incident: &Incident) -> (String, String) {
 }
 
 fn packet(report: &Report, evidence: &EvidenceEntry, two_legs: bool, lines: usize, page: &mut Page) {
-    let number = match report.captures.len() {
+    page.packet(&numbered(report, evidence), &shown(evidence, two_legs), column(evidence, two_legs), lines);
+}
+
+/// `#14`; of several inputs the second's `2#14`.
+fn numbered(report: &Report, evidence: &EvidenceEntry) -> String {
+    match report.captures.len() {
         0 | 1 => format!("#{}", evidence.packet),
         _ => format!("{}#{}", evidence.file + 1, evidence.packet),
-    };
-    page.packet(&number, &shown(evidence, two_legs), column(evidence, two_legs), lines);
+    }
 }
 
 /// What stands below the first screen.
@@ -306,13 +326,27 @@ fn nothing_broken(report: &Report, page: &mut Page) {
         page.labelled(word(nothing.severity), &nothing.says, tone(nothing.severity), 3);
         return;
     }
-    let text = match flows.total {
-        0 => "no TCP or UDP flow in this capture; nothing can be said about any connection".to_owned(),
-        n if flows.undecided == n => format!("nothing can be said about {}: see below", format::count(n, "flow")),
-        n => format!("nothing is broken in {}", format::count(n, "flow")),
+    let doubt = report.trust.iter().any(|finding| finding.severity >= Severity::Warning);
+    let many = format::count(flows.total, "flow");
+    let (label, text, tone) = match flows.total {
+        0 => (
+            "UNKNOWN",
+            "no TCP or UDP flow in this capture: nothing can be said about any connection".into(),
+            Tone::Warn,
+        ),
+        n if flows.undecided == n => ("UNKNOWN", format!("nothing can be said about {many}: see below"), Tone::Warn),
+        n if flows.undecided * 2 > n => {
+            let text = format!("nothing is seen to be broken in {many}, but {} cannot be judged", flows.undecided);
+            ("UNKNOWN", text, Tone::Warn)
+        }
+        _ if doubt => (
+            "OK",
+            format!("nothing is seen to be broken in {many}, as far as this capture shows: see TRUST"),
+            Tone::Warn,
+        ),
+        _ => ("OK", format!("nothing is broken in {many}"), Tone::Good),
     };
-    let tone = if flows.undecided * 2 > flows.total { Tone::Warn } else { Tone::Good };
-    page.labelled("OK", &text, tone, 2);
+    page.labelled(label, &text, tone, 2);
     worth_knowing(report, page);
     unjudged(report, page);
 }
@@ -327,18 +361,15 @@ fn unjudged(report: &Report, page: &mut Page) {
 
 /// Up to five notices.
 fn worth_knowing(report: &Report, page: &mut Page) {
-    let notices: Vec<&FindingEntry> = report
-        .findings
-        .iter()
-        .filter(|f| f.severity == Severity::Notice && f.explained_by.is_none())
-        .collect();
+    let notices: Vec<&FindingEntry> =
+        report.findings.iter().filter(|f| f.severity == Severity::Notice && f.explained_by.is_none()).collect();
     if notices.is_empty() {
         return;
     }
     page.blank();
     let mut label = "NOTICE";
     for finding in notices.iter().take(5) {
-        page.labelled(label, &entry_line(finding), Tone::Plain, 2);
+        page.labelled(label, &entry_line(report, finding), Tone::Plain, 2);
         label = "";
     }
     if notices.len() > 5 {
@@ -349,14 +380,14 @@ fn worth_knowing(report: &Report, page: &mut Page) {
 fn silent(report: &Report, page: &mut Page) {
     let mut label = "SILENT";
     for finding in report.findings.iter().filter(|f| f.severity == Severity::Silent).take(50) {
-        page.labelled(label, &entry_line(finding), Tone::Plain, 2);
+        page.labelled(label, &entry_line(report, finding), Tone::Plain, 2);
         label = "";
     }
 }
 
-fn entry_line(finding: &FindingEntry) -> String {
+fn entry_line(report: &Report, finding: &FindingEntry) -> String {
     let packets: Vec<String> =
-        finding.evidence.iter().filter(|e| e.packet > 0).take(3).map(|e| format!("#{}", e.packet)).collect();
+        finding.evidence.iter().filter(|e| e.packet > 0).take(3).map(|e| numbered(report, e)).collect();
     let times = if finding.count > 1 { format!(", {} times", finding.count) } else { String::new() };
     let notes = finding.notes.first().map(|note| format!("; {note}")).unwrap_or_default();
     format!("{} ({}{times}){notes}", finding.says, packets.join(" "))
@@ -370,7 +401,7 @@ fn trust(report: &Report, page: &mut Page) {
     page.blank();
     let mut label = "TRUST";
     for finding in report.trust.iter().filter(|finding| finding.rule != "capture-has-nothing") {
-        page.labelled(label, &entry_line(finding), tone(finding.severity), 3);
+        page.labelled(label, &entry_line(report, finding), tone(finding.severity), 3);
         label = "";
     }
 }
@@ -378,7 +409,7 @@ fn trust(report: &Report, page: &mut Page) {
 /// Flows that are not healthy with their explanations; with `--all-flows` every flow.
 fn flows(report: &Report, page: &mut Page) {
     let told = |flow: &&FlowEntry| flow.verdict != Verdict::Healthy;
-    let listed: Vec<&FlowEntry> = match report.counts.flows.total == report.flows.len() as u64 && report.flows.len() > 1 {
+    let listed: Vec<&FlowEntry> = match report.counts.flows.total == report.flows.len() as u64 {
         true => report.flows.iter().collect(),
         false => report.flows.iter().filter(told).collect(),
     };
@@ -437,6 +468,9 @@ fn totals(report: &Report, page: &mut Page) {
                 _ => "empty".to_owned(),
             }
         );
+        if let (0, Some(damage)) = (capture.packets, capture.damaged.iter().flatten().next()) {
+            text.push_str(&format!(": {}", damage.what));
+        }
         if let Some(hash) = &capture.sha256 {
             text.push_str(&format!(", sha256 {hash}"));
         }

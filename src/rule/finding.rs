@@ -253,7 +253,10 @@ impl Finding {
 
     fn own(&self) -> impl Iterator<Item = PacketRef> {
         let only_others = self.evidence.iter().all(|e| e.flow.is_some());
-        self.evidence.iter().filter(move |e| only_others || e.flow.is_none() || e.flow == self.subject.flow()).map(|e| e.at)
+        self.evidence
+            .iter()
+            .filter(move |e| only_others || e.flow.is_none() || e.flow == self.subject.flow())
+            .map(|e| e.at)
     }
 
     fn evidence_at(&self) -> PacketRef {

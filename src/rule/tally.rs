@@ -27,6 +27,8 @@ impl Tally {
         self.evicted += other.evicted;
         self.dropped_healthy += other.dropped_healthy;
         self.dropped_undecided += other.dropped_undecided;
+        self.dropped_degraded += other.dropped_degraded;
+        self.dropped_failed += other.dropped_failed;
         self.mid_stream_first = match (self.mid_stream_first, other.mid_stream_first) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

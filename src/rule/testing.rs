@@ -55,6 +55,7 @@ pub struct Scene {
 
 impl Scene {
     /// 10.0.0.1:40000 to 10.0.0.2:443, first packet #1.
+    #[expect(clippy::new_without_default, reason = "a test begins a story, it asks for no default")]
     pub fn new() -> Self {
         Self::between("10.0.0.1:40000", "10.0.0.2:443")
     }
@@ -84,6 +85,7 @@ impl Scene {
             close: Close::Open,
             closer: None,
             duplicates: 0,
+            duplicate: None,
             established: None,
             from_client: half(1000),
             from_server: half(5000),
@@ -381,6 +383,7 @@ pub struct World {
 
 impl World {
     /// A sound pcap file without flows.
+    #[expect(clippy::new_without_default, reason = "a test begins a story, it asks for no default")]
     pub fn new() -> Self {
         let interface = Interface { snaplen: 262_144, ..Interface::default() };
         let info = CaptureInfo {

@@ -239,8 +239,8 @@ pub struct Tally {
     pub checksums: u64,
     /// First wrong checksum (flow, packet).
     pub bad_checksum_first: Option<(PacketRef, PacketRef)>,
-    /// TCP flows of 1 s or more whose timestamps (TSval) advanced at no rate that stacks use (1000, 250, 100 or 10 a second, each ±20 %)
-    /// by the capture's clock.
+    /// TCP flows of 1 s or more whose timestamps (TSval) advanced at no rate that stacks use (1000, 250, 100, 10 or a
+    /// million a second, each ±20 %) by the capture's clock; neither side's, where both are long enough.
     pub clock_skewed: u64,
     /// The first of them: its first and last packet with a timestamp, and the time between both by the sender's clock (1000 a second).
     pub clock_skew_first: Option<(PacketRef, PacketRef, Elapsed)>,
@@ -254,6 +254,10 @@ pub struct Tally {
     pub dropped_healthy: u64,
     /// Undecided flows that are not kept whole.
     pub dropped_undecided: u64,
+    /// Degraded flows beyond the cap of those kept whole.
+    pub dropped_degraded: u64,
+    /// Failed flows beyond that cap.
+    pub dropped_failed: u64,
 }
 
 /// Packets by what they were, as the reader counted them.

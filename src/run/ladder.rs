@@ -60,9 +60,8 @@ impl Diagnosis {
         let ends = ends_of(&self, inputs, number)?;
         let settings = crate::diagnose::Settings { all_flows: true, ..self.settings.clone() };
         let whole = self.clone().keep_all(ends).all_flows(true).open(inputs)?.merged()?;
-        let summary = flow_with(&whole, ends, number).ok_or_else(|| {
-            Error::usage(format!("packet {number} belongs to no TCP or UDP flow that is looked at"))
-        })?;
+        let summary = flow_with(&whole, ends, number)
+            .ok_or_else(|| Error::usage(format!("packet {number} belongs to no TCP or UDP flow that is looked at")))?;
         let told = report(&whole, &settings);
         let packets = packets(&self, inputs, ends, summary)?;
         Ok(assemble(summary, told, packets))
@@ -76,9 +75,10 @@ fn ends_of<S: AsRef<str>>(diagnosis: &Diagnosis, inputs: &[S], number: u64) -> R
     while let Some(frame) = source.next()? {
         let packet = decoder.decode(&frame);
         if frame.file == 0 && frame.number == number {
-            return packet.source().zip(packet.destination()).ok_or_else(|| {
-                Error::usage(format!("packet {number} is neither TCP nor UDP: it belongs to no flow"))
-            });
+            return packet
+                .source()
+                .zip(packet.destination())
+                .ok_or_else(|| Error::usage(format!("packet {number} is neither TCP nor UDP: it belongs to no flow")));
         }
     }
     let read = source.finish().first().map_or(0, |info| info.packets);
@@ -182,12 +182,15 @@ fn assemble(summary: &FlowSummary, told: crate::diagnose::report::Report, packet
     }
     let belongs = |incident: &&Incident| incident.flows.contains(&id);
     let incidents: Vec<&Incident> = told.incidents.iter().filter(belongs).collect();
-    let links = incidents.iter().flat_map(|incident| &incident.links).map(|link| {
-        format!("client leg {} and backend leg {} {}", link.client_leg, link.backend_leg, link.says)
-    });
-    let flow = told.flows.into_iter().find(|flow| flow.id == id).unwrap_or_else(|| {
-        crate::diagnose::flow_entry(summary, summary.digest.verdict, String::new())
-    });
+    let links = incidents
+        .iter()
+        .flat_map(|incident| &incident.links)
+        .map(|link| format!("client leg {} and backend leg {} {}", link.client_leg, link.backend_leg, link.says));
+    let flow = told
+        .flows
+        .into_iter()
+        .find(|flow| flow.id == id)
+        .unwrap_or_else(|| crate::diagnose::flow_entry(summary, summary.digest.verdict, String::new()));
     Ladder {
         incidents: incidents.iter().map(|incident| incident.headline.clone()).collect(),
         links: links.collect(),
@@ -254,7 +257,9 @@ fn meaning(event: &Event) -> Option<String> {
             None => format!("PROXY v{} header, {} octets, no client address", header.version, header.len),
         },
         What::ProxyHeaderAgain(_) => "a second PROXY header".into(),
-        What::ProxyBroken(broken) => format!("PROXY v{} header that breaks a rule: {}", broken.version, broken.rule.says()),
+        What::ProxyBroken(broken) => {
+            format!("PROXY v{} header that breaks a rule: {}", broken.version, broken.rule.says())
+        }
         What::ClientHello(hello) => match &hello.sni {
             Some(name) => format!("ClientHello for {name}"),
             None => "ClientHello without a name".into(),
@@ -272,7 +277,8 @@ fn meaning(event: &Event) -> Option<String> {
         What::AlertEncrypted { .. } => "encrypted alert (by its size)".into(),
         What::TlsData => "application data begins".into(),
         What::TlsBroken => "plain text where a TLS record must begin".into(),
-        What::Request(head) => format!("{} {}", head.method, head.target),
+        // Query values may be secrets: they are shown by no text output.
+        What::Request(head) => format!("{} {}", head.method, head.target.split('?').next().unwrap_or("")),
         What::Response(head) => format!("{} {}", head.status, head.reason),
         What::ResponseTruncated { .. } => "the response ends before its promised length".into(),
         What::Dns(message) if message.response => format!("DNS answer for {}, rcode {}", message.name, message.rcode),

@@ -6,7 +6,7 @@ use crate::catalogue;
 use crate::diagnose::{Merged, explain, flow_entry};
 use crate::event::story::Story;
 use crate::event::{Event, Kind, PacketRef, Protocol, Side};
-use crate::flow::facts::{FlowFacts, Handshake, IpProtocol};
+use crate::flow::facts::{FlowFacts, Handshake, IpProtocol, SenderClock};
 use crate::flow::{Ended, FlowHead, Sink, Wants};
 use crate::host::service::{Lesson, Services};
 use crate::protocol::Dissector;
@@ -15,7 +15,7 @@ use crate::rule::finding::{Finding, Severity};
 use crate::rule::summary::{Digest, FlowSummary, Verdict};
 use crate::rule::threshold::Thresholds;
 use crate::rule::view::{FlowView, Tally};
-use crate::time::Timestamp;
+use crate::time::{Elapsed, Timestamp};
 use crate::wire::Endpoint;
 
 /// What is kept per live flow.
@@ -50,10 +50,10 @@ pub struct Recorder {
 }
 
 /// Flows kept whole per shard, and of these per first rule and server: enough for evidence and counts, bounded on any capture.
-const KEPT: usize = 4096;
+const KEPT: usize = 2048;
 const KEPT_ALIKE: u32 = 1024;
 /// Digests kept per shard inside the window.
-const DIGESTS: usize = 65_536;
+const DIGESTS: usize = 16_384;
 
 impl Recorder {
     /// An empty one.
@@ -77,41 +77,44 @@ impl Recorder {
         }
     }
 
-    /// Everything it knows.
-    pub fn finish(self) -> Merged {
-        Merged {
+    /// Everything it knows; the digests apart, because one map of all shards' digests is built much faster than many are merged.
+    pub fn finish(self) -> (Merged, VecDeque<Digest>) {
+        let merged = Merged {
             flows: self.kept,
-            digests: self.digests.into_iter().map(|digest| (digest.id, digest)).collect(),
             services: self.services,
             tally: self.tally,
             lines: self.lines,
             ..Merged::default()
-        }
+        };
+        (merged, self.digests)
     }
 
     fn keep(&mut self, summary: FlowSummary) {
-        let told = summary.findings.iter().max_by_key(|f| f.severity);
-        let key = told.map(|finding| (finding.rule.to_string(), summary.facts.server));
-        if let Some(key) = key {
-            let alike = self.alike.entry(key.clone()).or_default();
-            *alike += 1;
-            if *alike > KEPT_ALIKE || self.kept.len() >= KEPT {
-                *self.tally.beyond_cap.entry(key.0).or_default() += 1;
-                self.leave(&summary);
-                return;
-            }
-        } else if self.kept.len() >= KEPT {
-            self.leave(&summary);
+        let told = summary.findings.iter().max_by_key(|f| f.severity).map(|finding| finding.rule.to_string());
+        let mut room = self.kept.len() < KEPT;
+        // Counted only while there is room: at most one entry for each kept flow.
+        if let (true, Some(rule)) = (room, &told) {
+            let alike = self.alike.entry((rule.clone(), summary.facts.server)).or_default();
+            room = *alike < KEPT_ALIKE;
+            *alike += u32::from(room);
+        }
+        if room {
+            self.kept.insert(summary.facts.id, summary);
             return;
         }
-        self.kept.insert(summary.facts.id, summary);
+        if let Some(rule) = told {
+            *self.tally.beyond_cap.entry(rule).or_default() += 1;
+        }
+        self.leave(&summary);
     }
 
     /// Only the digest stays.
     fn leave(&mut self, summary: &FlowSummary) {
         match summary.digest.verdict {
+            Verdict::Healthy => self.tally.dropped_healthy += 1,
             Verdict::Undecided => self.tally.dropped_undecided += 1,
-            _ => self.tally.dropped_healthy += 1,
+            Verdict::Degraded => self.tally.dropped_degraded += 1,
+            Verdict::Failed => self.tally.dropped_failed += 1,
         }
         if self.recording.all_flows {
             let text = explain::healthy(&summary.facts, &summary.story);
@@ -161,9 +164,8 @@ impl Sink for Recorder {
         flip_if_wanted(wants, story)
     }
 
-    fn gap(&mut self, flow: &FlowHead, conversation: &mut Conversation, side: Side, at: PacketRef, missing: u64) {
-        let Conversation { story, dissector } = conversation;
-        dissector.gap(flow, side, at, missing, &mut |event| story.push(event));
+    fn gap(&mut self, flow: &FlowHead, conversation: &mut Conversation, side: Side, _at: PacketRef, missing: u64) {
+        conversation.dissector.gap(flow, side, missing);
     }
 
     fn datagram(
@@ -269,6 +271,11 @@ fn lesson(facts: &FlowFacts, story: &Story, verdict: Verdict) -> Lesson {
 fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_>) {
     tally.flows += 1;
     tally.duplicates += facts.duplicates;
+    if let Some(example) = facts.duplicate
+        && tally.duplicate_example.is_none_or(|known| example.1 < known.1)
+    {
+        tally.duplicate_example = Some(example);
+    }
     for half in [&facts.from_client, &facts.from_server] {
         tally.cut += half.cut;
         note_first(&mut tally.cut_first, facts, half.cut_first);
@@ -288,6 +295,12 @@ fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_
     if facts.mid_stream {
         tally.mid_stream += 1;
         tally.mid_stream_first = first_of(tally.mid_stream_first, Some(facts.id));
+    }
+    if let Some(clock) = skewed(facts) {
+        tally.clock_skewed += 1;
+        if tally.clock_skew_first.is_none_or(|known| clock.first < known.0) {
+            tally.clock_skew_first = Some((clock.first, clock.last, Elapsed::millis(clock.ticks.into())));
+        }
     }
     let payload = facts.from_client.payload + facts.from_server.payload;
     if payload > 0 || facts.from_client.unseen + facts.from_server.unseen > 0 {
@@ -317,6 +330,27 @@ fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_
     }
 }
 
+/// Ticks a second of the clocks behind TSval; the last one is Linux's with microseconds (its route option `features tcp_usec_ts`).
+const RATES: [i64; 5] = [1000, 250, 100, 10, 1_000_000];
+
+/// The sender's clock that contradicts the capture's. One host alone may be odd, so neither side's clock may fit.
+fn skewed(facts: &FlowFacts) -> Option<SenderClock> {
+    let long = |clock: &SenderClock| clock.last.time.since(clock.first.time) >= Elapsed::secs(1);
+    let clocks = [facts.from_client.clock, facts.from_server.clock];
+    let mut clocks = clocks.into_iter().flatten().filter(long);
+    let first = clocks.next()?;
+    (!fits(&first) && !clocks.any(|clock| fits(&clock))).then_some(first)
+}
+
+/// Whether it ticked at a rate in use, give or take 20 %.
+fn fits(clock: &SenderClock) -> bool {
+    let seen = clock.last.time.since(clock.first.time).0 / 1_000_000;
+    RATES.iter().any(|rate| {
+        let told = i64::from(clock.ticks).saturating_mul(1000) / rate;
+        told.abs_diff(seen) <= seen.unsigned_abs() / 5
+    })
+}
+
 /// Its acknowledgments advance over octets that the capture never saw: the other side does answer.
 fn hears_answers(facts: &FlowFacts) -> bool {
     facts.from_client.unseen + facts.from_server.unseen > 0
@@ -334,5 +368,29 @@ fn first_of(known: Option<PacketRef>, at: Option<PacketRef>) -> Option<PacketRef
     match (known, at) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::ResetKind;
+    use crate::rule::testing::Scene;
+
+    #[test]
+    fn failures_beyond_the_cap_are_counted_as_failures() {
+        let recording =
+            Recording { thresholds: Thresholds::default(), all_flows: false, names: Vec::new(), keep: None };
+        let mut recorder = Recorder::new(recording);
+        for number in 1..=u64::from(KEPT_ALIKE) + 3 {
+            let scene = Scene::starting("10.0.0.1:40000", "10.0.0.2:80", number, number as i64);
+            let summary = scene.syn(0).rst(Side::Server, 1, ResetKind::Refused, 0).summary();
+            let conversation = Conversation { story: summary.story, ..Conversation::default() };
+            recorder.closed(summary.facts, conversation, Ended::Closed, Timestamp::MAX);
+        }
+        let (merged, digests) = recorder.finish();
+        assert_eq!((merged.flows.len(), merged.tally.dropped_failed), (KEPT_ALIKE as usize, 3));
+        assert_eq!((merged.tally.dropped_healthy, digests.len()), (0, 3));
+        assert_eq!(merged.tally.beyond_cap.values().sum::<u64>(), 3);
     }
 }

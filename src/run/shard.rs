@@ -3,6 +3,7 @@
 //! The number of shards never depends on the number of workers, so caps, evictions and ticks fall on the same packets and the report is
 //! the same for any number of threads.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -12,6 +13,7 @@ use crate::decode::{Datagram, Ip, Link, Packet, Segment, Transport};
 use crate::diagnose::Merged;
 use crate::event::PacketRef;
 use crate::flow::table::{FlowTable, Limits};
+use crate::rule::summary::Digest;
 use crate::time::Timestamp;
 use crate::wire::icmp::IcmpError;
 
@@ -32,10 +34,7 @@ impl Shard {
             held_octets_total: whole.held_octets_total / SHARDS,
             ..whole
         };
-        Self {
-            table: FlowTable::new(limits, seed),
-            recorder: Recorder::new(recording.clone()),
-        }
+        Self { table: FlowTable::new(limits, seed), recorder: Recorder::new(recording.clone()) }
     }
 
     fn packet(&mut self, packet: &Packet<'_>) {
@@ -51,12 +50,21 @@ impl Shard {
         self.recorder.tick(now);
     }
 
-    fn finish(mut self, now: Timestamp) -> Merged {
+    fn finish(mut self, now: Timestamp) -> Part {
         self.table.finish(now, &mut self.recorder);
-        let mut merged = self.recorder.finish();
-        merged.tally.evicted = self.table.counts().evicted;
-        merged
+        let evicted = self.table.counts().evicted;
+        // The table's memory goes before the recorder's is copied together.
+        drop(self.table);
+        let (mut merged, digests) = self.recorder.finish();
+        merged.tally.evicted = evicted;
+        Part { merged, digests }
     }
+}
+
+/// What one shard knew in the end.
+struct Part {
+    merged: Merged,
+    digests: VecDeque<Digest>,
 }
 
 /// All shards: in this thread, or spread over workers.
@@ -115,15 +123,18 @@ impl Shards {
 
     /// The capture is over.
     pub fn finish(self, now: Timestamp) -> Merged {
-        let mut parts: Vec<(usize, Merged)> = match self {
+        let mut parts: Vec<(usize, Part)> = match self {
             Self::Here(shards) => shards.into_iter().map(|shard| shard.finish(now)).enumerate().collect(),
             Self::Workers(workers) => workers.finish(now),
         };
         parts.sort_by_key(|(n, _)| *n);
         let mut merged = Merged::default();
+        let mut digests = Vec::new();
         for (_, part) in parts {
-            merged.merge(part);
+            merged.merge(part.merged);
+            digests.extend(part.digests.into_iter().map(|digest| (digest.id, digest)));
         }
+        merged.digests = digests.into_iter().collect();
         merged
     }
 }
@@ -142,7 +153,7 @@ pub struct Workers {
 
 struct Worker {
     batches: Sender<Message>,
-    handle: std::thread::JoinHandle<Vec<(usize, Merged)>>,
+    handle: std::thread::JoinHandle<Vec<(usize, Part)>>,
 }
 
 #[derive(Clone)]
@@ -198,10 +209,8 @@ impl Workers {
     }
 
     fn flush(&mut self) {
-        let next = Batch {
-            items: Vec::with_capacity(BATCH_ITEMS),
-            octets: Vec::with_capacity(self.batch.octets.capacity()),
-        };
+        let next =
+            Batch { items: Vec::with_capacity(BATCH_ITEMS), octets: Vec::with_capacity(self.batch.octets.capacity()) };
         let batch = Arc::new(std::mem::replace(&mut self.batch, next));
         for worker in &self.workers {
             // A worker that is gone has panicked; join() reports it.
@@ -209,7 +218,7 @@ impl Workers {
         }
     }
 
-    fn finish(mut self, now: Timestamp) -> Vec<(usize, Merged)> {
+    fn finish(mut self, now: Timestamp) -> Vec<(usize, Part)> {
         self.flush();
         for worker in &self.workers {
             let _ = worker.batches.send(Message::Finish(now));
@@ -262,11 +271,9 @@ impl Batch {
 
     fn packet(&self, stored: &Stored) -> Packet<'_> {
         let transport = match &stored.transport {
-            StoredTransport::Tcp { segment, options, payload } => Transport::Tcp(Segment {
-                options: self.octets(*options),
-                payload: self.octets(*payload),
-                ..*segment
-            }),
+            StoredTransport::Tcp { segment, options, payload } => {
+                Transport::Tcp(Segment { options: self.octets(*options), payload: self.octets(*payload), ..*segment })
+            }
             StoredTransport::Udp { datagram, payload } => {
                 Transport::Udp(Datagram { payload: self.octets(*payload), ..*datagram })
             }
@@ -283,7 +290,7 @@ impl Batch {
 }
 
 /// One worker: its shards, all batches, only its own items.
-fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>) -> Vec<(usize, Merged)> {
+fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>) -> Vec<(usize, Part)> {
     let mut place = [usize::MAX; SHARDS];
     for (position, (n, _)) in shards.iter().enumerate() {
         place[*n] = position;

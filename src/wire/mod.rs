@@ -11,7 +11,7 @@ pub mod http;
 pub mod icmp;
 pub mod proxy;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 pub mod seq;
 pub mod sll;
 pub mod tcp;

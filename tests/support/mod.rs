@@ -38,7 +38,8 @@ fn is_capture(path: &Path) -> bool {
 
 /// The folder of shared material that lies beside the project, where there is one. With CI=true its absence is a failure.
 pub fn shared() -> Option<PathBuf> {
-    let found = root().ancestors().skip(1).map(|folder| folder.join("shared")).find(|path| path.join("corpora").is_dir());
+    let found =
+        root().ancestors().skip(1).map(|folder| folder.join("shared")).find(|path| path.join("corpora").is_dir());
     if found.is_none() {
         assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "the shared captures are missing");
         eprintln!("skipped: no shared captures beside the project");

@@ -80,7 +80,14 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         .and_maybe(client.first_payload_acked, Side::Server, "the client's octets are acknowledged")
         .with("after", after)
         .with("question", Value::Octets(client.payload));
-    Some(if known { finding } else { finding.severity(Severity::Warning) })
+    let finding = if known { finding } else { finding.severity(Severity::Warning) };
+    // What the client does next may show that it was not waiting, or what its octets were.
+    let early = flow.open_at_end() && flow.now.since(fin.time) < flow.thresholds.tail;
+    Some(if early {
+        finding.confidence(Confidence::High).note("the capture ends before the client reacts")
+    } else {
+        finding
+    })
 }
 
 /// The packet with the client's question, and whether it is known to be one.

@@ -1,0 +1,656 @@
+//! What is kept per flow: the beginning of each side until it is recognised, then the analyzers that read on.
+
+use super::recognise::{Among, Verdict, decide};
+use super::{Analyzer, Emit, Entry, Sample, dns, index};
+use crate::event::{Event, PacketRef, Protocol, Side, What};
+use crate::flow::facts::RoleSource;
+use crate::flow::{FlowHead, Wants};
+use crate::wire::proxy::{self, ProxyStart};
+use crate::wire::text::postgres;
+use crate::wire::tls::content;
+
+/// Octets held while a side is not recognised yet: the longest PROXY header.
+const HELD: usize = 64 * 1024 + 16;
+/// Segments in the middle of a stream at which a protocol is looked for.
+const TRIES: u8 = 64;
+/// Octets of an unrecognised beginning that are kept.
+const EXCERPT: usize = 32;
+/// Octets of PostgreSQL's SSLRequest, its length field first.
+const POSTGRES_ASKS_FOR_TLS: usize = 8;
+/// Shorter beginnings are common to many protocols; from here on only a PROXY header begins like one.
+const UNMISTAKABLE: usize = 6;
+
+/// Reads one flow's octets. Nothing is allocated before the first payload, and nothing is kept once nobody wants more.
+#[derive(Default)]
+pub struct Dissector(Stage);
+
+#[derive(Default)]
+enum Stage {
+    /// No payload yet.
+    #[default]
+    Silent,
+    /// A TCP stream that is being read.
+    Stream(Box<Stream>),
+    /// DNS over UDP; which sides were told to speak it.
+    Datagrams([bool; 2]),
+    /// Nobody wants more of either side.
+    Over,
+}
+
+/// Both sides of a TCP stream.
+struct Stream {
+    sides: [Reader; 2],
+    /// One, or one per side when they speak different protocols.
+    analyzers: Vec<(Protocol, Box<dyn Analyzer>)>,
+    /// A side said what only one role says: guessed roles are settled.
+    roles_known: bool,
+    /// The client asked a PostgreSQL server for TLS: the server answers with one octet.
+    asked_for_tls: bool,
+}
+
+/// Who reads a side.
+enum Reader {
+    /// Nobody yet.
+    Beginning(Beginning),
+    /// The analyzer of this protocol.
+    Analyzer(Protocol),
+    /// Nobody wants more of it.
+    Nobody,
+}
+
+/// The beginning of a side, while nobody knows what it is.
+#[derive(Default)]
+struct Beginning {
+    held: Vec<u8>,
+    /// Pieces in which the held octets came.
+    pieces: u32,
+    /// The packet of the latest one.
+    last: Option<PacketRef>,
+    /// Whole PROXY headers before.
+    headers: u8,
+    /// Octets before these are missing.
+    late: bool,
+    /// Segments in the middle of the stream that were looked at in vain.
+    tries: u8,
+    /// The latest protocol that was told.
+    told: Option<Protocol>,
+}
+
+/// All that is held of a beginning, with the packet that brought the latest of it.
+#[derive(Clone, Copy)]
+struct Piece<'a> {
+    flow: &'a FlowHead,
+    side: Side,
+    at: PacketRef,
+    bytes: &'a [u8],
+}
+
+impl<'a> Piece<'a> {
+    fn sample(&self, beginning: &Beginning) -> Sample<'a> {
+        Sample { side: self.side, bytes: self.bytes, late: beginning.late, flow: self.flow }
+    }
+}
+
+impl Dissector {
+    /// The next octets of a side, in order.
+    pub fn bytes(&mut self, flow: &FlowHead, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Wants {
+        let Some(stream) = self.stream(flow) else { return Wants::Nothing };
+        let wants = stream.bytes(flow, side, at, bytes, emit);
+        self.leave();
+        wants
+    }
+
+    /// `missing` octets of a side will never come.
+    pub fn gap(&mut self, flow: &FlowHead, side: Side, missing: u64) {
+        if let Some(stream) = self.stream(flow) {
+            stream.gap(side, missing);
+            self.leave();
+        }
+    }
+
+    /// The side sends no more.
+    pub fn end(&mut self, _flow: &FlowHead, side: Side, at: PacketRef, emit: Emit<'_>) {
+        if let Stage::Stream(stream) = &mut self.0 {
+            stream.end(side, at, emit);
+            self.leave();
+        }
+    }
+
+    /// Tells what was held back for brevity: a flow that is still open is to be judged.
+    pub fn settle(&mut self, emit: Emit<'_>) {
+        if let Stage::Stream(stream) = &mut self.0 {
+            stream.analyzers.iter_mut().for_each(|(_, analyzer)| analyzer.settle(emit));
+        }
+    }
+
+    /// One UDP datagram of `len` octets on the wire; only DNS is read.
+    pub fn datagram(
+        &mut self,
+        flow: &FlowHead,
+        side: Side,
+        at: PacketRef,
+        bytes: &[u8],
+        len: u32,
+        emit: Emit<'_>,
+    ) -> Wants {
+        let message = match dns::datagram(flow, bytes, len) {
+            dns::Datagram::Dns(message) => message,
+            dns::Datagram::Strange => return Wants::More,
+            dns::Datagram::Other => return Wants::Nothing,
+        };
+        let told = match &mut self.0 {
+            Stage::Datagrams(told) => told,
+            stage => {
+                *stage = Stage::Datagrams([false; 2]);
+                let Stage::Datagrams(told) = stage else { return Wants::Nothing };
+                told
+            }
+        };
+        // Multicast DNS has no roles: both ends use the same port, and anybody answers.
+        let turned =
+            guessed(flow) && flow.client.port != flow.server.port && message.response == (side == Side::Client);
+        if !std::mem::replace(&mut told[index(side)], true) {
+            emit(Event { at, side, what: What::Recognised { protocol: Protocol::Dns } });
+        }
+        emit(Event { at, side, what: What::Dns(message) });
+        if turned {
+            told.swap(0, 1);
+            return Wants::Flip;
+        }
+        Wants::More
+    }
+
+    fn stream(&mut self, flow: &FlowHead) -> Option<&mut Stream> {
+        if let Stage::Silent = self.0 {
+            self.0 = Stage::Stream(Box::new(Stream::new(flow.mid_stream)));
+        }
+        match &mut self.0 {
+            Stage::Stream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// Gives everything back once nobody wants more.
+    fn leave(&mut self) {
+        if let Stage::Stream(stream) = &self.0
+            && stream.sides.iter().all(|side| matches!(side, Reader::Nobody))
+        {
+            self.0 = Stage::Over;
+        }
+    }
+}
+
+/// Whether content may correct the roles.
+fn guessed(flow: &FlowHead) -> bool {
+    matches!(flow.role, RoleSource::Port | RoleSource::Guess)
+}
+
+impl Stream {
+    fn new(late: bool) -> Self {
+        let beginning = || Reader::Beginning(Beginning { late, ..Beginning::default() });
+        Self { sides: [beginning(), beginning()], analyzers: Vec::new(), roles_known: false, asked_for_tls: false }
+    }
+
+    fn bytes(&mut self, flow: &FlowHead, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Wants {
+        match std::mem::replace(&mut self.sides[index(side)], Reader::Nobody) {
+            Reader::Nobody => Wants::Nothing,
+            Reader::Analyzer(protocol) => self.analyze(protocol, side, at, bytes, emit),
+            Reader::Beginning(mut beginning) => {
+                beginning.pieces = beginning.pieces.saturating_add(1);
+                beginning.last = Some(at);
+                if beginning.held.is_empty() {
+                    return self.begin(beginning, Piece { flow, side, at, bytes }, emit);
+                }
+                let mut joined = std::mem::take(&mut beginning.held);
+                joined.extend_from_slice(bytes);
+                self.begin(beginning, Piece { flow, side, at, bytes: &joined }, emit)
+            }
+        }
+    }
+
+    fn gap(&mut self, side: Side, missing: u64) {
+        let reader = &mut self.sides[index(side)];
+        match reader {
+            Reader::Analyzer(protocol) => {
+                let analyzer = self.analyzers.iter_mut().find(|(known, _)| known == protocol);
+                if analyzer.is_none_or(|(_, analyzer)| analyzer.gap(side, missing) == Wants::Nothing) {
+                    *reader = Reader::Nobody;
+                }
+            }
+            Reader::Beginning(beginning) => {
+                // What follows may begin in the middle of anything; only what tells itself is believed.
+                let told = beginning.told;
+                *beginning = Beginning { late: true, tries: 1, told, ..Beginning::default() };
+            }
+            Reader::Nobody => {}
+        }
+    }
+
+    fn end(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {
+        match std::mem::replace(&mut self.sides[index(side)], Reader::Nobody) {
+            Reader::Analyzer(protocol) => {
+                if let Some(analyzer) = self.analyzer(protocol) {
+                    analyzer.end(side, at, emit);
+                }
+            }
+            Reader::Beginning(beginning) if !beginning.held.is_empty() => beginning.end(side, at, emit),
+            Reader::Beginning(_) | Reader::Nobody => {}
+        }
+        // Whatever is held back until something unusual happens: it may be the last that is heard of it.
+        self.analyzers.iter_mut().for_each(|(_, analyzer)| analyzer.settle(emit));
+    }
+
+    fn analyzer(&mut self, protocol: Protocol) -> Option<&mut dyn Analyzer> {
+        let (_, analyzer) = self.analyzers.iter_mut().find(|(known, _)| *known == protocol)?;
+        Some(analyzer.as_mut())
+    }
+
+    /// Hands octets to a side's analyzer.
+    fn analyze(&mut self, protocol: Protocol, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Wants {
+        let wants = match self.analyzer(protocol) {
+            Some(analyzer) => analyzer.bytes(side, at, bytes, emit),
+            None => Wants::Nothing,
+        };
+        if wants != Wants::Nothing {
+            self.sides[index(side)] = Reader::Analyzer(protocol);
+        }
+        wants
+    }
+
+    /// Looks at the beginning of a side, first as what the flow takes it for; when that says nothing and the roles are guessed, as the other.
+    fn begin(&mut self, beginning: Beginning, piece: Piece<'_>, emit: Emit<'_>) -> Wants {
+        let verdict = decide(&piece.sample(&beginning), beginning.among());
+        if !matches!(verdict, Verdict::Nothing) || !guessed(piece.flow) || self.roles_known {
+            return self.proceed(beginning, piece, verdict, emit);
+        }
+        let turned = Piece { side: piece.side.other(), ..piece };
+        match decide(&turned.sample(&beginning), Among::TellingRoles) {
+            verdict @ (Verdict::Nothing | Verdict::Wait) => self.proceed(beginning, piece, verdict, emit),
+            verdict => {
+                self.sides.swap(0, 1);
+                self.analyzers.iter_mut().for_each(|(_, analyzer)| analyzer.flip());
+                // Until this call returns, events go by the roles it was called with.
+                self.proceed(beginning, turned, verdict, &mut |event| {
+                    emit(Event { side: event.side.other(), ..event });
+                });
+                Wants::Flip
+            }
+        }
+    }
+
+    /// Acts on a verdict; looks through PROXY headers and PostgreSQL's request for TLS until what follows them is known.
+    fn proceed(
+        &mut self,
+        mut beginning: Beginning,
+        mut piece: Piece<'_>,
+        mut verdict: Verdict,
+        emit: Emit<'_>,
+    ) -> Wants {
+        let Piece { side, at, .. } = piece;
+        loop {
+            let through = match verdict {
+                _ if side == Side::Server && std::mem::take(&mut self.asked_for_tls) => {
+                    let answered = postgres::answer_to_ssl_request(piece.bytes).is_some();
+                    if answered {
+                        beginning.tell(side, at, Protocol::Postgres, emit);
+                    }
+                    usize::from(answered)
+                }
+                Verdict::Is(entry) => match self.recognised(entry, &mut beginning, piece, emit) {
+                    Some(wants) => return wants,
+                    None => POSTGRES_ASKS_FOR_TLS,
+                },
+                Verdict::Proxy(ProxyStart::Header(header)) => {
+                    self.roles_known = true;
+                    let len = header.len as usize;
+                    beginning.header(side, at, header, emit);
+                    beginning.pieces = u32::from(piece.bytes.len() > len);
+                    len
+                }
+                Verdict::Proxy(ProxyStart::Broken(broken)) => {
+                    beginning.tell(side, at, Protocol::Proxy, emit);
+                    emit(Event { at, side, what: What::ProxyBroken(Box::new(broken)) });
+                    return Wants::Nothing;
+                }
+                Verdict::Wait | Verdict::Proxy(_) if piece.bytes.len() <= HELD => {
+                    beginning.held = piece.bytes.to_vec();
+                    self.sides[index(side)] = Reader::Beginning(beginning);
+                    return Wants::More;
+                }
+                _ => return self.unknown(beginning, piece, emit),
+            };
+            piece.bytes = piece.bytes.get(through..).unwrap_or(&[]);
+            if piece.bytes.is_empty() {
+                self.sides[index(side)] = Reader::Beginning(beginning);
+                return Wants::More;
+            }
+            verdict = decide(&piece.sample(&beginning), beginning.among());
+        }
+    }
+
+    /// A side is recognised: its analyzer takes over. `None` when it only asked for TLS, and what follows is to be recognised next.
+    fn recognised(
+        &mut self,
+        entry: &Entry,
+        beginning: &mut Beginning,
+        piece: Piece<'_>,
+        emit: Emit<'_>,
+    ) -> Option<Wants> {
+        let Piece { side, at, bytes, .. } = piece;
+        // Records in the middle of a TLS stream look alike on both sides.
+        let alike = entry.protocol == Protocol::Tls && bytes.first() != Some(&content::HANDSHAKE);
+        self.roles_known |= entry.tells_roles && !alike;
+        beginning.tell(side, at, entry.protocol, emit);
+        if entry.protocol == Protocol::Postgres && side == Side::Client && asks_for_tls(bytes) {
+            self.asked_for_tls = true;
+            return None;
+        }
+        let Some(start) = entry.start else { return Some(Wants::Nothing) };
+        if self.analyzer(entry.protocol).is_none() {
+            self.analyzers.push((entry.protocol, start()));
+        }
+        Some(self.analyze(entry.protocol, side, at, bytes, emit))
+    }
+
+    /// Nothing known begins like this. In the middle of a stream a later segment may still begin with something known.
+    fn unknown(&mut self, mut beginning: Beginning, piece: Piece<'_>, emit: Emit<'_>) -> Wants {
+        let Piece { side, at, bytes, .. } = piece;
+        if beginning.told != Some(Protocol::Unknown) {
+            beginning.tell(side, at, Protocol::Unknown, emit);
+            emit(excerpt(side, at, bytes));
+        }
+        if !beginning.late || beginning.tries >= TRIES {
+            return Wants::Nothing;
+        }
+        beginning.tries += 1;
+        self.sides[index(side)] = Reader::Beginning(beginning);
+        Wants::More
+    }
+}
+
+impl Beginning {
+    fn among(&self) -> Among {
+        if self.tries == 0 { Among::All } else { Among::TellingThemselves }
+    }
+
+    /// Tells a protocol, unless it was the latest that was told.
+    fn tell(&mut self, side: Side, at: PacketRef, protocol: Protocol, emit: Emit<'_>) {
+        if self.told.replace(protocol) != Some(protocol) {
+            emit(Event { at, side, what: What::Recognised { protocol } });
+        }
+    }
+
+    /// A whole PROXY header was read.
+    fn header(&mut self, side: Side, at: PacketRef, header: Box<proxy::ProxyHeader>, emit: Emit<'_>) {
+        self.tell(side, at, Protocol::Proxy, emit);
+        let what = if self.headers == 0 { What::ProxyHeader(header) } else { What::ProxyHeaderAgain(header) };
+        self.headers = self.headers.saturating_add(1);
+        emit(Event { at, side, what });
+        self.split(side, at, emit);
+    }
+
+    fn split(&self, side: Side, at: PacketRef, emit: Emit<'_>) {
+        if self.pieces > 1 {
+            emit(Event { at, side, what: What::ProxySplit { segments: self.pieces } });
+        }
+    }
+
+    /// The side ended before it was recognised.
+    fn end(mut self, side: Side, at: PacketRef, emit: Emit<'_>) {
+        let at = self.last.unwrap_or(at);
+        let held = std::mem::take(&mut self.held);
+        let begun = side == Side::Client && held.len() >= UNMISTAKABLE;
+        if begun && proxy::parse(&held) == ProxyStart::Partial {
+            self.tell(side, at, Protocol::Proxy, emit);
+            emit(Event { at, side, what: What::ProxyIncomplete { got: held.len() as u32 } });
+            self.split(side, at, emit);
+        } else {
+            self.tell(side, at, Protocol::Unknown, emit);
+        }
+        emit(excerpt(side, at, &held));
+    }
+}
+
+/// Whether a client's first message is SSLRequest or GSSENCRequest: the conversation begins anew behind the one octet of its answer.
+/// PostgreSQL documentation, "SSL Session Encryption".
+fn asks_for_tls(bytes: &[u8]) -> bool {
+    bytes.get(..4) == Some(&[0, 0, 0, POSTGRES_ASKS_FOR_TLS as u8])
+}
+
+fn excerpt(side: Side, at: PacketRef, octets: &[u8]) -> Event {
+    let octets = octets.get(..EXCERPT).unwrap_or(octets).to_vec();
+    Event { at, side, what: What::Excerpt { octets } }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::event::Kind;
+    use crate::protocol::script::{Play, head};
+    use crate::wire::samples::{self, octets};
+
+    const CLIENT: Side = Side::Client;
+    const SERVER: Side = Side::Server;
+
+    fn kinds(play: &Play) -> Vec<Kind> {
+        play.events.iter().map(|e| e.what.kind()).collect()
+    }
+
+    #[test]
+    fn a_proxy_header_is_looked_through_wherever_the_octets_are_split() {
+        let stream = octets(&format!("{}{}", samples::PROXY_V2, samples::CLIENT_HELLO_OPENSSL));
+        let expected = [Kind::Recognised, Kind::ProxyHeader, Kind::Recognised, Kind::ClientHello];
+        for cut in 1..stream.len() {
+            let mut play = Play::new();
+            play.client(&stream[..cut]);
+            play.client(&stream[cut..]);
+            assert_eq!(play.recognised(), [(CLIENT, Protocol::Proxy), (CLIENT, Protocol::Tls)], "{cut}");
+            play.events.retain(|e| match e.what {
+                What::ProxySplit { segments } => {
+                    assert!(segments == 2 && cut < 28, "{cut}");
+                    false
+                }
+                _ => true,
+            });
+            assert_eq!(kinds(&play), expected, "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_second_header_and_a_broken_one_are_told() {
+        let mut play = Play::new();
+        play.client(&[&octets(samples::PROXY_V2)[..], b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\nGET /"].concat());
+        assert_eq!(kinds(&play), [Kind::Recognised, Kind::ProxyHeader, Kind::ProxyHeaderAgain, Kind::Recognised]);
+        let mut play = Play::new();
+        assert_eq!(play.client(b"PROXY TCP4 10.0.0.1 10.0.0.2 1 02\r\n"), Wants::Nothing);
+        assert_eq!(kinds(&play), [Kind::Recognised, Kind::ProxyBroken]);
+    }
+
+    #[test]
+    fn a_header_that_never_became_whole_is_told_with_its_octets() {
+        let header = octets(samples::PROXY_V2);
+        for got in 1..header.len() {
+            let mut play = Play::new();
+            play.client(&header[..got]);
+            assert!(play.events.is_empty());
+            play.end(CLIENT);
+            let expected = if got < 6 { Kind::Excerpt } else { Kind::ProxyIncomplete };
+            assert_eq!(kinds(&play).get(1), Some(&expected), "{got}");
+        }
+    }
+
+    #[test]
+    fn the_sides_are_recognised_independently() {
+        let mut play = Play::new();
+        play.client(&octets(samples::CLIENT_HELLO_OPENSSL));
+        play.server(&octets(samples::HTTP_400));
+        assert_eq!(play.recognised(), [(CLIENT, Protocol::Tls), (SERVER, Protocol::Http)]);
+        assert!(kinds(&play).contains(&Kind::Response) && kinds(&play).contains(&Kind::ClientHello));
+    }
+
+    #[test]
+    fn what_nothing_begins_with_is_told_at_once_and_nothing_is_kept() {
+        let mut play = Play::new();
+        assert_eq!(play.client(b"\x01\x02 no protocol at all, and longer than an excerpt"), Wants::Nothing);
+        assert_eq!(play.server(b"\xee\xee\xee"), Wants::Nothing);
+        assert_eq!(play.recognised(), [(CLIENT, Protocol::Unknown), (SERVER, Protocol::Unknown)]);
+        let What::Excerpt { octets } = &play.events[1].what else { panic!("an excerpt") };
+        assert_eq!(octets.len(), 32);
+
+        let (mut dissector, flow) = (Dissector::default(), head());
+        for side in [CLIENT, SERVER] {
+            dissector.bytes(&flow, side, flow.id, b"\xee\xee\xee", &mut |_| ());
+        }
+        assert!(matches!(dissector.0, Stage::Over));
+        assert!(size_of::<Dissector>() <= 16);
+    }
+
+    #[test]
+    fn half_a_first_word_waits_and_is_decided_at_the_end() {
+        let mut play = Play::new();
+        assert_eq!(play.server(b"HTT"), Wants::More);
+        assert!(play.events.is_empty());
+        play.end(SERVER);
+        assert_eq!(play.recognised(), [(SERVER, Protocol::Unknown)]);
+    }
+
+    #[test]
+    fn no_beginning_is_held_for_ever() {
+        // The longest header that a length field can promise, and a line that never ends.
+        let header = octets("0d0a0d0a000d0a515549540a 21 11 ffff");
+        for begin in [&header[..], b"FROBNICATE /", b"ping"] {
+            let mut play = Play::new();
+            play.client(begin);
+            for _ in 0..70 {
+                play.client(&[b'x'; 1024]);
+            }
+            assert!(!play.events.is_empty());
+        }
+    }
+
+    #[test]
+    fn guessed_roles_are_corrected_by_what_only_one_side_says() {
+        let header = octets(samples::PROXY_V2);
+        let (hello, answer) = (octets(samples::CLIENT_HELLO_GO), octets(samples::SERVER_HELLO_13));
+        let client_says = [&hello[..], b"GET / HTTP/1.1\r\n\r\n", &header, b"EHLO mail.example\r\n"];
+        let server_says = [&answer[..], b"HTTP/1.1 200 OK\r\n\r\n", b"220 mail.example ESMTP\r\n"];
+        let said = client_says.map(|bytes| (SERVER, bytes)).into_iter().chain(server_says.map(|bytes| (CLIENT, bytes)));
+        for (side, bytes) in said {
+            let mut play = Play::mid_stream();
+            assert_eq!(play.bytes(side, bytes), Wants::Flip, "{}", String::from_utf8_lossy(bytes));
+            assert_eq!((play.head.client.port, play.head.role), (8_000, RoleSource::Layer7));
+            assert!(play.events.iter().all(|e| e.side == side.other()), "{:?}", play.said());
+            assert_ne!(play.recognised()[0].1, Protocol::Unknown);
+            let mut play = Play::new();
+            play.bytes(side, bytes);
+            assert_eq!(play.head.client.port, 50_000, "a handshake cannot be argued with");
+        }
+    }
+
+    #[test]
+    fn analyzers_go_on_after_the_roles_turned() {
+        let mut play = Play::mid_stream();
+        assert_eq!(play.client(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbo"), Wants::Flip);
+        assert_eq!(play.server(b"dy"), Wants::More);
+        assert_eq!(play.client(b"GET /next HTTP/1.1\r\n\r\n"), Wants::More);
+        play.server(b"HTTP/1.1 204 No Content\r\n\r\n");
+        let (recognised, response, end) = (Kind::Recognised, Kind::Response, Kind::ResponseEnd);
+        let expected = [recognised, response, end, recognised, Kind::Request, Kind::RequestEnd, response, end];
+        assert_eq!(kinds(&play), expected);
+    }
+
+    #[test]
+    fn a_stream_caught_in_its_middle_is_recognised_at_a_later_segment() {
+        let mut play = Play::mid_stream();
+        play.head.role = RoleSource::Port;
+        assert_eq!(play.server(b"the rest of some body"), Wants::More);
+        assert_eq!(play.server(b"HTTP/1.1 is what this page is about"), Wants::More);
+        play.client(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+        play.server(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(
+            play.recognised(),
+            [(SERVER, Protocol::Unknown), (CLIENT, Protocol::Http), (SERVER, Protocol::Http)]
+        );
+        assert!(kinds(&play).ends_with(&[Kind::Response, Kind::ResponseEnd]));
+    }
+
+    #[test]
+    fn what_follows_a_hole_is_believed_only_when_it_tells_itself() {
+        let mut play = Play::new();
+        play.gap(CLIENT, 100);
+        assert_eq!(play.client(b"*1\r\n$4\r\nPING\r\n"), Wants::More);
+        play.client(&octets(samples::CLIENT_HELLO_SNI));
+        assert_eq!(play.recognised(), [(CLIENT, Protocol::Unknown), (CLIENT, Protocol::Tls)]);
+    }
+
+    #[test]
+    fn tls_behind_a_request_of_postgresql_is_read() {
+        let mut play = Play::new();
+        play.client(&octets("00000008 04d2162f"));
+        assert_eq!(play.server(b"S"), Wants::More);
+        play.client(&octets(samples::CLIENT_HELLO_OPENSSL));
+        play.server(&octets(samples::SERVER_HELLO_13));
+        let (postgres, tls) = (Protocol::Postgres, Protocol::Tls);
+        assert_eq!(play.recognised(), [(CLIENT, postgres), (SERVER, postgres), (CLIENT, tls), (SERVER, tls)]);
+        assert!(kinds(&play).ends_with(&[Kind::ServerHello]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_panic_and_pieces_make_no_difference(
+            from in 0usize..6,
+            noise: Vec<u8>,
+            at: usize,
+            to: u8,
+            size in 1usize..40,
+            late: bool,
+        ) {
+            let mut stream = match from {
+                0 => octets(samples::PROXY_V2),
+                1 => octets(samples::CLIENT_HELLO_GO),
+                2 => octets(samples::SERVER_FLIGHT_12),
+                3 => octets(samples::HTTP_413),
+                4 => octets(samples::HTTP_REQUEST),
+                _ => Vec::new(),
+            };
+            if !stream.is_empty() {
+                let at = at % stream.len();
+                stream[at] = to;
+            }
+            stream.extend_from_slice(&noise);
+            let mut said = Vec::new();
+            for size in [stream.len().max(1), size] {
+                let mut play = if late { Play::mid_stream() } else { Play::new() };
+                for piece in stream.chunks(size) {
+                    for side in [SERVER, CLIENT] {
+                        play.bytes(side, piece);
+                    }
+                }
+                if late {
+                    play.gap(SERVER, 7);
+                }
+                for side in [SERVER, CLIENT] {
+                    play.end(side);
+                }
+                said.push([CLIENT, SERVER].map(|of| {
+                    let of_side = play.events.iter().filter(|e| e.side == of);
+                    let told = of_side.filter(|e| !matches!(e.what, What::ProxySplit { .. }));
+                    // What was looked at when enough was seen depends on the pieces.
+                    told.map(|e| match &e.what {
+                        What::Excerpt { .. } => What::Excerpt { octets: Vec::new() },
+                        What::ProxyBroken(broken) => {
+                            What::ProxyBroken(Box::new(proxy::BrokenHeader { len: 0, ..*broken.as_ref() }))
+                        }
+                        what => what.clone(),
+                    })
+                    .collect::<Vec<_>>()
+                }));
+            }
+            if !late {
+                prop_assert_eq!(&said[0], &said[1]);
+            }
+        }
+    }
+}
