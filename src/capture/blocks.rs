@@ -46,7 +46,7 @@ impl Clock {
         let nanos = match self.resolution {
             Resolution::Nanos(nanos) => ticks.checked_mul(nanos).and_then(|nanos| i64::try_from(nanos).ok()),
             Resolution::PerNano(ticks_per_nano) => i64::try_from(ticks / ticks_per_nano).ok(),
-            Resolution::PowerOfTwo(n) => i64::try_from(u128::from(ticks) * 1_000_000_000 >> n).ok(),
+            Resolution::PowerOfTwo(n) => i64::try_from((u128::from(ticks) * 1_000_000_000) >> n).ok(),
         };
         let nanos = nanos.unwrap_or(i64::MAX);
         Timestamp(nanos.saturating_add(self.offset.saturating_mul(1_000_000_000)))

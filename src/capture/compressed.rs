@@ -68,7 +68,7 @@ impl Packing {
     ) -> io::Result<Box<dyn Read + Send>> {
         let packed = Counted { inner: packed, count: 0 };
         let decoder = match self {
-            Self::Gzip => Decoder::Gzip(flate2::read::MultiGzDecoder::new(packed)),
+            Self::Gzip => Decoder::Gzip(Box::new(flate2::read::MultiGzDecoder::new(packed))),
             Self::Zstd => Decoder::Zstd(zstd::stream::read::Decoder::new(packed)?),
         };
         // Four chunks of slack let reading and inflating overlap; more only costs memory.
@@ -89,7 +89,7 @@ struct Unpacker {
 }
 
 enum Decoder {
-    Gzip(flate2::read::MultiGzDecoder<Counted>),
+    Gzip(Box<flate2::read::MultiGzDecoder<Counted>>),
     Zstd(zstd::stream::read::Decoder<'static, BufReader<Counted>>),
 }
 

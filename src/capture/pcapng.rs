@@ -90,7 +90,7 @@ impl PcapNg {
                 }
             }
             let len = word(buffer.ready(), 4, self.swapped) as usize;
-            if len < SHORTEST || len > LIMIT || len % 4 != 0 {
+            if !possible(len) {
                 self.resume(buffer, info, format!("a block claims {len} octets"))?;
                 continue;
             }
@@ -256,7 +256,7 @@ impl PcapNg {
                 return false;
             }
             let len = word(block, 4, swapped) as usize;
-            if !(SHORTEST..=LIMIT).contains(&len) || len % 4 != 0 {
+            if !possible(len) {
                 return false;
             }
             if len > block.len() {
@@ -270,6 +270,11 @@ impl PcapNg {
         }
         true
     }
+}
+
+/// Whether a block can have this length.
+fn possible(len: usize) -> bool {
+    (SHORTEST..=LIMIT).contains(&len) && len.is_multiple_of(4)
 }
 
 /// Whether a section is written in the other byte order than this file reads words in; `None` when it does not say. Its magic stands behind
@@ -342,8 +347,11 @@ mod tests {
 
     use Order::{Big, Little};
 
-    /// (number, time, interface, link type, flags) of every frame, and what is known of the file.
-    fn read(blocks: &[Vec<u8>]) -> (Vec<(u64, i64, u16, u16, u32)>, CaptureInfo) {
+    /// Number, time, interface, link type, flags.
+    type Taken = (u64, i64, u16, u16, u32);
+
+    /// Every frame, and what is known of the file.
+    fn read(blocks: &[Vec<u8>]) -> (Vec<Taken>, CaptureInfo) {
         let input = Box::new(std::io::Cursor::new(blocks.concat()));
         let mut source = Source::from_readers(vec![("a.pcapng".into(), input)]).expect("a capture");
         let mut frames = Vec::new();
