@@ -248,7 +248,8 @@ events! {
     ClientHello(Box<ClientHello>),
     /// A whole ServerHello (a HelloRetryRequest too).
     ServerHello(Box<ServerHello>),
-    /// A readable Certificate message (TLS ≤ 1.2); the chain, leaf first. Also emitted for an empty list.
+    /// A readable Certificate message (TLS ≤ 1.2); the chain, leaf first. Also emitted for an empty list, that of a TLS 1.3 client too: its
+    /// record's length tells it.
     Certificates(Box<Vec<Certificate>>),
     /// A readable CertificateRequest.
     CertificateRequest,
@@ -256,16 +257,17 @@ events! {
     ChangeCipherSpec,
     /// An alert that can be read: plain state and length 2.
     AlertPlain(Alert),
-    /// A record that must be an encrypted alert (type 21 after encryption began, or 1.3 by size).
+    /// A record that must be an encrypted alert: type 21 after encryption began; in 1.3 by its size, before the client's Finished or as the
+    /// last record of a side that ended.
     AlertEncrypted { /// Record length.
           len: u16 },
     /// A record that by its size must be a Finished message (TLS 1.3 sizes) or follows ChangeCipherSpec (1.2).
     TlsFinished,
-    /// First application data record of a side (TLS 1.3: after the handshake records were accounted for).
+    /// First application data record of a side (TLS 1.3: after handshake records and session tickets were accounted for).
     TlsData,
     /// A record header that no TLS allows after TLS began: plain text on a TLS connection.
     TlsBroken,
-    /// A whole request head.
+    /// A whole request head. After the first 16 exchanges of a connection only unusual ones and the latest are told.
     Request(Box<RequestHead>),
     /// Request head and body are complete.
     RequestEnd,

@@ -631,7 +631,9 @@ mod tests {
                 if late {
                     play.gap(SERVER, 7);
                 }
-                [SERVER, CLIENT].map(|side| play.end(side));
+                for side in [SERVER, CLIENT] {
+                    play.end(side);
+                }
                 said.push([CLIENT, SERVER].map(|of| {
                     let of_side = play.events.iter().filter(|e| e.side == of);
                     let told = of_side.filter(|e| !matches!(e.what, What::ProxySplit { .. }));

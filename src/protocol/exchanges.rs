@@ -8,8 +8,9 @@
 use std::collections::VecDeque;
 
 use super::Emit;
-use crate::event::{Event, PacketRef, What};
+use crate::event::{Event, PacketRef, Side, What};
 use crate::time::Elapsed;
+use crate::wire::http::{Framing, RequestHead, ResponseHead};
 
 /// Exchanges that are told as they happen.
 const TOLD: u64 = 16;
@@ -54,7 +55,7 @@ pub(super) enum Method {
 }
 
 impl Method {
-    pub(super) fn of(token: &str) -> Self {
+    fn of(token: &str) -> Self {
         match token {
             "HEAD" => Self::Head,
             "CONNECT" => Self::Connect,
@@ -62,7 +63,7 @@ impl Method {
         }
     }
 
-    pub(super) fn token(self) -> &'static str {
+    fn token(self) -> &'static str {
         match self {
             Self::Head => "HEAD",
             Self::Connect => "CONNECT",
@@ -78,29 +79,28 @@ enum Answer {
     Complete,
 }
 
-/// The request that a response answers.
+/// What a response is to the request that it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Answered {
+    /// How its body ends.
+    pub framing: Framing,
     pub method: Method,
     /// The request was seen.
     pub known: bool,
+    /// The final response is still to come.
+    pub interim: bool,
 }
 
 impl Exchanges {
     /// A request head was read.
-    pub(super) fn request(&mut self, event: Event, method: Method, emit: Emit<'_>) {
-        let unusual = match &event.what {
-            What::Request(head) => head.conflict || head.objection.is_some(),
-            _ => false,
-        };
-        let at = event.at;
-        let answered_early =
-            self.open.iter().rposition(|exchange| exchange.asked.is_none() && !exchange.request_complete);
-        let number = answered_early.unwrap_or_else(|| self.add(false));
+    pub(super) fn request(&mut self, at: PacketRef, head: Box<RequestHead>, emit: Emit<'_>) {
+        let unusual = head.conflict || head.objection.is_some();
+        let early = self.open.iter().rposition(|exchange| exchange.asked.is_none() && !exchange.request_complete);
+        let number = early.unwrap_or_else(|| self.add(false));
         if let Some(exchange) = self.open.get_mut(number) {
-            (exchange.asked, exchange.method) = (Some(at), method);
+            (exchange.asked, exchange.method) = (Some(at), Method::of(&head.method));
         }
-        self.tell(number, event, unusual, emit);
+        self.tell(number, Event { at, side: Side::Client, what: What::Request(head) }, unusual, emit);
     }
 
     /// The latest request is complete.
@@ -116,20 +116,28 @@ impl Exchanges {
 
     /// A response head was read; what it answers. `in_request`: the client is in the middle of a request head, and this answers that one
     /// if no other request is outstanding.
-    pub(super) fn response(&mut self, event: Event, in_request: bool, emit: Emit<'_>) -> Answered {
-        let What::Response(head) = &event.what else { return Answered { method: Method::Other, known: false } };
+    pub(super) fn response(
+        &mut self,
+        at: PacketRef,
+        head: Box<ResponseHead>,
+        in_request: bool,
+        emit: Emit<'_>,
+    ) -> Answered {
         let interim = matches!(head.status, 100 | 102..200);
-        let strange =
-            !(100..400).contains(&head.status) || head.status == 101 || head.conflict || head.objection.is_some();
+        let usual = matches!(head.status, 100 | 102..400) && !head.conflict && head.objection.is_none();
         let awaited = self.open.iter().position(|exchange| exchange.answer == Answer::Awaited);
         let number = awaited.unwrap_or_else(|| self.add(!in_request && !interim));
-        let Some(exchange) = self.open.get_mut(number) else { return Answered { method: Method::Other, known: false } };
-        let slow = exchange.asked.is_none_or(|asked| event.at.time.since(asked.time) >= SLOW);
-        let answered = Answered { method: exchange.method, known: exchange.asked.is_some() };
-        if !interim {
-            exchange.answer = Answer::Begun;
+        let (mut method, mut asked) = (Method::Other, None);
+        if let Some(exchange) = self.open.get_mut(number) {
+            (method, asked) = (exchange.method, exchange.asked);
+            if !interim {
+                exchange.answer = Answer::Begun;
+            }
         }
-        self.tell(number, event, strange || slow, emit);
+        let answered =
+            Answered { framing: head.framing_after(method.token()), method, known: asked.is_some(), interim };
+        let slow = asked.is_none_or(|asked| at.time.since(asked.time) >= SLOW);
+        self.tell(number, Event { at, side: Side::Server, what: What::Response(head) }, !usual || slow, emit);
         answered
     }
 

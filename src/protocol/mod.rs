@@ -9,7 +9,6 @@ mod exchanges;
 mod http;
 mod recognise;
 #[cfg(test)]
-#[allow(dead_code, reason = "a kit: each test takes what it needs")]
 mod script;
 mod tls;
 mod words;
@@ -143,5 +142,67 @@ fn index(side: Side) -> usize {
     match side {
         Side::Client => 0,
         Side::Server => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::script::{recorded, replay};
+    use super::*;
+    use crate::event::{Kind, What};
+
+    /// Recordings of real software: their flows, played whole and in small pieces, must say the same.
+    const RECORDED: [&str; 12] = [
+        "healthy/02-curl-end-of-tls.pcap",
+        "healthy/20-head-204-304.pcap",
+        "healthy/21-chunked.pcap",
+        "healthy/22-length-by-close.pcap",
+        "healthy/23-connect-tunnel.pcap",
+        "healthy/27-100-continue.pcap",
+        "healthy/28b-tls13-hrr-first-lab.pcap",
+        "healthy/29-tls-many-clients.pcap",
+        "healthy/35-proxy-header-accepted.pcap",
+        "healthy/38-408-on-idle-connection.pcap",
+        "healthy/44-dns-aaaa-nodata-and-search-list.pcap",
+        "rules/unexpected-protocol-on-port/http-to-sshd.pcap",
+    ];
+
+    fn told(play: &script::Play) -> Vec<(Side, What)> {
+        let comparable = play.events.iter().filter(|e| e.what.kind() != Kind::ProxySplit);
+        comparable.map(|e| (e.side, e.what.clone())).collect()
+    }
+
+    #[test]
+    fn recorded_flows_say_the_same_however_their_octets_are_split() {
+        for path in RECORDED {
+            let flows = recorded(path);
+            assert!(flows.iter().any(|(_, acts)| acts.len() > 3), "{path}");
+            for (head, acts) in flows {
+                let whole = told(&replay(head, &acts, usize::MAX));
+                assert!(!whole.is_empty() || acts.is_empty(), "{path}: flow {}", head.id.number);
+                for size in [1, 2, 5, 64] {
+                    assert_eq!(told(&replay(head, &acts, size)), whole, "{path}: flow {}, {size}", head.id.number);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn healthy_recordings_break_nothing_off() {
+        let unhealthy = [Kind::HttpBroken, Kind::TlsBroken, Kind::ResponseTruncated, Kind::ProxyBroken];
+        for path in RECORDED.into_iter().filter(|path| path.starts_with("healthy")) {
+            for (head, acts) in recorded(path) {
+                for (side, what) in told(&replay(head, &acts, usize::MAX)) {
+                    assert!(!unhealthy.contains(&what.kind()), "{path}: flow {}: {side:?} {what:?}", head.id.number);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_protocol_has_one_entry() {
+        for (number, entry) in PROTOCOLS.iter().enumerate() {
+            assert!(!PROTOCOLS.iter().skip(number + 1).any(|other| other.protocol == entry.protocol));
+        }
     }
 }

@@ -197,11 +197,8 @@ impl Tls {
             half.first(header, piece);
         }
         match header.content {
-            content::HANDSHAKE if encrypted && complete && !half.finished => {
-                half.finished = true;
-                emit(Event { at, side, what: What::TlsFinished });
-            }
-            content::HANDSHAKE if encrypted => {}
+            content::HANDSHAKE if encrypted && !complete => {}
+            content::HANDSHAKE if encrypted => half.finish(side, at, emit),
             content::HANDSHAKE if !half.torn => self.handshake(side, at, piece, emit),
             content::ALERT => {
                 half.alert.extend_from_slice(piece.get(..2).unwrap_or(piece));
@@ -277,8 +274,7 @@ impl Tls {
         }
         half.records = half.records.saturating_add(1);
         if finished.contains(&len) && !half.finished {
-            half.finished = true;
-            emit(Event { at, side, what: What::TlsFinished });
+            half.finish(side, at, emit);
         } else if half.records > HANDSHAKE_RECORDS[index(side)] {
             half.finished = true;
             half.data(side, at, emit);
@@ -319,6 +315,12 @@ impl Half {
             && matches!(body.first(), Some(&(handshake::CLIENT_HELLO | handshake::SERVER_HELLO)));
         self.firm = hello || (header.content == content::ALERT && header.len == 2);
         self.torn |= !hello;
+    }
+
+    fn finish(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {
+        if !std::mem::replace(&mut self.finished, true) {
+            emit(Event { at, side, what: What::TlsFinished });
+        }
     }
 
     fn data(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {

@@ -42,18 +42,18 @@ pub(super) fn redis(sample: &Sample<'_>) -> Recognition {
     }
 }
 
-/// Reads a server's complaint; `None` when it is none.
-type Complaint = fn(&[u8]) -> Option<Greeting>;
+/// Reads some words of a service, `None` when they are not whole or others.
+type Reads = fn(&[u8]) -> Option<Greeting>;
 
 /// How a service speaks.
 #[derive(Clone, Copy)]
 struct Voice {
     /// Reads the first message of a server.
-    greeting: fn(&[u8]) -> Option<Greeting>,
+    greeting: Reads,
     /// The client greets in the same way.
     both: bool,
     /// Reads a line by which the server objects to octets that are not its protocol.
-    complaint: Option<Complaint>,
+    complaint: Option<Reads>,
 }
 
 pub(super) fn start_ssh() -> Box<dyn Analyzer> {

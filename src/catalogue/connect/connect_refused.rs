@@ -109,7 +109,7 @@ fn other_family<'a>(capture: &'a CaptureView<'_>, facts: &FlowFacts) -> Option<&
         other.server().port == facts.server.port
             && other.server().address.is_v4() != facts.server.address.is_v4()
             && other.client().address.is_v4() != facts.client.address.is_v4()
-            && other.answered
+            && (other.accepted || other.answered)
     })
 }
 
