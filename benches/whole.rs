@@ -12,6 +12,10 @@ use generate::Shape;
 use tcpwhy::Diagnosis;
 use tcpwhy::capture::Source;
 
+// As the program does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Octets that many readers share without a copy.
 #[derive(Clone)]
 struct Octets(Arc<Vec<u8>>);

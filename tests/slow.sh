@@ -6,7 +6,7 @@
 #   a pipe       4 GB through standard input: memory must not grow with length
 #   fuzzing      120 s of the whole pipeline
 #
-# The summary goes to standard output as Markdown, what goes on meanwhile to standard error. About six minutes and 2 GB of disk in
+# The summary goes to standard output as Markdown, what goes on meanwhile to standard error. About eight minutes and 2 GB of disk in
 # $TMPDIR. Exit code 1 when something failed; speed is reported, not judged.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -50,8 +50,8 @@ pub struct Recorder {
 }
 
 /// Flows kept whole per shard, and of these per first rule and server: enough for evidence and counts, bounded on any capture.
-const KEPT: usize = 2048;
-const KEPT_ALIKE: u32 = 1024;
+const KEPT: usize = 1024;
+const KEPT_ALIKE: u32 = 512;
 /// Digests kept per shard inside the window.
 const DIGESTS: usize = 16_384;
 

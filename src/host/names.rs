@@ -1,0 +1,163 @@
+//! Which names the DNS gave to addresses, when, and for how long: learnt from answers in the capture.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::PacketRef;
+use crate::time::{Elapsed, Timestamp};
+use crate::wire::Address;
+use crate::wire::dns::DnsMessage;
+
+/// All names seen, by address.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Names {
+    by_address: BTreeMap<Address, BTreeMap<String, Lease>>,
+    /// Answers about addresses beyond the cap.
+    pub beyond_cap: u64,
+}
+
+/// One name of one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The first answer that gave it.
+    pub first: PacketRef,
+    /// The latest one.
+    pub last: PacketRef,
+    /// Seconds for which the latest one may be believed.
+    pub ttl: u32,
+}
+
+impl Lease {
+    /// Until when the latest answer may be believed.
+    pub fn expires(&self) -> Timestamp {
+        self.last.time + Elapsed::secs(self.ttl.into())
+    }
+}
+
+impl Names {
+    /// Addresses kept.
+    pub const CAP: usize = 8192;
+    /// Names kept of one address: virtual hosts behind one balancer may be thousands.
+    const NAMES: usize = 16;
+
+    /// Learns from an answer. The name is the one that was asked for: it is what people know.
+    pub fn learn(&mut self, at: PacketRef, message: &DnsMessage) {
+        if !message.response || message.name.is_empty() {
+            return;
+        }
+        for (address, ttl) in &message.addresses {
+            self.note(*address, &message.name, Lease { first: at, last: at, ttl: *ttl });
+        }
+    }
+
+    /// Adds what another shard or file learnt: the latest answer by (time, packet) wins. Associative and commutative, below the caps.
+    pub fn merge(&mut self, other: Self) {
+        self.beyond_cap += other.beyond_cap;
+        for (address, names) in &other.by_address {
+            for (name, lease) in names {
+                self.note(*address, name, *lease);
+            }
+        }
+    }
+
+    /// The name of an address at `time`: the latest that was given before, else the first that was given after.
+    pub fn name_of(&self, address: Address, time: Timestamp) -> Option<(&str, Lease)> {
+        let names = self.by_address.get(&address)?.iter();
+        let before = names.clone().filter(|(_, lease)| lease.first.time <= time).max_by_key(|(_, lease)| lease.last);
+        let found = before.or_else(|| names.min_by_key(|(_, lease)| lease.first));
+        found.map(|(name, lease)| (name.as_str(), *lease))
+    }
+
+    /// The addresses that were given to a name (lower case, no final dot).
+    pub fn addresses_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (Address, Lease)> + 'a {
+        self.by_address.iter().filter_map(move |(address, names)| Some((*address, *names.get(name)?)))
+    }
+
+    fn note(&mut self, address: Address, name: &str, lease: Lease) {
+        if !self.by_address.contains_key(&address) && self.by_address.len() >= Self::CAP {
+            self.beyond_cap += 1;
+            return;
+        }
+        let names = self.by_address.entry(address).or_default();
+        if let Some(known) = names.get_mut(name) {
+            known.first = known.first.min(lease.first);
+            if lease.last > known.last {
+                (known.last, known.ttl) = (lease.last, lease.ttl);
+            }
+        } else if names.len() < Self::NAMES {
+            names.insert(name.to_owned(), lease);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> PacketRef {
+        PacketRef { file: 0, number: second as u64, time: Timestamp(second * 1_000_000_000) }
+    }
+
+    const OLD: Address = Address(0xffff_c000_0201);
+    const NEW: Address = Address(0xffff_c000_0202);
+
+    fn answer(name: &str, address: Address, ttl: u32) -> DnsMessage {
+        DnsMessage { response: true, name: name.into(), addresses: vec![(address, ttl)], ..DnsMessage::default() }
+    }
+
+    fn part(answers: &[(i64, &str, Address, u32)]) -> Names {
+        let mut names = Names::default();
+        for (second, name, address, ttl) in answers {
+            names.learn(at(*second), &answer(name, *address, *ttl));
+        }
+        names
+    }
+
+    #[test]
+    fn a_name_that_moved_leaves_its_old_address_with_an_expired_lease() {
+        let names = part(&[(10, "lb.example", OLD, 60), (100, "lb.example", NEW, 60)]);
+        let (name, lease) = names.name_of(OLD, at(200).time).expect("known");
+        assert_eq!((name, lease.expires()), ("lb.example", at(70).time));
+        let addresses: Vec<Address> = names.addresses_of("lb.example").map(|(address, _)| address).collect();
+        assert_eq!(addresses, [OLD, NEW]);
+        assert_eq!(names.name_of(Address(1), at(200).time), None);
+    }
+
+    #[test]
+    fn the_name_is_the_latest_given_before_or_the_first_given_after() {
+        let names = part(&[(10, "one.example", OLD, 60), (20, "two.example", OLD, 60)]);
+        let named = |second| names.name_of(OLD, at(second).time).map(|(name, _)| name);
+        assert_eq!([named(5), named(15), named(25)], [Some("one.example"), Some("one.example"), Some("two.example")]);
+    }
+
+    #[test]
+    fn queries_teach_nothing() {
+        let mut names = Names::default();
+        names.learn(at(1), &DnsMessage { response: false, ..answer("a.example", OLD, 1) });
+        assert_eq!(names, Names::default());
+    }
+
+    #[test]
+    fn merging_does_not_depend_on_the_order_and_the_latest_answer_wins() {
+        let early = [(10, "a.example", OLD, 60), (12, "b.example", OLD, 60)];
+        let late = [(20, "a.example", OLD, 5), (20, "a.example", NEW, 5)];
+        let mut one = part(&early);
+        one.merge(part(&late));
+        let mut other = part(&late);
+        other.merge(part(&early));
+        assert_eq!(one, other);
+        assert_eq!(one.name_of(OLD, at(30).time).map(|(_, lease)| lease.ttl), Some(5));
+    }
+
+    #[test]
+    fn addresses_and_names_are_bounded() {
+        let mut names = Names::default();
+        for number in 0..20_000 {
+            names.learn(at(1), &answer("a.example", Address(number), 1));
+            names.learn(at(1), &answer(&format!("{number}.example"), OLD, 1));
+        }
+        assert!(names.by_address.len() <= Names::CAP && names.beyond_cap > 0);
+        assert!(names.by_address.values().all(|names| names.len() <= Names::NAMES));
+    }
+}
