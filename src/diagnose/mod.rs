@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use crate::capture::CaptureInfo;
 use crate::catalogue;
 use crate::event::PacketRef;
+use crate::host::icmp::StrayErrors;
+use crate::host::names::Names;
 use crate::host::neighbor::Neighbors;
 use crate::host::service::Services;
 use crate::rule::finding::{Finding, Severity};
@@ -45,6 +47,10 @@ pub struct Merged {
     pub services: Services,
     /// What ARP and neighbour discovery told.
     pub neighbors: Neighbors,
+    /// What the DNS told.
+    pub names: Names,
+    /// ICMP errors about flows that are not in the capture.
+    pub icmp: StrayErrors,
     /// Counters of flows.
     pub tally: Tally,
     /// Counters of packets.
@@ -68,6 +74,8 @@ impl Merged {
         self.digests.extend(other.digests);
         self.services.merge(other.services);
         self.neighbors.merge(other.neighbors);
+        self.names.merge(other.names);
+        self.icmp.merge(other.icmp);
         self.tally.merge(other.tally);
         self.lines.extend(other.lines);
     }
@@ -101,6 +109,9 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         flows: &merged.flows,
         digests: &merged.digests,
         services: &merged.services,
+        neighbors: &merged.neighbors,
+        names: &merged.names,
+        icmp: &merged.icmp,
         tally: &merged.tally,
         packets: &merged.packets,
         links: &links,

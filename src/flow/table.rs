@@ -428,6 +428,7 @@ mod tests {
         let mut script = Script::new();
         script.client(0, "S", 0, 0, b"");
         let mut error = IcmpError {
+            from: crate::wire::Address(0),
             kind: 3,
             code: 1,
             v6: false,

@@ -17,6 +17,9 @@ use crate::flow::Ended;
 use crate::flow::facts::{
     Close, FlowFacts, Half, Handshake, IpProtocol, Resent, Reset, RoleSource, Unacknowledged, Vantage, ZeroWindow,
 };
+use crate::host::icmp::StrayErrors;
+use crate::host::names::Names;
+use crate::host::neighbor::Neighbors;
 use crate::host::service::{Lesson, Services};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::http::{RequestHead, ResponseHead};
@@ -367,6 +370,12 @@ pub struct World {
     pub digests: BTreeMap<PacketRef, Digest>,
     /// What servers speak.
     pub services: Services,
+    /// What ARP told.
+    pub neighbors: Neighbors,
+    /// What the DNS told.
+    pub names: Names,
+    /// ICMP errors about unseen flows.
+    pub icmp: StrayErrors,
     /// Counters of flows.
     pub tally: Tally,
     /// Counters of packets.
@@ -397,6 +406,9 @@ impl World {
             flows: BTreeMap::new(),
             digests: BTreeMap::new(),
             services: Services::default(),
+            neighbors: Neighbors::default(),
+            names: Names::default(),
+            icmp: StrayErrors::default(),
             tally: Tally::default(),
             packets: PacketTally::default(),
             links: Vec::new(),
@@ -453,6 +465,9 @@ impl World {
             flows: &self.flows,
             digests: &self.digests,
             services: &self.services,
+            neighbors: &self.neighbors,
+            names: &self.names,
+            icmp: &self.icmp,
             tally: &self.tally,
             packets: &self.packets,
             links: &self.links,

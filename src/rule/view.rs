@@ -10,6 +10,9 @@ use crate::event::story::Story;
 use crate::event::{Event, Kind, PacketRef, Protocol, Side, What};
 use crate::flow::Ended;
 use crate::flow::facts::{Close, FlowFacts, Half};
+use crate::host::icmp::StrayErrors;
+use crate::host::names::Names;
+use crate::host::neighbor::Neighbors;
 use crate::host::service::{Service, Services};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::proxy::ProxyHeader;
@@ -321,6 +324,12 @@ pub struct CaptureView<'a> {
     pub digests: &'a BTreeMap<PacketRef, Digest>,
     /// What servers speak.
     pub services: &'a Services,
+    /// What ARP and neighbour discovery told.
+    pub neighbors: &'a Neighbors,
+    /// What the DNS told.
+    pub names: &'a Names,
+    /// ICMP errors about flows that are not in the capture.
+    pub icmp: &'a StrayErrors,
     /// Counters of flows.
     pub tally: &'a Tally,
     /// Counters of packets.
@@ -365,6 +374,12 @@ impl CaptureView<'_> {
         let last = PacketRef { file: u16::MAX, number: u64::MAX, time: to.max(from) };
         let kept = self.flows.range(first..=last).map(|(_, flow)| &flow.digest);
         kept.chain(self.digests.range(first..=last).map(|(_, digest)| digest))
+    }
+
+    /// Short facts of at most twice `n` flows that began before `flow`, kept whole or not: the latest of each kind first.
+    pub fn latest_before(&self, flow: PacketRef, n: usize) -> impl Iterator<Item = &Digest> {
+        let kept = self.flows.range(..flow).rev().take(n).map(|(_, flow)| &flow.digest);
+        kept.chain(self.digests.range(..flow).rev().take(n).map(|(_, digest)| digest))
     }
 
     /// Short facts of a flow, kept whole or not.

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::catalogue;
 use crate::diagnose::{Merged, explain, flow_entry};
 use crate::event::story::Story;
-use crate::event::{Event, Kind, PacketRef, Protocol, Side};
+use crate::event::{Event, Kind, PacketRef, Protocol, Side, What};
 use crate::flow::facts::{FlowFacts, Handshake, IpProtocol, SenderClock};
 use crate::flow::{Ended, FlowHead, Sink, Wants};
+use crate::host::icmp::StrayErrors;
+use crate::host::names::Names;
 use crate::host::service::{Lesson, Services};
 use crate::protocol::Dissector;
 use crate::rule::Check;
@@ -17,6 +19,7 @@ use crate::rule::threshold::Thresholds;
 use crate::rule::view::{FlowView, Tally};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::Endpoint;
+use crate::wire::icmp::IcmpError;
 
 /// What is kept per live flow.
 #[derive(Default)]
@@ -42,9 +45,12 @@ pub struct Recording {
 pub struct Recorder {
     recording: Recording,
     kept: BTreeMap<PacketRef, FlowSummary>,
+    healthy: VecDeque<FlowSummary>,
     alike: BTreeMap<(String, Endpoint), u32>,
     digests: VecDeque<Digest>,
     services: Services,
+    names: Names,
+    icmp: StrayErrors,
     tally: Tally,
     lines: Vec<crate::diagnose::report::FlowEntry>,
 }
@@ -52,6 +58,8 @@ pub struct Recorder {
 /// Flows kept whole per shard, and of these per first rule and server: enough for evidence and counts, bounded on any capture.
 const KEPT: usize = 1024;
 const KEPT_ALIKE: u32 = 512;
+/// Flows without a finding kept whole per shard, the latest: they may be the other leg of a failure, and on a small capture that is all.
+const HEALTHY: usize = 256;
 /// Digests kept per shard inside the window.
 const DIGESTS: usize = 16_384;
 
@@ -61,9 +69,12 @@ impl Recorder {
         Self {
             recording,
             kept: BTreeMap::new(),
+            healthy: VecDeque::new(),
             alike: BTreeMap::new(),
             digests: VecDeque::new(),
             services: Services::default(),
+            names: Names::default(),
+            icmp: StrayErrors::default(),
             tally: Tally::default(),
             lines: Vec::new(),
         }
@@ -78,10 +89,13 @@ impl Recorder {
     }
 
     /// Everything it knows; the digests apart, because one map of all shards' digests is built much faster than many are merged.
-    pub fn finish(self) -> (Merged, VecDeque<Digest>) {
+    pub fn finish(mut self) -> (Merged, VecDeque<Digest>) {
+        self.kept.extend(self.healthy.into_iter().map(|summary| (summary.facts.id, summary)));
         let merged = Merged {
             flows: self.kept,
             services: self.services,
+            names: self.names,
+            icmp: self.icmp,
             tally: self.tally,
             lines: self.lines,
             ..Merged::default()
@@ -106,6 +120,21 @@ impl Recorder {
             *self.tally.beyond_cap.entry(rule).or_default() += 1;
         }
         self.leave(&summary);
+    }
+
+    /// Kept whole until a later one needs the room.
+    fn keep_healthy(&mut self, summary: FlowSummary) {
+        if self.healthy.len() == HEALTHY
+            && let Some(oldest) = self.healthy.pop_front()
+        {
+            self.leave(&oldest);
+        }
+        self.healthy.push_back(summary);
+    }
+
+    /// An ICMP error that quotes no flow of the table.
+    pub fn stray(&mut self, at: PacketRef, error: &IcmpError) {
+        self.icmp.learn(at, error.from, error);
     }
 
     /// Only the digest stays.
@@ -204,11 +233,18 @@ impl Sink for Recorder {
         let digest = Digest::of(&facts, &story, verdict);
         count(&mut self.tally, &facts, &story, &view);
         self.services.learn(&lesson(&facts, &story, verdict));
+        if story.seen().has(Kind::Dns) {
+            for event in story.events() {
+                if let What::Dns(message) = &event.what {
+                    self.names.learn(event.at, message);
+                }
+            }
+        }
         let summary = FlowSummary { facts, story, findings, digest };
         if self.recording.keeps(&summary.facts) {
             self.kept.insert(summary.facts.id, summary);
         } else if summary.findings.is_empty() && !undecided {
-            self.leave(&summary);
+            self.keep_healthy(summary);
         } else {
             self.keep(summary);
         }

@@ -42,7 +42,9 @@ impl Shard {
     }
 
     fn icmp(&mut self, at: PacketRef, error: &IcmpError) {
-        self.table.icmp(at, error, &mut self.recorder);
+        if !self.table.icmp(at, error, &mut self.recorder) {
+            self.recorder.stray(at, error);
+        }
     }
 
     fn tick(&mut self, now: Timestamp) {

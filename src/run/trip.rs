@@ -69,14 +69,14 @@ impl Trip {
                     shards.packet(shard, &packet);
                 }
             }
-            Transport::Icmp4(message) => quote(at, icmp::parse_error4(message), shards),
+            Transport::Icmp4(message) => quote(at, &packet, icmp::parse_error4(message), shards),
             Transport::Icmp6(message) => {
                 if let Some(ip) = packet.ip
                     && let Ok(neighbor) = arp::parse_neighbor6(message, ip.source)
                 {
                     self.neighbors.learn(at, &neighbor, packet.link);
                 }
-                quote(at, icmp::parse_error6(message), shards);
+                quote(at, &packet, icmp::parse_error6(message), shards);
             }
             Transport::Arp(message) => {
                 if let Ok(neighbor) = arp::parse_arp(message) {
@@ -152,8 +152,9 @@ fn shard_of(packet: &Packet<'_>) -> Option<usize> {
     Some(flow_hash(packet.source()?, packet.destination()?, protocol) as usize)
 }
 
-fn quote(at: PacketRef, error: Option<IcmpError>, shards: &mut Shards) {
-    let Some(error) = error else { return };
+fn quote(at: PacketRef, packet: &Packet<'_>, error: Option<IcmpError>, shards: &mut Shards) {
+    let Some(mut error) = error else { return };
+    error.from = packet.ip.map_or(error.from, |ip| ip.source);
     let ends = |end: Endpoint| Endpoint::new(end.address, end.port);
     shards.icmp(flow_hash(ends(error.source), ends(error.destination), error.protocol) as usize, at, &error);
 }

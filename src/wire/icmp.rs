@@ -15,6 +15,9 @@ pub struct IcmpError {
     pub code: u8,
     /// It is ICMPv6.
     pub v6: bool,
+    /// Who sent the error: the last device that the quoted packet reached. The message does not say; its reader fills it in from the IP
+    /// header.
+    pub from: Address,
     /// Next-hop MTU of "fragmentation needed" and "packet too big"; `None` where a router before RFC 1191 left it 0.
     pub mtu: Option<u32>,
     /// Source end of the quoted packet (port 0 when not quoted).
@@ -69,6 +72,7 @@ pub fn parse_error4(bytes: &[u8]) -> Option<IcmpError> {
     let ports = Ports::of(protocol, transport, header.fragments_offset().value() != 0);
     let mtu = u32::from(u16::from_be_bytes([high, low]));
     Some(IcmpError {
+        from: Address(0),
         kind,
         code,
         v6: false,
@@ -96,6 +100,7 @@ pub fn parse_error6(bytes: &[u8]) -> Option<IcmpError> {
     let (protocol, transport, later_fragment) = behind_extensions(header.next_header().0, behind);
     let ports = Ports::of(protocol, transport, later_fragment);
     Some(IcmpError {
+        from: Address(0),
         kind,
         code,
         v6: true,

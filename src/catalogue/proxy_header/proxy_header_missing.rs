@@ -139,7 +139,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         mismatch::cite_control(finding, &spoke, "the same port behind a PROXY header");
         let client = flow.facts.client.address;
         // Only the latest flows: this runs once for every finding.
-        let sent_before = capture.digests.range(..flow.facts.id).rev().take(1_000).any(|(_, other)| {
+        let sent_before = capture.latest_before(flow.facts.id, 1_000).any(|other| {
             let same = other.server() == server && other.client().address == client;
             same && other.behind_proxy && other.verdict == Verdict::Healthy
         });
