@@ -19,7 +19,7 @@ pub struct Limits {
     pub syn_expiry: Elapsed,
     /// An open flow ends after so long in silence.
     pub established_expiry: Elapsed,
-    /// A UDP flow ends after so long in silence.
+    /// A UDP flow ends after so long in silence; `closed_linger` when it is a DNS exchange and every query has its answer.
     pub udp_expiry: Elapsed,
     /// Listening ends remembered, as a hint for the roles of flows that began before the capture. 0: no hint; then the roles depend on the
     /// flow's own packets only, however flows are shared out between tables.
