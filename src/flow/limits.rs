@@ -32,7 +32,7 @@ impl Default for Limits {
             max_flows: 1_000_000,
             held_octets_per_direction: 256 << 10,
             held_octets_total: 64 << 20,
-            closed_linger: Elapsed::secs(10),
+            closed_linger: Elapsed::secs(5),
             tombstone: Elapsed::secs(60),
             syn_expiry: Elapsed::secs(185),
             established_expiry: Elapsed::secs(24 * 3600),
