@@ -135,6 +135,22 @@ fn a_flow_is_found_by_any_of_its_packets() {
 }
 
 #[test]
+fn two_captures_are_compared_server_by_server() {
+    let output = tcpwhy(&["diff", "captures/rules/connect-refused/closed-port.pcap", GITLAB]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let document: serde_json::Value =
+        serde_json::from_slice(&tcpwhy(&["diff", "--format", "json", GITLAB, GITLAB]).stdout).expect("JSON");
+    assert_eq!((&document["schema"], &document["servers"]), (&"tcpwhy.diff/1".into(), &serde_json::json!([])));
+}
+
+#[test]
+fn a_capture_plan_names_the_ends_in_a_line_to_paste() {
+    let plan = stdout(&tcpwhy(&["capture-plan", "10.0.0.5:443"]));
+    assert!(plan.contains("'(host 10.0.0.5 and tcp port 443) or icmp or icmp6 or arp or port 53'"), "{plan}");
+    assert_eq!(tcpwhy(&["capture-plan", "lb.example"]).status.code(), Some(2));
+}
+
+#[test]
 fn options_may_stand_before_flow() {
     let before = tcpwhy(&["--format", "json", "flow", "9", GITLAB]);
     let after = tcpwhy(&["flow", "9", GITLAB, "--format", "json"]);

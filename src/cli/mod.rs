@@ -3,6 +3,7 @@
 mod args;
 mod expect;
 mod explain;
+mod plan;
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -37,6 +38,8 @@ pub(crate) fn parse() -> Args {
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     match args.command {
         Some(Command::Flow { number, input }) => flow(number, &input),
+        Some(Command::Diff { good, bad, format, verbose }) => diff(&good, &bad, format, verbose),
+        Some(Command::CapturePlan { ends }) => plan::plan(&ends),
         Some(Command::Explain { words, code }) => explain::explain(&words.join(" "), code),
         Some(Command::Rules) => explain::rules(),
         Some(Command::Thresholds { threshold }) => explain::thresholds(&thresholds(&threshold)?),
@@ -169,6 +172,25 @@ fn exit_code(report: &Report, fail_on: Option<FailOn>) -> ExitCode {
         _ if flows.undecided * 2 > flows.total => ExitCode::from(3),
         _ => ExitCode::SUCCESS,
     }
+}
+
+fn diff(good: &str, bad: &str, format: Format, verbose: bool) -> Result<ExitCode> {
+    let read = |path: &str| Diagnosis::new().open(&[path]).and_then(tcpwhy::run::Opened::merged);
+    let diff = tcpwhy::diagnose::diff::diff(&read(good)?, &read(bad)?);
+    let mut out = BufWriter::new(io::stdout().lock());
+    match format {
+        Format::Text => {
+            let color = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            let style = Style { color, verbose, ..Style::default() };
+            out.write_all(tcpwhy::render::diff::text(&diff, style).as_bytes())?;
+        }
+        Format::Json | Format::Jsonl => {
+            serde_json::to_writer(&mut out, &diff)?;
+            out.write_all(b"\n")?;
+        }
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn flow(number: u64, input: &Input) -> Result<ExitCode> {

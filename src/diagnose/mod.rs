@@ -5,6 +5,7 @@
 mod build;
 mod cause;
 mod confidence;
+pub mod diff;
 pub mod explain;
 pub mod format;
 pub mod id;
