@@ -87,8 +87,11 @@ if wants incident; then
         sleep "0.$((2 + i))"
     done
     echo "six at once, then one after the other:"
-    for i in 1 2 3 4 5 6; do visitor "$i" /page.php 100; done
-    sleep 1
+    for try in 1 2 3 4 5; do # on a busy machine six do not always meet
+        for i in 1 2 3 4 5 6; do visitor "$i" /page.php 100; done
+        sleep 1
+        [ "$(on "$W" ss -Hnt state established "dst [$CRL]" | wc -l)" -ge 3 ] && break
+    done
     for i in $(seq 40); do
         visitor "$i" /page.php $((i % 3 ? 100 : 9))
         [ $((i % 7)) = 0 ] && visitor "$i" /logo.txt 9
