@@ -10,6 +10,7 @@ use crate::event::story::Story;
 use crate::event::{Event, Kind, PacketRef, Protocol, Side, What};
 use crate::flow::Ended;
 use crate::flow::facts::{Close, FlowFacts, Half};
+use crate::host::grid::Grid;
 use crate::host::icmp::StrayErrors;
 use crate::host::names::Names;
 use crate::host::neighbor::Neighbors;
@@ -176,6 +177,15 @@ pub fn index_links(links: &[Link]) -> BTreeMap<PacketRef, Vec<usize>> {
     index
 }
 
+/// Which flows went to which server, in order of time.
+pub fn index_servers(flows: &BTreeMap<PacketRef, FlowSummary>) -> BTreeMap<Endpoint, Vec<PacketRef>> {
+    let mut index: BTreeMap<Endpoint, Vec<PacketRef>> = BTreeMap::new();
+    for (id, flow) in flows {
+        index.entry(flow.facts.server).or_default().push(*id);
+    }
+    index
+}
+
 /// Two linked legs, as legs rules see them.
 #[derive(Clone, Copy)]
 pub struct LegsView<'a> {
@@ -330,6 +340,10 @@ pub struct CaptureView<'a> {
     pub names: &'a Names,
     /// ICMP errors about flows that are not in the capture.
     pub icmp: &'a StrayErrors,
+    /// The capture on a grid of seconds, and who was not heard when.
+    pub grid: &'a Grid,
+    /// Numbers of the flows kept whole, by server end ([`index_servers`]).
+    pub by_server: BTreeMap<Endpoint, Vec<PacketRef>>,
     /// Counters of flows.
     pub tally: &'a Tally,
     /// Counters of packets.
@@ -350,6 +364,12 @@ impl CaptureView<'_> {
     /// The flow a finding is about, when it was kept whole.
     pub fn flow_of(&self, finding: &Finding) -> Option<&FlowSummary> {
         self.flows.get(&finding.subject.flow()?)
+    }
+
+    /// The flows to a server ip:port that were kept whole, in order of time.
+    pub fn flows_to(&self, server: &Endpoint) -> impl DoubleEndedIterator<Item = &FlowSummary> {
+        let numbers = self.by_server.get(server).map(Vec::as_slice).unwrap_or(&[]);
+        numbers.iter().filter_map(|id| self.flows.get(id))
     }
 
     /// What is known of a server ip:port.
@@ -385,10 +405,5 @@ impl CaptureView<'_> {
     /// Short facts of a flow, kept whole or not.
     pub fn digest_of(&self, flow: PacketRef) -> Option<&Digest> {
         self.flows.get(&flow).map(|flow| &flow.digest).or_else(|| self.digests.get(&flow))
-    }
-
-    /// Kept flows to one server end.
-    pub fn flows_to<'s>(&'s self, server: &'s Endpoint) -> impl Iterator<Item = &'s FlowSummary> {
-        self.flows.values().filter(move |flow| flow.facts.server == *server)
     }
 }
