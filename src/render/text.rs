@@ -2,7 +2,7 @@
 
 use super::layout::{Column, Page, Style, Tone};
 use crate::diagnose::format;
-use crate::diagnose::report::{EvidenceEntry, FindingEntry, FlowEntry, Incident, Leg, Report, State};
+use crate::diagnose::report::{EvidenceEntry, FindingEntry, FlowEntry, Incident, Leg, Report};
 use crate::rule::finding::Severity;
 use crate::rule::summary::Verdict;
 
@@ -56,16 +56,14 @@ fn word(severity: Severity) -> &'static str {
 fn several(report: &Report, page: &mut Page) {
     let told = report.incidents.len().min(TOLD);
     let worst = report.incidents[0].severity;
-    let text = format!("{} independent causes; none explains another.", report.incidents.len());
+    let text = match report.incidents.len() {
+        2 => "2 independent causes; neither explains the other.".to_owned(),
+        n => format!("{n} independent causes; none explains another."),
+    };
     page.labelled(word(worst), &text, tone(worst), 1);
     for (i, incident) in report.incidents.iter().enumerate().take(told) {
-        let state = match incident.state {
-            State::StillFailing => "STILL FAILING",
-            State::Over => "over",
-            State::Unknown => "state unknown",
-        };
-        let line = format!("{}; {state}; {}", incident.headline, incident.confidence.sentence().to_lowercase());
-        page.labelled(&format!("{:>8}", i + 1), line.trim_end_matches('.'), tone(incident.severity), 2);
+        page.labelled(&format!("{:>8}", i + 1), &incident.headline, tone(incident.severity), 2);
+        page.labelled("", &incident.scope_line, Tone::Plain, 1);
     }
     if report.incidents.len() > told {
         page.blank();

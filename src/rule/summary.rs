@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::finding::Finding;
 use crate::event::story::Story;
 use crate::event::{PacketRef, Protocol, Side, What};
-use crate::flow::facts::{Close, FlowFacts, IpProtocol};
+use crate::flow::facts::{Close, FlowFacts, Handshake, IpProtocol};
 use crate::time::Timestamp;
 use crate::wire::{Address, Endpoint};
 
@@ -55,6 +55,8 @@ pub struct Digest {
     pub transport: IpProtocol,
     /// The server completed the handshake: its SYN+ACK is in the capture.
     pub accepted: bool,
+    /// The client completed the handshake, or sent payload.
+    pub completed: bool,
     /// The server answered with payload.
     pub answered: bool,
     /// A PROXY header came first.
@@ -117,6 +119,7 @@ impl Digest {
             protocol: spoken(story),
             transport: facts.transport,
             accepted: facts.from_server.syn_count > 0,
+            completed: facts.handshake == Handshake::Full || facts.from_client.payload > 0,
             answered: facts.from_server.payload > 0,
             behind_proxy: story.events().any(|e| matches!(e.what, What::ProxyHeader(_))),
         }

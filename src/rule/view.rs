@@ -178,15 +178,6 @@ pub fn index_links(links: &[Link]) -> BTreeMap<PacketRef, Vec<usize>> {
     index
 }
 
-/// Which flows went to which server, in order of time.
-pub fn index_servers(flows: &BTreeMap<PacketRef, FlowSummary>) -> BTreeMap<Endpoint, Vec<PacketRef>> {
-    let mut index: BTreeMap<Endpoint, Vec<PacketRef>> = BTreeMap::new();
-    for (id, flow) in flows {
-        index.entry(flow.facts.server).or_default().push(*id);
-    }
-    index
-}
-
 /// Two linked legs, as legs rules see them.
 #[derive(Clone, Copy)]
 pub struct LegsView<'a> {
@@ -264,6 +255,8 @@ pub struct Tally {
     pub evicted: u64,
     /// Full summaries that were not kept because of the cap, by rule.
     pub beyond_cap: BTreeMap<String, u64>,
+    /// The same by rule and server end, in that order, the first 1024 of each shard: how far an incident reaches beyond the kept flows.
+    pub beyond: Vec<Beyond>,
     /// Flows by verdict of their own findings that are not among the kept ones.
     pub dropped_healthy: u64,
     /// Undecided flows that are not kept whole.
@@ -272,6 +265,42 @@ pub struct Tally {
     pub dropped_degraded: u64,
     /// Failed flows beyond that cap.
     pub dropped_failed: u64,
+}
+
+/// Flows of one rule to one server that are not kept whole.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Beyond {
+    /// The rule of their worst finding.
+    pub rule: String,
+    /// The server end.
+    pub server: Endpoint,
+    /// How many.
+    pub flows: u64,
+    /// The first of them.
+    pub first: PacketRef,
+    /// First packet of the last of them.
+    pub last: PacketRef,
+    /// Their clients, the first 64.
+    pub clients: Vec<Address>,
+}
+
+impl Beyond {
+    /// Entries and clients kept.
+    pub const CAP: usize = 1024;
+    const CLIENTS: usize = 64;
+
+    /// Adds what is known of more of them.
+    pub fn add(&mut self, other: &Self) {
+        self.flows += other.flows;
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        for client in &other.clients {
+            if let Err(place) = self.clients.binary_search(client) {
+                self.clients.insert(place, *client);
+            }
+        }
+        self.clients.truncate(Self::CLIENTS);
+    }
 }
 
 /// Packets by what they were, as the reader counted them.
@@ -343,8 +372,6 @@ pub struct CaptureView<'a> {
     pub icmp: &'a StrayErrors,
     /// The capture on a grid of seconds, and who was not heard when.
     pub grid: &'a Grid,
-    /// Numbers of the flows kept whole, by server end ([`index_servers`]).
-    pub by_server: BTreeMap<Endpoint, Vec<PacketRef>>,
     /// Counters of flows.
     pub tally: &'a Tally,
     /// Counters of packets.
@@ -429,12 +456,6 @@ impl CaptureView<'_> {
     /// The flow a finding is about, when it was kept whole.
     pub fn flow_of(&self, finding: &Finding) -> Option<&FlowSummary> {
         self.flows.get(&finding.subject.flow()?)
-    }
-
-    /// The flows to a server ip:port that were kept whole, in order of time.
-    pub fn flows_to(&self, server: &Endpoint) -> impl DoubleEndedIterator<Item = &FlowSummary> {
-        let numbers = self.by_server.get(server).map(Vec::as_slice).unwrap_or(&[]);
-        numbers.iter().filter_map(|id| self.flows.get(id))
     }
 
     /// What is known of a server ip:port.

@@ -17,7 +17,7 @@ use crate::rule::Check;
 use crate::rule::finding::{Finding, Severity};
 use crate::rule::summary::{Digest, FlowSummary, Verdict};
 use crate::rule::threshold::Thresholds;
-use crate::rule::view::{FlowView, Tally};
+use crate::rule::view::{Beyond, FlowView, Tally};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::Endpoint;
 use crate::wire::icmp::IcmpError;
@@ -120,7 +120,11 @@ impl Recorder {
             return;
         }
         if let Some(rule) = told {
-            *self.tally.beyond_cap.entry(rule).or_default() += 1;
+            *self.tally.beyond_cap.entry(rule.clone()).or_default() += 1;
+            let facts = &summary.facts;
+            let (server, id, clients) = (facts.server, facts.id, vec![facts.client.address]);
+            let beyond = Beyond { rule, server, flows: 1, first: id, last: id, clients };
+            self.tally.add_beyond(&beyond, Beyond::CAP);
         }
         self.leave(&summary);
     }

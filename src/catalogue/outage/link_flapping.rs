@@ -34,7 +34,9 @@ pub static RULE: Rule = Rule {
     severity: Severity::Critical,
     culprit: Culprit::Network,
     says: "nothing came back from {whom} {count} times in {span}, {dark} in all; each time packets went out",
-    variants: &["{whom} heard nothing from any host {count} times in {span}, {dark} in all; each time it went on sending"],
+    variants: &[
+        "{whom} heard nothing from any host {count} times in {span}, {dark} in all; each time it went on sending",
+    ],
     users_see: &["alerts that come and go", "Connection timed out", "sessions that drop every few minutes"],
     do_first: &[Step {
         says: "Uptime and log of the switch next to {asker}, over an out-of-band console; did its link go down? On {asker}:",
@@ -105,8 +107,16 @@ fn finding(n: u32, series: &[&Blackout<'_>], capture: &CaptureView<'_>) -> Findi
         .with("dark", dark)
         .with("asker", asker)
         .with("peer", peer)
-        .rules_out("a paused capture", "outgoing packets were recorded in every gap", &[first.silences[0].asked, asked_last])
-        .rules_out("pauses in the traffic", "connections repeated themselves in every gap", &[first.silences[0].repeated])
+        .rules_out(
+            "a paused capture",
+            "outgoing packets were recorded in every gap",
+            &[first.silences[0].asked, asked_last],
+        )
+        .rules_out(
+            "pauses in the traffic",
+            "connections repeated themselves in every gap",
+            &[first.silences[0].repeated],
+        )
         .reaches(reach)
 }
 
@@ -114,7 +124,8 @@ fn finding(n: u32, series: &[&Blackout<'_>], capture: &CaptureView<'_>) -> Findi
 fn flows(reach: &Reach, capture: &CaptureView<'_>) -> (u64, u64, u64) {
     let (mut hit, mut of, mut clients) = (0, 0, Vec::new());
     let kept = capture.flows.values().map(|flow| &flow.digest);
-    for digest in kept.chain(capture.digests.values()).filter(|digest| reach.holds(&digest.client(), &digest.server())) {
+    for digest in kept.chain(capture.digests.values()).filter(|digest| reach.holds(&digest.client(), &digest.server()))
+    {
         of += 1;
         if reach.during(digest.id.time, digest.last, Elapsed::ZERO) {
             hit += 1;

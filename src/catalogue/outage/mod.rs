@@ -5,4 +5,3 @@ pub mod network_blackout;
 pub mod port_scan;
 pub mod service_down;
 mod silence;
-pub mod syn_flood;
