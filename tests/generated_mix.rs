@@ -42,7 +42,7 @@ fn every_fault_in_a_mix_is_a_root() {
 
 #[test]
 fn five_thousand_broken_flows_among_fifty_thousand_are_one_incident_on_one_screen() {
-    let (bytes, totals) = generate::bytes(Shape::Outage, 41_000_000, 7);
+    let (bytes, totals) = generate::bytes(Shape::Outage, 56_000_000, 7);
     assert!(totals.flows > 55_000, "{totals:?}");
     let report = report(bytes);
     assert_eq!(report.incidents.len(), 1, "{:?}", report.incidents.iter().map(|i| &i.headline).collect::<Vec<_>>());

@@ -25,7 +25,7 @@ pub enum Shape {
     Mix,
     /// Very many short flows of small packets.
     Small,
-    /// Short flows that work; one in eleven is a PROXY header to a port that speaks TLS: one outage among much healthy traffic.
+    /// Short flows that work; in one of eleven a load balancer sends a PROXY header to a pool that speaks TLS.
     Outage,
     /// Spoofed SYNs to one port; nobody answers.
     Flood,
@@ -46,7 +46,7 @@ impl Shape {
 
     fn kind(self, random: &mut Random) -> Kind {
         match self {
-            Shape::Outage if random.below(11) == 0 => Kind::Proxy,
+            Shape::Outage if random.below(11) == 0 => Kind::Pool,
             Shape::Small | Shape::Outage => Kind::Short,
             Shape::Flood => Kind::Spoofed,
             Shape::Storm => Kind::Open,

@@ -26,7 +26,7 @@ T=network-blackout
 dark() { users 30 $S; sleep 12; cut_link; sleep 9; join_link; join; }
 record "$C" eth0 "$R/$T/one-peer-dark.pcap" "" dark
 all_dark() { users 34 $S 10.224.26.3 10.224.26.4; sleep 12; cut_link; sleep 13; join_link; join; }
-record "$B" eth0 "$R/$T/all-peers-dark-on-the-server.pcap" "" all_dark
+record "$B" eth0 "$R/$T/not-an-idle-server-asks-nobody.pcap" "" all_dark
 pause() { users 12 $S; join; sleep 8; users 10 $S; join; }
 record "$C" eth0 "$R/$T/not-quiet-hour.pcap" "" pause
 short() { users 16 $S; sleep 11; cut_link; sleep 2; join_link; join; }

@@ -30,7 +30,7 @@ impl Good {
         let mut by_server: BTreeMap<Endpoint, Vec<Digest>> = BTreeMap::new();
         let kept = capture.flows.values().map(|flow| &flow.digest);
         for digest in capture.digests.values().chain(kept) {
-            if digest.verdict == Verdict::Healthy && digest.answered {
+            if digest.verdict == Verdict::Healthy && digest.served {
                 by_server.entry(digest.server()).or_default().push(*digest);
             }
         }
@@ -280,9 +280,7 @@ fn beyond<'a>(
 ) -> Vec<&'a Beyond> {
     let rule = &findings[draft.shown].rule;
     let window = capture.thresholds.window;
-    let in_time = |beyond: &&Beyond| {
-        beyond.first.time - window <= last.time && first.time <= beyond.last.time + window
-    };
+    let in_time = |beyond: &&Beyond| beyond.first.time - window <= last.time && first.time <= beyond.last.time + window;
     let list = &capture.tally.beyond;
     let alike = list.iter().filter(|beyond| beyond.rule == *rule && servers.contains(&beyond.server));
     alike.filter(in_time).collect()
@@ -308,7 +306,9 @@ fn extent_of_reach(
     capture: &CaptureView<'_>,
 ) -> Extent {
     let hit: BTreeSet<PacketRef> = draft.consequences.iter().filter_map(|i| findings[*i].subject.flow()).collect();
-    let (first, last) = (finding.first(), finding.last());
+    let first = finding.first();
+    let end = reach.spans.last().map_or(finding.last().time, |(_, until)| *until);
+    let last = PacketRef { time: end, ..finding.last() };
     let onset = reach.spans.first().map_or(first, |(from, _)| PacketRef { time: *from, ..first });
     let flows = reach.flows.max(hit.len() as u64);
     let (state, recovered) = match reach.standing {

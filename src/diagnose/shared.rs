@@ -62,7 +62,8 @@ pub(super) fn sentence(draft: &Draft, findings: &[Finding], capture: &CaptureVie
     ))
 }
 
-const NAMES: [&str; 6] = ["the server", "the server name", "the client", "the client network", "the TLS client", "the interface"];
+const NAMES: [&str; 6] =
+    ["the server", "the server name", "the client", "the client network", "the TLS client", "the interface"];
 
 /// How many flows have each property: (dimension, value).
 fn counts(flows: &[&FlowSummary]) -> BTreeMap<(usize, String), usize> {

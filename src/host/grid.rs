@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::PacketRef;
 use crate::time::{Elapsed, Timestamp};
-use crate::wire::Address;
+use crate::wire::{Address, Mac};
 
 /// What the whole capture looks like in time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -31,13 +31,17 @@ pub enum Quiet {
     Mute,
     /// Nothing came to the host although it sent to others.
     Deaf,
+    /// Nothing came from one link address although the host sent through it to others.
+    Hop,
 }
 
 /// A time in which packets that want an answer were sent again and again, and none came back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Silence {
-    /// Whose.
+    /// Whose; of a hop the first host that sent through it.
     pub host: Address,
+    /// The link address of a hop.
+    pub hop: Option<Mac>,
     /// Nothing from it, or nothing to it.
     pub quiet: Quiet,
     /// Last packet before it.

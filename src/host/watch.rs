@@ -9,12 +9,14 @@ use super::grid::{Cell, Grid, Quiet, Silence};
 use crate::decode::{Flags, Packet, Transport, flow_hash};
 use crate::event::PacketRef;
 use crate::time::{Elapsed, Timestamp};
-use crate::wire::Address;
 use crate::wire::arp::Neighbor;
+use crate::wire::{Address, Mac};
 
 /// What is known of all hosts so far.
 pub struct Watch {
     lanes: HashMap<Address, Lane, foldhash::fast::FixedState>,
+    /// What came from each link address, and what was sent through it.
+    hops: HashMap<Mac, Way, foldhash::fast::FixedState>,
     grid: Grid,
     second: i64,
     cell: Cell,
@@ -49,6 +51,8 @@ struct Rate {
 
 /// What was asked since, once the answer is late.
 struct Waits {
+    /// Who asked first when the answer was late.
+    asker: Address,
     last: PacketRef,
     asks: u64,
     repeats: u64,
@@ -68,13 +72,22 @@ const LATE: Elapsed = Elapsed::millis(300);
 const COPY: Elapsed = Elapsed::millis(100);
 /// Questions remembered during one silence.
 const SEEN: usize = 64;
+/// Link addresses watched.
+const HOPS: usize = 1024;
 const OTHERS: usize = 16;
 const WINDOW: i64 = 10;
 
 impl Watch {
     /// Silences from `black` on are kept.
     pub fn new(black: Elapsed) -> Self {
-        Self { lanes: HashMap::default(), grid: Grid::default(), second: i64::MIN, cell: Cell::default(), black }
+        Self {
+            lanes: HashMap::default(),
+            hops: HashMap::default(),
+            grid: Grid::default(),
+            second: i64::MIN,
+            cell: Cell::default(),
+            black,
+        }
     }
 
     /// Looks at one packet.
@@ -87,15 +100,37 @@ impl Watch {
         let asks = asks(packet);
         let at = packet.at;
         if let Some(lane) = lane(&mut self.lanes, &mut self.grid, ip.source) {
-            hear(&mut lane.from, at, ip.source, Quiet::Mute, self.black, &mut self.grid);
+            hear(&mut lane.from, at, (ip.source, Quiet::Mute, None), self.black, &mut self.grid);
             if let Some((flow, seq)) = asks {
-                lane.to.ask(at, flow, seq, ip.destination);
+                lane.to.ask(at, flow, seq, ip.destination, ip.source);
             }
         }
         if let Some(lane) = lane(&mut self.lanes, &mut self.grid, ip.destination) {
-            hear(&mut lane.to, at, ip.destination, Quiet::Deaf, self.black, &mut self.grid);
+            hear(&mut lane.to, at, (ip.destination, Quiet::Deaf, None), self.black, &mut self.grid);
             if let Some((flow, seq)) = asks {
-                lane.from.ask(at, flow, seq, ip.source);
+                lane.from.ask(at, flow, seq, ip.source, ip.destination);
+            }
+        }
+        self.hop(packet, asks);
+    }
+
+    /// The same for the link addresses: what is sent through a router, and whether anything comes from it.
+    fn hop(&mut self, packet: &Packet<'_>, asks: Option<(u64, u32)>) {
+        let (Some(ip), Some(source), Some(destination)) = (packet.ip, packet.link.source, packet.link.destination)
+        else {
+            return;
+        };
+        for (mac, from) in [(source, true), (destination, false)] {
+            if self.hops.len() >= HOPS && !self.hops.contains_key(&mac) {
+                continue;
+            }
+            let way = self.hops.entry(mac).or_default();
+            if from {
+                // Whose silence it was is known from who asked first.
+                let host = way.waits.as_ref().map_or(ip.destination, |waits| waits.asker);
+                hear(way, packet.at, (host, Quiet::Hop, Some(mac)), self.black, &mut self.grid);
+            } else if let Some((flow, seq)) = asks {
+                way.ask(packet.at, flow, seq, ip.destination, ip.source);
             }
         }
     }
@@ -120,8 +155,12 @@ impl Watch {
         let mut open = Vec::new();
         for (host, lane) in self.lanes {
             for (quiet, way) in [(Quiet::Mute, lane.from), (Quiet::Deaf, lane.to)] {
-                open.extend(way.silence(host, quiet, None, end, self.black));
+                open.extend(way.silence((host, quiet, None), None, end, self.black));
             }
+        }
+        for (mac, way) in self.hops {
+            let host = way.waits.as_ref().map(|waits| waits.asker);
+            open.extend(host.and_then(|host| way.silence((host, Quiet::Hop, Some(mac)), None, end, self.black)));
         }
         // Places in the grid are by key: the map's order does not show.
         open.into_iter().for_each(|silence| self.grid.keep(silence));
@@ -147,6 +186,9 @@ impl Watch {
     }
 }
 
+/// Whose silence, which kind, and the link address of a hop.
+type Who = (Address, Quiet, Option<Mac>);
+
 fn lane<'a>(
     lanes: &'a mut HashMap<Address, Lane, foldhash::fast::FixedState>,
     grid: &mut Grid,
@@ -160,11 +202,11 @@ fn lane<'a>(
 }
 
 /// Something was heard: a silence that was long enough is kept.
-fn hear(way: &mut Way, at: PacketRef, host: Address, quiet: Quiet, black: Elapsed, grid: &mut Grid) {
-    if way.asked.is_some() {
-        if let Some(silence) = std::mem::take(way).ended(way, host, quiet, at, black) {
-            grid.keep(silence);
-        }
+fn hear(way: &mut Way, at: PacketRef, who: Who, black: Elapsed, grid: &mut Grid) {
+    if way.asked.is_some()
+        && let Some(silence) = std::mem::take(way).ended(way, who, at, black)
+    {
+        grid.keep(silence);
     }
     way.rate.count(at.time.second());
     way.heard = Some(at);
@@ -172,15 +214,14 @@ fn hear(way: &mut Way, at: PacketRef, host: Address, quiet: Quiet, black: Elapse
 
 impl Way {
     /// The way starts anew with what it knows of its rate.
-    fn ended(self, fresh: &mut Self, host: Address, quiet: Quiet, at: PacketRef, black: Elapsed) -> Option<Silence> {
+    fn ended(self, fresh: &mut Self, who: Who, at: PacketRef, black: Elapsed) -> Option<Silence> {
         (fresh.heard, fresh.rate) = (self.heard, self.rate);
-        self.silence(host, quiet, Some(at), at.time, black)
+        self.silence(who, Some(at), at.time, black)
     }
 
     fn silence(
         self,
-        host: Address,
-        quiet: Quiet,
+        (host, quiet, hop): Who,
         until: Option<PacketRef>,
         end: Timestamp,
         black: Elapsed,
@@ -195,6 +236,7 @@ impl Way {
         flows.dedup_by_key(|(flow, _)| *flow);
         Some(Silence {
             host,
+            hop,
             quiet,
             heard,
             rate: self.rate.now.max(self.rate.before),
@@ -212,7 +254,7 @@ impl Way {
         })
     }
 
-    fn ask(&mut self, at: PacketRef, flow: u64, seq: u32, other: Address) {
+    fn ask(&mut self, at: PacketRef, flow: u64, seq: u32, other: Address, asker: Address) {
         let Some(asked) = self.asked else {
             self.asked = Some(at);
             return;
@@ -220,7 +262,7 @@ impl Way {
         if self.waits.is_none() && at.time.since(asked.time) < LATE {
             return;
         }
-        let waits = self.waits.get_or_insert_with(|| Box::new(Waits::new(asked)));
+        let waits = self.waits.get_or_insert_with(|| Box::new(Waits::new(asked, asker)));
         waits.last = at;
         waits.asks += 1;
         match waits.seen.iter().position(|known| (known.0, known.1) == (flow, seq)) {
@@ -242,8 +284,9 @@ impl Way {
 }
 
 impl Waits {
-    fn new(asked: PacketRef) -> Self {
+    fn new(asked: PacketRef, asker: Address) -> Self {
         Self {
+            asker,
             last: asked,
             asks: 1,
             repeats: 0,

@@ -311,6 +311,14 @@ impl Finding {
         self
     }
 
+    /// Names the flow of the packet that made the claim, when the finding itself is about more than a flow.
+    pub fn on_flow(mut self, flow: PacketRef) -> Self {
+        if let Some(first) = self.evidence.first_mut() {
+            first.flow = Some(flow);
+        }
+        self
+    }
+
     /// Says whom and when it concerns.
     pub fn reaches(mut self, reach: Reach) -> Self {
         self.reach = Some(Box::new(reach));

@@ -73,26 +73,48 @@ pub static RULE: Rule = Rule {
 
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     let busy = capture.services.by_end.iter().filter(|(_, service)| service.flows as usize >= RATE);
-    let ends: Vec<Endpoint> = busy.map(|(end, _)| *end).collect();
-    ends.into_iter().filter_map(|server| judge(server, capture)).collect()
+    let mut by_port: BTreeMap<u16, Vec<Flooded<'_>>> = BTreeMap::new();
+    for (server, _) in busy {
+        if let Some(flooded) = Flooded::of(*server, capture) {
+            by_port.entry(server.port).or_default().push(flooded);
+        }
+    }
+    by_port.values().enumerate().filter_map(|(n, flooded)| judge(n as u32, flooded, capture)).collect()
 }
 
-fn judge(server: Endpoint, capture: &CaptureView<'_>) -> Option<Finding> {
-    let began = capture.began_to(&server, Timestamp::MIN, Timestamp::MAX);
-    let mut seconds: BTreeMap<i64, Vec<&Digest>> = BTreeMap::new();
-    for digest in began.filter(|digest| digest.transport == IpProtocol::Tcp) {
-        seconds.entry(digest.id.time.second()).or_default().push(digest);
+/// The busy seconds of one server end.
+struct Flooded<'a> {
+    server: Endpoint,
+    tries: Vec<&'a Digest>,
+    rate: usize,
+}
+
+impl<'a> Flooded<'a> {
+    fn of(server: Endpoint, capture: &'a CaptureView<'_>) -> Option<Self> {
+        let mut seconds: BTreeMap<i64, Vec<&Digest>> = BTreeMap::new();
+        let began = capture.began_to(&server, Timestamp::MIN, Timestamp::MAX);
+        for digest in began.filter(|digest| digest.transport == IpProtocol::Tcp) {
+            seconds.entry(digest.id.time.second()).or_default().push(digest);
+        }
+        seconds.retain(|_, tries| {
+            let complete = tries.iter().filter(|digest| digest.completed).count();
+            tries.len() >= RATE && complete * COMPLETE < tries.len()
+        });
+        let rate = seconds.values().map(Vec::len).max()?;
+        Some(Self { server, tries: seconds.into_values().flatten().collect(), rate })
     }
-    seconds.retain(|_, tries| {
-        let complete = tries.iter().filter(|digest| digest.completed).count();
-        tries.len() >= RATE && complete * COMPLETE < tries.len()
-    });
-    let tries: Vec<&Digest> = seconds.values().flatten().copied().collect();
+}
+
+fn judge(n: u32, flooded: &[Flooded<'_>], capture: &CaptureView<'_>) -> Option<Finding> {
+    let server = flooded.first()?.server;
+    let mut tries: Vec<&Digest> = flooded.iter().flat_map(|one| one.tries.iter().copied()).collect();
+    tries.sort_unstable_by_key(|digest| digest.id);
     let sources: BTreeSet<Address> = tries.iter().map(|digest| digest.client().address).collect();
     if sources.len() < SOURCES {
         return None;
     }
-    let rate = seconds.values().map(Vec::len).max().unwrap_or(0);
+    let rate: usize = flooded.iter().map(|one| one.rate).sum();
+    let servers: Vec<Endpoint> = flooded.iter().map(|one| one.server).collect();
     let complete = tries.iter().filter(|digest| digest.completed).count();
     let half: Vec<&&Digest> = tries.iter().filter(|digest| !digest.completed).collect();
     let (first, last) = (half.first()?, half.last()?);
@@ -103,14 +125,16 @@ fn judge(server: Endpoint, capture: &CaptureView<'_>) -> Option<Finding> {
     // A capture that never shows a client's ACK cannot show that a client completed anything.
     let seen = capture.services.by_end.values().any(|service| service.good > 0);
     let mut finding = RULE
-        .about(Subject::Flow(first.id), first.id, Some(Side::Client), text(first))
+        .about(Subject::Host(n), first.id, Some(Side::Client), text(first))
+        .on_flow(first.id)
         .confidence(if seen { Confidence::High } else { Confidence::Medium });
     for digest in half.iter().skip(1).take(CITED - 1) {
         finding = finding.cites(digest.id, Some(digest.id), text(digest));
     }
     finding = finding.cites(last.id, Some(last.id), format!("the last of {}", half.len()));
     let after = |digest: &&Digest| digest.answered && digest.id > last.id;
-    let back = capture.began_to(&server, last.id.time, Timestamp::MAX).find(after).map(|digest| digest.id);
+    let back = servers.iter().filter_map(|server| capture.began_to(server, last.id.time, Timestamp::MAX).find(after));
+    let back = back.map(|digest| digest.id).min();
     let goes_on = capture.end.since(last.id.time) < capture.thresholds.tail;
     let standing: Standing = match back {
         Some(back) => Standing::Over(back),
@@ -121,7 +145,7 @@ fn judge(server: Endpoint, capture: &CaptureView<'_>) -> Option<Finding> {
         capture.service(&server).and_then(|service| service.first_good).filter(|good| *good < first.id);
     Some(
         finding
-            .with("server", server)
+            .with("server", named(&servers))
             .with("host", server.address)
             .with("port", u64::from(server.port))
             .with("tries", tries.len() as u64)
@@ -130,16 +154,24 @@ fn judge(server: Endpoint, capture: &CaptureView<'_>) -> Option<Finding> {
             .with("complete", complete as u64)
             .rules_out("port-scan", format!("{} sources, one port", sources.len()), &[first.id, last.id])
             .reaches(Reach {
-                servers: vec![server],
+                servers: servers.clone(),
                 spans: vec![(first.id.time, last.id.time)],
                 flows: half.len() as u64,
-                of: capture.service(&server).map_or(0, |service| service.flows),
+                of: servers.iter().filter_map(|server| capture.service(server)).map(|service| service.flows).sum(),
                 clients: sources.len() as u64,
                 last_good: good,
                 standing,
                 ..Reach::default()
             }),
     )
+}
+
+fn named(servers: &[Endpoint]) -> String {
+    match servers {
+        [one] => one.to_string(),
+        [one, ..] => format!("{one} (and {} more servers)", servers.len() - 1),
+        [] => String::new(),
+    }
 }
 
 #[cfg(test)]

@@ -14,14 +14,10 @@
 //! ## False alarms it avoids
 //! Roaming and the migration of virtual machines make one gap of at most 2 s.
 
-use std::collections::BTreeMap;
-
-use crate::host::grid::Quiet;
 use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Standing, Subject};
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Explains, Rule, Scope, Step};
 use crate::time::{Elapsed, Timestamp};
-use crate::wire::Address;
 
 use super::silence::{Blackout, blackouts};
 
@@ -55,12 +51,19 @@ pub static RULE: Rule = Rule {
 
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     let all = blackouts(capture);
-    let mut by_host: BTreeMap<(Quiet, Address), Vec<&Blackout<'_>>> = BTreeMap::new();
+    let mut series: Vec<Vec<&Blackout<'_>>> = Vec::new();
     for blackout in &all {
-        let first = blackout.silences[0];
-        by_host.entry((first.quiet, first.host)).or_default().push(blackout);
+        let hosts = blackout.hosts();
+        let alike = |known: &Blackout<'_>| {
+            let same_kind = known.silences[0].quiet == blackout.silences[0].quiet && known.hop() == blackout.hop();
+            same_kind && (known.hop().is_some() || known.hosts().iter().any(|host| hosts.contains(host)))
+        };
+        match series.iter_mut().find(|series| series.iter().any(|known| alike(known))) {
+            Some(series) => series.push(blackout),
+            None => series.push(vec![blackout]),
+        }
     }
-    let series = by_host.into_values().filter(|series| series.len() >= 2);
+    let series = series.into_iter().filter(|series| series.len() >= 2);
     series.enumerate().map(|(n, series)| finding(n as u32, &series, capture)).collect()
 }
 
@@ -90,8 +93,9 @@ fn finding(n: u32, series: &[&Blackout<'_>], capture: &CaptureView<'_>) -> Findi
     let hosts = first.hosts();
     let others = first.others();
     let standing = last.until().map_or(Standing::GoesOn, Standing::Over);
-    let (asker, peer) = match first.deaf() {
-        true => (hosts[0], others.first().copied().unwrap_or(hosts[0])),
+    let silence = first.silences[0];
+    let (asker, peer) = match first.deaf() || first.hop().is_some() {
+        true => (silence.host, silence.others.first().copied().unwrap_or(hosts[0])),
         false => (others.first().copied().unwrap_or(hosts[0]), hosts[0]),
     };
     let mut reach = Reach { spans, standing, last_good: Some(heard), ..Reach::default() };
@@ -149,7 +153,7 @@ fn period(series: &[&Blackout<'_>]) -> Option<Elapsed> {
 mod tests {
     use super::*;
     use crate::event::PacketRef;
-    use crate::host::grid::Silence;
+    use crate::host::grid::{Quiet, Silence};
     use crate::rule::testing::{World, host};
 
     fn gap(from: i64, length: i64) -> Silence {
@@ -160,6 +164,7 @@ mod tests {
         };
         Silence {
             host: host("10.0.0.1"),
+            hop: None,
             quiet: Quiet::Deaf,
             heard: at(0, from),
             rate: 30,

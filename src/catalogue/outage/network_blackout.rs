@@ -19,6 +19,7 @@
 //! Quiet hosts (nobody asks them, or they never spoke once a second), one dead connection, copies of one packet made by the capture.
 
 use crate::event::PacketRef;
+use crate::host::grid::Quiet;
 use crate::rule::finding::{Culprit, Evidence, Finding, Reach, Severity, Standing, Subject};
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Explains, Rule, Scope, Step};
@@ -33,10 +34,13 @@ pub static RULE: Rule = Rule {
     severity: Severity::Critical,
     culprit: Culprit::Network,
     says: "nothing came back from {whom} for {span} ({whom} or the path to it): {asks} packets went out",
-    variants: &["{whom} heard nothing for {span} from any of the {others} hosts it asked: {asks} packets went out"],
+    variants: &[
+        "{whom} heard nothing for {span} from any of the {others} hosts it asked: {asks} packets went out",
+        "nothing came back through {hop} for {span}: {whom} and what else lies beyond it; {asks} packets went out",
+    ],
     users_see: &["Connection timed out", "No route to host", "one alert, then twelve, then forty"],
     do_first: &[Step {
-        says: "What stands between {asker} and {whom}? Uptime and log of that switch or router, over an out-of-band console; on {asker}:",
+        says: "What stands between {asker} and {peer}? Uptime and log of that switch or router, over an out-of-band console; on {asker}:",
         command: "ip -s link",
     }],
     verify: &[Step { says: "from {asker}; every packet must be answered:", command: "ping -c 3 {peer}" }],
@@ -78,11 +82,15 @@ fn finding(n: u32, blackout: &Blackout<'_>, capture: &CaptureView<'_>) -> Findin
     let asks: u64 = blackout.silences.iter().map(|silence| silence.asks).sum();
     let repeats: u64 = blackout.silences.iter().map(|silence| silence.repeats).sum();
     let last = blackout.silences.iter().map(|silence| silence.asked_last).max().unwrap_or(first.asked_last);
-    let heard = if blackout.deaf() { "last packet to it" } else { "last packet from it" };
+    let heard = match first.quiet {
+        Quiet::Deaf => "last packet to it",
+        Quiet::Mute => "last packet from it",
+        Quiet::Hop => "last packet through it",
+    };
     let mut finding = RULE
         .about(Subject::Host(n), first.heard, None, format!("{heard}, {} in the ten seconds before", first.rate))
         .confidence(blackout.confidence())
-        .variant(u8::from(several))
+        .variant(if blackout.hop().is_some() { 2 } else { u8::from(several) })
         .cites(first.asked, None, "the first packet that stays unanswered")
         .cites(first.repeated, None, "it is sent again: the capture and the sender go on")
         .cites(last, None, format!("{asks} packets so far, {repeats} of them copies; nothing came back"));
@@ -103,8 +111,13 @@ fn finding(n: u32, blackout: &Blackout<'_>, capture: &CaptureView<'_>) -> Findin
     }
     finding = stayed(finding, blackout, (from, until), capture);
     let reach = reach(blackout, (from, until), standing, capture);
-    let (asker, peer) = if blackout.deaf() { (first.host, others.first()) } else { (others[0], Some(&first.host)) };
+    let (asker, peer) = match first.quiet {
+        Quiet::Deaf => (first.host, first.others.first()),
+        Quiet::Mute => (others[0], Some(&first.host)),
+        Quiet::Hop => (first.host, first.others.first()),
+    };
     finding
+        .with("hop", blackout.hop().map(|mac| mac.to_string()).unwrap_or_default())
         .with("whom", named(&blackout.hosts()))
         .with("others", others.len() as u64)
         .with("asker", asker)
@@ -204,7 +217,7 @@ fn named(hosts: &[Address]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::grid::{Quiet, Silence};
+    use crate::host::grid::Silence;
     use crate::rule::finding::Confidence;
     use crate::rule::testing::{World, host};
     use crate::time::Elapsed;
@@ -216,6 +229,7 @@ mod tests {
     pub(crate) fn silence(who: &str, quiet: Quiet, others: &[&str], from: i64) -> Silence {
         Silence {
             host: host(who),
+            hop: None,
             quiet,
             heard: at(from as u64, from),
             rate: 40,
@@ -261,6 +275,15 @@ mod tests {
         let findings = world(all).check(&RULE);
         assert_eq!((findings.len(), findings[0].confidence, findings[0].variant), (1, Confidence::Certain, 1));
         assert_eq!(findings[0].reach.as_ref().map(|reach| reach.hosts.clone()), Some(vec![host("10.0.0.1")]));
+    }
+
+    #[test]
+    fn hosts_beyond_one_router_that_fall_silent_together_are_told_by_the_router() {
+        let mut hop = silence("10.0.0.1", Quiet::Hop, &["192.0.2.1", "192.0.2.2"], 100);
+        hop.hop = Some(crate::wire::Mac([2, 0, 0, 0, 0, 1]));
+        let findings = world(vec![hop, silence("192.0.2.1", Quiet::Mute, &["10.0.0.1"], 100)]).check(&RULE);
+        assert_eq!((findings.len(), findings[0].confidence, findings[0].variant), (1, Confidence::Certain, 2));
+        assert_eq!(findings[0].reach.as_ref().map(|reach| reach.hosts.len()), Some(2));
     }
 
     #[test]

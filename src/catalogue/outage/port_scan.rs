@@ -139,7 +139,7 @@ fn finding(
         (false, Some(flow)) if flow.facts.from_server.reset_count > 0 => format!("{}: refused", digest.server()),
         (false, _) => format!("{}: no answer", digest.server()),
     };
-    let mut finding = RULE.about(Subject::Host(n), bad[0].id, Some(Side::Client), text(bad[0]));
+    let mut finding = RULE.about(Subject::Host(n), bad[0].id, Some(Side::Client), text(bad[0])).on_flow(bad[0].id);
     for digest in bad.iter().skip(1).take(CITED - 1) {
         finding = finding.cites(digest.id, Some(digest.id), text(digest));
     }

@@ -101,7 +101,7 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
         let all: Vec<&Digest> = capture.began_to(&server, Timestamp::MIN, Timestamp::MAX).collect();
         let accepted: Vec<PacketRef> = all.iter().filter(|digest| digest.accepted).map(|digest| digest.id).collect();
         for part in parts(&failures, &accepted) {
-            found.extend(judge(server, part, &accepted, all.len(), capture));
+            found.extend(judge(found.len() as u32, server, part, &accepted, all.len(), capture));
         }
     }
     found
@@ -119,6 +119,7 @@ fn parts<'f>(failures: &'f [Failure], accepted: &[PacketRef]) -> Vec<&'f [Failur
 }
 
 fn judge(
+    n: u32,
     server: Endpoint,
     failures: &[Failure],
     accepted: &[PacketRef],
@@ -145,7 +146,8 @@ fn judge(
     let at = |failure: &Failure| if failure.refused { failure.last } else { failure.id };
     let side = if first.refused { Side::Server } else { Side::Client };
     let mut finding = RULE
-        .about(Subject::Flow(first.id), at(first), Some(side), text(first))
+        .about(Subject::Host(n), at(first), Some(side), text(first))
+        .on_flow(first.id)
         .confidence(confidence)
         .variant(u8::from(silent * 2 > failures.len()));
     for failure in failures.iter().skip(1).take(CITED - 1) {
@@ -182,6 +184,9 @@ fn judge(
     };
     Some(
         finding
+            .with("server", server)
+            .with("host", server.address)
+            .with("port", u64::from(server.port))
             .with("failures", failures.len() as u64)
             .with("clients", who)
             .with("span", until.time.since(first.id.time))

@@ -5,7 +5,7 @@ use crate::host::grid::{Quiet, Silence};
 use crate::rule::finding::Confidence;
 use crate::rule::view::CaptureView;
 use crate::time::{Elapsed, Timestamp};
-use crate::wire::Address;
+use crate::wire::{Address, Mac};
 
 /// Packets in ten seconds that make a host one whose silence means something (one a second).
 const HEARD: u32 = 10;
@@ -24,9 +24,13 @@ pub(super) struct Blackout<'a> {
 }
 
 impl Blackout<'_> {
-    /// The hosts that were silent, or heard nothing.
+    /// The hosts that were silent, or heard nothing; behind a hop the first ones that did not answer.
     pub fn hosts(&self) -> Vec<Address> {
-        let mut hosts: Vec<Address> = self.silences.iter().map(|silence| silence.host).collect();
+        let of = |silence: &&Silence| match silence.quiet {
+            Quiet::Hop => silence.others.clone(),
+            Quiet::Mute | Quiet::Deaf => vec![silence.host],
+        };
+        let mut hosts: Vec<Address> = self.silences.iter().flat_map(of).collect();
         hosts.sort_unstable();
         hosts.dedup();
         hosts
@@ -34,7 +38,11 @@ impl Blackout<'_> {
 
     /// The hosts on the other side.
     pub fn others(&self) -> Vec<Address> {
-        let mut others: Vec<Address> = self.silences.iter().flat_map(|silence| silence.others.clone()).collect();
+        let of = |silence: &&Silence| match silence.quiet {
+            Quiet::Hop => vec![silence.host],
+            Quiet::Mute | Quiet::Deaf => silence.others.clone(),
+        };
+        let mut others: Vec<Address> = self.silences.iter().flat_map(of).collect();
         others.sort_unstable();
         others.dedup();
         others
@@ -43,6 +51,11 @@ impl Blackout<'_> {
     /// Nothing came to a host that asked several others: all of the network is gone for it.
     pub fn deaf(&self) -> bool {
         self.silences[0].quiet == Quiet::Deaf
+    }
+
+    /// The link address behind which they are, when all of them are.
+    pub fn hop(&self) -> Option<Mac> {
+        self.silences[0].hop
     }
 
     /// First unanswered packet to first packet heard again (or the capture's end).
@@ -59,7 +72,11 @@ impl Blackout<'_> {
     /// What several hosts or the link's own silence prove beyond one host's.
     pub fn confidence(&self) -> Confidence {
         let arp: u64 = self.silences.iter().map(|silence| silence.arp).sum();
-        if arp >= 3 || self.deaf() && self.others().len() >= 2 {
+        let many = match self.silences[0].quiet {
+            Quiet::Mute => false,
+            Quiet::Deaf | Quiet::Hop => self.silences[0].others.len() >= 2,
+        };
+        if arp >= 3 || many {
             Confidence::Certain
         } else if self.silences.len() >= 2 {
             Confidence::High
@@ -73,12 +90,7 @@ impl Blackout<'_> {
 /// toward one host as its own deafness.
 pub(super) fn blackouts<'a>(capture: &CaptureView<'a>) -> Vec<Blackout<'a>> {
     let real: Vec<&Silence> = capture.grid.silences.iter().filter(|silence| means_something(silence)).collect();
-    let shadowed = |one: &Silence| {
-        real.iter().any(|other| {
-            let wider = (other.others.len(), other.quiet == Quiet::Mute) > (one.others.len(), one.quiet == Quiet::Mute);
-            other.quiet != one.quiet && wider && one.others == [other.host] && overlap(one, other, capture.end)
-        })
-    };
+    let shadowed = |one: &Silence| real.iter().any(|other| shadows(other, one) && overlap(one, other, capture.end));
     let mut blackouts: Vec<Blackout<'a>> = Vec::new();
     for silence in real.iter().copied().filter(|silence| !shadowed(silence)) {
         let together = blackouts.iter_mut().rev().take(TOLD).find(|known| {
@@ -96,8 +108,27 @@ pub(super) fn blackouts<'a>(capture: &CaptureView<'a>) -> Vec<Blackout<'a>> {
     blackouts
 }
 
+/// Whether the wider silence is all there is to say of the narrower one.
+fn shadows(wider: &Silence, one: &Silence) -> bool {
+    let (more, fewer) = (wider.others.len(), one.others.len());
+    match (wider.quiet, one.quiet) {
+        // Of one pair the host that does not answer is told.
+        (Quiet::Mute, Quiet::Deaf) => one.others == [wider.host] && more >= fewer,
+        (Quiet::Deaf, Quiet::Mute) => one.others == [wider.host] && more > fewer,
+        (Quiet::Deaf, Quiet::Hop) => wider.host == one.host && more >= fewer,
+        (Quiet::Hop, Quiet::Mute) => more > 1 && wider.others.contains(&one.host) && one.others == [wider.host],
+        (Quiet::Hop, Quiet::Deaf) => more > fewer && wider.host == one.host,
+        (Quiet::Mute, Quiet::Hop) => one.others == [wider.host],
+        (Quiet::Mute, Quiet::Mute) | (Quiet::Deaf, Quiet::Deaf) | (Quiet::Hop, Quiet::Hop) => false,
+    }
+}
+
 fn means_something(silence: &Silence) -> bool {
-    silence.rate >= HEARD && silence.flows >= FLOWS && (silence.repeating >= REPEATING || silence.arp >= 3)
+    // One host behind a link address is that host's own silence.
+    (silence.quiet != Quiet::Hop || silence.others.len() > 1)
+        && silence.rate >= HEARD
+        && silence.flows >= FLOWS
+        && (silence.repeating >= REPEATING || silence.arp >= 3)
 }
 
 /// Whether both share at least four fifths of the shorter one's time.
