@@ -41,6 +41,33 @@ fn every_fault_in_a_mix_is_a_root() {
 }
 
 #[test]
+fn five_thousand_broken_flows_among_fifty_thousand_are_one_incident_on_one_screen() {
+    let (bytes, totals) = generate::bytes(Shape::Outage, 56_000_000, 7);
+    assert!(totals.flows > 55_000, "{totals:?}");
+    let report = report(bytes);
+    assert_eq!(report.incidents.len(), 1, "{:?}", report.incidents.iter().map(|i| &i.headline).collect::<Vec<_>>());
+    let incident = &report.incidents[0];
+    assert_eq!(incident.rule, "proxy-header-to-tls-port");
+    assert!(incident.scope.flows > 4_500, "{:?}", incident.scope);
+    assert!(incident.scope_line.contains(&format!("{} of", incident.scope.flows)), "{}", incident.scope_line);
+    let text = tcpwhy::render::text::report(&report, tcpwhy::render::Style::default());
+    let screen = text.lines().position(|line| line.starts_with("DETAILS")).expect("details below the first screen");
+    assert!(screen <= 26, "the first screen has {} lines", screen - 1);
+    assert!(text.lines().take(screen).all(|line| line.chars().count() <= 100));
+    let json = serde_json::to_string_pretty(&report).expect("plain data");
+    assert!(json.len() < 100_000, "{} octets of JSON", json.len());
+}
+
+#[test]
+fn a_flood_of_spoofed_syns_is_one_incident() {
+    let (bytes, totals) = generate::bytes(Shape::Flood, 3_000_000, 7);
+    assert!(totals.flows > 30_000, "{totals:?}");
+    let report = report(bytes);
+    let rules: Vec<&str> = report.incidents.iter().map(|incident| incident.rule.as_str()).collect();
+    assert_eq!(rules, ["syn-flood"]);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_octets() {
     for (word, shape) in Shape::ALL {
         let (first, totals) = generate::bytes(shape, 300_000, 3);

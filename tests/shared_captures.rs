@@ -78,6 +78,21 @@ fn a_full_listen_queue_and_the_schedule_of_syns_are_named() {
 }
 
 #[test]
+fn a_network_that_goes_dark_is_one_incident_with_its_first_and_last_packet() {
+    let Some(report) = report("blackout-27s.pcap") else { return };
+    assert_eq!(report.incidents.len(), 1, "slow and unanswered connections stand under it");
+    let dark = &report.incidents[0];
+    assert_eq!(dark.rule, "network-blackout");
+    let packets: Vec<u64> = dark.evidence.iter().map(|evidence| evidence.packet).collect();
+    for packet in [75, 77, 138, 139] {
+        assert!(packets.contains(&packet), "#{packet} is not among {packets:?}");
+    }
+    assert!(dark.recovered_at.is_some(), "it is over: {}", dark.scope_line);
+    assert!(dark.headline.contains("26.8 s"), "{}", dark.headline);
+    assert!(dark.consequences.iter().any(|text| text.contains("never answers")), "{:?}", dark.consequences);
+}
+
+#[test]
 fn tls_that_works_is_quiet() {
     let Some(shared) = support::shared() else { return };
     let files = support::captures_below(&shared.join("captures/tls"));

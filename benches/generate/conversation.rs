@@ -29,6 +29,8 @@ pub(super) enum Kind {
     Lossy,
     /// A PROXY header to a port that speaks TLS.
     Proxy,
+    /// The same from one load balancer to its pool of eight.
+    Pool,
 }
 
 impl Kind {
@@ -44,7 +46,7 @@ impl Kind {
             Kind::Unanswered => 82,
             Kind::Reset => 83,
             Kind::Lossy => 84,
-            Kind::Proxy => 1443,
+            Kind::Proxy | Kind::Pool => 1443,
         }
     }
 }
@@ -63,7 +65,7 @@ pub(super) fn frames(kind: Kind, number: u64, begin: u64, random: &mut Random) -
         Kind::Unanswered => flow.unanswered(),
         Kind::Reset => flow.reset(random),
         Kind::Lossy => flow.lossy(random),
-        Kind::Proxy => flow.proxy(random),
+        Kind::Proxy | Kind::Pool => flow.proxy(random),
     }
     flow.frames
 }
@@ -90,13 +92,17 @@ impl Conversation {
     fn new(kind: Kind, number: u64, begin: u64, random: &mut Random) -> Self {
         let client = match kind {
             Kind::Spoofed => random.next() as u32,
+            Kind::Pool => 0x0a01_0001,
             _ => 0x0a00_0001 + (number % CLIENTS) as u32,
         };
-        let port = EPHEMERAL.0 + (number / CLIENTS % EPHEMERAL.1) as u16;
+        let pool = kind == Kind::Pool;
+        let port = EPHEMERAL.0 + (number / if pool { 1 } else { CLIENTS } % EPHEMERAL.1) as u16;
+        // Of the pool the next server whenever the load balancer's ports begin anew.
+        let server = if pool { (number + number / EPHEMERAL.1) % 8 } else { random.below(64) };
         Self {
             ends: Ends {
-                v6: kind != Kind::Spoofed && random.below(5) == 0,
-                hosts: [client, 0xc0a8_0001 + random.below(64) as u32],
+                v6: !matches!(kind, Kind::Spoofed | Kind::Pool) && random.below(5) == 0,
+                hosts: [client, 0xc0a8_0001 + server as u32],
                 ports: [port, kind.port()],
                 ids: [random.next() as u16, random.next() as u16],
             },

@@ -25,6 +25,8 @@ pub enum Shape {
     Mix,
     /// Very many short flows of small packets.
     Small,
+    /// Short flows that work; in one of eleven a load balancer sends a PROXY header to a pool that speaks TLS.
+    Outage,
     /// Spoofed SYNs to one port; nobody answers.
     Flood,
     /// Flows that all stay open, about 800 octets of capture each.
@@ -33,17 +35,19 @@ pub enum Shape {
 
 impl Shape {
     /// Every shape with the word it has on the command line.
-    pub const ALL: [(&str, Shape); 5] = [
+    pub const ALL: [(&str, Shape); 6] = [
         ("healthy", Shape::Healthy),
         ("mix", Shape::Mix),
         ("small", Shape::Small),
+        ("outage", Shape::Outage),
         ("flood", Shape::Flood),
         ("storm", Shape::Storm),
     ];
 
     fn kind(self, random: &mut Random) -> Kind {
         match self {
-            Shape::Small => Kind::Short,
+            Shape::Outage if random.below(11) == 0 => Kind::Pool,
+            Shape::Small | Shape::Outage => Kind::Short,
             Shape::Flood => Kind::Spoofed,
             Shape::Storm => Kind::Open,
             Shape::Mix if random.below(60) == 0 => Kind::FAULTS[random.below(Kind::FAULTS.len() as u64) as usize],
@@ -59,7 +63,7 @@ impl Shape {
     fn pause(self, random: &mut Random) -> u64 {
         match self {
             Shape::Healthy | Shape::Mix => 200 + random.below(200),
-            Shape::Small => 20 + random.below(40),
+            Shape::Small | Shape::Outage => 20 + random.below(40),
             Shape::Flood | Shape::Storm => 2 + random.below(6),
         }
     }

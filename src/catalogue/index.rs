@@ -20,6 +20,7 @@ pub static RULES: &[(&Rule, &str)] = &[
     (&super::connect::connect_refused::RULE, include_str!("connect/connect_refused.rs")),
     (&super::connect::connect_slow::RULE, include_str!("connect/connect_slow.rs")),
     (&super::connect::connect_timeout::RULE, include_str!("connect/connect_timeout.rs")),
+    (&super::connect::syn_flood::RULE, include_str!("connect/syn_flood.rs")),
     (&super::close::client_abandoned::RULE, include_str!("close/client_abandoned.rs")),
     (&super::close::closed_before_request::RULE, include_str!("close/closed_before_request.rs")),
     (&super::close::closed_without_answer::RULE, include_str!("close/closed_without_answer.rs")),
@@ -44,4 +45,8 @@ pub static RULES: &[(&Rule, &str)] = &[
     (&super::wrong_protocol::http_to_tls_port::RULE, include_str!("wrong_protocol/http_to_tls_port.rs")),
     (&super::wrong_protocol::tls_to_http_port::RULE, include_str!("wrong_protocol/tls_to_http_port.rs")),
     (&super::wrong_protocol::unexpected_protocol_on_port::RULE, include_str!("wrong_protocol/unexpected_protocol_on_port.rs")),
+    (&super::outage::link_flapping::RULE, include_str!("outage/link_flapping.rs")),
+    (&super::outage::network_blackout::RULE, include_str!("outage/network_blackout.rs")),
+    (&super::outage::port_scan::RULE, include_str!("outage/port_scan.rs")),
+    (&super::outage::service_down::RULE, include_str!("outage/service_down.rs")),
 ];

@@ -4,8 +4,10 @@ pub mod capture;
 pub mod close;
 pub mod connect;
 mod index;
+pub mod outage;
 pub mod proxy_header;
 pub mod tls;
+
 pub mod wrong_protocol;
 
 use crate::rule::Rule;

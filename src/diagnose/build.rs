@@ -8,14 +8,16 @@ use super::format::{self, Purpose, filled, packet, rfc3339};
 use super::id::{community_id, finding_id};
 use super::incident::{Draft, Extent};
 use super::report::*;
-use super::{Merged, Settings, rank};
+use super::{Merged, Settings, rank, shared};
 use crate::capture::CaptureInfo;
 use crate::catalogue;
 use crate::event::PacketRef;
 use crate::rule::finding::{Confidence, Culprit, Evidence, Finding, Severity};
 use crate::rule::summary::{FlowSummary, Verdict};
+use crate::rule::value::Value;
 use crate::rule::view::{CaptureView, Link};
 use crate::rule::{Rule, Step};
+use crate::wire::Address;
 
 /// Everything the parts of the report are made from.
 pub(super) struct Builder<'a> {
@@ -82,7 +84,7 @@ impl<'a> Builder<'a> {
             display_filter: self.display_filter(&evidence),
             evidence,
             misleads: self.misleads(extent),
-            control: self.control(extent),
+            control: self.control(draft, extent),
             do_first: steps(rule.do_first, finding, flow),
             fix: fixes(rule, finding, flow),
             verify: steps(rule.verify, finding, flow),
@@ -114,8 +116,8 @@ impl<'a> Builder<'a> {
         if extent.flows > 0 {
             line.push_str(&format!("{} of {}", extent.flows, format::count(extent.of, "flow")));
             match extent.clients.as_slice() {
-                [one] => line.push_str(&format!(", client {one}")),
-                many => line.push_str(&format!(", {}", format::count(many.len() as u64, "client"))),
+                [one] if extent.client_count == 1 => line.push_str(&format!(", client {one}")),
+                _ => line.push_str(&format!(", {}", format::count(extent.client_count, "client"))),
             }
             line.push_str(", ");
         }
@@ -144,7 +146,7 @@ impl<'a> Builder<'a> {
             of: extent.of,
             servers: extent.servers.iter().take(16).map(ToString::to_string).collect(),
             clients: extent.clients.iter().take(16).map(ToString::to_string).collect(),
-            client_count: extent.clients.len() as u64,
+            client_count: extent.client_count,
             first: rfc3339(extent.first.time),
             last: rfc3339(extent.last.time),
             last_good: extent.last_good.map(|at| rfc3339(at.time)),
@@ -213,7 +215,8 @@ impl<'a> Builder<'a> {
             shown.iter().flat_map(|flow| self.capture.links_of(*flow)).flat_map(|l| [l.client_leg, l.backend_leg]);
         let members = draft.members.iter().filter_map(|i| self.findings[*i].subject.flow());
         let mut flows = Vec::new();
-        for id in shown.into_iter().chain(linked).chain(members) {
+        let cited = self.findings[draft.shown].evidence.iter().filter(|_| shown.is_none()).filter_map(|e| e.flow);
+        for id in shown.into_iter().chain(linked).chain(members).chain(cited) {
             if flows.len() < 6 && !flows.contains(&id.number) {
                 flows.push(id.number);
             }
@@ -273,8 +276,8 @@ impl<'a> Builder<'a> {
     }
 
     /// The same servers where it works.
-    fn control(&self, extent: &Extent) -> Vec<String> {
-        let mut lines = Vec::new();
+    fn control(&self, draft: &Draft, extent: &Extent) -> Vec<String> {
+        let mut lines: Vec<String> = shared::sentence(draft, self.findings, self.capture).into_iter().collect();
         for server in &extent.servers {
             let Some(service) = self.capture.service(server) else { continue };
             let (Some(first), good) = (service.first_good, service.good) else { continue };
@@ -329,6 +332,7 @@ impl<'a> Builder<'a> {
             .iter()
             .map(|server| server.address)
             .chain(extent.senders.iter().copied())
+            .chain(extent.hosts.iter().copied())
             .chain(extent.clients.iter().copied())
             .take(6)
             .map(|address| format!("host {address}"))
@@ -339,6 +343,7 @@ impl<'a> Builder<'a> {
         let expression = hosts.into_iter().collect::<Vec<_>>().join(" or ");
         let place = match extent.senders.as_slice() {
             [sender] => format!("on {sender}, the host that connects (it sees both legs if it is a proxy)"),
+            _ if extent.servers.is_empty() => format!("on {}", listed(&asker(finding, extent), 2)),
             _ => format!("on {}", listed(&extent.servers.iter().map(|s| s.address).collect::<Vec<_>>(), 2)),
         };
         vec![StepEntry {
@@ -566,4 +571,12 @@ fn listed<T: ToString>(items: &[T], n: usize) -> String {
         text.push_str(&format!(" and {} more", items.len() - n));
     }
     text
+}
+
+/// Where a finding about hosts was asked from: its `asker`, else the hosts themselves.
+fn asker(finding: &Finding, extent: &Extent) -> Vec<Address> {
+    match finding.values.get("asker") {
+        Some(Value::Address(asker)) => vec![*asker],
+        _ => extent.hosts.clone(),
+    }
 }

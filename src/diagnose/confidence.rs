@@ -99,7 +99,11 @@ pub fn siblings(findings: &mut [Finding], capture: &CaptureView<'_>) {
             finding.confidence = finding.confidence.raised();
         }
         let good = capture.service(&server).map_or(0, |service| service.good);
-        if count == 1 && good >= u64::from(capture.thresholds.healthy_siblings) && finding.severity > Severity::Notice {
+        if finding.reach.is_none()
+            && count == 1
+            && good >= u64::from(capture.thresholds.healthy_siblings)
+            && finding.severity > Severity::Notice
+        {
             finding.severity = match finding.severity {
                 Severity::Critical => Severity::Warning,
                 _ => Severity::Notice,

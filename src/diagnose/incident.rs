@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::cause::Causes;
 use super::report::State;
 use crate::event::PacketRef;
-use crate::rule::finding::{Confidence, Finding, Severity};
+use crate::rule::finding::{Confidence, Finding, Reach, Severity, Standing};
 use crate::rule::summary::{Digest, Verdict};
-use crate::rule::view::CaptureView;
+use crate::rule::view::{Beyond, CaptureView};
 use crate::time::Timestamp;
 use crate::wire::{Address, Endpoint};
 
@@ -30,7 +30,7 @@ impl Good {
         let mut by_server: BTreeMap<Endpoint, Vec<Digest>> = BTreeMap::new();
         let kept = capture.flows.values().map(|flow| &flow.digest);
         for digest in capture.digests.values().chain(kept) {
-            if digest.verdict == Verdict::Healthy && digest.answered {
+            if digest.verdict == Verdict::Healthy && digest.served {
                 by_server.entry(digest.server()).or_default().push(*digest);
             }
         }
@@ -52,7 +52,7 @@ pub(super) fn group(findings: &[Finding], causes: &Causes, capture: &CaptureView
         let is_root =
             causes.explained_by[i].is_none() && !(finding.confidence == Confidence::Low && behind.contains(&i));
         if is_root && finding.severity >= Severity::Warning && !finding.rule.starts_with("capture-") {
-            keyed.entry((finding.rule.to_string(), anchor(finding, capture))).or_default().push(i);
+            keyed.entry((finding.rule.to_string(), anchor(i, finding, capture))).or_default().push(i);
         }
     }
     let mut groups: Vec<(String, Anchor, Vec<usize>)> = Vec::new();
@@ -77,14 +77,14 @@ pub(super) fn group(findings: &[Finding], causes: &Causes, capture: &CaptureView
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Anchor {
     Server(Endpoint),
-    Alone(u32),
+    /// A finding that speaks for many flows is an event of its own.
+    Alone(usize),
 }
 
-fn anchor(finding: &Finding, capture: &CaptureView<'_>) -> Anchor {
-    match (capture.flow_of(finding), finding.subject) {
-        (Some(flow), _) => Anchor::Server(flow.facts.server),
-        (None, crate::rule::finding::Subject::Host(n)) => Anchor::Alone(n),
-        (None, _) => Anchor::Alone(0),
+fn anchor(i: usize, finding: &Finding, capture: &CaptureView<'_>) -> Anchor {
+    match capture.flow_of(finding) {
+        Some(flow) if finding.reach.is_none() => Anchor::Server(flow.facts.server),
+        _ => Anchor::Alone(i),
     }
 }
 
@@ -185,6 +185,10 @@ pub struct Extent {
     pub servers: Vec<Endpoint>,
     /// Original clients: through a link the client of the client leg.
     pub clients: Vec<Address>,
+    /// How many clients there are: more than are named where flows beyond the caps are only counted.
+    pub client_count: u64,
+    /// Hosts that a finding without a flow speaks of.
+    pub hosts: Vec<Address>,
     /// Where the root's flows come from: the proxy's address when the legs are linked.
     pub senders: Vec<Address>,
     /// First and last failure.
@@ -201,6 +205,11 @@ pub struct Extent {
 
 /// Measures a draft.
 pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<'_>, good: &Good) -> Extent {
+    if let [only] = draft.members.as_slice()
+        && let Some(reach) = &findings[*only].reach
+    {
+        return extent_of_reach(reach, &findings[*only], draft, findings, capture);
+    }
     let mut flows = BTreeSet::new();
     let (mut servers, mut clients, mut senders) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut behind_proxy = true;
@@ -221,7 +230,13 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
     let first = draft.members.iter().map(|i| findings[*i].first()).min();
     let last = draft.members.iter().map(|i| findings[*i].last()).max();
     let fallback = findings[draft.shown].first();
-    let (first, last) = (first.unwrap_or(fallback), last.unwrap_or(fallback));
+    let (first, mut last) = (first.unwrap_or(fallback), last.unwrap_or(fallback));
+    let mut flow_count = flows.len() as u64;
+    for beyond in beyond(draft, findings, &servers, (first, last), capture) {
+        flow_count += beyond.flows;
+        last = last.max(beyond.last);
+        clients.extend(beyond.clients.iter().copied());
+    }
     // A success counts only when it is the same attempt: same sender, same server, with a PROXY header where the failures had one.
     let sender_counts = capture.flows.is_empty() || senders.len() == 1;
     let alike = |digest: &&Digest| {
@@ -230,6 +245,7 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
     let all = || servers.iter().flat_map(|server| good.to(server));
     let recovered = all().filter(alike).map(|digest| digest.id).filter(|id| *id > last).min();
     let last_good = all().map(|digest| digest.id).filter(|id| *id < first).max();
+    let recovered = recovered.or_else(|| worked_in_the_end(draft, findings, capture));
     let state = match recovered {
         Some(_) => State::Over,
         None if draft.members.iter().all(|i| findings[*i].confidence == Confidence::Low) => State::Unknown,
@@ -237,16 +253,85 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
         None => State::StillFailing,
     };
     let of = servers.iter().map(|server| capture.service(server).map_or(0, |service| service.flows)).sum::<u64>();
-    let flow_count = flows.len() as u64;
     Extent {
         flows: flow_count,
         of: of.max(flow_count),
         servers: servers.into_iter().collect(),
+        client_count: clients.len() as u64,
+        hosts: Vec::new(),
         clients: clients.into_iter().collect(),
         senders: senders.into_iter().collect(),
         first,
         last,
         last_good,
+        state,
+        recovered,
+    }
+}
+
+/// Flows of the same rule to the same servers that were not kept whole and fall into the incident's time, give or take the window in which
+/// digests live.
+fn beyond<'a>(
+    draft: &Draft,
+    findings: &[Finding],
+    servers: &BTreeSet<Endpoint>,
+    (first, last): (PacketRef, PacketRef),
+    capture: &'a CaptureView<'_>,
+) -> Vec<&'a Beyond> {
+    let rule = &findings[draft.shown].rule;
+    let window = capture.thresholds.window;
+    let in_time = |beyond: &&Beyond| beyond.first.time - window <= last.time && first.time <= beyond.last.time + window;
+    let list = &capture.tally.beyond;
+    let alike = list.iter().filter(|beyond| beyond.rule == *rule && servers.contains(&beyond.server));
+    alike.filter(in_time).collect()
+}
+
+/// A flow that was served badly and served in the end: the packet that shows it, on the last of the root's flows.
+fn worked_in_the_end(draft: &Draft, findings: &[Finding], capture: &CaptureView<'_>) -> Option<PacketRef> {
+    let last = draft.members.iter().max_by_key(|i| findings[**i].last())?;
+    let finding = &findings[*last];
+    let facts = &capture.flow_of(finding)?.facts;
+    let shown = finding.last();
+    let answered = facts.from_server.last_payload.filter(|at| *at >= shown && facts.from_client.payload > 0);
+    (finding.severity == Severity::Warning).then_some(())?;
+    facts.established.filter(|at| *at >= shown).or(answered)
+}
+
+/// How far a finding reaches that speaks for many flows.
+fn extent_of_reach(
+    reach: &Reach,
+    finding: &Finding,
+    draft: &Draft,
+    findings: &[Finding],
+    capture: &CaptureView<'_>,
+) -> Extent {
+    let hit: BTreeSet<PacketRef> = draft.consequences.iter().filter_map(|i| findings[*i].subject.flow()).collect();
+    let first = finding.first();
+    let end = reach.spans.last().map_or(finding.last().time, |(_, until)| *until);
+    let last = PacketRef { time: end, ..finding.last() };
+    let onset = reach.spans.first().map_or(first, |(from, _)| PacketRef { time: *from, ..first });
+    let flows = reach.flows.max(hit.len() as u64);
+    let (state, recovered) = match reach.standing {
+        Standing::Unknown => (State::Unknown, None),
+        Standing::GoesOn => (State::StillFailing, None),
+        Standing::Over(at) => (State::Over, Some(at)),
+    };
+    let client = |id: &PacketRef| capture.flows.get(id).map(|flow| flow.facts.client.address);
+    let clients: BTreeSet<Address> = match reach.sources.is_empty() {
+        true => hit.iter().filter_map(client).collect(),
+        false => reach.sources.iter().copied().collect(),
+    };
+    Extent {
+        flows,
+        of: reach.of.max(flows),
+        servers: reach.servers.clone(),
+        client_count: reach.clients.max(clients.len() as u64),
+        clients: clients.into_iter().collect(),
+        hosts: reach.hosts.clone(),
+        senders: reach.sources.clone(),
+        first: onset,
+        last,
+        last_good: reach.last_good,
         state,
         recovered,
     }

@@ -13,6 +13,7 @@ mod incident;
 mod legs;
 mod rank;
 pub mod report;
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::capture::CaptureInfo;
 use crate::catalogue;
 use crate::event::PacketRef;
+use crate::host::grid::Grid;
 use crate::host::icmp::StrayErrors;
 use crate::host::names::Names;
 use crate::host::neighbor::Neighbors;
@@ -52,6 +54,8 @@ pub struct Merged {
     pub names: Names,
     /// ICMP errors about flows that are not in the capture.
     pub icmp: StrayErrors,
+    /// The capture on a grid of seconds, and who was not heard when.
+    pub grid: Grid,
     /// Counters of flows.
     pub tally: Tally,
     /// Counters of packets.
@@ -79,6 +83,7 @@ impl Merged {
         self.neighbors.merge(other.neighbors);
         self.names.merge(other.names);
         self.icmp.merge(other.icmp);
+        self.grid.merge(other.grid);
         self.tally.merge(other.tally);
         self.lines.extend(other.lines);
     }
@@ -115,6 +120,7 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         neighbors: &merged.neighbors,
         names: &merged.names,
         icmp: &merged.icmp,
+        grid: &merged.grid,
         tally: &merged.tally,
         packets: &merged.packets,
         links: &links,

@@ -2,7 +2,7 @@
 
 use super::layout::{Column, Page, Style, Tone};
 use crate::diagnose::format;
-use crate::diagnose::report::{EvidenceEntry, FindingEntry, FlowEntry, Incident, Leg, Report, State};
+use crate::diagnose::report::{EvidenceEntry, FindingEntry, FlowEntry, Incident, Leg, Report};
 use crate::rule::finding::Severity;
 use crate::rule::summary::Verdict;
 
@@ -56,16 +56,14 @@ fn word(severity: Severity) -> &'static str {
 fn several(report: &Report, page: &mut Page) {
     let told = report.incidents.len().min(TOLD);
     let worst = report.incidents[0].severity;
-    let text = format!("{} independent causes; none explains another.", report.incidents.len());
+    let text = match report.incidents.len() {
+        2 => "2 independent causes; neither explains the other.".to_owned(),
+        n => format!("{n} independent causes; none explains another."),
+    };
     page.labelled(word(worst), &text, tone(worst), 1);
     for (i, incident) in report.incidents.iter().enumerate().take(told) {
-        let state = match incident.state {
-            State::StillFailing => "STILL FAILING",
-            State::Over => "over",
-            State::Unknown => "state unknown",
-        };
-        let line = format!("{}; {state}; {}", incident.headline, incident.confidence.sentence().to_lowercase());
-        page.labelled(&format!("{:>8}", i + 1), line.trim_end_matches('.'), tone(incident.severity), 2);
+        page.labelled(&format!("{:>8}", i + 1), &incident.headline, tone(incident.severity), 2);
+        page.labelled("", &incident.scope_line, Tone::Plain, 1);
     }
     if report.incidents.len() > told {
         page.blank();
@@ -163,14 +161,16 @@ fn ruled_out(incident: &Incident) -> Vec<String> {
 }
 
 /// The packets of the incident's own flow and its other leg; those of other flows are controls.
-fn own_evidence(incident: &Incident) -> impl Iterator<Item = &EvidenceEntry> {
+fn own_evidence<'r>(report: &Report, incident: &'r Incident) -> impl Iterator<Item = &'r EvidenceEntry> {
     let own: Vec<u64> = incident
         .links
         .iter()
         .flat_map(|link| [link.client_leg, link.backend_leg])
         .chain(incident.flows.first().copied())
         .collect();
-    let any = incident.evidence.iter().any(|e| e.flow.is_some_and(|flow| own.contains(&flow)));
+    // A finding about a host or the whole capture has no flow of its own: every packet is its proof.
+    let wide = report.findings.iter().any(|finding| finding.id == incident.id && finding.flow.is_none());
+    let any = !wide && incident.evidence.iter().any(|e| e.flow.is_some_and(|flow| own.contains(&flow)));
     incident.evidence.iter().filter(move |e| !any || e.flow.is_none_or(|flow| own.contains(&flow)))
 }
 
@@ -190,6 +190,7 @@ fn lines_below(incident: &Incident) -> usize {
 fn proof(report: &Report, incident: &Incident, page: &mut Page, room: usize) {
     let two_legs = incident.evidence.iter().any(|e| e.leg == Some(Leg::Client))
         && incident.evidence.iter().any(|e| e.leg == Some(Leg::Backend));
+    let wide = report.findings.iter().any(|finding| finding.id == incident.id && finding.flow.is_none());
     let start = page.len();
     if two_legs {
         let (client, backend) = leg_heads(report, incident);
@@ -197,12 +198,12 @@ fn proof(report: &Report, incident: &Incident, page: &mut Page, room: usize) {
     } else {
         let flow = incident.flows.first().and_then(|id| report.flows.iter().find(|flow| flow.id == *id));
         let head = match flow {
-            Some(flow) => format!("{} to {}, flow {}", flow.client, flow.server, flow.id),
-            None => "the packets that show it:".to_owned(),
+            Some(flow) if !wide => format!("{} to {}, flow {}", flow.client, flow.server, flow.id),
+            _ => "the packets that show it:".to_owned(),
         };
         page.labelled("PROOF", &head, Tone::Plain, 1);
     }
-    let own: Vec<&EvidenceEntry> = own_evidence(incident).collect();
+    let own: Vec<&EvidenceEntry> = own_evidence(report, incident).collect();
     // Every packet matters more than every word: what does not fit whole is shortened, and stands whole in the details.
     let left = room.saturating_sub(page.len() - start);
     let whole: usize = own.iter().map(|e| page.packet_lines(&shown(e, two_legs), column(e, two_legs))).sum();

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::finding::Finding;
 use crate::event::story::Story;
 use crate::event::{PacketRef, Protocol, Side, What};
-use crate::flow::facts::{Close, FlowFacts, IpProtocol};
+use crate::flow::facts::{Close, FlowFacts, Handshake, IpProtocol};
 use crate::time::Timestamp;
 use crate::wire::{Address, Endpoint};
 
@@ -55,8 +55,12 @@ pub struct Digest {
     pub transport: IpProtocol,
     /// The server completed the handshake: its SYN+ACK is in the capture.
     pub accepted: bool,
+    /// The client completed the handshake, or sent payload.
+    pub completed: bool,
     /// The server answered with payload.
     pub answered: bool,
+    /// It did what it was opened for: an answer came, and on TLS the client went on to send data after the handshake.
+    pub served: bool,
     /// A PROXY header came first.
     pub behind_proxy: bool,
 }
@@ -117,10 +121,19 @@ impl Digest {
             protocol: spoken(story),
             transport: facts.transport,
             accepted: facts.from_server.syn_count > 0,
+            completed: facts.handshake == Handshake::Full || facts.from_client.payload > 0,
             answered: facts.from_server.payload > 0,
+            served: served(facts, story),
             behind_proxy: story.events().any(|e| matches!(e.what, What::ProxyHeader(_))),
         }
     }
+}
+
+/// A handshake after which the client leaves serves nobody: it may not like the certificate.
+fn served(facts: &FlowFacts, story: &Story) -> bool {
+    let tls = spoken(story) == Some(Protocol::Tls);
+    let data = || story.events().any(|event| event.side == Side::Client && matches!(event.what, What::TlsData));
+    facts.from_server.payload > 0 && (!tls || facts.mid_stream || data())
 }
 
 /// What was recognised on a side, PROXY headers looked through.

@@ -1,6 +1,6 @@
 //! Merging counters of shards and inputs: associative, so that any grouping gives the same totals.
 
-use super::view::Tally;
+use super::view::{Beyond, Tally};
 use crate::event::PacketRef;
 
 impl Tally {
@@ -53,6 +53,17 @@ impl Tally {
         self.unseen_times.truncate(256);
         for (rule, n) in other.beyond_cap {
             *self.beyond_cap.entry(rule).or_default() += n;
+        }
+        other.beyond.iter().for_each(|beyond| self.add_beyond(beyond, usize::MAX));
+    }
+
+    /// Adds flows that are not kept whole; at most `cap` entries.
+    pub fn add_beyond(&mut self, more: &Beyond, cap: usize) {
+        let key = |beyond: &Beyond| (beyond.rule.clone(), beyond.server);
+        match self.beyond.binary_search_by_key(&key(more), key) {
+            Ok(place) => self.beyond[place].add(more),
+            Err(place) if self.beyond.len() < cap => self.beyond.insert(place, more.clone()),
+            Err(_) => {}
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::event::story::Story;
 use crate::event::{Event, Kind, PacketRef, Protocol, Side, What};
 use crate::flow::Ended;
 use crate::flow::facts::{Close, FlowFacts, Half};
+use crate::host::grid::Grid;
 use crate::host::icmp::StrayErrors;
 use crate::host::names::Names;
 use crate::host::neighbor::Neighbors;
@@ -254,6 +255,8 @@ pub struct Tally {
     pub evicted: u64,
     /// Full summaries that were not kept because of the cap, by rule.
     pub beyond_cap: BTreeMap<String, u64>,
+    /// The same by rule and server end, in that order, the first 1024 of each shard: how far an incident reaches beyond the kept flows.
+    pub beyond: Vec<Beyond>,
     /// Flows by verdict of their own findings that are not among the kept ones.
     pub dropped_healthy: u64,
     /// Undecided flows that are not kept whole.
@@ -262,6 +265,42 @@ pub struct Tally {
     pub dropped_degraded: u64,
     /// Failed flows beyond that cap.
     pub dropped_failed: u64,
+}
+
+/// Flows of one rule to one server that are not kept whole.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Beyond {
+    /// The rule of their worst finding.
+    pub rule: String,
+    /// The server end.
+    pub server: Endpoint,
+    /// How many.
+    pub flows: u64,
+    /// The first of them.
+    pub first: PacketRef,
+    /// First packet of the last of them.
+    pub last: PacketRef,
+    /// Their clients, the first 64.
+    pub clients: Vec<Address>,
+}
+
+impl Beyond {
+    /// Entries and clients kept.
+    pub const CAP: usize = 1024;
+    const CLIENTS: usize = 64;
+
+    /// Adds what is known of more of them.
+    pub fn add(&mut self, other: &Self) {
+        self.flows += other.flows;
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        for client in &other.clients {
+            if let Err(place) = self.clients.binary_search(client) {
+                self.clients.insert(place, *client);
+            }
+        }
+        self.clients.truncate(Self::CLIENTS);
+    }
 }
 
 /// Packets by what they were, as the reader counted them.
@@ -331,6 +370,8 @@ pub struct CaptureView<'a> {
     pub names: &'a Names,
     /// ICMP errors about flows that are not in the capture.
     pub icmp: &'a StrayErrors,
+    /// The capture on a grid of seconds, and who was not heard when.
+    pub grid: &'a Grid,
     /// Counters of flows.
     pub tally: &'a Tally,
     /// Counters of packets.

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Kind, PacketRef, Side};
 use crate::flow::facts::{Handshake, Vantage};
-use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject};
+use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Standing, Subject};
 use crate::rule::summary::FlowSummary;
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Explains, Fix, Rule, Scope, Step};
@@ -86,6 +86,8 @@ pub static RULE: Rule = Rule {
     explains: &[
         Explains("connect-timeout", Scope::PeerTime),
         Explains("connect-slow", Scope::PeerTime),
+        Explains("client-abandoned", Scope::PeerTime),
+        Explains("rto-unrecovered", Scope::PeerTime),
         Explains("return-path-lost", Scope::PeerTime),
         Explains("proxy-upstream-connect-failed", Scope::PeerTime),
     ],
@@ -161,10 +163,10 @@ fn judge(flows: &[&FlowSummary], capture: &CaptureView<'_>) -> Option<Finding> {
     let beside = Beside::of(flows, capture)?;
     if dropped.len() >= DROPPED {
         let sure = !repeated.is_empty() || !ignored.is_empty() || beside.unheard;
-        return Some(finding(&dropped, &beside, if sure { Confidence::High } else { Confidence::Medium }, 0));
+        return Some(finding(&dropped, &beside, if sure { Confidence::High } else { Confidence::Medium }, 0, capture));
     }
     if repeated.len() >= DROPPED {
-        return Some(finding(&repeated, &beside, Confidence::Medium, 1));
+        return Some(finding(&repeated, &beside, Confidence::Medium, 1, capture));
     }
     if ignored.len() < IGNORED || !beside.same_client {
         return None;
@@ -175,7 +177,7 @@ fn judge(flows: &[&FlowSummary], capture: &CaptureView<'_>) -> Option<Finding> {
         false if !dropped.is_empty() || beside.unheard => Confidence::High,
         false => Confidence::Medium,
     };
-    Some(finding(&ignored, &beside, confidence, 1))
+    Some(finding(&ignored, &beside, confidence, 1, capture))
 }
 
 /// The segments are seen arriving at the host whose kernel ignores them.
@@ -235,7 +237,13 @@ fn alive_after(from: Timestamp, began: Timestamp, answered: bool, whole: Option<
     }
 }
 
-fn finding(members: &[&FlowSummary], beside: &Beside, confidence: Confidence, variant: u8) -> Finding {
+fn finding(
+    members: &[&FlowSummary],
+    beside: &Beside,
+    confidence: Confidence,
+    variant: u8,
+    capture: &CaptureView<'_>,
+) -> Finding {
     let (id, at, shows) = members.first().map_or_else(
         || (beside.accepted, beside.accepted, String::new()),
         |flow| (flow.facts.id, waits(flow).0, waits(flow).1),
@@ -257,7 +265,28 @@ fn finding(members: &[&FlowSummary], beside: &Beside, confidence: Confidence, va
         finding =
             finding.note("the accepted connections hear nothing for over 1 s either: the application accepts none");
     }
-    finding
+    match reach(members, capture) {
+        Some(reach) => finding.reaches(reach),
+        None => finding,
+    }
+}
+
+/// All connections in trouble together; over with the first one that gets an answer after the last of them.
+fn reach(members: &[&FlowSummary], capture: &CaptureView<'_>) -> Option<Reach> {
+    let (server, from) = (members.first()?.facts.server, members.first()?.facts.id);
+    let last = members.iter().map(|flow| flow.facts.last).max()?;
+    let clients: BTreeSet<Address> = members.iter().map(|flow| flow.facts.client.address).collect();
+    let back = capture.began_to(&server, last.time, Timestamp::MAX).find(|digest| digest.answered);
+    Some(Reach {
+        servers: vec![server],
+        spans: vec![(from.time, last.time)],
+        flows: members.len() as u64,
+        of: capture.service(&server).map_or(0, |service| service.flows),
+        clients: clients.len() as u64,
+        last_good: capture.began_to(&server, Timestamp::MIN, from.time).filter(|d| d.answered).map(|d| d.id).last(),
+        standing: back.map_or(Standing::GoesOn, |digest| Standing::Over(digest.id)),
+        ..Reach::default()
+    })
 }
 
 /// The packet that waits for an answer, and what it shows.

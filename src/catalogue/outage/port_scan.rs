@@ -1,0 +1,210 @@
+//! One source tries many ports of a host, or one port of many hosts.
+//!
+//! ## How tcpwhy knows
+//! Within 60 s one source opens connections to at least 20 different ports of one host, or to one port of at least 50 hosts, and at least
+//! four fifths of them are refused, unanswered or closed without data. Its connections count for no other diagnosis.
+//!
+//! ## What it is not
+//! - `service-down`: there many clients fail at one port.
+//! - `network-blackout`: there hosts that used to answer fall silent; the scanned ones never spoke.
+//!
+//! ## What people see
+//! Intrusion detection complains; logs fill with connections without a request.
+//!
+//! ## False alarms it avoids
+//! Monitoring of known ports (these answer), one client that retries one port, and a client whose network is gone (it tries few ports of
+//! each host and gets data from nobody, but also worked before).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::event::{PacketRef, Side};
+use crate::flow::facts::IpProtocol;
+use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Standing, Subject};
+use crate::rule::summary::Digest;
+use crate::rule::view::CaptureView;
+use crate::rule::{Check, Explains, Rule, Scope, Step};
+use crate::time::Elapsed;
+use crate::wire::Address;
+
+/// Different ports of one host, or hosts with one port, within one [`WITHIN`].
+const PORTS: usize = 20;
+const HOSTS: usize = 50;
+const WITHIN: Elapsed = Elapsed::secs(60);
+/// Percent of them that come to nothing.
+const BAD: usize = 80;
+/// Connections cited.
+const CITED: usize = 4;
+
+pub static RULE: Rule = Rule {
+    id: "port-scan",
+    title: "one source probes many ports or hosts",
+    severity: Severity::Notice,
+    confidence: Confidence::Medium,
+    culprit: Culprit::Client,
+    says: "{source} tries {ports} ports of {target} within {span}: {bad} of {tries} connections come to nothing",
+    variants: &[
+        "{source} tries port {port} of {hosts} hosts within {span}: {bad} of {tries} connections come to nothing",
+    ],
+    users_see: &["port scan detected", "connections without a request in the log"],
+    do_first: &[Step {
+        says: "Whose is {source}? A scanner of your own is allowed to do this:",
+        command: "whois {source}",
+    }],
+    verify: &[Step {
+        says: "on the host that is tried; connections of {source} right now:",
+        command: "ss -tn state all dst {source}",
+    }],
+    cannot_show: &["who is behind that address, and whether it may do this"],
+    explains: &[
+        Explains("connect-refused", Scope::Source),
+        Explains("connect-timeout", Scope::Source),
+        Explains("handshake-reset-by-client", Scope::Source),
+        Explains("closed-before-request", Scope::Source),
+        Explains("closed-without-answer", Scope::Source),
+        Explains("stray-reset", Scope::Source),
+        Explains("syn-flood", Scope::Source),
+    ],
+    sources: &["Zeek, policy/misc/scan"],
+    check: Check::Capture(check),
+    ..Rule::BLANK
+};
+
+fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
+    let mut by_source: BTreeMap<Address, Vec<&Digest>> = BTreeMap::new();
+    let kept = capture.flows.values().map(|flow| &flow.digest);
+    for digest in kept.chain(capture.digests.values()).filter(|digest| digest.transport == IpProtocol::Tcp) {
+        by_source.entry(digest.client().address).or_default().push(digest);
+    }
+    by_source.retain(|_, tries| tries.len() >= PORTS);
+    let mut found = Vec::new();
+    for (source, mut tries) in by_source {
+        tries.sort_unstable_by_key(|digest| digest.id);
+        found.extend(scan(source, &tries, found.len() as u32, capture));
+    }
+    found
+}
+
+/// The busiest minute of one source, if it is a scan.
+fn scan(source: Address, tries: &[&Digest], n: u32, capture: &CaptureView<'_>) -> Option<Finding> {
+    let mut start = 0;
+    while start < tries.len() {
+        let from = tries[start].id.time;
+        let end = start + tries[start..].partition_point(|digest| digest.id.time.since(from) <= WITHIN);
+        let minute = &tries[start..end];
+        if let Some(kind) = kind(minute) {
+            return Some(finding(source, tries, minute, kind, n, capture));
+        }
+        start = end;
+    }
+    None
+}
+
+enum Kind {
+    Ports(Address, usize),
+    Hosts(u16, usize),
+}
+
+fn kind(minute: &[&Digest]) -> Option<Kind> {
+    let bad = minute.iter().filter(|digest| !digest.answered).count();
+    if minute.len() < PORTS || bad * 100 < minute.len() * BAD {
+        return None;
+    }
+    let mut ports: BTreeMap<Address, BTreeSet<u16>> = BTreeMap::new();
+    let mut hosts: BTreeMap<u16, BTreeSet<Address>> = BTreeMap::new();
+    for server in minute.iter().filter(|digest| !digest.answered).map(|digest| digest.server()) {
+        ports.entry(server.address).or_default().insert(server.port);
+        hosts.entry(server.port).or_default().insert(server.address);
+    }
+    let (host, most) = ports.iter().map(|(host, ports)| (*host, ports.len())).max_by_key(|(_, n)| *n)?;
+    if most >= PORTS {
+        return Some(Kind::Ports(host, most));
+    }
+    let (port, most) = hosts.iter().map(|(port, hosts)| (*port, hosts.len())).max_by_key(|(_, n)| *n)?;
+    // A client whose network is gone also tries many hosts; but it got data before.
+    (most >= HOSTS && bad == minute.len()).then_some(Kind::Hosts(port, most))
+}
+
+fn finding(
+    source: Address,
+    tries: &[&Digest],
+    minute: &[&Digest],
+    kind: Kind,
+    n: u32,
+    capture: &CaptureView<'_>,
+) -> Finding {
+    let bad: Vec<&&Digest> = minute.iter().filter(|digest| !digest.answered).collect();
+    let (first, last) = (minute[0].id, minute[minute.len() - 1].id);
+    let text = |digest: &Digest| match (digest.accepted, capture.flows.get(&digest.id)) {
+        (true, _) => format!("{}: open, no data", digest.server()),
+        (false, Some(flow)) if flow.facts.from_server.reset_count > 0 => format!("{}: refused", digest.server()),
+        (false, _) => format!("{}: no answer", digest.server()),
+    };
+    let mut finding = RULE.about(Subject::Host(n), bad[0].id, Some(Side::Client), text(bad[0])).on_flow(bad[0].id);
+    for digest in bad.iter().skip(1).take(CITED - 1) {
+        finding = finding.cites(digest.id, Some(digest.id), text(digest));
+    }
+    let span = last.time.since(first.time);
+    let end: PacketRef = tries[tries.len() - 1].id;
+    let (variant, finding) = match kind {
+        Kind::Ports(host, ports) => (0, finding.with("target", host).with("ports", ports as u64)),
+        Kind::Hosts(port, hosts) => (1, finding.with("port", u64::from(port)).with("hosts", hosts as u64)),
+    };
+    finding
+        .variant(variant)
+        .with("source", source)
+        .with("span", span)
+        .with("tries", minute.len() as u64)
+        .with("bad", bad.len() as u64)
+        .rules_out("service-down", format!("only {source} tries these ports"), &[first, last])
+        .reaches(Reach {
+            sources: vec![source],
+            spans: vec![(first.time, end.time)],
+            flows: bad.len() as u64,
+            of: tries.len() as u64,
+            clients: 1,
+            standing: Standing::Unknown,
+            ..Reach::default()
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::ResetKind;
+    use crate::rule::testing::{Scene, World};
+
+    fn refused(n: u64, server: String) -> Scene {
+        let client = format!("203.0.113.66:{}", 40000 + n);
+        Scene::starting(&client, &server, 1 + n * 2, n as i64 * 10).syn(0).rst(Side::Server, 1, ResetKind::Refused, 0)
+    }
+
+    #[test]
+    fn twenty_refused_ports_of_one_host_are_a_scan() {
+        let world = (0..20).fold(World::new(), |world, n| world.with(&refused(n, format!("10.0.0.2:{}", 100 + n))));
+        let findings = world.check(&RULE);
+        assert_eq!((findings.len(), findings[0].variant), (1, 0));
+        assert_eq!(findings[0].values.get("ports"), Some(&20u64.into()));
+    }
+
+    #[test]
+    fn one_port_of_fifty_hosts_is_a_sweep() {
+        let world = (0..50).fold(World::new(), |world, n| world.with(&refused(n, format!("10.0.1.{}:22", n + 1))));
+        assert_eq!(world.check(&RULE)[0].variant, 1);
+    }
+
+    #[test]
+    fn one_client_that_retries_one_port_scans_nothing() {
+        let world = (0..40).fold(World::new(), |world, n| world.with(&refused(n, "10.0.0.2:80".into())));
+        assert!(world.check(&RULE).is_empty());
+    }
+
+    #[test]
+    fn monitoring_of_ports_that_answer_is_no_scan() {
+        let world = (0..40).fold(World::new(), |world, n| {
+            let scene =
+                Scene::starting("203.0.113.66:40000", &format!("10.0.0.2:{}", 100 + n), 1 + n * 9, n as i64 * 10);
+            world.with_good(&scene.handshake().request(3, "GET", "/", 40).response(4, 200, 90))
+        });
+        assert!(world.check(&RULE).is_empty());
+    }
+}
