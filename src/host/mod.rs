@@ -1,6 +1,7 @@
-//! What belongs to no flow: neighbours, ICMP errors about unseen flows, names, and what each server is known to speak.
+//! What belongs to no flow: neighbours, signs of the link, ICMP errors about unseen flows, names, and what each server is known to speak.
 
 pub mod icmp;
+pub mod link;
 pub mod names;
 pub mod neighbor;
 pub mod service;

@@ -63,6 +63,9 @@ impl Trip {
         if matches!(packet.transport, Transport::UnknownLink) {
             self.packets.unknown_link_first.get_or_insert(at);
         }
+        if !matches!(packet.transport, Transport::Tcp(_)) {
+            self.neighbors.signs.learn(at, &packet, frame.bytes);
+        }
         match &packet.transport {
             Transport::Tcp(_) | Transport::Udp(_) => {
                 if let Some(shard) = shard_of(&packet) {
