@@ -1,16 +1,20 @@
 //! Which finding explains which: roots and consequences.
 //!
 //! An edge of a rule's `explains` list holds where its scope does. A symptom rule states a bare fact and is explained by any cause of
-//! confidence ≥ medium on the same flow or a linked leg. Between two causes a weaker one never explains a stronger one.
+//! confidence ≥ medium on the same flow or a linked leg. Between two causes a weaker one never explains a stronger one; a finding that
+//! speaks for many flows (it has a [`Reach`]) states what was seen of all of them, so it explains from medium on. Two causes are never one
+//! because they overlap in time: without an edge nothing explains anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::explain;
 use crate::catalogue;
 use crate::event::PacketRef;
-use crate::rule::finding::{Confidence, Finding, Severity};
+use crate::rule::finding::{Confidence, Finding, Reach, Severity};
+use crate::rule::summary::FlowSummary;
 use crate::rule::view::CaptureView;
 use crate::rule::{Rule, Scope};
-use crate::wire::Endpoint;
+use crate::wire::{Address, Endpoint};
 
 /// What the findings have to do with each other.
 #[derive(Debug, Default)]
@@ -37,38 +41,67 @@ impl Causes {
     }
 }
 
-/// Where a finding is: its flow, the server end, the client.
+/// Where a finding is: its flow, the ends, the name asked for.
+#[derive(Default)]
 struct Place {
     flow: Option<PacketRef>,
+    client: Option<Endpoint>,
     server: Option<Endpoint>,
+    name: Option<String>,
 }
+
+impl Place {
+    fn of(finding: &Finding, capture: &CaptureView<'_>) -> Self {
+        let whole = capture.flow_of(finding);
+        Self {
+            flow: finding.subject.flow(),
+            client: whole.map(|flow| flow.facts.client),
+            server: whole.map(|flow| flow.facts.server),
+            name: whole.and_then(name_of).or_else(|| finding.reach.as_ref().and_then(|reach| reach.name.clone())),
+        }
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = Address> {
+        [self.client, self.server].into_iter().flatten().map(|end| end.address)
+    }
+}
+
+/// The name a flow asks for, lower case: SNI, host, or what it asks the DNS.
+fn name_of(flow: &FlowSummary) -> Option<String> {
+    explain::server_name(&flow.story).map(|name| name.trim_end_matches('.').to_ascii_lowercase())
+}
+
+/// Where causes are looked up that lie on another flow.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Server(Endpoint),
+    Host(Address),
+    Source(Address),
+    Name(String),
+    Flow(PacketRef),
+    Anywhere,
+}
+
+/// Causes considered for one effect at one key: those nearest in time.
+const NEAREST: usize = 32;
 
 /// Finds every finding's cause.
 pub fn find(findings: &[Finding], capture: &CaptureView<'_>) -> Causes {
     let rules: Vec<&Rule> = findings.iter().filter_map(|f| catalogue::rule(&f.rule)).collect();
-    let places: Vec<Place> = findings
-        .iter()
-        .map(|f| Place { flow: f.subject.flow(), server: capture.flow_of(f).map(|flow| flow.facts.server) })
-        .collect();
     let mut causes = Causes { explained_by: vec![None; findings.len()], deeper: vec![Vec::new(); findings.len()] };
     if rules.len() != findings.len() {
         debug_assert!(false, "every finding comes from a rule of the catalogue");
         return causes;
     }
+    let places: Vec<Place> = findings.iter().map(|f| Place::of(f, capture)).collect();
     let mut on_flow: BTreeMap<PacketRef, Vec<usize>> = BTreeMap::new();
-    let mut on_server: BTreeMap<Endpoint, Vec<usize>> = BTreeMap::new();
     for (i, place) in places.iter().enumerate() {
         if let Some(flow) = place.flow {
             on_flow.entry(flow).or_default().push(i);
         }
-        if let Some(server) = place.server {
-            // Edges between flows of one server only start at rules that have such an edge.
-            if rules[i].explains.iter().any(|e| matches!(e.1, Scope::Peer | Scope::PeerTime)) {
-                on_server.entry(server).or_default().push(i);
-            }
-        }
     }
-    let reach = Reach { findings, rules: &rules, places: &places, capture, on_flow: &on_flow, on_server: &on_server };
+    let apart = index(findings, &rules, &places);
+    let reach = Reached { findings, rules: &rules, places: &places, capture, on_flow: &on_flow, apart: &apart };
     for effect in 0..findings.len() {
         let (cause, deeper) = reach.cause_of(effect);
         causes.explained_by[effect] = cause;
@@ -78,26 +111,84 @@ pub fn find(findings: &[Finding], capture: &CaptureView<'_>) -> Causes {
     causes
 }
 
-struct Reach<'a> {
+/// Causes by key and effect, in order of time: only edges that reach beyond a flow and its legs.
+type Apart<'a> = BTreeMap<(Key, &'a str), Vec<usize>>;
+
+fn index<'a>(findings: &'a [Finding], rules: &[&'a Rule], places: &[Place]) -> Apart<'a> {
+    let mut apart: Apart<'a> = BTreeMap::new();
+    for (i, rule) in rules.iter().enumerate() {
+        for edge in rule.explains {
+            let keys = match (&findings[i].reach, edge.1) {
+                (_, Scope::Same | Scope::Link | Scope::SameOrLink) => continue,
+                (Some(reach), _) => keys_of_reach(reach),
+                (None, scope) => keys_of_place(scope, &places[i], &findings[i]),
+            };
+            for key in keys {
+                let list = apart.entry((key, edge.0)).or_default();
+                if list.last() != Some(&i) {
+                    list.push(i);
+                }
+            }
+        }
+    }
+    apart
+}
+
+/// The narrowest list that a reach has.
+fn keys_of_reach(reach: &Reach) -> Vec<Key> {
+    if !reach.servers.is_empty() {
+        return reach.servers.iter().copied().map(Key::Server).collect();
+    }
+    if !reach.sources.is_empty() {
+        return reach.sources.iter().copied().map(Key::Source).collect();
+    }
+    if !reach.hosts.is_empty() {
+        return reach.hosts.iter().copied().map(Key::Host).collect();
+    }
+    match &reach.name {
+        Some(name) => vec![Key::Name(name.clone())],
+        None => vec![Key::Anywhere],
+    }
+}
+
+fn keys_of_place(scope: Scope, place: &Place, finding: &Finding) -> Vec<Key> {
+    match scope {
+        Scope::Same | Scope::Link | Scope::SameOrLink => Vec::new(),
+        Scope::Peer | Scope::PeerTime | Scope::PeerName => place.server.map(Key::Server).into_iter().collect(),
+        Scope::Time => vec![Key::Anywhere],
+        Scope::Source => place.client.map(|client| Key::Source(client.address)).into_iter().collect(),
+        Scope::Hop | Scope::HopTime | Scope::ServerAddress => {
+            place.server.map(|server| Key::Host(server.address)).into_iter().collect()
+        }
+        Scope::Host => place.hosts().map(Key::Host).collect(),
+        Scope::Name | Scope::NameTime => place.name.clone().map(Key::Name).into_iter().collect(),
+        Scope::Sequence => {
+            let cited: BTreeSet<PacketRef> = finding.evidence.iter().filter_map(|e| e.flow).collect();
+            cited.into_iter().map(Key::Flow).collect()
+        }
+    }
+}
+
+struct Reached<'a> {
     findings: &'a [Finding],
     rules: &'a [&'a Rule],
     places: &'a [Place],
     capture: &'a CaptureView<'a>,
     on_flow: &'a BTreeMap<PacketRef, Vec<usize>>,
-    on_server: &'a BTreeMap<Endpoint, Vec<usize>>,
+    apart: &'a Apart<'a>,
 }
 
 /// How a possible cause is near an effect.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Near {
-    Same,
+    Apart,
     Linked,
-    Server,
+    Same,
 }
 
-impl Reach<'_> {
+impl Reached<'_> {
     fn cause_of(&self, effect: usize) -> (Option<usize>, Vec<usize>) {
-        let mut best: Option<usize> = None;
+        let mut best: Option<(usize, Near)> = None;
         let mut deeper = Vec::new();
         for (cause, near) in self.near(effect) {
             if cause == effect || !self.explains(cause, effect, near) {
@@ -108,23 +199,31 @@ impl Reach<'_> {
                 continue;
             }
             best = match best {
-                Some(known) if self.better(known) >= self.better(cause) => Some(known),
-                _ => Some(cause),
+                Some(known) if self.better(known) >= self.better((cause, near)) => Some(known),
+                _ => Some((cause, near)),
             };
         }
         deeper.sort_unstable();
         deeper.dedup();
-        (best, deeper)
+        (best.map(|(cause, _)| cause), deeper)
     }
 
-    /// Causes before symptoms, the surer first, then the earlier.
-    fn better(&self, i: usize) -> (bool, Confidence, std::cmp::Reverse<PacketRef>) {
-        (!self.rules[i].symptom, self.findings[i].confidence, std::cmp::Reverse(self.findings[i].first()))
+    /// Causes before symptoms, what is seen on the flow or its other leg before what is seen elsewhere, the surer first, then the earlier.
+    fn better(&self, (i, near): (usize, Near)) -> (bool, bool, bool, Confidence, std::cmp::Reverse<PacketRef>) {
+        let finding = &self.findings[i];
+        (
+            !self.rules[i].symptom,
+            near != Near::Apart,
+            finding.reach.is_some(),
+            finding.confidence,
+            std::cmp::Reverse(finding.first()),
+        )
     }
 
     fn near(&self, effect: usize) -> Vec<(usize, Near)> {
         let mut near = Vec::new();
-        if let Some(flow) = self.places[effect].flow {
+        let place = &self.places[effect];
+        if let Some(flow) = place.flow {
             let on = |flow: PacketRef| self.on_flow.get(&flow).map(Vec::as_slice).unwrap_or(&[]);
             near.extend(on(flow).iter().map(|i| (*i, Near::Same)));
             for link in self.capture.links_of(flow) {
@@ -134,9 +233,27 @@ impl Reach<'_> {
                 }
             }
         }
-        if let Some(server) = self.places[effect].server {
-            let peers = self.on_server.get(&server).map(Vec::as_slice).unwrap_or(&[]);
-            near.extend(peers.iter().map(|i| (*i, Near::Server)));
+        let mut keys = vec![Key::Anywhere];
+        keys.extend(place.flow.map(Key::Flow));
+        keys.extend(place.server.map(Key::Server));
+        keys.extend(place.client.map(|client| Key::Source(client.address)));
+        keys.extend(place.hosts().map(Key::Host));
+        keys.extend(place.name.clone().map(Key::Name));
+        if let Some(reach) = &self.findings[effect].reach {
+            keys.extend(reach.servers.iter().take(NEAREST).copied().map(Key::Server));
+            keys.extend(reach.servers.iter().take(NEAREST).map(|server| Key::Host(server.address)));
+            keys.extend(
+                reach.sources.iter().take(NEAREST).flat_map(|source| [Key::Source(*source), Key::Host(*source)]),
+            );
+            keys.extend(reach.hosts.iter().take(NEAREST).copied().map(Key::Host));
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        for key in keys {
+            let Some(list) = self.apart.get(&(key, self.rules[effect].id)) else { continue };
+            let here = list.partition_point(|i| *i < effect);
+            let around = &list[here.saturating_sub(NEAREST)..(here + NEAREST).min(list.len())];
+            near.extend(around.iter().map(|i| (*i, Near::Apart)));
         }
         near
     }
@@ -145,13 +262,15 @@ impl Reach<'_> {
         let (cause_rule, effect_rule) = (self.rules[cause], self.rules[effect]);
         let by_table = cause_rule.explains.iter().any(|edge| {
             edge.0 == effect_rule.id
-                && match edge.1 {
-                    Scope::Same => near == Near::Same,
-                    Scope::Link => near == Near::Linked,
-                    Scope::SameOrLink => near != Near::Server,
-                    Scope::Peer => true,
-                    Scope::PeerTime | Scope::Time => self.close_in_time(cause, effect),
-                    Scope::Source => near == Near::Same,
+                && match (edge.1, near) {
+                    (Scope::Same, _) => near == Near::Same,
+                    (Scope::Link, _) => near == Near::Linked,
+                    (Scope::SameOrLink, _) => near != Near::Apart,
+                    (Scope::PeerTime | Scope::Time | Scope::HopTime | Scope::NameTime, Near::Same) => {
+                        self.in_time(cause, effect)
+                    }
+                    (_, Near::Same) => true,
+                    (scope, _) => self.holds(scope, cause, effect),
                 }
         });
         if by_table {
@@ -165,10 +284,42 @@ impl Reach<'_> {
         effect_rule.symptom
             && !cause_rule.symptom
             && !turned_round
-            && near != Near::Server
+            && near != Near::Apart
             && !cause_rule.id.starts_with("capture-")
             && self.findings[cause].severity >= Severity::Warning
             && self.findings[cause].first() <= self.findings[effect].last()
+    }
+
+    /// Whether a scope holds between findings on different flows.
+    fn holds(&self, scope: Scope, cause: usize, effect: usize) -> bool {
+        let (a, b) = (&self.places[cause], &self.places[effect]);
+        if let Some(reach) = &self.findings[cause].reach {
+            let there = match (b.client, b.server, &self.findings[effect].reach) {
+                (_, _, Some(other)) => reach.includes(other),
+                (Some(client), Some(server), None) => reach.holds(&client, &server),
+                _ => false,
+            };
+            let named = reach.name.is_none() || b.name.is_none() || reach.name == b.name;
+            return there && named && self.in_time(cause, effect);
+        }
+        let same = |one: Option<Endpoint>, other: Option<Endpoint>| one.is_some() && one == other;
+        let address = |end: Option<Endpoint>| end.map(|end| end.address);
+        let same_host = |one: Option<Endpoint>, other| one.is_some() && address(one) == address(other);
+        let same_name = a.name.is_some() && a.name == b.name;
+        match scope {
+            Scope::Same | Scope::Link | Scope::SameOrLink => false,
+            Scope::Peer => same(a.server, b.server),
+            Scope::PeerTime => same(a.server, b.server) && self.in_time(cause, effect),
+            Scope::PeerName => same(a.server, b.server) && (same_name || a.name.is_none() || b.name.is_none()),
+            Scope::Time => self.in_time(cause, effect),
+            Scope::Source => same_host(a.client, b.client),
+            Scope::Hop | Scope::ServerAddress => same_host(a.server, b.server),
+            Scope::HopTime => same_host(a.server, b.server) && self.in_time(cause, effect),
+            Scope::Name => same_name,
+            Scope::NameTime => same_name && self.in_time(cause, effect),
+            Scope::Host => a.hosts().any(|host| b.hosts().any(|other| other == host)) && self.in_time(cause, effect),
+            Scope::Sequence => self.findings[cause].evidence.iter().any(|e| e.flow.is_some() && e.flow == b.flow),
+        }
     }
 
     /// The backend leg's bare fact is what the proxy passed on to the client leg.
@@ -177,15 +328,23 @@ impl Reach<'_> {
         self.capture.links_of(client).any(|link| link.client_leg == client && link.backend_leg == backend)
     }
 
-    fn close_in_time(&self, cause: usize, effect: usize) -> bool {
+    /// Both at one time, give or take the grouping time; of a cause with spans, within one of them.
+    fn in_time(&self, cause: usize, effect: usize) -> bool {
         let group = self.capture.thresholds.group;
         let (a, b) = (&self.findings[cause], &self.findings[effect]);
-        a.first().time - group <= b.last().time && b.first().time <= a.last().time + group
+        let (from, until) = (b.first().time, b.last().time);
+        match &a.reach {
+            Some(reach) if !reach.spans.is_empty() => reach.during(from, until, group),
+            _ => a.first().time - group <= until && from <= a.last().time + group,
+        }
     }
 
     fn strong_enough(&self, cause: usize, effect: usize) -> bool {
         let (a, b) = (self.findings[cause].confidence, self.findings[effect].confidence);
-        if self.rules[effect].symptom { a >= Confidence::Medium } else { a >= b }
+        match self.rules[effect].symptom || self.findings[cause].reach.is_some() {
+            true => a >= Confidence::Medium,
+            false => a >= b,
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::capture::CaptureInfo;
 use crate::catalogue;
 use crate::event::PacketRef;
+use crate::host::grid::Grid;
 use crate::host::icmp::StrayErrors;
 use crate::host::names::Names;
 use crate::host::neighbor::Neighbors;
@@ -27,7 +28,7 @@ use crate::host::service::Services;
 use crate::rule::finding::{Finding, Severity};
 use crate::rule::summary::{Digest, FlowSummary, Verdict};
 use crate::rule::threshold::Thresholds;
-use crate::rule::view::{CaptureView, LegsView, PacketTally, Tally, index_links};
+use crate::rule::view::{CaptureView, LegsView, PacketTally, Tally, index_links, index_servers};
 use crate::rule::{Check, Keep};
 use crate::time::Timestamp;
 use build::Builder;
@@ -51,6 +52,8 @@ pub struct Merged {
     pub names: Names,
     /// ICMP errors about flows that are not in the capture.
     pub icmp: StrayErrors,
+    /// The capture on a grid of seconds, and who was not heard when.
+    pub grid: Grid,
     /// Counters of flows.
     pub tally: Tally,
     /// Counters of packets.
@@ -76,6 +79,7 @@ impl Merged {
         self.neighbors.merge(other.neighbors);
         self.names.merge(other.names);
         self.icmp.merge(other.icmp);
+        self.grid.merge(other.grid);
         self.tally.merge(other.tally);
         self.lines.extend(other.lines);
     }
@@ -112,6 +116,8 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         neighbors: &merged.neighbors,
         names: &merged.names,
         icmp: &merged.icmp,
+        grid: &merged.grid,
+        by_server: index_servers(&merged.flows),
         tally: &merged.tally,
         packets: &merged.packets,
         links: &links,

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::value::{Value, Values};
 use crate::event::{PacketRef, Side};
+use crate::time::{Elapsed, Timestamp};
+use crate::wire::{Address, Endpoint};
 
 /// A rule's id as findings carry it.
 pub type RuleId = Cow<'static, str>;
@@ -164,6 +166,74 @@ pub struct Finding {
     pub ordinal: u32,
     /// A variant of the rule's texts: index into `Rule::variants`; 0 = the rule's own.
     pub variant: u8,
+    /// Whom else and when it concerns; `None` = its own flow only.
+    pub reach: Option<Box<Reach>>,
+}
+
+/// Whom and when a finding concerns that speaks for more than one flow: what its edges can explain, how far its incident reaches, and how it
+/// stands. An empty list sets no limit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reach {
+    /// Server ends.
+    pub servers: Vec<Endpoint>,
+    /// Hosts, at either end of a flow.
+    pub hosts: Vec<Address>,
+    /// Hosts that asked.
+    pub sources: Vec<Address>,
+    /// Server name (SNI, host, DNS name), lower case.
+    pub name: Option<String>,
+    /// When: from, until.
+    pub spans: Vec<(Timestamp, Timestamp)>,
+    /// Flows hit.
+    pub flows: u64,
+    /// Of how many.
+    pub of: u64,
+    /// Client addresses hit.
+    pub clients: u64,
+    /// Last success before.
+    pub last_good: Option<PacketRef>,
+    /// How it stands at the end.
+    pub standing: Standing,
+}
+
+/// How something stands when the capture ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// Nobody tried again.
+    #[default]
+    Unknown,
+    /// The last attempt failed.
+    GoesOn,
+    /// The first success after it.
+    Over(PacketRef),
+}
+
+impl Reach {
+    /// Whether a time overlaps one of the spans, give or take `slack`. No span = any time.
+    pub fn during(&self, from: Timestamp, until: Timestamp, slack: Elapsed) -> bool {
+        self.spans.is_empty() || self.spans.iter().any(|(a, b)| *a - slack <= until && from <= *b + slack)
+    }
+
+    /// Whether a flow between these ends is concerned.
+    pub fn holds(&self, client: &Endpoint, server: &Endpoint) -> bool {
+        (self.servers.is_empty() || self.servers.contains(server))
+            && (self.hosts.is_empty() || self.hosts.contains(&client.address) || self.hosts.contains(&server.address))
+            && (self.sources.is_empty() || self.sources.contains(&client.address))
+    }
+
+    /// Whether everything another reach concerns is concerned by this one too.
+    pub fn includes(&self, other: &Self) -> bool {
+        let hosts = |address: &Address| self.hosts.contains(address);
+        let by_host = self.hosts.is_empty()
+            || !other.hosts.is_empty() && other.hosts.iter().all(hosts)
+            || !other.sources.is_empty() && other.sources.iter().all(hosts)
+            || !other.servers.is_empty() && other.servers.iter().all(|server| hosts(&server.address));
+        let by_server = self.servers.is_empty()
+            || !other.servers.is_empty() && other.servers.iter().all(|server| self.servers.contains(server));
+        let by_source = self.sources.is_empty()
+            || !other.sources.is_empty() && other.sources.iter().all(|source| self.sources.contains(source));
+        by_host && by_server && by_source
+    }
 }
 
 impl Finding {
@@ -238,6 +308,12 @@ impl Finding {
     /// Chooses another headline of the rule.
     pub fn variant(mut self, variant: u8) -> Self {
         self.variant = variant;
+        self
+    }
+
+    /// Says whom and when it concerns.
+    pub fn reaches(mut self, reach: Reach) -> Self {
+        self.reach = Some(Box::new(reach));
         self
     }
 

@@ -109,6 +109,7 @@ impl Rule {
             notes: Vec::new(),
             ordinal: 0,
             variant: 0,
+            reach: None,
         }
     }
 
@@ -199,7 +200,7 @@ pub struct Fix {
 #[derive(Clone, Copy, Debug)]
 pub struct Explains(pub &'static str, pub Scope);
 
-/// Where an edge holds.
+/// Where an edge holds. Two scopes of one effect are two edges. A cause with a [`finding::Reach`] explains what that holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// On one flow.
@@ -212,8 +213,24 @@ pub enum Scope {
     Peer,
     /// On one server ip:port within the grouping time.
     PeerTime,
-    /// Within the grouping time.
+    /// Within the grouping time, anywhere.
     Time,
     /// One client's flows.
     Source,
+    /// Beyond one next hop: a host the cause reaches.
+    Hop,
+    /// Beyond one next hop within the grouping time.
+    HopTime,
+    /// One server name (SNI, host or DNS name).
+    Name,
+    /// One server name within the grouping time.
+    NameTime,
+    /// One server name at one server ip:port.
+    PeerName,
+    /// One server address, any port.
+    ServerAddress,
+    /// One host's flows within the grouping time, at either end.
+    Host,
+    /// The flow whose packets the cause cites (matched by sequence numbers).
+    Sequence,
 }

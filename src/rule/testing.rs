@@ -17,6 +17,7 @@ use crate::flow::Ended;
 use crate::flow::facts::{
     Close, FlowFacts, Half, Handshake, IpProtocol, Resent, Reset, RoleSource, Unacknowledged, Vantage, ZeroWindow,
 };
+use crate::host::grid::Grid;
 use crate::host::icmp::StrayErrors;
 use crate::host::names::Names;
 use crate::host::neighbor::Neighbors;
@@ -406,6 +407,8 @@ pub struct World {
     pub names: Names,
     /// ICMP errors about unseen flows.
     pub icmp: StrayErrors,
+    /// Seconds and silences.
+    pub grid: Grid,
     /// Counters of flows.
     pub tally: Tally,
     /// Counters of packets.
@@ -439,6 +442,7 @@ impl World {
             neighbors: Neighbors::default(),
             names: Names::default(),
             icmp: StrayErrors::default(),
+            grid: Grid::default(),
             tally: Tally::default(),
             packets: PacketTally::default(),
             links: Vec::new(),
@@ -498,6 +502,8 @@ impl World {
             neighbors: &self.neighbors,
             names: &self.names,
             icmp: &self.icmp,
+            grid: &self.grid,
+            by_server: super::view::index_servers(&self.flows),
             tally: &self.tally,
             packets: &self.packets,
             links: &self.links,

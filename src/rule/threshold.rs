@@ -87,6 +87,8 @@ thresholds! {
     idle: Elapsed = Elapsed::secs(30),
     /// A closed window shorter than this is buffer tuning.
     zero_window: Elapsed = Elapsed::millis(100),
+    /// Nothing heard for this long, while connections repeat themselves, is a blackout.
+    black: Elapsed = Elapsed::secs(5),
     /// Failures of one cause this close together are one incident.
     group: Elapsed = Elapsed::secs(12),
     /// Digests of closed flows are kept this long for links; an incident closes after it without new members.

@@ -11,6 +11,7 @@ use crate::event::story::Story;
 use crate::event::{Event, Kind, PacketRef, Protocol, Side, What};
 use crate::flow::Ended;
 use crate::flow::facts::{Close, FlowFacts, Half};
+use crate::host::grid::Grid;
 use crate::host::icmp::StrayErrors;
 use crate::host::names::Names;
 use crate::host::neighbor::Neighbors;
@@ -177,6 +178,15 @@ pub fn index_links(links: &[Link]) -> BTreeMap<PacketRef, Vec<usize>> {
     index
 }
 
+/// Which flows went to which server, in order of time.
+pub fn index_servers(flows: &BTreeMap<PacketRef, FlowSummary>) -> BTreeMap<Endpoint, Vec<PacketRef>> {
+    let mut index: BTreeMap<Endpoint, Vec<PacketRef>> = BTreeMap::new();
+    for (id, flow) in flows {
+        index.entry(flow.facts.server).or_default().push(*id);
+    }
+    index
+}
+
 /// Two linked legs, as legs rules see them.
 #[derive(Clone, Copy)]
 pub struct LegsView<'a> {
@@ -331,6 +341,10 @@ pub struct CaptureView<'a> {
     pub names: &'a Names,
     /// ICMP errors about flows that are not in the capture.
     pub icmp: &'a StrayErrors,
+    /// The capture on a grid of seconds, and who was not heard when.
+    pub grid: &'a Grid,
+    /// Numbers of the flows kept whole, by server end ([`index_servers`]).
+    pub by_server: BTreeMap<Endpoint, Vec<PacketRef>>,
     /// Counters of flows.
     pub tally: &'a Tally,
     /// Counters of packets.
@@ -415,6 +429,12 @@ impl CaptureView<'_> {
     /// The flow a finding is about, when it was kept whole.
     pub fn flow_of(&self, finding: &Finding) -> Option<&FlowSummary> {
         self.flows.get(&finding.subject.flow()?)
+    }
+
+    /// The flows to a server ip:port that were kept whole, in order of time.
+    pub fn flows_to(&self, server: &Endpoint) -> impl DoubleEndedIterator<Item = &FlowSummary> {
+        let numbers = self.by_server.get(server).map(Vec::as_slice).unwrap_or(&[]);
+        numbers.iter().filter_map(|id| self.flows.get(id))
     }
 
     /// What is known of a server ip:port.

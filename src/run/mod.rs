@@ -198,9 +198,10 @@ impl Opened {
         if let Some(filter) = &trip.filter {
             filter.check_used()?;
         }
-        let (packets, neighbors) = trip.finish();
+        let (packets, neighbors, grid) = trip.finish();
         merged.packets = packets;
         merged.neighbors = neighbors;
+        merged.grid.merge(grid);
         merged.infos = source.finish();
         merged.asked = asked;
         Ok(merged)

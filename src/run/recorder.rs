@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::catalogue;
 use crate::diagnose::{Merged, explain, flow_entry};
 use crate::event::story::Story;
-use crate::event::{Event, Kind, PacketRef, Protocol, Side, What};
+use crate::event::{Event, Kind, PacketRef, Protocol, Retransmission, Side, What};
 use crate::flow::facts::{FlowFacts, Handshake, IpProtocol, SenderClock};
 use crate::flow::{Ended, FlowHead, Sink, Wants};
+use crate::host::grid::{Cell, Grid, Seconds};
 use crate::host::icmp::StrayErrors;
 use crate::host::names::Names;
 use crate::host::service::{Lesson, Services};
@@ -51,6 +52,7 @@ pub struct Recorder {
     services: Services,
     names: Names,
     icmp: StrayErrors,
+    seconds: Seconds,
     tally: Tally,
     lines: Vec<crate::diagnose::report::FlowEntry>,
 }
@@ -75,6 +77,7 @@ impl Recorder {
             services: Services::default(),
             names: Names::default(),
             icmp: StrayErrors::default(),
+            seconds: Seconds::default(),
             tally: Tally::default(),
             lines: Vec::new(),
         }
@@ -95,6 +98,7 @@ impl Recorder {
             services: self.services,
             names: self.names,
             icmp: self.icmp,
+            grid: Grid { seconds: self.seconds, ..Grid::default() },
             tally: self.tally,
             lines: self.lines,
             ..Merged::default()
@@ -231,6 +235,7 @@ impl Sink for Recorder {
         };
         let digest = Digest::of(&facts, &story, verdict);
         count(&mut self.tally, &facts, &story, &view);
+        mark(&mut self.seconds, &facts, &story);
         self.services.learn(&lesson(&facts, &story, verdict));
         if story.seen().has(Kind::Dns) {
             for event in story.events() {
@@ -363,6 +368,21 @@ fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_
         tally.ends_early += 1;
         note_first(&mut tally.ends_early_example, facts, Some(waits));
     }
+}
+
+/// Marks on the grid when the flow began, ended, and lost something.
+fn mark(seconds: &mut Seconds, facts: &FlowFacts, story: &Story) {
+    if facts.transport == IpProtocol::Udp {
+        return;
+    }
+    seconds.add(facts.start().second(), &Cell { opened: 1, ..Cell::default() });
+    seconds.add(facts.last.time.second(), &Cell { closed: 1, ..Cell::default() });
+    let lost = |event: &&Event| {
+        matches!(event.what, What::Retransmitted { kind: Retransmission::Timeout | Retransmission::Fast, .. })
+    };
+    let mut when: Vec<i64> = story.events().filter(lost).map(|event| event.at.time.second()).collect();
+    when.dedup();
+    when.into_iter().for_each(|second| seconds.add(second, &Cell { lossy: 1, ..Cell::default() }));
 }
 
 /// Ticks a second of the clocks behind TSval; the last one is Linux's with microseconds (its route option `features tcp_usec_ts`).

@@ -4,7 +4,9 @@ use crate::capture::filter::{Filter, Pass};
 use crate::capture::{Frame, LinkType};
 use crate::decode::{Decoder, Packet, Transport, flow_hash};
 use crate::event::PacketRef;
+use crate::host::grid::Grid;
 use crate::host::neighbor::Neighbors;
+use crate::host::watch::Watch;
 use crate::rule::threshold::Thresholds;
 use crate::rule::view::PacketTally;
 use crate::time::Timestamp;
@@ -22,6 +24,7 @@ pub(super) struct Trip {
     pub ends: Ends,
     pub packets: PacketTally,
     pub neighbors: Neighbors,
+    watch: Watch,
     second: Option<i64>,
     clocks: Vec<((u16, u16), PacketRef)>,
     clock_step: crate::time::Elapsed,
@@ -36,6 +39,7 @@ impl Trip {
             ends,
             packets: PacketTally::default(),
             neighbors: Neighbors::default(),
+            watch: Watch::new(thresholds.black),
             second: None,
             clocks: Vec::new(),
             clock_step: thresholds.clock_step,
@@ -66,6 +70,7 @@ impl Trip {
         if !matches!(packet.transport, Transport::Tcp(_)) {
             self.neighbors.signs.learn(at, &packet, frame.bytes);
         }
+        self.watch.packet(&packet);
         match &packet.transport {
             Transport::Tcp(_) | Transport::Udp(_) => {
                 if let Some(shard) = shard_of(&packet) {
@@ -77,12 +82,14 @@ impl Trip {
                 if let Some(ip) = packet.ip
                     && let Ok(neighbor) = arp::parse_neighbor6(message, ip.source)
                 {
+                    self.watch.arp(at, &neighbor);
                     self.neighbors.learn(at, &neighbor, packet.link);
                 }
                 quote(at, &packet, icmp::parse_error6(message), shards);
             }
             Transport::Arp(message) => {
                 if let Ok(neighbor) = arp::parse_arp(message) {
+                    self.watch.arp(at, &neighbor);
                     self.neighbors.learn(at, &neighbor, packet.link);
                 }
             }
@@ -138,11 +145,12 @@ impl Trip {
     }
 
     /// The counters, completed with what decoder and filter know.
-    pub(super) fn finish(mut self) -> (PacketTally, Neighbors) {
+    pub(super) fn finish(mut self) -> (PacketTally, Neighbors, Grid) {
         if let Some(filter) = self.filter {
             self.packets.filter_refused = filter.refused();
         }
-        (self.packets, self.neighbors)
+        let end = self.packets.last.map_or(Timestamp(0), |at| at.time);
+        (self.packets, self.neighbors, self.watch.finish(end))
     }
 }
 

@@ -1,0 +1,286 @@
+//! Listens to every host while the capture is read: finds the times in which it was asked again and again and nothing came back.
+//!
+//! Works on packets in capture order, so it lives on the reading side. Only what wants an answer counts as asking: a SYN, payload, a FIN,
+//! a DNS query. Frames that are no TCP, UDP or ICMP are never an answer from beyond the link.
+
+use std::collections::HashMap;
+
+use super::grid::{Cell, Grid, Quiet, Silence};
+use crate::decode::{Flags, Packet, Transport, flow_hash};
+use crate::event::PacketRef;
+use crate::time::{Elapsed, Timestamp};
+use crate::wire::Address;
+use crate::wire::arp::Neighbor;
+
+/// What is known of all hosts so far.
+pub struct Watch {
+    lanes: HashMap<Address, Lane, foldhash::fast::FixedState>,
+    grid: Grid,
+    second: i64,
+    cell: Cell,
+    black: Elapsed,
+}
+
+/// Both directions of one host.
+#[derive(Default)]
+struct Lane {
+    /// Packets from it, and what others asked of it.
+    from: Way,
+    /// Packets to it, and what it asked of others.
+    to: Way,
+}
+
+/// One direction: when something was heard, how often, and who waits for it.
+#[derive(Default)]
+struct Way {
+    heard: Option<PacketRef>,
+    rate: Rate,
+    asked: Option<PacketRef>,
+    waits: Option<Box<Waits>>,
+}
+
+/// Packets in this and the previous ten seconds.
+#[derive(Clone, Copy, Default)]
+struct Rate {
+    since: i64,
+    now: u32,
+    before: u32,
+}
+
+/// What was asked since, once the answer is late.
+struct Waits {
+    last: PacketRef,
+    asks: u64,
+    repeats: u64,
+    repeated: Option<PacketRef>,
+    /// Flow and sequence number, when asked first, and whether it was asked again.
+    seen: Vec<(u64, u32, Timestamp, bool)>,
+    others: Vec<Address>,
+    arp: u64,
+    arp_first: Option<PacketRef>,
+}
+
+/// Hosts watched; the packets of others are counted as unwatched.
+const HOSTS: usize = 16_384;
+/// An answer this late is worth remembering who waits for it.
+const LATE: Elapsed = Elapsed::millis(300);
+/// Copies closer together are made by the capture (`-i any`, a mirror port), not by the sender.
+const COPY: Elapsed = Elapsed::millis(100);
+/// Questions remembered during one silence.
+const SEEN: usize = 64;
+const OTHERS: usize = 16;
+const WINDOW: i64 = 10;
+
+impl Watch {
+    /// Silences from `black` on are kept.
+    pub fn new(black: Elapsed) -> Self {
+        Self { lanes: HashMap::default(), grid: Grid::default(), second: i64::MIN, cell: Cell::default(), black }
+    }
+
+    /// Looks at one packet.
+    pub fn packet(&mut self, packet: &Packet<'_>) {
+        let Some(ip) = packet.ip else { return };
+        if ip.source == ip.destination || ip.source.is_loopback() {
+            return;
+        }
+        self.count(packet, u64::from(ip.len));
+        let asks = asks(packet);
+        let at = packet.at;
+        if let Some(lane) = lane(&mut self.lanes, &mut self.grid, ip.source) {
+            hear(&mut lane.from, at, ip.source, Quiet::Mute, self.black, &mut self.grid);
+            if let Some((flow, seq)) = asks {
+                lane.to.ask(at, flow, seq, ip.destination);
+            }
+        }
+        if let Some(lane) = lane(&mut self.lanes, &mut self.grid, ip.destination) {
+            hear(&mut lane.to, at, ip.destination, Quiet::Deaf, self.black, &mut self.grid);
+            if let Some((flow, seq)) = asks {
+                lane.from.ask(at, flow, seq, ip.source);
+            }
+        }
+    }
+
+    /// Looks at an ARP packet: who asks for a neighbour while nothing comes.
+    pub fn arp(&mut self, at: PacketRef, neighbor: &Neighbor) {
+        if neighbor.request
+            && !neighbor.gratuitous
+            && let Some(waits) = self.lanes.get_mut(&neighbor.sender).and_then(|lane| lane.to.waits.as_mut())
+        {
+            waits.arp += 1;
+            waits.arp_first.get_or_insert(at);
+        }
+    }
+
+    /// Everything it saw; `end` is the capture's last moment.
+    pub fn finish(mut self, end: Timestamp) -> Grid {
+        self.grid.seconds.add(self.second, &self.cell);
+        if self.second == i64::MIN {
+            self.grid.seconds = Default::default();
+        }
+        let mut open = Vec::new();
+        for (host, lane) in self.lanes {
+            for (quiet, way) in [(Quiet::Mute, lane.from), (Quiet::Deaf, lane.to)] {
+                open.extend(way.silence(host, quiet, None, end, self.black));
+            }
+        }
+        // Places in the grid are by key: the map's order does not show.
+        open.into_iter().for_each(|silence| self.grid.keep(silence));
+        self.grid
+    }
+
+    fn count(&mut self, packet: &Packet<'_>, octets: u64) {
+        let second = packet.at.time.second();
+        if second != self.second {
+            if self.second != i64::MIN {
+                self.grid.seconds.add(self.second, &self.cell);
+            }
+            (self.second, self.cell) = (second, Cell::default());
+        }
+        self.cell.packets += 1;
+        self.cell.octets += octets;
+        if let Transport::Tcp(segment) = &packet.transport {
+            let (syn, ack) = (segment.flags.has(Flags::SYN), segment.flags.has(Flags::ACK));
+            self.cell.syns += u64::from(syn && !ack);
+            self.cell.answers += u64::from(syn && ack);
+            self.cell.resets += u64::from(segment.flags.has(Flags::RST));
+        }
+    }
+}
+
+fn lane<'a>(
+    lanes: &'a mut HashMap<Address, Lane, foldhash::fast::FixedState>,
+    grid: &mut Grid,
+    host: Address,
+) -> Option<&'a mut Lane> {
+    if lanes.len() >= HOSTS && !lanes.contains_key(&host) {
+        grid.unwatched += 1;
+        return None;
+    }
+    Some(lanes.entry(host).or_default())
+}
+
+/// Something was heard: a silence that was long enough is kept.
+fn hear(way: &mut Way, at: PacketRef, host: Address, quiet: Quiet, black: Elapsed, grid: &mut Grid) {
+    if way.asked.is_some() {
+        if let Some(silence) = std::mem::take(way).ended(way, host, quiet, at, black) {
+            grid.keep(silence);
+        }
+    }
+    way.rate.count(at.time.second());
+    way.heard = Some(at);
+}
+
+impl Way {
+    /// The way starts anew with what it knows of its rate.
+    fn ended(self, fresh: &mut Self, host: Address, quiet: Quiet, at: PacketRef, black: Elapsed) -> Option<Silence> {
+        (fresh.heard, fresh.rate) = (self.heard, self.rate);
+        self.silence(host, quiet, Some(at), at.time, black)
+    }
+
+    fn silence(
+        self,
+        host: Address,
+        quiet: Quiet,
+        until: Option<PacketRef>,
+        end: Timestamp,
+        black: Elapsed,
+    ) -> Option<Silence> {
+        let (heard, asked, waits) = (self.heard?, self.asked?, self.waits?);
+        if end.since(asked.time) < black {
+            return None;
+        }
+        let repeated = waits.repeated?;
+        let mut flows: Vec<(u64, bool)> = waits.seen.iter().map(|(flow, _, _, again)| (*flow, !*again)).collect();
+        flows.sort_unstable();
+        flows.dedup_by_key(|(flow, _)| *flow);
+        Some(Silence {
+            host,
+            quiet,
+            heard,
+            rate: self.rate.now.max(self.rate.before),
+            asked,
+            asked_last: waits.last,
+            asks: waits.asks,
+            repeats: waits.repeats,
+            repeated,
+            flows: flows.len() as u32,
+            repeating: flows.iter().filter(|(_, once)| !once).count() as u32,
+            others: waits.others,
+            arp: waits.arp,
+            arp_first: waits.arp_first,
+            until,
+        })
+    }
+
+    fn ask(&mut self, at: PacketRef, flow: u64, seq: u32, other: Address) {
+        let Some(asked) = self.asked else {
+            self.asked = Some(at);
+            return;
+        };
+        if self.waits.is_none() && at.time.since(asked.time) < LATE {
+            return;
+        }
+        let waits = self.waits.get_or_insert_with(|| Box::new(Waits::new(asked)));
+        waits.last = at;
+        waits.asks += 1;
+        match waits.seen.iter().position(|known| (known.0, known.1) == (flow, seq)) {
+            Some(place) => {
+                let (_, _, first, again) = &mut waits.seen[place];
+                if at.time.since(*first) >= COPY {
+                    *again = true;
+                    waits.repeats += 1;
+                    waits.repeated.get_or_insert(at);
+                }
+            }
+            None if waits.seen.len() < SEEN => waits.seen.push((flow, seq, at.time, false)),
+            None => {}
+        }
+        if waits.others.len() < OTHERS && !waits.others.contains(&other) {
+            waits.others.push(other);
+        }
+    }
+}
+
+impl Waits {
+    fn new(asked: PacketRef) -> Self {
+        Self {
+            last: asked,
+            asks: 1,
+            repeats: 0,
+            repeated: None,
+            seen: Vec::new(),
+            others: Vec::new(),
+            arp: 0,
+            arp_first: None,
+        }
+    }
+}
+
+impl Rate {
+    fn count(&mut self, second: i64) {
+        let passed = second - self.since;
+        if passed >= WINDOW {
+            self.before = if passed < 2 * WINDOW { self.now } else { 0 };
+            (self.since, self.now) = (second, 0);
+        }
+        self.now = self.now.saturating_add(1);
+    }
+}
+
+/// A hash of the flow and the sequence number (DNS: the transaction id) of a packet that wants an answer.
+fn asks(packet: &Packet<'_>) -> Option<(u64, u32)> {
+    let (source, destination) = (packet.source()?, packet.destination()?);
+    match &packet.transport {
+        Transport::Tcp(segment) => {
+            let flags = segment.flags;
+            let wants = flags.has(Flags::SYN) || flags.has(Flags::FIN) || segment.payload_len > 0;
+            let wants = wants && !flags.has(Flags::RST);
+            wants.then(|| (flow_hash(source, destination, 6), segment.seq.0))
+        }
+        Transport::Udp(datagram) if datagram.destination_port == 53 => {
+            let id = datagram.payload.get(..2).map_or(0, |id| u32::from(id[0]) << 8 | u32::from(id[1]));
+            Some((flow_hash(source, destination, 17), id))
+        }
+        _ => None,
+    }
+}
