@@ -61,10 +61,7 @@ pub static RULE: Rule = Rule {
         says: "from {client_host}; prints an address once it answers:",
         command: "dig +short +tries=1 +time=3 {name} {type} @{host}",
     }],
-    not: &[
-        ("dns-slow", "no answer came at all"),
-        ("dns-port-unreachable", "no ICMP error quotes the question"),
-    ],
+    not: &[("dns-slow", "no answer came at all"), ("dns-port-unreachable", "no ICMP error quotes the question")],
     cannot_show: &["whether the server never got the question or its answer was lost on the way"],
     explains: &[
         Explains("dns-resolver-failover", Scope::Peer),
@@ -108,7 +105,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     if others > 0 {
         finding = finding.note(format!("{others} more questions on this flow have no answer either"));
     } else if list.iter().any(|other| other.answer.is_some()) {
-        finding = finding.note("another question from the same port was answered: connection tracking may have lost this one");
+        finding = finding
+            .note("another question from the same port was answered: connection tracking may have lost this one");
     }
     let finding = finding
         .with("name", Value::Packet(question.name.clone()))
@@ -134,9 +132,11 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
             "it answers other questions at that time (flow {}): the way to it works",
             other.facts.id.number
         )),
-        (None, Some(good)) if good < flow.facts.id => {
-            Some(format!("its last answer before went to flow {}, {} earlier", good.number, flow.facts.id.time.since(good.time)))
-        }
+        (None, Some(good)) if good < flow.facts.id => Some(format!(
+            "its last answer before went to flow {}, {} earlier",
+            good.number,
+            flow.facts.id.time.since(good.time)
+        )),
         (None, Some(_)) => None,
         (None, None) => Some("nobody got an answer from it in this capture".into()),
     };

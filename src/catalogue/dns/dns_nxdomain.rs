@@ -44,7 +44,10 @@ pub static RULE: Rule = Rule {
         "ENOTFOUND",
     ],
     do_first: &[
-        Step { says: "Is it spelt as you mean it, and does the zone's own server know it?", command: "dig +trace {name}" },
+        Step {
+            says: "Is it spelt as you mean it, and does the zone's own server know it?",
+            command: "dig +trace {name}",
+        },
         Step {
             says: "For how long is the absence remembered (last number of the SOA)?",
             command: "dig +noall +authority {name} @{host}",
@@ -104,9 +107,15 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     }
     let again = about(capture, finding.first(), capture.thresholds.window, capture.thresholds.window)
         .filter(|other| other.facts.client.address == client)
-        .find(|other| lookups(&other.story).iter().any(|lookup| lookup.question.name == name && lookup.answer.is_some_and(|(_, answer)| answer.rcode == 0)));
+        .find(|other| {
+            lookups(&other.story).iter().any(|lookup| {
+                lookup.question.name == name && lookup.answer.is_some_and(|(_, answer)| answer.rcode == 0)
+            })
+        });
     if let Some(again) = again {
-        finding.notes.push(format!("at another time the name did exist (flow {}): it came or went", again.facts.id.number));
+        finding
+            .notes
+            .push(format!("at another time the name did exist (flow {}): it came or went", again.facts.id.number));
     }
     Keep::Yes
 }
@@ -149,7 +158,9 @@ mod tests {
 
     #[test]
     fn block_lists_reverse_names_and_probes_are_no_faults() {
-        for name in ["4.3.2.1.zen.example.org", "qwmzpfxk", "wpad.example.com", "_ldap._tcp.example.com", "printer.local"] {
+        for name in
+            ["4.3.2.1.zen.example.org", "qwmzpfxk", "wpad.example.com", "_ldap._tcp.example.com", "printer.local"]
+        {
             assert_eq!(answered(1, name, 3).check(&RULE), None, "{name}");
         }
     }

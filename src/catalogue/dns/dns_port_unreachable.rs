@@ -67,7 +67,11 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         .and(lookup.first(), Side::Client, asks)
         .with("name", Value::Packet(question.name.clone()))
         .with("type", type_name(question.qtype));
-    Some(if error.from == flow.facts.server.address { finding } else { finding.note(format!("{} rejects it: a firewall", error.from)) })
+    Some(if error.from == flow.facts.server.address {
+        finding
+    } else {
+        finding.note(format!("{} rejects it: a firewall", error.from))
+    })
 }
 
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
@@ -83,7 +87,18 @@ mod tests {
 
     fn closed() -> What {
         let (source, destination) = (end("10.0.0.1:40000"), end("10.0.0.53:53"));
-        What::Icmp(Box::new(IcmpError { kind: 3, code: 3, v6: false, from: host("10.0.0.53"), mtu: None, source, destination, protocol: 17, ttl: 64, seq: None }))
+        What::Icmp(Box::new(IcmpError {
+            kind: 3,
+            code: 3,
+            v6: false,
+            from: host("10.0.0.53"),
+            mtu: None,
+            source,
+            destination,
+            protocol: 17,
+            ttl: 64,
+            seq: None,
+        }))
     }
 
     fn asked() -> Scene {

@@ -27,7 +27,12 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Config,
     needs: Needs::all(&[Kind::Dns]),
     says: "{server} refuses to look up {name} for {client_host}: {code}",
-    users_see: &["curl: (6) Could not resolve host", "Temporary failure in name resolution", "status: REFUSED", "Query refused"],
+    users_see: &[
+        "curl: (6) Could not resolve host",
+        "Temporary failure in name resolution",
+        "status: REFUSED",
+        "Query refused",
+    ],
     do_first: &[
         Step { says: "On {client_host}: is that really its resolver?", command: "cat /etc/resolv.conf" },
         Step {

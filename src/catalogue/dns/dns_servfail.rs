@@ -46,7 +46,9 @@ pub static RULE: Rule = Rule {
         command: "dig +short +tries=1 +time=3 {name} {type} @{host}",
     }],
     not: &[("dns-no-answer", "an answer came"), ("dns-nxdomain", "the code does not say that the name is unknown")],
-    cannot_show: &["why the resolver failed, unless it says so by an extended error or its own questions are in the capture"],
+    cannot_show: &[
+        "why the resolver failed, unless it says so by an extended error or its own questions are in the capture",
+    ],
     explains: &[Explains("http-gateway-error", Scope::Source)],
     sources: &["RFC 1035 §4.1.1", "RFC 8914"],
     check: Check::Flow(check),

@@ -49,7 +49,9 @@ pub static RULE: Rule = Rule {
         command: "curl -sS -o /dev/null -m 10 -w '%{time_namelookup}\\n' http://{name}/",
     }],
     not: &[("dns-no-answer", "the answer came")],
-    cannot_show: &["whether the resolver or the servers it asked were slow, unless its own questions are in the capture"],
+    cannot_show: &[
+        "whether the resolver or the servers it asked were slow, unless its own questions are in the capture",
+    ],
     explains: &[
         Explains("slow-response", Scope::Source),
         Explains("proxy-retries-hide-failure", Scope::Source),
@@ -95,21 +97,24 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
     let Some(Value::Packet(name)) = finding.values.get("name") else { return Keep::Yes };
-    let found = lookups(&flow.story).into_iter().find(|lookup| {
-        lookup.question.name == *name && lookup.answer.is_some_and(|(at, _)| at == finding.last())
-    });
+    let found = lookups(&flow.story)
+        .into_iter()
+        .find(|lookup| lookup.question.name == *name && lookup.answer.is_some_and(|(at, _)| at == finding.last()));
     let Some((lookup, (at, answer))) = found.and_then(|lookup| Some((lookup.clone(), lookup.answer?))) else {
         return Keep::Yes;
     };
     let delay = lookup.delay().unwrap_or_default();
     let client = flow.facts.client.address;
     let waited = capture.began(at.time, at.time + NEXT).find(|digest| {
-        digest.client().address == client && answer.addresses.iter().any(|(address, _)| *address == digest.server().address)
+        digest.client().address == client
+            && answer.addresses.iter().any(|(address, _)| *address == digest.server().address)
     });
     if let Some(digest) = waited.filter(|_| delay >= NOTICED) {
         finding.severity = Severity::Warning;
         let (server, after) = (digest.server(), digest.id.time.since(at.time));
-        finding.notes.push(format!("a connection to {server} waited for it: flow {} begins {after} after", digest.id.number));
+        finding
+            .notes
+            .push(format!("a connection to {server} waited for it: flow {} begins {after} after", digest.id.number));
     }
     Keep::Yes
 }
@@ -121,7 +126,8 @@ mod tests {
 
     fn answered_after(ms: i64, copies: &[i64]) -> Scene {
         let scene = Scene::between("10.0.0.1:40000", "10.0.0.53:53").udp();
-        let scene = copies.iter().fold(scene, |scene, ms| scene.event(Side::Client, *ms, dns_question(7, "a.example", 1)));
+        let scene =
+            copies.iter().fold(scene, |scene, ms| scene.event(Side::Client, *ms, dns_question(7, "a.example", 1)));
         scene.event(Side::Server, ms, dns_answer(7, "a.example", 1, 0, &["192.0.2.1"]))
     }
 

@@ -74,7 +74,11 @@ fn answered_with(rule: &Rule, flow: &FlowView<'_>, codes: &[u16]) -> Option<Find
     let (at, answer) = lookup.answer?;
     let mut finding = rule
         .found(flow, at, Side::Server, format!("{}{}", code_name(answer.rcode), reason(answer.extended_error)))
-        .and(lookup.first(), Side::Client, format!("asks for {} {}", type_name(lookup.question.qtype), lookup.question.name))
+        .and(
+            lookup.first(),
+            Side::Client,
+            format!("asks for {} {}", type_name(lookup.question.qtype), lookup.question.name),
+        )
         .with("name", Value::Packet(lookup.question.name.clone()))
         .with("type", type_name(lookup.question.qtype))
         .with("code", code_name(answer.rcode));
@@ -82,7 +86,11 @@ fn answered_with(rule: &Rule, flow: &FlowView<'_>, codes: &[u16]) -> Option<Find
         finding = finding.note(format!("the server says why: extended error {code}, {}", extended(code)));
     }
     let more = list.iter().filter(with).count() - 1;
-    Some(if more > 0 { finding.note(format!("{more} more questions on this flow got the same answer")) } else { finding })
+    Some(if more > 0 {
+        finding.note(format!("{more} more questions on this flow got the same answer"))
+    } else {
+        finding
+    })
 }
 
 fn reason(extended_error: Option<u16>) -> String {
@@ -98,7 +106,12 @@ fn asked<'a>(finding: &'a Finding, flow: &'a FlowSummary) -> Option<(&'a str, u1
 }
 
 /// The flows of one time, with their lookups.
-fn about<'a>(capture: &'a CaptureView<'_>, from: PacketRef, before: Elapsed, after: Elapsed) -> impl Iterator<Item = &'a FlowSummary> {
+fn about<'a>(
+    capture: &'a CaptureView<'_>,
+    from: PacketRef,
+    before: Elapsed,
+    after: Elapsed,
+) -> impl Iterator<Item = &'a FlowSummary> {
     let start = PacketRef { file: 0, number: 0, time: from.time - before };
     let end = PacketRef { file: u16::MAX, number: u64::MAX, time: from.time + after };
     capture.flows.range(start..=end).map(|(_, flow)| flow).filter(|flow| flow.story.seen().has(crate::event::Kind::Dns))
@@ -111,7 +124,9 @@ fn good_answer<'a>(finding: &Finding, capture: &'a CaptureView<'_>) -> Option<(&
     let client = flow.facts.client.address;
     about(capture, finding.first(), ROUND, ROUND)
         .filter(|other| other.facts.client.address == client)
-        .flat_map(|other| lookups(&other.story).into_iter().filter_map(move |lookup| Some((other, lookup.question, lookup.answer?))))
+        .flat_map(|other| {
+            lookups(&other.story).into_iter().filter_map(move |lookup| Some((other, lookup.question, lookup.answer?)))
+        })
         .filter(|(_, question, (at, answer))| {
             question.name == name
                 && question.qtype == qtype
@@ -149,6 +164,9 @@ fn passed_on(finding: &mut Finding, capture: &CaptureView<'_>) {
     if let Some(upstream) = upstream {
         finding.severity = finding.severity.min(Severity::Notice);
         let server = upstream.facts.server;
-        finding.notes.push(format!("it has no answer itself: its own question to {server} fails (flow {})", upstream.facts.id.number));
+        finding.notes.push(format!(
+            "it has no answer itself: its own question to {server} fails (flow {})",
+            upstream.facts.id.number
+        ));
     }
 }

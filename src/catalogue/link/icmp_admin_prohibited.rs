@@ -32,10 +32,7 @@ pub static RULE: Rule = Rule {
     says: "a firewall on {router} rejects what {source_host} sends to {target}: {says}",
     users_see: &["No route to host", "EHOSTUNREACH", "(113: No route to host)", "curl: (7)"],
     do_first: &[
-        Step {
-            says: "On {router}: which rule counts up while you try again?",
-            command: "iptables -L -v -n",
-        },
+        Step { says: "On {router}: which rule counts up while you try again?", command: "iptables -L -v -n" },
         Step { says: "The same with nftables (firewalld rejects so by default):", command: "nft list ruleset" },
     ],
     verify: &[Step {

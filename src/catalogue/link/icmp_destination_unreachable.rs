@@ -30,9 +30,18 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Network,
     needs: Needs::all(&[Kind::Icmp]),
     says: "{router} cannot deliver to {target_host} what {source_host} sends: {says}",
-    users_see: &["No route to host", "EHOSTUNREACH", "Network is unreachable", "ENETUNREACH", "(113: No route to host)"],
+    users_see: &[
+        "No route to host",
+        "EHOSTUNREACH",
+        "Network is unreachable",
+        "ENETUNREACH",
+        "(113: No route to host)",
+    ],
     do_first: &[
-        Step { says: "On {router}: which way would it go, and is there a route?", command: "ip route get {target_host}" },
+        Step {
+            says: "On {router}: which way would it go, and is there a route?",
+            command: "ip route get {target_host}",
+        },
         Step {
             says: "On {router}: is the host known on the link (FAILED = no answer to ARP)?",
             command: "ip neigh show to {target_host}",

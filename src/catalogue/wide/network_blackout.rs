@@ -1,0 +1,279 @@
+//! The network beyond this point went silent: packets went out and nothing came back.
+//!
+//! ## How tcpwhy knows
+//! A host that had been heard at least once a second sends nothing for 5 s or more, while at least three connections go on asking it and
+//! repeat themselves. The other way round: a host hears nothing from anybody it asks. The packets that went out meanwhile show that the
+//! capture itself was running. Frames of the link itself (spanning tree, IGMP) are no answer from beyond it.
+//!
+//! ## What it is not
+//! - `capture-packet-loss`, or a capture that was paused: then the outgoing packets would be missing too.
+//! - `loss-storm`: there some packets still arrive.
+//! - `service-down`: there other ports of the host go on answering, or a RST comes.
+//! - `service-restart`: after a blackout the same connections go on where they stopped; after a restart they draw RSTs.
+//!
+//! ## What people see
+//! One alert, then twelve, then forty: everything at once, time-outs everywhere, then all of it comes back in the same second. Each
+//! connection returns with its own next retransmission, up to twice as late as the network.
+//!
+//! ## False alarms it avoids
+//! Quiet hosts (nobody asks them, or they never spoke once a second), one dead connection, copies of one packet made by the capture.
+
+use crate::event::PacketRef;
+use crate::rule::finding::{Culprit, Evidence, Finding, Reach, Severity, Standing, Subject};
+use crate::rule::view::CaptureView;
+use crate::rule::{Check, Explains, Rule, Scope, Step};
+use crate::time::Timestamp;
+use crate::wire::Address;
+
+use super::silence::{Blackout, blackouts};
+
+pub static RULE: Rule = Rule {
+    id: "network-blackout",
+    title: "the network beyond this point went silent for a while",
+    severity: Severity::Critical,
+    culprit: Culprit::Network,
+    says: "nothing came back from {whom} for {span} ({whom} or the path to it): {asks} packets went out",
+    variants: &["{whom} heard nothing for {span} from any of the {others} hosts it asked: {asks} packets went out"],
+    users_see: &["Connection timed out", "No route to host", "one alert, then twelve, then forty"],
+    do_first: &[Step {
+        says: "What stands between {asker} and {whom}? Uptime and log of that switch or router, over an out-of-band console; on {asker}:",
+        command: "ip -s link",
+    }],
+    verify: &[Step { says: "from {asker}; every packet must be answered:", command: "ping -c 3 {peer}" }],
+    cannot_show: &["which device fell silent, and why"],
+    explains: &[
+        Explains("neighbor-unresolved", Scope::HopTime),
+        Explains("connect-timeout", Scope::HopTime),
+        Explains("connect-slow", Scope::HopTime),
+        Explains("rto-unrecovered", Scope::HopTime),
+        Explains("loss-storm", Scope::HopTime),
+        Explains("packet-loss", Scope::HopTime),
+        Explains("loss-burst-single", Scope::HopTime),
+        Explains("keepalive-probes-unanswered", Scope::HopTime),
+        Explains("dns-no-answer", Scope::HopTime),
+        Explains("dns-outage", Scope::HopTime),
+        Explains("mass-connect-timeout", Scope::HopTime),
+        Explains("service-down", Scope::HopTime),
+        Explains("client-abandoned", Scope::HopTime),
+        Explains("http-gateway-error", Scope::HopTime),
+        Explains("upstream-hang", Scope::HopTime),
+        Explains("response-stalled", Scope::HopTime),
+        Explains("health-check-flapping", Scope::HopTime),
+        Explains("idle-flow-expired", Scope::HopTime),
+    ],
+    sources: &["lobste.rs, 2018: a switch that rebooted in a loop", "RFC 6298", "measured on Linux 6.18"],
+    check: Check::Capture(check),
+    ..Rule::BLANK
+};
+
+fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
+    blackouts(capture).iter().enumerate().map(|(n, blackout)| finding(n as u32, blackout, capture)).collect()
+}
+
+fn finding(n: u32, blackout: &Blackout<'_>, capture: &CaptureView<'_>) -> Finding {
+    let first = blackout.silences[0];
+    let (from, until) = blackout.span(capture.end);
+    let others = blackout.others();
+    let several = blackout.deaf() && others.len() > 1;
+    let asks: u64 = blackout.silences.iter().map(|silence| silence.asks).sum();
+    let repeats: u64 = blackout.silences.iter().map(|silence| silence.repeats).sum();
+    let last = blackout.silences.iter().map(|silence| silence.asked_last).max().unwrap_or(first.asked_last);
+    let heard = if blackout.deaf() { "last packet to it" } else { "last packet from it" };
+    let mut finding = RULE
+        .about(Subject::Host(n), first.heard, None, format!("{heard}, {} in the ten seconds before", first.rate))
+        .confidence(blackout.confidence())
+        .variant(u8::from(several))
+        .cites(first.asked, None, "the first packet that stays unanswered")
+        .cites(first.repeated, None, "it is sent again: the capture and the sender go on")
+        .cites(last, None, format!("{asks} packets so far, {repeats} of them copies; nothing came back"));
+    if let Some(arp) = blackout.silences.iter().filter_map(|silence| silence.arp_first).min() {
+        let count: u64 = blackout.silences.iter().map(|silence| silence.arp).sum();
+        finding = finding.cites(arp, None, format!("ARP request for a neighbour, {count} in this time"));
+    }
+    let mut standing = Standing::GoesOn;
+    if let Some(back) = blackout.until() {
+        finding.evidence.push(Evidence {
+            at: back,
+            flow: None,
+            side: None,
+            shows: format!("first packet heard again, after {}", back.time.since(from)),
+        });
+        standing = Standing::Over(back);
+        finding = resumed(finding, blackout, back, capture);
+    }
+    finding = stayed(finding, blackout, (from, until), capture);
+    let reach = reach(blackout, (from, until), standing, capture);
+    let (asker, peer) = if blackout.deaf() { (first.host, others.first()) } else { (others[0], Some(&first.host)) };
+    finding
+        .with("whom", named(&blackout.hosts()))
+        .with("others", others.len() as u64)
+        .with("asker", asker)
+        .with("peer", peer.copied().unwrap_or(first.host))
+        .with("span", until.since(from))
+        .with("asks", asks)
+        .rules_out("a paused capture", format!("it recorded {asks} outgoing packets meanwhile"), &[first.asked, last])
+        .reaches(reach)
+}
+
+/// Flows that were open or opened in that time, between the silent hosts and anybody.
+fn reach(
+    blackout: &Blackout<'_>,
+    (from, until): (Timestamp, Timestamp),
+    standing: Standing,
+    capture: &CaptureView<'_>,
+) -> Reach {
+    let mut reach = Reach { hosts: blackout.hosts(), spans: vec![(from, until)], standing, ..Reach::default() };
+    let mut clients: Vec<Address> = Vec::new();
+    let kept = capture.flows.values().map(|flow| &flow.digest);
+    for digest in kept.chain(capture.digests.values()) {
+        let (client, server) = (digest.client(), digest.server());
+        if reach.holds(&client, &server) {
+            reach.of += 1;
+            if digest.id.time <= until && digest.last >= from {
+                reach.flows += 1;
+                clients.push(client.address);
+            }
+        }
+    }
+    clients.sort_unstable();
+    clients.dedup();
+    reach.clients = clients.len() as u64;
+    reach.last_good = Some(blackout.silences[0].heard);
+    reach
+}
+
+/// Connections that go on where they stopped: their hosts ran on, the path was cut.
+fn resumed(finding: Finding, blackout: &Blackout<'_>, back: PacketRef, capture: &CaptureView<'_>) -> Finding {
+    let hosts = blackout.hosts();
+    let heard = blackout.silences[0].heard;
+    let flows = capture.flows.values().filter(|flow| {
+        let facts = &flow.facts;
+        let ours = hosts.contains(&facts.client.address) || hosts.contains(&facts.server.address);
+        let later = |half: &crate::flow::facts::Half| half.last.is_some_and(|last| last >= back);
+        ours && facts.id < heard && later(&facts.from_client) && later(&facts.from_server)
+    });
+    match flows.count() {
+        0 => finding,
+        n => finding.rules_out(
+            "service-restart",
+            format!("{n} connections went on with their sequence numbers: both ends ran on"),
+            &[heard, back],
+        ),
+    }
+}
+
+/// Other hosts that were heard in the meantime say where the path was cut.
+fn stayed(
+    finding: Finding,
+    blackout: &Blackout<'_>,
+    (from, until): (Timestamp, Timestamp),
+    capture: &CaptureView<'_>,
+) -> Finding {
+    let (hosts, others) = (blackout.hosts(), blackout.others());
+    let mut stayed: Vec<(Address, PacketRef)> = Vec::new();
+    for flow in capture.flows.values() {
+        let facts = &flow.facts;
+        for (near, far, half) in [
+            (facts.client.address, facts.server.address, &facts.from_server),
+            (facts.server.address, facts.client.address, &facts.from_client),
+        ] {
+            let within = half.last.filter(|last| last.time > from && last.time < until);
+            if let Some(last) = within.filter(|_| others.contains(&near) && !hosts.contains(&far))
+                && !stayed.iter().any(|(known, _)| *known == far)
+            {
+                stayed.push((far, last));
+            }
+        }
+    }
+    match stayed.first() {
+        None => finding.note("nobody else was heard in that time by the host that asked"),
+        Some((host, at)) => finding
+            .cites(*at, None, format!("{host} is still heard"))
+            .note(format!("{} other hosts stayed reachable, {host} among them: not the whole network", stayed.len())),
+    }
+}
+
+fn named(hosts: &[Address]) -> String {
+    let mut text = hosts.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if hosts.len() > 3 {
+        text.push_str(&format!(" and {} more", hosts.len() - 3));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::grid::{Quiet, Silence};
+    use crate::rule::finding::Confidence;
+    use crate::rule::testing::{World, host};
+    use crate::time::Elapsed;
+
+    fn at(number: u64, secs: i64) -> PacketRef {
+        PacketRef { file: 0, number, time: Timestamp::default() + Elapsed::secs(secs) }
+    }
+
+    pub(crate) fn silence(who: &str, quiet: Quiet, others: &[&str], from: i64) -> Silence {
+        Silence {
+            host: host(who),
+            quiet,
+            heard: at(from as u64, from),
+            rate: 40,
+            asked: at(from as u64 + 1, from),
+            asked_last: at(from as u64 + 5, from + 20),
+            asks: 40,
+            repeats: 30,
+            repeated: at(from as u64 + 2, from + 1),
+            flows: 5,
+            repeating: 4,
+            others: others.iter().map(|other| host(other)).collect(),
+            arp: 0,
+            arp_first: None,
+            until: Some(at(from as u64 + 6, from + 25)),
+        }
+    }
+
+    fn world(silences: Vec<Silence>) -> World {
+        let mut world = World::new();
+        world.end = Timestamp::default() + Elapsed::secs(1000);
+        silences.into_iter().for_each(|silence| world.grid.keep(silence));
+        world
+    }
+
+    #[test]
+    fn one_host_that_falls_silent_is_that_host_or_its_path() {
+        let both = vec![
+            silence("10.0.0.2", Quiet::Mute, &["10.0.0.1"], 100),
+            silence("10.0.0.1", Quiet::Deaf, &["10.0.0.2"], 100),
+        ];
+        let findings = world(both).check(&RULE);
+        assert_eq!((findings.len(), findings[0].confidence, findings[0].variant), (1, Confidence::Medium, 0));
+        assert_eq!(findings[0].values.get("whom"), Some(&"10.0.0.2".into()));
+    }
+
+    #[test]
+    fn a_host_that_hears_none_of_many_has_lost_the_network() {
+        let all = vec![
+            silence("10.0.0.1", Quiet::Deaf, &["192.0.2.1", "192.0.2.2", "192.0.2.3"], 100),
+            silence("192.0.2.1", Quiet::Mute, &["10.0.0.1"], 100),
+            silence("192.0.2.2", Quiet::Mute, &["10.0.0.1"], 101),
+        ];
+        let findings = world(all).check(&RULE);
+        assert_eq!((findings.len(), findings[0].confidence, findings[0].variant), (1, Confidence::Certain, 1));
+        assert_eq!(findings[0].reach.as_ref().map(|reach| reach.hosts.clone()), Some(vec![host("10.0.0.1")]));
+    }
+
+    #[test]
+    fn a_host_that_was_hardly_ever_heard_may_just_be_quiet() {
+        let mut quiet = silence("10.0.0.2", Quiet::Mute, &["10.0.0.1"], 100);
+        quiet.rate = 6;
+        assert!(world(vec![quiet]).check(&RULE).is_empty());
+    }
+
+    #[test]
+    fn one_connection_that_repeats_itself_is_no_blackout() {
+        let mut one = silence("10.0.0.2", Quiet::Mute, &["10.0.0.1"], 100);
+        (one.flows, one.repeating) = (1, 1);
+        assert!(world(vec![one]).check(&RULE).is_empty());
+    }
+}

@@ -1,0 +1,109 @@
+//! Silences of hosts put together to blackouts: who fell silent toward whom, seen once.
+
+use crate::event::PacketRef;
+use crate::host::grid::{Quiet, Silence};
+use crate::rule::finding::Confidence;
+use crate::rule::view::CaptureView;
+use crate::time::{Elapsed, Timestamp};
+use crate::wire::Address;
+
+/// Packets in ten seconds that make a host one whose silence means something (one a second).
+const HEARD: u32 = 10;
+/// Connections that ask, and those of them that ask again.
+const FLOWS: u32 = 3;
+const REPEATING: u32 = 3;
+/// Silences that begin this close together are one event.
+const TOGETHER: Elapsed = Elapsed::secs(3);
+/// Blackouts told; a network that flaps for hours says nothing new after these.
+const TOLD: usize = 64;
+
+/// One time in which nothing came from (or to) one or more hosts.
+pub(super) struct Blackout<'a> {
+    /// The silences of its hosts, the earliest first.
+    pub silences: Vec<&'a Silence>,
+}
+
+impl Blackout<'_> {
+    /// The hosts that were silent, or heard nothing.
+    pub fn hosts(&self) -> Vec<Address> {
+        let mut hosts: Vec<Address> = self.silences.iter().map(|silence| silence.host).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts
+    }
+
+    /// The hosts on the other side.
+    pub fn others(&self) -> Vec<Address> {
+        let mut others: Vec<Address> = self.silences.iter().flat_map(|silence| silence.others.clone()).collect();
+        others.sort_unstable();
+        others.dedup();
+        others
+    }
+
+    /// Nothing came to a host that asked several others: all of the network is gone for it.
+    pub fn deaf(&self) -> bool {
+        self.silences[0].quiet == Quiet::Deaf
+    }
+
+    /// First unanswered packet to first packet heard again (or the capture's end).
+    pub fn span(&self, end: Timestamp) -> (Timestamp, Timestamp) {
+        let spans = self.silences.iter().map(|silence| silence.span(end));
+        spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or((end, end))
+    }
+
+    /// First packet heard again; `None` while one of them is still silent.
+    pub fn until(&self) -> Option<PacketRef> {
+        self.silences.iter().map(|silence| silence.until).collect::<Option<Vec<_>>>()?.into_iter().min()
+    }
+
+    /// What several hosts or the link's own silence prove beyond one host's.
+    pub fn confidence(&self) -> Confidence {
+        let arp: u64 = self.silences.iter().map(|silence| silence.arp).sum();
+        if arp >= 3 || self.deaf() && self.others().len() >= 2 {
+            Confidence::Certain
+        } else if self.silences.len() >= 2 {
+            Confidence::High
+        } else {
+            Confidence::Medium
+        }
+    }
+}
+
+/// Every blackout in order of time. A host that hears nothing from one other host is told as that other's silence; the silence of many
+/// toward one host as its own deafness.
+pub(super) fn blackouts<'a>(capture: &CaptureView<'a>) -> Vec<Blackout<'a>> {
+    let real: Vec<&Silence> = capture.grid.silences.iter().filter(|silence| means_something(silence)).collect();
+    let shadowed = |one: &Silence| {
+        real.iter().any(|other| {
+            let wider = (other.others.len(), other.quiet == Quiet::Mute) > (one.others.len(), one.quiet == Quiet::Mute);
+            other.quiet != one.quiet && wider && one.others == [other.host] && overlap(one, other, capture.end)
+        })
+    };
+    let mut blackouts: Vec<Blackout<'a>> = Vec::new();
+    for silence in real.iter().copied().filter(|silence| !shadowed(silence)) {
+        let together = blackouts.iter_mut().rev().take(TOLD).find(|known| {
+            let first = known.silences[0];
+            first.quiet == silence.quiet
+                && silence.asked.time.since(first.asked.time) <= TOGETHER
+                && overlap(first, silence, capture.end)
+        });
+        match together {
+            Some(known) => known.silences.push(silence),
+            None => blackouts.push(Blackout { silences: vec![silence] }),
+        }
+    }
+    blackouts.truncate(TOLD);
+    blackouts
+}
+
+fn means_something(silence: &Silence) -> bool {
+    silence.rate >= HEARD && silence.flows >= FLOWS && (silence.repeating >= REPEATING || silence.arp >= 3)
+}
+
+/// Whether both share at least four fifths of the shorter one's time.
+fn overlap(one: &Silence, other: &Silence, end: Timestamp) -> bool {
+    let (a, b) = (one.span(end), other.span(end));
+    let shared = a.1.min(b.1).since(a.0.max(b.0));
+    let shorter = a.1.since(a.0).min(b.1.since(b.0));
+    shared.0 > 0 && shared.0 / 4 >= shorter.0 / 5
+}
