@@ -28,7 +28,7 @@ use crate::host::service::Services;
 use crate::rule::finding::{Finding, Severity};
 use crate::rule::summary::{Digest, FlowSummary, Verdict};
 use crate::rule::threshold::Thresholds;
-use crate::rule::view::{CaptureView, LegsView, PacketTally, Tally, index_links, index_servers};
+use crate::rule::view::{CaptureView, LegsView, PacketTally, Tally, index_links};
 use crate::rule::{Check, Keep};
 use crate::time::Timestamp;
 use build::Builder;
@@ -117,7 +117,6 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         names: &merged.names,
         icmp: &merged.icmp,
         grid: &merged.grid,
-        by_server: index_servers(&merged.flows),
         tally: &merged.tally,
         packets: &merged.packets,
         links: &links,

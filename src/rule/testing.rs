@@ -503,7 +503,6 @@ impl World {
             names: &self.names,
             icmp: &self.icmp,
             grid: &self.grid,
-            by_server: super::view::index_servers(&self.flows),
             tally: &self.tally,
             packets: &self.packets,
             links: &self.links,

@@ -178,15 +178,6 @@ pub fn index_links(links: &[Link]) -> BTreeMap<PacketRef, Vec<usize>> {
     index
 }
 
-/// Which flows went to which server, in order of time.
-pub fn index_servers(flows: &BTreeMap<PacketRef, FlowSummary>) -> BTreeMap<Endpoint, Vec<PacketRef>> {
-    let mut index: BTreeMap<Endpoint, Vec<PacketRef>> = BTreeMap::new();
-    for (id, flow) in flows {
-        index.entry(flow.facts.server).or_default().push(*id);
-    }
-    index
-}
-
 /// Two linked legs, as legs rules see them.
 #[derive(Clone, Copy)]
 pub struct LegsView<'a> {
@@ -343,8 +334,6 @@ pub struct CaptureView<'a> {
     pub icmp: &'a StrayErrors,
     /// The capture on a grid of seconds, and who was not heard when.
     pub grid: &'a Grid,
-    /// Numbers of the flows kept whole, by server end ([`index_servers`]).
-    pub by_server: BTreeMap<Endpoint, Vec<PacketRef>>,
     /// Counters of flows.
     pub tally: &'a Tally,
     /// Counters of packets.
@@ -429,12 +418,6 @@ impl CaptureView<'_> {
     /// The flow a finding is about, when it was kept whole.
     pub fn flow_of(&self, finding: &Finding) -> Option<&FlowSummary> {
         self.flows.get(&finding.subject.flow()?)
-    }
-
-    /// The flows to a server ip:port that were kept whole, in order of time.
-    pub fn flows_to(&self, server: &Endpoint) -> impl DoubleEndedIterator<Item = &FlowSummary> {
-        let numbers = self.by_server.get(server).map(Vec::as_slice).unwrap_or(&[]);
-        numbers.iter().filter_map(|id| self.flows.get(id))
     }
 
     /// What is known of a server ip:port.

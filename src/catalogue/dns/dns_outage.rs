@@ -128,7 +128,7 @@ fn told(run: &[Asked<'_>], all: &[Asked<'_>], capture: &CaptureView<'_>) -> Opti
             finding = finding.cites(asked.at, Some(asked.flow), asks(asked));
         }
     }
-    if last.at != first.at {
+    if finding.evidence.iter().all(|evidence| evidence.at != last.at) {
         finding = finding.cites(last.at, Some(last.flow), asks(last));
     }
     let names: BTreeSet<&str> = failures.iter().map(|asked| asked.name).collect();

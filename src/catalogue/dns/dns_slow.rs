@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(finding.variant, 1);
         let finding = World::new().with(&lookup).with_good(&connection).corroborated(&RULE, finding).expect("it stays");
         assert_eq!(finding.severity, Severity::Warning);
-        assert_eq!(finding.notes, ["a connection to 192.0.2.1:443 waited for it: flow 9 begins 1.0 ms after"]);
+        assert_eq!(finding.notes, ["a connection to 192.0.2.1:443 waited for it: flow 9 begins 1 ms after"]);
     }
 
     #[test]
