@@ -43,7 +43,7 @@ both-servers-dead | both dnsmasq behind DROP for six names; before and after the
 not-one-zone | one zone has a dead upstream, names of others are answered in between: `dns-no-answer`
 """)
 rule("dns-servfail", """
-unbound-dead-forwarder | Unbound, whose forwarder is dead, answers SERVFAIL; to dig with an extended error
+unbound-forwarder-refuses | Unbound, whose forwarder (dnsmasq) refuses, answers SERVFAIL; other names of it work
 not-second-server-knows | the second server of resolv.conf has the answer: a notice
 """)
 rule("dns-refused", """

@@ -59,7 +59,7 @@ pub static RULE: Rule = Rule {
     }],
     not: &[("dns-servfail", "the server is sure of its answer")],
     cannot_show: &["whether another view of the zone (inside, outside) has the name"],
-    explains: &[Explains("http-gateway-error", Scope::Source)],
+    explains: &[Explains("http-gateway-error", Scope::Name)],
     sources: &["RFC 1035 §4.1.1", "RFC 2308", "resolv.conf(5): search, ndots"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),

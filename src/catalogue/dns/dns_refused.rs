@@ -46,7 +46,7 @@ pub static RULE: Rule = Rule {
     }],
     not: &[("dns-servfail", "the server did not try"), ("dns-no-answer", "an answer came")],
     cannot_show: &["which rule of the server refuses (BIND: allow-recursion, allow-query; Unbound: access-control)"],
-    explains: &[Explains("http-gateway-error", Scope::Source)],
+    explains: &[Explains("http-gateway-error", Scope::Name)],
     sources: &["RFC 1035 §4.1.1", "RFC 8906 §3.1.4"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),

@@ -49,7 +49,7 @@ pub static RULE: Rule = Rule {
     cannot_show: &[
         "why the resolver failed, unless it says so by an extended error or its own questions are in the capture",
     ],
-    explains: &[Explains("http-gateway-error", Scope::Source)],
+    explains: &[Explains("http-gateway-error", Scope::Name)],
     sources: &["RFC 1035 §4.1.1", "RFC 8914"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),

@@ -53,9 +53,9 @@ pub static RULE: Rule = Rule {
         "whether the resolver or the servers it asked were slow, unless its own questions are in the capture",
     ],
     explains: &[
-        Explains("slow-response", Scope::Source),
-        Explains("proxy-retries-hide-failure", Scope::Source),
-        Explains("proxy-adds-latency", Scope::Source),
+        Explains("slow-response", Scope::Host),
+        Explains("proxy-retries-hide-failure", Scope::Host),
+        Explains("proxy-adds-latency", Scope::Host),
     ],
     sources: &["RFC 1035 §4.2.1", "resolv.conf(5): timeout, attempts"],
     check: Check::Flow(check),
@@ -97,18 +97,20 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
     let Some(Value::Packet(name)) = finding.values.get("name") else { return Keep::Yes };
-    let found = lookups(&flow.story)
+    // Both address types are asked for at once; whoever waits, waits for the later answer.
+    let answers: Vec<_> = lookups(&flow.story)
         .into_iter()
-        .find(|lookup| lookup.question.name == *name && lookup.answer.is_some_and(|(at, _)| at == finding.last()));
-    let Some((lookup, (at, answer))) = found.and_then(|lookup| Some((lookup.clone(), lookup.answer?))) else {
-        return Keep::Yes;
-    };
-    let delay = lookup.delay().unwrap_or_default();
+        .filter(|lookup| lookup.question.name == *name)
+        .filter_map(|l| l.answer)
+        .collect();
+    let addresses: Vec<_> =
+        answers.iter().flat_map(|(_, answer)| &answer.addresses).map(|(address, _)| *address).collect();
+    let at = finding.last();
+    let delay = at.time.since(finding.first().time);
     let client = flow.facts.client.address;
-    let waited = capture.began(at.time, at.time + NEXT).find(|digest| {
-        digest.client().address == client
-            && answer.addresses.iter().any(|(address, _)| *address == digest.server().address)
-    });
+    let waited = capture
+        .began(at.time, at.time + NEXT)
+        .find(|digest| digest.client().address == client && addresses.contains(&digest.server().address));
     if let Some(digest) = waited.filter(|_| delay >= NOTICED) {
         finding.severity = Severity::Warning;
         let (server, after) = (digest.server(), digest.id.time.since(at.time));

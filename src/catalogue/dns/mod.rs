@@ -24,6 +24,12 @@ const ROUND: Elapsed = Elapsed::secs(30);
 /// Both servers were asked at once.
 const PARALLEL: Elapsed = Elapsed::secs(1);
 
+/// Record types of addresses. RFC 1035 §3.2.2, RFC 3596.
+const A: u16 = 1;
+const AAAA: u16 = 28;
+/// The name of an address.
+const PTR: u16 = 12;
+
 /// NOERROR and the other response codes that rules speak of. RFC 1035 §4.1.1, RFC 2136 §2.2.
 const NOERROR: u16 = 0;
 const SERVFAIL: u16 = 2;
@@ -82,6 +88,9 @@ fn answered_with(rule: &Rule, flow: &FlowView<'_>, codes: &[u16]) -> Option<Find
         .with("name", Value::Packet(lookup.question.name.clone()))
         .with("type", type_name(lookup.question.qtype))
         .with("code", code_name(answer.rcode));
+    if lookup.question.qtype == PTR {
+        finding = finding.severity(Severity::Notice).note("nobody waits for the name of an address, as a rule");
+    }
     if let Some(code) = answer.extended_error {
         finding = finding.note(format!("the server says why: extended error {code}, {}", extended(code)));
     }
@@ -117,8 +126,13 @@ fn about<'a>(
     capture.flows.range(start..=end).map(|(_, flow)| flow).filter(|flow| flow.story.seen().has(crate::event::Kind::Dns))
 }
 
-/// Where the same client got a good answer to the same question: the flow, and the answer's packet.
-fn good_answer<'a>(finding: &Finding, capture: &'a CaptureView<'_>) -> Option<(&'a FlowSummary, PacketRef)> {
+/// Where the same client got a good answer to the same question: the flow, and the answer's packet. Who is told no IPv6 address uses the
+/// IPv4 one: with `either`, that one is good enough.
+fn good_answer<'a>(
+    finding: &Finding,
+    capture: &'a CaptureView<'_>,
+    either: bool,
+) -> Option<(&'a FlowSummary, PacketRef)> {
     let flow = capture.flow_of(finding)?;
     let (name, qtype) = asked(finding, flow)?;
     let client = flow.facts.client.address;
@@ -129,7 +143,7 @@ fn good_answer<'a>(finding: &Finding, capture: &'a CaptureView<'_>) -> Option<(&
         })
         .filter(|(_, question, (at, answer))| {
             question.name == name
-                && question.qtype == qtype
+                && (question.qtype == qtype || either && (qtype, question.qtype) == (AAAA, A))
                 && answer.rcode == NOERROR
                 && at.time.since(finding.first().time) >= Elapsed::ZERO - PARALLEL
         })
@@ -139,7 +153,8 @@ fn good_answer<'a>(finding: &Finding, capture: &'a CaptureView<'_>) -> Option<(&
 
 /// A failure that another answer made good weighs less: nothing when both were asked at once, else a delay.
 fn made_good(finding: &mut Finding, capture: &CaptureView<'_>, severity: Severity) -> bool {
-    let Some((other, at)) = good_answer(finding, capture) else { return false };
+    let silent = finding.rule == dns_no_answer::RULE.id;
+    let Some((other, at)) = good_answer(finding, capture, !silent) else { return false };
     let after = at.time.since(finding.first().time);
     finding.severity = if after <= PARALLEL { Severity::Silent } else { severity };
     let who = if capture.flow_of(finding).is_some_and(|flow| flow.facts.server == other.facts.server) {

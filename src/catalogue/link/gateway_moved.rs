@@ -75,8 +75,8 @@ fn moved(known: &Known) -> Option<Move<'_>> {
     } else {
         return None;
     };
-    // Two answers in one second are two machines, not one that took over. The capturing host's own interfaces are no next hop.
-    let apart = to.1.time.since(from.1.time) > Elapsed::secs(1);
+    // Two answers in one second are two machines, not one that took over; an announcement says so itself. The capturing host's own interfaces are no next hop.
+    let apart = to.0.unasked > 0 || to.1.time.since(from.1.time) > Elapsed::secs(1);
     (apart && !from.0.own && !to.0.own).then_some(Move { from, to })
 }
 

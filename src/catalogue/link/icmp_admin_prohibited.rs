@@ -45,7 +45,7 @@ pub static RULE: Rule = Rule {
         Explains("connect-timeout", Scope::SameOrLink),
         Explains("proxy-upstream-connect-failed", Scope::SameOrLink),
         Explains("dns-no-answer", Scope::SameOrLink),
-        Explains("proxy-no-server-available", Scope::Time),
+        Explains("proxy-no-server-available", Scope::Host),
     ],
     sources: &["RFC 1812 §5.2.7.1", "RFC 4443 §3.1", "measured with iptables REJECT"],
     check: Check::Flow(check),

@@ -54,7 +54,7 @@ pub static RULE: Rule = Rule {
         Explains("connect-timeout", Scope::SameOrLink),
         Explains("mass-connect-timeout", Scope::Peer),
         Explains("proxy-upstream-connect-failed", Scope::SameOrLink),
-        Explains("proxy-no-server-available", Scope::Time),
+        Explains("proxy-no-server-available", Scope::Host),
         Explains("dns-no-answer", Scope::Same),
     ],
     sources: &["RFC 792", "RFC 1812 §5.2.7.1", "RFC 4443 §3.1"],

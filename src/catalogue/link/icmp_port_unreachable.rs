@@ -46,7 +46,7 @@ pub static RULE: Rule = Rule {
     explains: &[
         Explains("connect-timeout", Scope::SameOrLink),
         Explains("proxy-upstream-connect-failed", Scope::SameOrLink),
-        Explains("proxy-no-server-available", Scope::Time),
+        Explains("proxy-no-server-available", Scope::Host),
     ],
     sources: &["RFC 1122 §3.2.2.1", "RFC 4443 §3.1", "measured with iptables REJECT"],
     check: Check::Flow(check),

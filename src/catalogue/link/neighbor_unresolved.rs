@@ -103,8 +103,9 @@ fn silent<'a>(address: Address, asker: Address, known: &'a Known, times: &'a Tim
     let start = *times.first.first()?;
     let answers = known.answers.iter().flat_map(|answered| answered.times.first.iter().chain(&answered.times.last));
     let answer = answers.copied().filter(|at| *at > start).min();
-    let asked: Vec<PacketRef> =
-        times.first.iter().copied().filter(|at| answer.is_none_or(|answer| *at < answer)).collect();
+    // What is answered before the next request is due was no silence.
+    let vain = |at: &PacketRef| answer.is_none_or(|answer| answer.time.since(at.time) >= *APART.start());
+    let asked: Vec<PacketRef> = times.first.iter().copied().filter(vain).collect();
     let gaps = asked.windows(2).filter(|pair| APART.contains(&pair[1].time.since(pair[0].time))).count();
     (asked.len() >= ATTEMPT && gaps + 1 >= ATTEMPT).then_some(Silent { address, asker, times, asked, answer })
 }
@@ -234,8 +235,8 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_the_second_question_is_no_silence() {
-        let world = answers(asks(busy(), "10.0.0.99", &[0, 1000]), "10.0.0.99", &[1001]);
+    fn an_answer_to_the_third_question_is_no_silence() {
+        let world = answers(asks(busy(), "10.0.0.99", &[0, 1000, 2000]), "10.0.0.99", &[2001]);
         assert!(world.check(&RULE).is_empty());
     }
 
