@@ -57,9 +57,10 @@ pub fn lookups(story: &Story) -> Vec<Lookup<'_>> {
     list
 }
 
-/// Whether one server was asked: multicast DNS and LLMNR ask everybody, and nobody must answer. RFC 6762, RFC 4795.
+/// Whether one DNS server was asked: multicast DNS, LLMNR and NetBIOS names ask everybody, and nobody must answer. RFC 6762, RFC 4795,
+/// RFC 1002 §4.2.
 pub fn unicast(facts: &FlowFacts) -> bool {
-    const EVERYBODY: [u16; 2] = [5353, 5355];
+    const EVERYBODY: [u16; 3] = [137, 5353, 5355];
     let one_host = match facts.server.address.to_ip() {
         std::net::IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast(),
         std::net::IpAddr::V6(ip) => !ip.is_multicast(),
@@ -115,6 +116,7 @@ mod tests {
         let asks = |server: &str| unicast(&Scene::between("10.0.0.1:5353", server).facts);
         assert!(!asks("224.0.0.251:5353"));
         assert!(!unicast(&Scene::between("10.0.0.1:40000", "224.0.0.252:5355").facts));
+        assert!(!unicast(&Scene::between("10.0.0.1:137", "10.0.0.255:137").facts));
         assert!(unicast(&Scene::between("10.0.0.1:40000", "10.0.0.53:53").facts));
     }
 }

@@ -18,7 +18,7 @@
 //! Questions to two servers at once of which one answers, multicast DNS, a capture that ends too early. When a repeated question or the
 //! next server is answered, users only waited: a warning.
 
-use super::{about, asked, made_good, passed_on};
+use super::{about, answers_are_visible, asked, made_good, passed_on};
 use crate::event::{Kind, Side, What};
 use crate::flow::facts::IpProtocol;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
@@ -30,6 +30,9 @@ use crate::time::Elapsed;
 
 /// A stub resolver of glibc gives a server this long.
 const STUB: Elapsed = Elapsed::secs(5);
+
+/// Nobody waits for an answer any longer than this.
+const PATIENCE: Elapsed = Elapsed::secs(60);
 
 pub static RULE: Rule = Rule {
     id: "dns-no-answer",
@@ -112,7 +115,11 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         .with("name", Value::Packet(question.name.clone()))
         .with("type", type_name(question.qtype))
         .with("copies", lookup.asked.len() as u64)
-        .with("after", waited(lookup));
+        .with(
+            "after",
+            waited(lookup)
+                .min(lookup.asked.last().map_or(STUB, |last| last.time.since(lookup.first().time)) + PATIENCE),
+        );
     Some(if lookup.asked.len() == 1 { finding.variant(1) } else { finding })
 }
 
@@ -121,6 +128,9 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         return if finding.severity == Severity::Silent { Keep::Drop } else { Keep::Yes };
     }
     passed_on(finding, capture);
+    if !answers_are_visible(capture) {
+        finding.confidence = finding.confidence.min(Confidence::Medium);
+    }
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
     let Some((name, _)) = asked(finding, flow) else { return Keep::Yes };
     let answered = |lookup: &Lookup<'_>| lookup.answer.is_some_and(|(at, _)| at > finding.first());

@@ -29,6 +29,8 @@ use crate::wire::{Address, Endpoint};
 const NAMES: usize = 3;
 /// Percent of the questions that fail.
 const SHARE: usize = 80;
+/// Questions farther apart than this belong to different times.
+const PAUSE: Elapsed = Elapsed::secs(60);
 /// From the first failure to the last.
 const LASTING: Elapsed = Elapsed::secs(10);
 
@@ -88,7 +90,9 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
         }
     }
     all.sort_by_key(|asked| asked.at);
-    outage(&all).and_then(|during| told(during, &all, capture)).into_iter().collect()
+    let mut parts = all.chunk_by(|one, next| next.at.time.since(one.at.time) <= PAUSE);
+    let during = parts.find_map(outage);
+    during.and_then(|during| told(during, &all, capture)).into_iter().collect()
 }
 
 /// The longest run of questions from a failure to a failure in which too many fail.
@@ -146,14 +150,14 @@ fn told(run: &[Asked<'_>], all: &[Asked<'_>], capture: &CaptureView<'_>) -> Opti
         standing: good_after.map_or(Standing::GoesOn, |asked| Standing::Over(asked.at)),
         ..Reach::default()
     };
-    let one_way = capture.tally.one_sided > 0 && all.iter().all(|asked| asked.failed);
+    let blind = !super::answers_are_visible(capture);
     let finding = finding
         .with("resolver", servers.first()?.address)
         .with("failed", failures.len() as u64)
         .with("of", run.len() as u64)
         .with("names", names.len() as u64)
         .with("after", last.at.time.since(first.at.time))
-        .confidence(if one_way { Confidence::Low } else { Confidence::High })
+        .confidence(if blind { Confidence::Medium } else { Confidence::High })
         .reaches(reach);
     Some(finding)
 }

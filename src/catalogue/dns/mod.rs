@@ -151,6 +151,11 @@ fn good_answer<'a>(
         .min_by_key(|(_, at)| *at)
 }
 
+/// Whether any flow of the capture shows that answers would be seen where it was made.
+fn answers_are_visible(capture: &CaptureView<'_>) -> bool {
+    capture.services.by_end.values().any(|service| service.good > 0 || service.accepted > 0)
+}
+
 /// A failure that another answer made good weighs less: nothing when both were asked at once, else a delay.
 fn made_good(finding: &mut Finding, capture: &CaptureView<'_>, severity: Severity) -> bool {
     let silent = finding.rule == dns_no_answer::RULE.id;
