@@ -13,6 +13,12 @@ SCRIPT = {
     "tls": "wrong-protocol.sh",
     "http": "wrong-protocol.sh",
     "unexpected": "wrong-protocol.sh",
+    "dns": "dns-faults.sh",
+    "icmp": "link-faults.sh",
+    "neighbor": "link-faults.sh",
+    "duplicate": "link-faults.sh",
+    "gateway": "link-faults.sh",
+    "link": "link-faults.sh",
 }
 SOFTWARE = "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, OpenSSL 3.0.19, GnuTLS 3.7.9, Go 1.19.8, Node 20.20.2, Python 3.11.7, curl 7.88.1, Redis 7.0, OpenSSH 9.2, tcpdump 4.99, Linux 6.18"
 RULES = {}
@@ -22,6 +28,82 @@ def rule(name, text):
     RULES[name] = dict(line.strip().split(" | ", 1) for line in text.strip().splitlines())
 
 
+rule("dns-no-answer", """
+glibc-retries | DROP in front of dnsmasq: glibc's stub asks twice, 2 s apart, and gives up; before and after it answers
+dig | dig asks twice from two ports, 3 s apart
+not-one-of-two-lost | A and AAAA from one port, one of both is lost; the repeat after 2 s is answered: `dns-slow`
+not-two-servers-at-once | two servers are asked at once, one of them is dead
+""")
+rule("dns-resolver-failover", """
+first-server-dead | resolv.conf with a dead first server: curl waits 1 s for each of four names
+not-first-server-alive | the same resolv.conf, both servers alive
+""")
+rule("dns-outage", """
+both-servers-dead | both dnsmasq behind DROP for six names; before and after they answer
+not-one-zone | one zone has a dead upstream, names of others are answered in between: `dns-no-answer`
+""")
+rule("dns-servfail", """
+unbound-forwarder-refuses | Unbound, whose forwarder (dnsmasq) refuses, answers SERVFAIL; other names of it work
+not-second-server-knows | the second server of resolv.conf has the answer: a notice
+""")
+rule("dns-refused", """
+unbound-access-control | access-control refuses 203.0.113.8 and allows 203.0.113.9
+not-allowed | the same question from the allowed address
+""")
+rule("dns-nxdomain", """
+misspelt | curl and getent ask for bakcend.example.com
+not-search-list | `search corp.example example.com`: the first candidate does not exist, the second one does
+not-block-list | a block list's name and a reverse name that do not exist
+""")
+rule("dns-port-unreachable", """
+no-server | dig and a small client ask a host on which no DNS server runs
+not-late-answer | dig gave up after 1 s; the answer after 1.3 s draws port unreachable
+""")
+rule("dns-slow", """
+curl-waits | an answer after 1.3 s (dns.py); curl connects as soon as it comes
+not-fast | the same server without delay
+""")
+rule("dns-stale-address", """
+nginx-keeps-the-old-address | nginx resolved the name in proxy_pass at start; the name moves (dnsmasq) and the old address is behind DROP; curl on the proxy asks again and works
+not-valid-target | the same without a move: the address behind DROP is the name's
+""")
+rule("icmp-admin-prohibited", """
+reject-on-the-server | iptables REJECT --reject-with icmp-admin-prohibited on the server
+reject-on-the-router | REJECT --reject-with icmp-net-prohibited on the router
+reject-ipv6 | the same over IPv6
+not-established | the rule comes while a connection is open and goes again: the connection goes on, a notice at most
+""")
+rule("icmp-port-unreachable", """
+reject-default | iptables REJECT without an option
+udp-no-listener | datagrams to a UDP port on which nothing listens: a warning
+not-closed-port | a closed TCP port: RST
+not-traceroute | datagrams with rising TTL to ports from 33434 on
+""")
+rule("icmp-destination-unreachable", """
+host-behind-the-router | nobody has 10.224.26.77: the router asks three times by ARP and tells the client after 3 s
+route-unreachable | an `unreachable` route on the router
+not-prohibited | a `prohibit` route: `icmp-admin-prohibited`
+""")
+rule("neighbor-unresolved", """
+no-such-host | curl twice to an address of the own link that nobody has
+on-the-router | seen on the router, between the SYNs of the client and its own ARP
+not-sweep | twelve addresses that nobody has, at once
+not-answered-late | the address appears after the second question
+""")
+rule("duplicate-address", """
+two-answers | two hosts have 172.31.5.9: each question is answered twice
+announced-by-turns | both announce it by turns (arping -U)
+not-takeover | a backup takes over once: `gateway-moved`
+""")
+rule("gateway-moved", """
+backup-takes-over | the gateway's address moves to another machine (arping -U) while a connection waits
+not-by-turns | two machines announce it by turns: `duplicate-address`
+""")
+rule("link-restart-signs", """
+three-hosts-come-back | three hosts' links come up, each announces its address (arping -U)
+spanning-tree-changes | a port of a Linux bridge goes and comes with spanning tree on
+not-one-host | one host announces its address twice
+""")
 rule("accept-queue-overflow", """
 backlog-1-near-client | listen(1), accept() never called, 6 clients: 2 connect and get no answer, 4 repeat their SYN; seen at the client
 backlog-1-on-the-server | the same seen on the server: the SYNs do arrive

@@ -3,11 +3,12 @@
 pub mod capture;
 pub mod close;
 pub mod connect;
+pub mod dns;
 mod index;
+pub mod link;
 pub mod outage;
 pub mod proxy_header;
 pub mod tls;
-
 pub mod wrong_protocol;
 
 use crate::rule::Rule;

@@ -79,7 +79,7 @@ impl<'a> Builder<'a> {
             recovered_at: extent.recovered.map(|at| rfc3339(at.time)),
             headline: self.headline(shown, extent),
             scope_line: self.scope_line(extent, finding.confidence),
-            what_happened: self.what_happened(draft, &links),
+            what_happened: [self.what_happened(draft, &links), self.names(extent)].concat(),
             scope: self.scope(extent),
             display_filter: self.display_filter(&evidence),
             evidence,
@@ -234,6 +234,17 @@ impl<'a> Builder<'a> {
             )
         }));
         sentences
+    }
+
+    /// Which names the DNS in the capture gave to the hosts, with the packet that says so.
+    fn names(&self, extent: &Extent) -> Vec<String> {
+        let servers = extent.servers.iter().map(|server| server.address);
+        let hosts: BTreeSet<_> = servers.chain(extent.senders.iter().copied()).take(8).collect();
+        let named = hosts.into_iter().filter_map(|host| {
+            let (name, lease) = self.capture.names.name_of(host, extent.first.time)?;
+            Some(format!("{host} is {name}, as the DNS says in {}", packet(lease.first, self.files())))
+        });
+        named.take(4).collect()
     }
 
     fn consequences(&self, draft: &Draft) -> Vec<String> {

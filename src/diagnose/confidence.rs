@@ -46,7 +46,7 @@ fn one_direction(finding: &mut Finding, rule: &Rule, capture: &CaptureView<'_>) 
 
 fn two_sided_flows(capture: &CaptureView<'_>) -> u64 {
     let services = &capture.services.by_end;
-    services.values().map(|service| service.accepted).sum()
+    services.values().map(|service| service.accepted.max(service.good)).sum()
 }
 
 /// M2: a guessed role never accuses a side above `low`.

@@ -1,7 +1,9 @@
-//! What belongs to no flow: the grid of seconds, silences, neighbours, ICMP errors about unseen flows, names, and what each server is known to speak.
+//! What belongs to no flow: the grid of seconds, silences, neighbours, signs of the link, ICMP errors about unseen flows, names, and what
+//! each server is known to speak.
 
 pub mod grid;
 pub mod icmp;
+pub mod link;
 pub mod names;
 pub mod neighbor;
 pub mod service;

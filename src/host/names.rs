@@ -24,6 +24,8 @@ pub struct Lease {
     pub first: PacketRef,
     /// The latest one.
     pub last: PacketRef,
+    /// Who got the latest one.
+    pub asker: Address,
     /// Seconds for which the latest one may be believed.
     pub ttl: u32,
 }
@@ -41,13 +43,13 @@ impl Names {
     /// Names kept of one address: virtual hosts behind one balancer may be thousands.
     const NAMES: usize = 16;
 
-    /// Learns from an answer. The name is the one that was asked for: it is what people know.
-    pub fn learn(&mut self, at: PacketRef, message: &DnsMessage) {
+    /// Learns from an answer that `asker` got. The name is the one that was asked for: it is what people know.
+    pub fn learn(&mut self, at: PacketRef, message: &DnsMessage, asker: Address) {
         if !message.response || message.name.is_empty() {
             return;
         }
         for (address, ttl) in &message.addresses {
-            self.note(*address, &message.name, Lease { first: at, last: at, ttl: *ttl });
+            self.note(*address, &message.name, Lease { first: at, last: at, asker, ttl: *ttl });
         }
     }
 
@@ -67,6 +69,12 @@ impl Names {
         let before = names.clone().filter(|(_, lease)| lease.first.time <= time).max_by_key(|(_, lease)| lease.last);
         let found = before.or_else(|| names.min_by_key(|(_, lease)| lease.first));
         found.map(|(name, lease)| (name.as_str(), *lease))
+    }
+
+    /// All names of an address, in their order.
+    pub fn names_of(&self, address: Address) -> impl Iterator<Item = (&str, Lease)> {
+        let names = self.by_address.get(&address).into_iter().flatten();
+        names.map(|(name, lease)| (name.as_str(), *lease))
     }
 
     /// The addresses that were given to a name (lower case, no final dot).
@@ -94,7 +102,7 @@ impl Names {
         if let Some(known) = names.get_mut(name) {
             known.first = known.first.min(lease.first);
             if lease.last > known.last {
-                (known.last, known.ttl) = (lease.last, lease.ttl);
+                (known.last, known.ttl, known.asker) = (lease.last, lease.ttl, lease.asker);
             }
         } else if names.len() < Self::NAMES {
             names.insert(name.to_owned(), lease);
@@ -120,7 +128,7 @@ mod tests {
     fn part(answers: &[(i64, &str, Address, u32)]) -> Names {
         let mut names = Names::default();
         for (second, name, address, ttl) in answers {
-            names.learn(at(*second), &answer(name, *address, *ttl));
+            names.learn(at(*second), &answer(name, *address, *ttl), Address(9));
         }
         names
     }
@@ -145,7 +153,7 @@ mod tests {
     #[test]
     fn queries_teach_nothing() {
         let mut names = Names::default();
-        names.learn(at(1), &DnsMessage { response: false, ..answer("a.example", OLD, 1) });
+        names.learn(at(1), &DnsMessage { response: false, ..answer("a.example", OLD, 1) }, Address(9));
         assert_eq!(names, Names::default());
     }
 
@@ -165,8 +173,8 @@ mod tests {
     fn addresses_and_names_are_bounded() {
         let mut names = Names::default();
         for number in 0..20_000 {
-            names.learn(at(1), &answer("a.example", Address(number), 1));
-            names.learn(at(1), &answer(&format!("{number}.example"), OLD, 1));
+            names.learn(at(1), &answer("a.example", Address(number), 1), Address(9));
+            names.learn(at(1), &answer(&format!("{number}.example"), OLD, 1), Address(9));
         }
         assert!(names.by_address.len() <= Names::CAP && names.beyond_cap > 0);
         assert!(names.by_address.values().all(|names| names.len() <= Names::NAMES));

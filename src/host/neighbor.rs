@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decode::{Direction, Link};
 use crate::event::PacketRef;
+use crate::host::link::LinkSigns;
 use crate::wire::arp::Neighbor;
 use crate::wire::{Address, Mac};
 
@@ -16,6 +17,8 @@ pub struct Neighbors {
     pub by_address: BTreeMap<Address, Known>,
     /// Packets about addresses beyond the cap.
     pub beyond_cap: u64,
+    /// Signs that a link came back.
+    pub signs: LinkSigns,
 }
 
 /// What is known of one address.
@@ -77,6 +80,7 @@ impl Neighbors {
     /// Adds what another input told. Associative and commutative, below the caps.
     pub fn merge(&mut self, other: Self) {
         self.beyond_cap += other.beyond_cap;
+        self.signs.merge(other.signs);
         for (address, more) in other.by_address {
             let known = self.by_address.entry(address).or_default();
             known.asked += more.asked;

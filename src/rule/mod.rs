@@ -6,6 +6,7 @@
 pub mod exchange;
 pub mod finding;
 pub mod header;
+pub mod lookup;
 pub mod mismatch;
 pub mod summary;
 mod tally;

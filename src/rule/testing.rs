@@ -23,6 +23,7 @@ use crate::host::names::Names;
 use crate::host::neighbor::Neighbors;
 use crate::host::service::{Lesson, Services};
 use crate::time::{Elapsed, Timestamp};
+use crate::wire::dns::DnsMessage;
 use crate::wire::http::{RequestHead, ResponseHead};
 use crate::wire::seq::Seq;
 use crate::wire::{Address, Endpoint};
@@ -36,6 +37,28 @@ pub fn end(text: &str) -> Endpoint {
 /// A host from its address.
 pub fn host(text: &str) -> Address {
     text.parse::<std::net::IpAddr>().expect("an address").into()
+}
+
+/// A DNS question.
+pub fn dns_question(id: u16, name: &str, qtype: u16) -> What {
+    What::Dns(Box::new(DnsMessage { id, name: name.into(), qtype, ..DnsMessage::default() }))
+}
+
+/// The answer to it, with addresses that may be believed for 60 s.
+pub fn dns_answer(id: u16, name: &str, qtype: u16, rcode: u16, addresses: &[&str]) -> What {
+    let addresses: Vec<_> = addresses.iter().map(|address| (host(address), 60)).collect();
+    let answers = addresses.len() as u16;
+    let name = name.into();
+    What::Dns(Box::new(DnsMessage {
+        id,
+        response: true,
+        rcode,
+        name,
+        qtype,
+        addresses,
+        answers,
+        ..DnsMessage::default()
+    }))
 }
 
 /// One flow, told in order of time.
@@ -142,6 +165,13 @@ impl Scene {
             self.facts.rtt_server.or(self.facts.from_client.syns.last().map(|syn| at.time.since(syn.time)));
         self.facts.handshake = self.facts.handshake.max(Handshake::SynAck);
         self.happen(at, Side::Server, what)
+    }
+
+    /// Datagrams, no TCP.
+    pub fn udp(mut self) -> Self {
+        self.facts.transport = IpProtocol::Udp;
+        self.facts.role = RoleSource::Port;
+        self
     }
 
     /// The client's ACK that completes the handshake.

@@ -244,7 +244,7 @@ impl Sink for Recorder {
         if story.seen().has(Kind::Dns) {
             for event in story.events() {
                 if let What::Dns(message) = &event.what {
-                    self.names.learn(event.at, message);
+                    self.names.learn(event.at, message, facts.client.address);
                 }
             }
         }

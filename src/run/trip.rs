@@ -67,6 +67,9 @@ impl Trip {
         if matches!(packet.transport, Transport::UnknownLink) {
             self.packets.unknown_link_first.get_or_insert(at);
         }
+        if !matches!(packet.transport, Transport::Tcp(_)) {
+            self.neighbors.signs.learn(at, &packet, frame.bytes);
+        }
         self.watch.packet(&packet);
         match &packet.transport {
             Transport::Tcp(_) | Transport::Udp(_) => {

@@ -1,0 +1,202 @@
+//! Two machines answer for one IP address.
+//!
+//! ## How tcpwhy knows
+//! Answers or announcements give one address two link addresses in turns (A, B, A) within a minute; or one question gets two answers from
+//! different link addresses within a second, which is certain.
+//!
+//! ## What it is not
+//! - `gateway-moved`: one change from A to B is a takeover.
+//!
+//! ## What people see
+//! Connections that are refused, reset or time out now and then; SSH says that the host key has changed.
+//!
+//! ## False alarms it avoids
+//! Virtual link addresses of VRRP, CARP and HSRP; what requests say of their senders; a host with two interfaces in one network that
+//! answers on both (Linux `arp_ignore=0`): a notice.
+
+use crate::event::PacketRef;
+use crate::host::neighbor::{Answered, Known};
+use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Subject};
+use crate::rule::view::CaptureView;
+use crate::rule::{Check, Explains, Rule, Scope, Step};
+use crate::time::Elapsed;
+use crate::wire::{Address, Mac};
+
+/// Turns within this time.
+const TURNS: Elapsed = Elapsed::secs(60);
+/// Two answers to one question within this time.
+const TWICE: Elapsed = Elapsed::secs(1);
+
+pub static RULE: Rule = Rule {
+    id: "duplicate-address",
+    title: "two machines answer for one IP address",
+    severity: Severity::Critical,
+    confidence: Confidence::High,
+    culprit: Culprit::Config,
+    says: "two machines answer for {host}: {mac} and {other_mac}",
+    variants: &["this host answers for {host} with two of its interfaces, {mac} and {other_mac}"],
+    users_see: &[
+        "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "Connection refused",
+        "Connection timed out",
+        "duplicate address detected",
+    ],
+    do_first: &[
+        Step { says: "On a host of that link: do two link addresses answer?", command: "arping -D -c 3 {host}" },
+        Step { says: "On a Linux bridge or host: behind which port is {other_mac}?", command: "bridge fdb show" },
+    ],
+    verify: &[Step { says: "prints one link address only, each time:", command: "arping -c 5 {host}" }],
+    not: &[("gateway-moved", "both answer in turns, neither took over for good")],
+    cannot_show: &["which of both machines has the address by right"],
+    explains: &[
+        Explains("stray-reset", Scope::Hop),
+        Explains("handshake-reset-by-client", Scope::Hop),
+        Explains("rto-unrecovered", Scope::Hop),
+        Explains("connect-slow", Scope::Hop),
+        Explains("gateway-moved", Scope::Hop),
+        Explains("connect-refused", Scope::Hop),
+        Explains("connect-timeout", Scope::Hop),
+    ],
+    sources: &["RFC 5227 §2.4", "RFC 9568 §8.1.2", "Linux arp_ignore, arp_announce"],
+    check: Check::Capture(check),
+    ..Rule::BLANK
+};
+
+fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
+    let known = capture.neighbors.by_address.iter();
+    let mut found: Vec<(Address, Clash<'_>)> =
+        known.filter_map(|(address, known)| Some((*address, clash(known)?))).collect();
+    found.sort_by_key(|(_, clash)| clash.at.first().copied());
+    (0_u32..).zip(found).filter_map(|(number, (address, clash))| told(number, address, &clash)).collect()
+}
+
+/// The packets that show it, and whose they are.
+struct Clash<'a> {
+    one: &'a Answered,
+    other: &'a Answered,
+    at: Vec<PacketRef>,
+    certain: bool,
+}
+
+fn clash(known: &Known) -> Option<Clash<'_>> {
+    let real: Vec<&Answered> = known.answers.iter().filter(|answered| !is_virtual(answered.mac)).collect();
+    let mut all: Vec<(PacketRef, &Answered)> = Vec::new();
+    for answered in &real {
+        all.extend(answered.times.first.iter().chain(&answered.times.last).map(|at| (*at, *answered)));
+    }
+    all.sort_by_key(|(at, _)| *at);
+    all.dedup_by_key(|(at, _)| *at);
+    let asked = |from: PacketRef, to: PacketRef| {
+        let asks = known.askers.values().flat_map(|times| &times.first);
+        let (mut before, mut between) = (false, false);
+        for ask in asks {
+            before |= *ask < from && from.time.since(ask.time) <= TWICE;
+            between |= *ask > from && *ask < to;
+        }
+        before && !between
+    };
+    let twice = all.windows(2).find(|pair| {
+        let [(from, one), (to, other)] = pair else { return false };
+        one.mac != other.mac
+            && to.time.since(from.time) <= TWICE
+            && one.unasked + other.unasked == 0
+            && asked(*from, *to)
+    });
+    if let Some([(from, one), (to, other)]) = twice {
+        return Some(Clash { one, other, at: vec![*from, *to], certain: true });
+    }
+    // A, B, A: the turns, not the packets, are compared.
+    all.dedup_by_key(|(_, answered)| answered.mac);
+    let turns =
+        all.windows(3).find(|turn| turn[0].1.mac == turn[2].1.mac && turn[2].0.time.since(turn[0].0.time) <= TURNS)?;
+    Some(Clash { one: turns[0].1, other: turns[1].1, at: turns.iter().map(|(at, _)| *at).collect(), certain: false })
+}
+
+/// VRRP and CARP (RFC 9568 §8.1.2), HSRP versions 1 and 2.
+fn is_virtual(mac: Mac) -> bool {
+    matches!(mac.0, [0, 0, 0x5e, 0, 1 | 2, _] | [0, 0, 0x0c, 0x07, 0xac, _] | [0, 0, 0x0c, 0x9f, 0xf0..=0xff, _])
+}
+
+fn told(number: u32, address: Address, clash: &Clash<'_>) -> Option<Finding> {
+    let (first, rest) = clash.at.split_first()?;
+    let shows = |answered: &Answered| format!("{address} is at {}", answered.mac);
+    let mut finding = RULE.about(Subject::Host(number), *first, None, shows(clash.one));
+    for (at, answered) in rest.iter().zip([clash.other, clash.one]) {
+        finding = finding.cites(*at, None, shows(answered));
+    }
+    let finding = finding
+        .with("host", address)
+        .with("mac", clash.one.mac.to_string())
+        .with("other_mac", clash.other.mac.to_string());
+    if clash.one.own && clash.other.own {
+        let flux = "both link addresses are this host's own: two interfaces in one network (arp_ignore=0)";
+        return Some(finding.severity(Severity::Notice).variant(1).note(flux));
+    }
+    let finding = if clash.certain {
+        finding.confidence(Confidence::Certain).note("one question got two answers")
+    } else {
+        finding.note("the address changes to and fro between them")
+    };
+    Some(finding.reaches(Reach { hosts: vec![address], ..Reach::default() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::neighbor::Times;
+    use crate::rule::testing::{World, host};
+    use crate::time::Timestamp;
+
+    fn at(ms: i64) -> PacketRef {
+        PacketRef { file: 0, number: ms as u64 + 1, time: Timestamp::default() + Elapsed::millis(ms) }
+    }
+
+    fn times(ms: &[i64]) -> Times {
+        Times {
+            count: ms.len() as u64,
+            first: ms.iter().map(|ms| at(*ms)).collect(),
+            last: ms.last().map(|ms| at(*ms)),
+        }
+    }
+
+    fn answers(asked: &[i64], list: &[([u8; 6], &[i64], bool)]) -> Vec<Finding> {
+        let mut world = World::new();
+        let known = world.neighbors.by_address.entry(host("10.0.0.2")).or_default();
+        known.askers.insert(host("10.0.0.1"), times(asked));
+        let answered = |(mac, ms, own): &([u8; 6], &[i64], bool)| Answered {
+            mac: Mac(*mac),
+            times: times(ms),
+            unasked: 0,
+            own: *own,
+        };
+        known.answers = list.iter().map(answered).collect();
+        world.check(&RULE)
+    }
+
+    const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+    #[test]
+    fn two_answers_to_one_question_are_certain() {
+        let findings = answers(&[0], &[(A, &[1], false), (B, &[2], false)]);
+        assert_eq!((findings[0].confidence, findings[0].evidence.len()), (Confidence::Certain, 2));
+    }
+
+    #[test]
+    fn turns_within_a_minute_are_a_clash_and_one_move_is_a_takeover() {
+        let turns = answers(&[0, 9_000, 20_000], &[(A, &[1, 20_001], false), (B, &[9_001], false)]);
+        assert_eq!((turns[0].confidence, turns[0].evidence.len()), (Confidence::High, 3));
+        assert!(answers(&[0, 9_000], &[(A, &[1], false), (B, &[9_001, 20_001], false)]).is_empty());
+    }
+
+    #[test]
+    fn a_hosts_own_two_interfaces_are_a_notice() {
+        let findings = answers(&[0], &[(A, &[1], true), (B, &[2], true)]);
+        assert_eq!((findings[0].severity, findings[0].variant), (Severity::Notice, 1));
+    }
+
+    #[test]
+    fn virtual_link_addresses_of_routers_are_left_out() {
+        assert!(answers(&[0], &[(A, &[1], false), ([0, 0, 0x5e, 0, 1, 7], &[2], false)]).is_empty());
+    }
+}

@@ -1,0 +1,253 @@
+//! Nobody answers the question for the link address of the next hop.
+//!
+//! ## How tcpwhy knows
+//! One host asked at least three times, about a second apart, by ARP or neighbour solicitation for one address, and no answer came. Until
+//! it is answered, a kernel sends no packet at all to an address on its own link: every connection fails with "No route to host" before
+//! a single SYN.
+//!
+//! ## What it is not
+//! - `connect-timeout`: that is the consequence where the asking router is not the client.
+//! - `network-blackout`: there more than one address is silent.
+//! - `icmp-destination-unreachable`: what a router tells the client 3 s later.
+//!
+//! ## What people see
+//! `No route to host` (113, EHOSTUNREACH) from the local kernel after about 3 s.
+//!
+//! ## False alarms it avoids
+//! Sweeps (more than three silent addresses a minute), probes for duplicates, announcements, hosts that ask for something that is switched
+//! off and have no other traffic. In the first 15 to 45 s of an outage Linux still trusts the old entry: then TCP repeats itself first.
+
+use std::collections::BTreeMap;
+
+use crate::event::PacketRef;
+use crate::host::neighbor::{Known, Times};
+use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Standing, Subject};
+use crate::rule::view::CaptureView;
+use crate::rule::{Check, Explains, Rule, Scope, Step};
+use crate::time::Elapsed;
+use crate::wire::Address;
+
+/// Requests that make one attempt (Linux: mcast_solicit = 3).
+const ATTEMPT: usize = 3;
+/// They come about a second apart (retrans_time_ms = 1000).
+const APART: std::ops::RangeInclusive<Elapsed> = Elapsed::millis(700)..=Elapsed::millis(2500);
+/// More silent addresses than this in a minute are a sweep.
+const SWEEP: usize = 3;
+
+pub static RULE: Rule = Rule {
+    id: "neighbor-unresolved",
+    title: "nobody answers for the link address of the next hop",
+    severity: Severity::Critical,
+    confidence: Confidence::High,
+    culprit: Culprit::Network,
+    claims_absence: true,
+    says: "nobody answers for {host}: {asker} asked {count} times by {protocol} in {after}",
+    users_see: &["No route to host", "EHOSTUNREACH", "(113: No route to host)", "Destination Host Unreachable"],
+    do_first: &[
+        Step {
+            says: "On {asker}: FAILED or INCOMPLETE = it still does not answer:",
+            command: "ip neigh show to {host}",
+        },
+        Step { says: "On {asker}: is it meant to be on that link, with that mask?", command: "ip route get {host}" },
+    ],
+    verify: &[Step {
+        says: "On {asker}, with the interface that the line above names; prints replies once it answers:",
+        command: "arping -c 3 {host}",
+    }],
+    not: &[("network-blackout", "only that address is silent")],
+    cannot_show: &["whether the host is down, its cable, port or VLAN is wrong, or the address is wrong"],
+    explains: &[
+        Explains("connect-timeout", Scope::Hop),
+        Explains("rto-unrecovered", Scope::Hop),
+        Explains("icmp-destination-unreachable", Scope::Hop),
+        Explains("dns-no-answer", Scope::Hop),
+    ],
+    sources: &["RFC 826", "RFC 4861 §7.2.2", "Linux mcast_solicit, retrans_time_ms (measured)"],
+    check: Check::Capture(check),
+    ..Rule::BLANK
+};
+
+/// One address that one host asked for in vain.
+struct Silent<'a> {
+    address: Address,
+    asker: Address,
+    times: &'a Times,
+    /// Requests before the first answer, of the first ones.
+    asked: Vec<PacketRef>,
+    /// The answer that came in the end.
+    answer: Option<PacketRef>,
+}
+
+fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
+    let mut by_asker: BTreeMap<Address, Vec<Silent<'_>>> = BTreeMap::new();
+    for (address, known) in &capture.neighbors.by_address {
+        for (asker, times) in &known.askers {
+            if !asker.to_ip().is_unspecified() && asker != address {
+                by_asker.entry(*asker).or_default().extend(silent(*address, *asker, known, times));
+            }
+        }
+    }
+    let mut found: Vec<(&Silent<'_>, Severity)> = Vec::new();
+    for (asker, list) in &by_asker {
+        let busy = has_traffic(*asker, capture);
+        for silent in list.iter().filter(|silent| !sweeps(silent, list)) {
+            found.push((silent, weight(silent, busy, capture)));
+        }
+    }
+    found.sort_by_key(|(silent, _)| silent.asked.first().copied());
+    (0_u32..).zip(found).filter_map(|(number, (silent, severity))| told(number, silent, severity, capture)).collect()
+}
+
+/// Three requests about a second apart before any answer.
+fn silent<'a>(address: Address, asker: Address, known: &'a Known, times: &'a Times) -> Option<Silent<'a>> {
+    let start = *times.first.first()?;
+    let answers = known.answers.iter().flat_map(|answered| answered.times.first.iter().chain(&answered.times.last));
+    let answer = answers.copied().filter(|at| *at > start).min();
+    // What is answered before the next request is due was no silence.
+    let vain = |at: &PacketRef| answer.is_none_or(|answer| answer.time.since(at.time) >= *APART.start());
+    let asked: Vec<PacketRef> = times.first.iter().copied().filter(vain).collect();
+    let gaps = asked.windows(2).filter(|pair| APART.contains(&pair[1].time.since(pair[0].time))).count();
+    (asked.len() >= ATTEMPT && gaps + 1 >= ATTEMPT).then_some(Silent { address, asker, times, asked, answer })
+}
+
+/// Whether the same host asks for too many silent addresses within a minute.
+fn sweeps(silent: &Silent<'_>, list: &[Silent<'_>]) -> bool {
+    let minute = Elapsed::secs(60);
+    let Some(start) = silent.asked.first() else { return true };
+    let near =
+        list.iter().filter_map(|other| other.asked.first()).filter(|at| at.time.since(start.time).abs() <= minute);
+    near.count() > SWEEP
+}
+
+fn has_traffic(host: Address, capture: &CaptureView<'_>) -> bool {
+    let mut flows = capture.flows.values().map(|flow| &flow.digest).chain(capture.digests.values());
+    flows.any(|digest| digest.client().address == host || digest.server().address == host)
+}
+
+/// Who waits for it: a connection or an error makes it critical, so do two attempts of a host that has other traffic.
+fn weight(silent: &Silent<'_>, busy: bool, capture: &CaptureView<'_>) -> Severity {
+    let wanted = wanting(silent, capture) > 0
+        || capture.icmp.kept.iter().any(|error| error.error.destination.address == silent.address);
+    let attempts = silent.times.count as usize / ATTEMPT;
+    match (wanted, busy) {
+        (true, _) => Severity::Critical,
+        (false, true) if attempts >= 2 => Severity::Critical,
+        (false, true) => Severity::Warning,
+        (false, false) => Severity::Notice,
+    }
+}
+
+/// Connections to that address.
+fn wanting(silent: &Silent<'_>, capture: &CaptureView<'_>) -> u64 {
+    capture.services.of_host(silent.address).map(|(_, service)| service.flows).sum()
+}
+
+fn told(number: u32, silent: &Silent<'_>, severity: Severity, capture: &CaptureView<'_>) -> Option<Finding> {
+    let (first, last) = (*silent.asked.first()?, *silent.asked.last()?);
+    let last = if silent.answer.is_none() { silent.times.last.unwrap_or(last) } else { last };
+    let who = |after: Elapsed| format!("{} asks for {} again after {after}", silent.asker, silent.address);
+    let mut finding =
+        RULE.about(Subject::Host(number), first, None, format!("{} asks for {}", silent.asker, silent.address));
+    for at in silent.asked.iter().skip(1).take(3) {
+        finding = finding.cites(*at, None, who(at.time.since(first.time)));
+    }
+    if finding.evidence.iter().all(|evidence| evidence.at != last) {
+        finding = finding.cites(last, None, who(last.time.since(first.time)));
+    }
+    let answers_seen = capture.neighbors.by_address.values().any(|known| !known.answers.is_empty());
+    if !answers_seen {
+        finding = finding
+            .confidence(Confidence::Low)
+            .note("no answer to any such question is in the capture: answers may not be visible here");
+    }
+    if let Some(answer) = silent.answer {
+        finding = finding.note(format!("it answered in the end (#{})", answer.number));
+    }
+    let flows = wanting(silent, capture);
+    let reach = Reach {
+        hosts: vec![silent.address],
+        spans: vec![(first.time, last.time)],
+        flows,
+        of: flows,
+        standing: silent.answer.map_or(Standing::GoesOn, Standing::Over),
+        ..Reach::default()
+    };
+    let count = if silent.answer.is_none() { silent.times.count } else { silent.asked.len() as u64 };
+    let finding = finding
+        .severity(severity)
+        .with("host", silent.address)
+        .with("asker", silent.asker)
+        .with("count", count)
+        .with("protocol", if silent.address.is_v4() { "ARP" } else { "neighbour discovery" })
+        .with("after", last.time.since(first.time));
+    Some(finding.reaches(reach))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::neighbor::Answered;
+    use crate::rule::testing::{Scene, World, host};
+    use crate::time::Timestamp;
+    use crate::wire::Mac;
+
+    fn at(ms: i64) -> PacketRef {
+        PacketRef { file: 0, number: ms as u64 + 1, time: Timestamp::default() + Elapsed::millis(ms) }
+    }
+
+    fn times(ms: &[i64]) -> Times {
+        Times {
+            count: ms.len() as u64,
+            first: ms.iter().map(|ms| at(*ms)).collect(),
+            last: ms.last().map(|ms| at(*ms)),
+        }
+    }
+
+    fn asks(mut world: World, target: &str, ms: &[i64]) -> World {
+        let known = world.neighbors.by_address.entry(host(target)).or_default();
+        known.asked += ms.len() as u64;
+        known.askers.insert(host("10.0.0.1"), times(ms));
+        world
+    }
+
+    fn answers(mut world: World, target: &str, ms: &[i64]) -> World {
+        let known = world.neighbors.by_address.entry(host(target)).or_default();
+        known.answers.push(Answered { mac: Mac([2; 6]), times: times(ms), unasked: 0, own: false });
+        world
+    }
+
+    fn busy() -> World {
+        answers(World::new().with_good(&Scene::open()), "10.0.0.2", &[0])
+    }
+
+    #[test]
+    fn two_attempts_in_vain_of_a_host_with_other_traffic_are_critical() {
+        let findings = asks(busy(), "10.0.0.99", &[0, 1000, 2000, 5000, 6000, 7000]).check(&RULE);
+        assert_eq!((findings[0].severity, findings[0].confidence), (Severity::Critical, Confidence::High));
+        assert_eq!(findings[0].subject, Subject::Host(0));
+    }
+
+    #[test]
+    fn one_attempt_is_a_warning_and_of_an_idle_host_a_notice() {
+        let told = |world: World| asks(world, "10.0.0.99", &[0, 1000, 2000]).check(&RULE).first().map(|f| f.severity);
+        assert_eq!(told(busy()), Some(Severity::Warning));
+        assert_eq!(told(World::new()), Some(Severity::Notice));
+    }
+
+    #[test]
+    fn an_answer_to_the_third_question_is_no_silence() {
+        let world = answers(asks(busy(), "10.0.0.99", &[0, 1000, 2000]), "10.0.0.99", &[2001]);
+        assert!(world.check(&RULE).is_empty());
+    }
+
+    #[test]
+    fn a_sweep_is_left_out() {
+        let world = (90..95).fold(busy(), |world, last| asks(world, &format!("10.0.0.{last}"), &[0, 1000, 2000]));
+        assert!(world.check(&RULE).is_empty());
+    }
+
+    #[test]
+    fn questions_every_minute_are_a_cache_that_is_renewed() {
+        assert!(asks(busy(), "10.0.0.99", &[0, 60_000, 120_000]).check(&RULE).is_empty());
+    }
+}
