@@ -4,6 +4,7 @@ pub mod capture;
 pub mod close;
 pub mod connect;
 mod index;
+pub mod path;
 pub mod proxy_header;
 pub mod tls;
 pub mod wrong_protocol;

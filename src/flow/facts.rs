@@ -47,6 +47,8 @@ pub struct FlowFacts {
     pub duplicate: Option<(PacketRef, PacketRef)>,
     /// Packet of the ACK that completed the handshake.
     pub established: Option<PacketRef>,
+    /// The latest silence of 30 s or more that new payload ended: the last packet before it, and that payload's packet.
+    pub pause: Option<(PacketRef, PacketRef)>,
     /// Client's direction.
     pub from_client: Half,
     /// Server's direction.
@@ -326,6 +328,10 @@ pub struct Unacknowledged {
     pub copies: u32,
     /// Payload octets of the first copy; 0 for a lone FIN.
     pub len: u32,
+    /// Payload octets of its latest copy: behind segmentation offload the first copy may be larger than anything on the wire.
+    pub copy_len: u32,
+    /// Octets beyond it that the peer has by its latest SACK.
+    pub sacked: u32,
 }
 
 impl FlowFacts {
