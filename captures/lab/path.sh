@@ -46,7 +46,8 @@ open_again
 # middlebox-reset: a content filter on the router answers in the name of the server, which is 14 hops farther away by its TTL
 on "$B" sysctl -qw net.ipv4.ip_default_ttl=50
 forward -s 203.0.113.7 -p tcp --dport 80 -m string --algo bm --string forbidden -j REJECT --reject-with tcp-reset
-record "$C" eth0 "$R/middlebox-reset/content-filter.pcap" "tcp port 80" get_any 3 $S forbidden
+twice() { on "$C" timeout 5 python3 "$LAB_DIR/talk.py" $S 80 "$ASK" recv sleep:0.1 "${ASK/www/forbidden.www}" recv; return 0; }
+record "$C" eth0 "$R/middlebox-reset/content-filter.pcap" "tcp port 80 and host 203.0.113.7" twice
 open_again
 on "$B" sysctl -qw net.ipv4.ip_default_ttl=64
 serve "$B" 7302 recv rst

@@ -139,14 +139,14 @@ fn exit_code(report: &Report, fail_on: Option<FailOn>) -> ExitCode {
     }
 }
 
-fn flow(number: u64, input: &Input) -> Result<ExitCode> {
+fn flow((file, number): (u16, u64), input: &Input) -> Result<ExitCode> {
     if input.files.is_empty() {
         bail!("tcpwhy flow needs a file: tcpwhy flow {number} FILE");
     }
     if input.files.iter().any(|file| file == "-") {
         bail!("tcpwhy flow reads its input twice and cannot read standard input: save it to a file first");
     }
-    let ladder = diagnosis(input)?.ladder(&input.files, number)?;
+    let ladder = diagnosis(input)?.ladder(&input.files, file, number)?;
     let style = style(input);
     write(input, |out| match input.format {
         Format::Text => out.write_all(ladder::text(&ladder, style).as_bytes()),

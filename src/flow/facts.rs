@@ -146,7 +146,7 @@ pub struct Half {
     pub checksums: (u32, u32),
     /// First wrong checksum.
     pub checksum_first: Option<PacketRef>,
-    /// TTL of the first packet, smallest, largest.
+    /// TTL of the first packet, smallest, largest; those of RSTs stand with the RSTs.
     pub ttl: (u8, u8, u8),
     /// Smallest time from a segment of this side to the peer's acknowledgment of it.
     pub min_rtt: Option<Elapsed>,

@@ -85,7 +85,13 @@ impl<S: Sink> Live<'_, S> {
     /// What is counted of every packet.
     fn count(&mut self, way: Way, ip: &Ip, s: &Segment<'_>) {
         let at = Stamp::from(self.at);
-        self.flow.tracks[way].count(ip, at);
+        let track = &mut self.flow.tracks[way];
+        let (min, max, first) = (track.ttl_min, track.ttl_max, track.packets == 0);
+        track.count(ip, at);
+        if s.flags.has(Flags::RST) && !first {
+            // A RST may be somebody else's: it is compared with the others, not counted among them.
+            (track.ttl_min, track.ttl_max) = (min, max);
+        }
         let trail = &mut self.detail.trails[way];
         if trail.first.is_none() {
             trail.first = Some(at);

@@ -114,10 +114,18 @@ fn judge(flow: &FlowView<'_>, far: Side) -> Option<Finding> {
         true => "the connection fails",
         false => "the connection works",
     };
-    let seen = |face: &Face, verb: &str| format!("{verb} {}", name(face.interface, face.ifindex));
+    let seen = |face: &Face, side: Side, verb: &str| {
+        let begins = flow.facts.half(side).syns.first() == Some(&face.first);
+        let what = match (begins, side) {
+            (true, Side::Client) => "SYN, ",
+            (true, Side::Server) => "SYN+ACK, ",
+            _ => "",
+        };
+        format!("{what}{verb} {}", name(face.interface, face.ifindex))
+    };
     let mut finding = RULE
-        .found(flow, first_in.first, far, seen(first_in, "comes in on"))
-        .and(first_out.first, far.other(), seen(first_out, "goes out by"))
+        .found(flow, first_in.first, far, seen(first_in, far, "in on"))
+        .and(first_out.first, far.other(), seen(first_out, far.other(), "out by"))
         .severity(if fails { Severity::Critical } else { Severity::Notice })
         .variant(u8::from(far == Side::Server))
         .with("in", name(first_in.interface, first_in.ifindex))
@@ -126,7 +134,7 @@ fn judge(flow: &FlowView<'_>, far: Side) -> Option<Finding> {
         .with("far", away)
         .with("outcome", outcome.to_owned());
     if let Some(waits) = ours.unacknowledged.filter(|waits| waits.copies > 1) {
-        let copies = format!("{} copies, never acknowledged", waits.copies);
+        let copies = format!("octets out that way, {} copies, never acknowledged", waits.copies);
         finding = finding.and(waits.first, far.other(), copies).and(waits.last, far.other(), "the latest of them");
     }
     if let Some(again) = theirs.loss.worst.first().filter(|_| fails) {

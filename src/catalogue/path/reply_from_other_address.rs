@@ -134,14 +134,14 @@ fn finding(flow: &FlowSummary, stranger: &FlowSummary, side: Side) -> Option<Fin
         true => format!("SYN+ACK from {other}, and it acknowledges that SYN"),
         false => format!("from {other}: the same sequence numbers go on there"),
     };
-    finding = finding.cites(began, Some(stranger.facts.id), shows);
+    finding = finding.and(began, Side::Server, shows);
     Some(outcome(finding, facts, &stranger.facts, side))
 }
 
 /// What became of it: the client's RST to the stranger, or its repeats.
 fn outcome(finding: Finding, facts: &FlowFacts, stranger: &FlowFacts, side: Side) -> Finding {
     if let Some(reset) = stranger.half(side.other()).resets.first() {
-        return finding.cites(reset.at, Some(stranger.id), "RST: the client knows no connection with that address");
+        return finding.and(reset.at, Side::Client, "RST: the client knows no connection with that address");
     }
     match repeated(facts) {
         Some((last, copies)) => finding.and(last, Side::Client, format!("the same request, {copies} copies")),
