@@ -133,6 +133,7 @@ fn client_unheard(flow: &FlowView<'_>) -> Option<Finding> {
             .and(lost.first, Side::Client, format!("octets, {} copies, never acknowledged", lost.copies))
             .and(*server.syns.last()?, Side::Server, "SYN+ACK again: it did not hear the ACK")
             .confidence(Confidence::Medium)
+            .note("a full listen queue at the server makes the same packets: then its TcpExtListenOverflows grows")
             .variant(1),
     )
 }
