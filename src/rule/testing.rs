@@ -476,6 +476,7 @@ impl World {
             thresholds: &self.thresholds,
             asked: &self.asked,
             end: self.end,
+            index: Default::default(),
         }
     }
 
