@@ -360,6 +360,7 @@ not-client-cancelled | the client aborts a download of 40 kB in the middle: its 
 rule("asymmetric-return-path", """
 two-gateways-hang | S0 on the server (-i any): requests in on interface 2, answers out on interface 3, the client hangs. From the first lab
 two-gateways-reset | the same, and the client resets the strange answers. From the first lab
+one-interface | of two-gateways-hang the packets of interface 2 alone (edited): the client's side of the connection
 not-a-router | a router (-i any) forwards one request: in and out for each end by one interface
 """)
 rule("reply-from-other-address", """

@@ -4,7 +4,8 @@
 //! The capture tells for each packet the interface and whether it came in or went out (`tcpdump -i any -y LINUX_SLL2`, or pcapng with
 //! directions). For the far end of a connection two sets are made: the interfaces on which packets *from* it arrive, and those by which
 //! packets *to* it leave. Both are known and have nothing in common. Copies of one packet on several interfaces (veth and bridge, VLAN and
-//! parent) are all counted before they are compared, so a host that forwards has both sets equal.
+//! parent) are all counted before they are compared, so a host that forwards has both sets equal. From one interface alone: the client's
+//! octets follow its SYN, so it has a SYN+ACK that this interface never sent, and it repeats them without an answer (medium).
 //!
 //! ## What it is not
 //! - A router, NAT box, bridge or container host: there every far end is heard and answered by the same interfaces.
@@ -25,6 +26,7 @@ use crate::flow::facts::{Close, Face, IpProtocol};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Explains, Fix, Keep, Needs, Rule, Scope, Step};
+use crate::time::Elapsed;
 
 pub static RULE: Rule = Rule {
     id: "asymmetric-return-path",
@@ -34,7 +36,10 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Config,
     needs: Needs::any(&[Kind::Syn, Kind::SynAck, Kind::MidStream]),
     says: "{host} is asked on {in} and answers on {out}: {outcome}",
-    variants: &["{client_host} asks by {out} and is answered on {in}: {outcome}"],
+    variants: &[
+        "{client_host} asks by {out} and is answered on {in}: {outcome}",
+        "{host} answers {client_host} by a way that is not in this capture, and its answers get lost",
+    ],
     users_see: &["connected, then no answer", "Connection reset by peer", "Operation timed out after"],
     do_first: &[
         Step {
@@ -97,7 +102,34 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     if flow.facts.transport != IpProtocol::Tcp {
         return None;
     }
-    [Side::Client, Side::Server].into_iter().find_map(|far| judge(flow, far))
+    [Side::Client, Side::Server].into_iter().find_map(|far| judge(flow, far)).or_else(|| one_sided(flow))
+}
+
+/// Sends of the same octets, and the time over which, that show a client without an answer.
+const COPIES: u32 = 4;
+const SPAN: Elapsed = Elapsed::secs(1);
+
+/// The capture has the client's packets only, and they show that a SYN+ACK reached it and nothing after that.
+fn one_sided(flow: &FlowView<'_>) -> Option<Finding> {
+    let (facts, client) = (flow.facts, flow.client());
+    let waits = client.unacknowledged.filter(|waits| u64::from(waits.len) == client.payload && waits.len > 0)?;
+    let span = waits.last.time.since(waits.first.time);
+    let heard = client.syn_count == 1 && client.syns.first().is_some_and(|syn| *syn < waits.first);
+    if facts.mid_stream || flow.server().packets > 0 || !heard || waits.copies < COPIES || span < SPAN {
+        return None;
+    }
+    Some(
+        RULE.found(flow, facts.id, Side::Client, "SYN, and no SYN+ACK here")
+            .and(waits.first, Side::Client, "octets: so the SYN+ACK did arrive, by a way that is not in this capture")
+            .and(waits.last, Side::Client, format!("the same, {} copies in {span}: no answer arrives", waits.copies))
+            .severity(Severity::Warning)
+            .confidence(Confidence::Medium)
+            .note("a capture filter for one direction looks the same: capture on all interfaces to be sure")
+            .variant(2)
+            .with("in", "this interface".to_owned())
+            .with("near", facts.server.address)
+            .with("far", facts.client.address),
+    )
 }
 
 fn judge(flow: &FlowView<'_>, far: Side) -> Option<Finding> {
@@ -169,6 +201,9 @@ fn fails(flow: &FlowView<'_>) -> bool {
 /// Names interfaces where the file does, and shows a connection that takes one way only.
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
+    if finding.variant == 2 {
+        return Keep::Yes;
+    }
     let far = if finding.variant == 1 { Side::Server } else { Side::Client };
     let near = flow.facts.endpoint(far.other()).address;
     for (slot, faces, sense) in
@@ -277,6 +312,15 @@ mod tests {
     fn veth_and_bridge_are_one_way() {
         let scene = faces(lost_replies(), &[(5, IN), (3, IN)], &[(3, OUT), (5, OUT)]);
         assert_eq!(scene.check(&RULE), None);
+    }
+
+    #[test]
+    fn a_client_that_got_a_syn_ack_from_elsewhere_and_then_nothing_is_medium() {
+        let scene = Scene::new().syn(0).data(Side::Client, 2, 18).again(Side::Client, 205);
+        assert_eq!(scene.check(&RULE), None);
+        let scene = scene.again(Side::Client, 613).again(Side::Client, 1445);
+        let finding = scene.check(&RULE).expect("asymmetric");
+        assert_eq!((finding.variant, finding.confidence), (2, Confidence::Medium));
     }
 
     #[test]

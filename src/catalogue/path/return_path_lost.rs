@@ -20,8 +20,10 @@
 use crate::event::{Kind, Side};
 use crate::flow::facts::{Handshake, Unacknowledged};
 use crate::rule::finding::{Confidence, Culprit, Finding};
-use crate::rule::view::FlowView;
-use crate::rule::{Check, Explains, Needs, Rule, Scope, Step};
+use crate::rule::summary::Verdict;
+use crate::rule::view::{CaptureView, FlowView};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
+use crate::time::Elapsed;
 
 pub static RULE: Rule = Rule {
     id: "return-path-lost",
@@ -54,9 +56,12 @@ pub static RULE: Rule = Rule {
     ],
     sources: &["RFC 9293 §3.8.1", "Open Food Facts, 2022"],
     check: Check::Flow(check),
+    corroborate: Some(corroborate),
     ..Rule::BLANK
 };
 
+/// A connection this close tells how the way is.
+const BESIDE: Elapsed = Elapsed::secs(10);
 /// Copies that are no accident.
 const COPIES: u32 = 3;
 
@@ -108,9 +113,9 @@ fn syn_acks_lost(flow: &FlowView<'_>) -> Option<Finding> {
     }
     Some(
         RULE.found(flow, flow.facts.id, Side::Client, format!("SYN, {} copies in {span}", client.syn_count))
-            .and(*asked, Side::Client, "the latest of them")
+            .and(*asked, Side::Client, "the latest SYN")
             .and(server.syns[0], Side::Server, format!("SYN+ACK, {} copies, never acknowledged", server.syn_count))
-            .and(*answered, Side::Server, "the latest of them")
+            .and(*answered, Side::Server, "the latest SYN+ACK")
             .confidence(Confidence::Medium),
     )
 }
@@ -138,10 +143,42 @@ fn client_unheard(flow: &FlowView<'_>) -> Option<Finding> {
     )
 }
 
+/// A connection between the same two hosts that works at that time proves both ways open: only what answers were lost stays, less sure.
+fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
+    let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
+    let facts = &flow.facts;
+    let works = capture.began(facts.start() - BESIDE, facts.last.time + BESIDE).any(|digest| {
+        digest.id != facts.id
+            && digest.server().address == facts.server.address
+            && digest.client().address == facts.client.address
+            && digest.accepted
+            && digest.answered
+            && digest.verdict != Verdict::Failed
+    });
+    match works {
+        true if finding.confidence < Confidence::High => Keep::Drop,
+        true => {
+            finding.confidence = Confidence::Medium;
+            finding.notes.push("another connection between the same hosts works at that time".into());
+            Keep::Yes
+        }
+        false => Keep::Yes,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::testing::Scene;
+    use crate::rule::testing::{Scene, World};
+
+    #[test]
+    fn a_connection_that_works_beside_it_proves_the_way_open() {
+        let lost = Scene::new().syn(0).syn_ack(1).syn(1030).syn_ack(1031).syn(3050).syn_ack(3051);
+        let good = Scene::starting("10.0.0.1:40001", "10.0.0.2:443", 50, 100).handshake();
+        let good = good.data(Side::Client, 3, 18).acked(Side::Client, 4).data(Side::Server, 5, 100);
+        let finding = lost.check(&RULE).expect("lost");
+        assert_eq!(World::new().with(&lost).with_good(&good).corroborated(&RULE, finding), None);
+    }
 
     fn deaf_client(spurious: u32) -> Scene {
         let mut scene = Scene::open()
