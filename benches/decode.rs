@@ -38,6 +38,7 @@ fn frames(v6: bool) -> Vec<Vec<u8>> {
 fn frame(link: u16, bytes: &[u8]) -> Frame<'_> {
     Frame {
         file: 0,
+        point: 0,
         number: 1,
         time: Timestamp(0),
         interface: 0,

@@ -71,8 +71,10 @@ fn a_full_listen_queue_and_the_schedule_of_syns_are_named() {
     let Some(queue) = report("accept-queue-overflow.pcap") else { return };
     assert_eq!(queue.incidents[0].rule, "accept-queue-overflow");
     let Some(retries) = report("syn-and-synack-retries.pcap") else { return };
-    let first = &retries.incidents[0];
-    assert_eq!(first.rule, "connect-timeout");
+    let of = |rule: &str| retries.incidents.iter().find(|incident| incident.rule == rule).expect("an incident");
+    // The server repeats its SYN+ACK beside the client's repeated octets: it hears neither.
+    assert!(of("return-path-lost").headline.contains(":2040"));
+    let first = of("connect-timeout");
     assert!(first.headline.contains(":2031"));
     assert!(first.what_happened.iter().any(|text| text.contains("6.5")), "{:?}", first.what_happened);
 }
@@ -103,4 +105,64 @@ fn tls_that_works_is_quiet() {
             support::findings(&report).filter(|f| f.severity > Severity::Notice).map(|f| f.rule.as_str()).collect();
         assert!(loud.is_empty(), "{}: {loud:?}", path.display());
     }
+}
+
+/// S0 at the server: in on one interface, out by the other.
+#[test]
+fn two_gateways_at_the_server_are_an_asymmetric_return_path() {
+    for (name, packets) in [("s0-vm-any-hang.pcap", [1, 2, 6, 27].as_slice()), ("s0-vm-any-rst.pcap", &[16, 19, 26])] {
+        let Some(report) = report(name) else { return };
+        let first = &report.incidents[0];
+        assert_eq!((first.rule.as_str(), first.confidence), ("asymmetric-return-path", Confidence::Certain), "{name}");
+        assert_eq!((first.severity, report.incidents.len()), (Severity::Critical, 1), "{name}");
+        let cited: Vec<u64> = first.evidence.iter().map(|evidence| evidence.packet).collect();
+        assert!(packets.iter().all(|packet| cited.contains(packet)), "{name}: {cited:?}");
+    }
+}
+
+/// S0 at the client: the numbers go on under another address.
+#[test]
+fn two_gateways_at_the_client_are_a_reply_from_another_address() {
+    for (name, stranger) in [("s0-client-hang.pcap", 5), ("s0-client-rst.pcap", 12)] {
+        let Some(report) = report(name) else { return };
+        let first = &report.incidents[0];
+        assert_eq!(
+            (first.rule.as_str(), first.confidence),
+            ("reply-from-other-address", Confidence::Certain),
+            "{name}"
+        );
+        assert!(first.headline.contains("193.70.55.9"), "{name}: {}", first.headline);
+        assert!(first.evidence.iter().any(|evidence| evidence.packet == stranger), "{name}");
+        assert_eq!(report.incidents.len(), 1, "{name}: repeats and resets are consequences");
+    }
+}
+
+/// S0 at both points: one connection, the cause from the server's capture, the consequence from the client's.
+#[test]
+fn both_captures_of_two_gateways_are_one_connection() {
+    let Some(shared) = support::shared() else { return };
+    let path = |name: &str| shared.join("captures").join(name).to_string_lossy().into_owned();
+    let inputs = [path("s0-client-hang.pcap"), path("s0-vm-any-hang.pcap")];
+    let report = tcpwhy::Diagnosis::new().open(&inputs).and_then(|opened| opened.run()).expect("a report");
+    assert_eq!(report.incidents.len(), 1);
+    let first = &report.incidents[0];
+    assert_eq!(first.rule, "asymmetric-return-path");
+    assert!(first.consequences.iter().any(|text| text.contains("193.70.55.9")), "{:?}", first.consequences);
+    assert!(first.what_happened.iter().any(|text| text.contains("15 of 16 packets")), "{:?}", first.what_happened);
+    assert!(report.captures[1].clock.is_some());
+    // The stranger's packets stay a flow of their own.
+    assert_eq!(report.counts.flows.total, 2);
+    let turned = [inputs[1].clone(), inputs[0].clone()];
+    let turned = tcpwhy::Diagnosis::new().open(&turned).and_then(|opened| opened.run()).expect("a report");
+    assert_eq!(turned.incidents[0].headline, first.headline, "the order of inputs does not matter");
+}
+
+#[test]
+fn a_narrow_link_is_a_black_hole_only_where_nobody_tells() {
+    let Some(hole) = report("pmtu-blackhole.pcap") else { return };
+    let first = &hole.incidents[0];
+    assert_eq!((first.rule.as_str(), first.confidence), ("pmtu-blackhole", Confidence::High));
+    assert!(first.headline.contains("1448"));
+    let Some(told) = report("pmtu-discovered.pcap") else { return };
+    assert!(told.incidents.is_empty());
 }

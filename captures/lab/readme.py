@@ -19,6 +19,13 @@ SCRIPT = {
     "duplicate": "link-faults.sh",
     "gateway": "link-faults.sh",
     "link": "link-faults.sh",
+    "asymmetric": "path.sh",
+    "reply-from": "path.sh",
+    "return-path": "path.sh",
+    "stateful": "path.sh",
+    "pmtu": "path.sh",
+    "idle-flow": "path.sh",
+    "middlebox": "path.sh",
 }
 SOFTWARE = "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, OpenSSL 3.0.19, GnuTLS 3.7.9, Go 1.19.8, Node 20.20.2, Python 3.11.7, curl 7.88.1, Redis 7.0, OpenSSH 9.2, tcpdump 4.99, Linux 6.18"
 RULES = {}
@@ -432,6 +439,40 @@ behind-nginx | both legs: RST at the backend, nginx closes with FIN
 not-rst-after-fin | answer, FIN, late data draws a RST
 not-client-cancelled | the client aborts a download of 40 kB in the middle: its RST, not the server's
 """)
+rule("asymmetric-return-path", """
+two-gateways-hang | S0 on the server (-i any): requests in on interface 2, answers out on interface 3, the client hangs. From the first lab
+two-gateways-reset | the same, and the client resets the strange answers. From the first lab
+one-interface | of two-gateways-hang the packets of interface 2 alone (edited): the client's side of the connection
+not-a-router | a router (-i any) forwards one request: in and out for each end by one interface
+""")
+rule("reply-from-other-address", """
+client-hangs | S0 at the client: SYN+ACK from 193.70.55.124, all that follows from 193.70.55.9; the client's firewall drops it. From the first lab
+client-resets | the same, and the client answers with RST. From the first lab
+not-destination-nat | destination NAT as it should be, seen on the NAT box (-i any): two faces of one connection
+""")
+rule("return-path-lost", """
+answers-dropped-at-the-server | the router drops everything of the server after its SYN+ACK; seen at the server
+syn-acks-dropped-at-the-server | the router drops the SYN+ACKs; seen at the server
+not-one-answer-lost | the first copies of one answer are dropped, then it recovers
+""")
+rule("stateful-drop-after-handshake", """
+firewall-drops-data | a firewall lets handshake and ACKs pass and drops the client's octets; seen at the client
+not-a-server-that-thinks | the server acknowledges the request and keeps silent for 4 s
+""")
+rule("middlebox-reset", """
+content-filter | a filter on the router answers "forbidden" with RST in the server's name (iptables REJECT); the server's TTL is that of a host 14 hops farther
+not-a-server-that-resets | the server itself aborts with RST
+""")
+rule("idle-flow-expired", """
+refused | the router forgets idle connections after 10 s and answers the next octets, after 33 s, with RST
+dropped | the same, and it drops them
+not-survived | 33 s of silence, and the connection still works
+""")
+rule("pmtu-blackhole", """
+narrow-link | a link with a smaller MTU and no ICMP: segments of 1448 octets vanish, the rest of 656 arrives. From the first lab
+not-discovered | the same with ICMP: the sizes shrink. From the first lab
+""")
+
 rule("stray-reset", """
 server-forgot-the-connection | the server's socket vanishes (TCP_REPAIR); the next request on the idle connection draws RST without ACK
 mid-request | the same in the middle of an upload: three RSTs

@@ -129,7 +129,18 @@ mod tests {
 
     fn frame(link: LinkType, bytes: &[u8]) -> Frame<'_> {
         let wire_len = bytes.len() as u32;
-        Frame { file: 0, number: 1, time: Timestamp(0), interface: 0, link, wire_len, bytes, offset: 0, flags: 0 }
+        Frame {
+            file: 0,
+            point: 0,
+            number: 1,
+            time: Timestamp(0),
+            interface: 0,
+            link,
+            wire_len,
+            bytes,
+            offset: 0,
+            flags: 0,
+        }
     }
 
     /// An IPv4 header of a TCP packet to 10.0.0.5, and the ports 1234 > 443.

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::reader::Reader;
 use super::{CaptureInfo, Frame, OpenOptions};
 use crate::error::{Error, Result};
-use crate::time::Timestamp;
+use crate::time::{Elapsed, Timestamp};
 
 /// All inputs of a run.
 pub struct Source {
@@ -23,12 +23,17 @@ pub struct Source {
     rival: Option<Due>,
 }
 
+/// Packets of one capture are in order but for this: several queues of a card are read in turn.
+const DISORDER: Elapsed = Elapsed::millis(10);
+
 /// When an input's next record is due: by time, then by the order in which inputs were named.
 type Due = (Timestamp, usize);
 
 struct Input {
     path: String,
     state: State,
+    /// Where it was recorded; known from its first packet on.
+    point: Option<u16>,
 }
 
 enum State {
@@ -67,7 +72,7 @@ impl Source {
                 _ if more => State::Open(Box::new(reader)),
                 _ => State::Done,
             };
-            source.inputs.push(Input { path: path.to_owned(), state });
+            source.inputs.push(Input { path: path.to_owned(), state, point: None });
             source.infos.push(info);
         }
         Ok(source)
@@ -83,7 +88,7 @@ impl Source {
             let mut info = named(&name, None);
             let mut reader = Reader::new(reader, &source.options, &mut info)?;
             let state = if reader.advance(&mut info) { State::Open(Box::new(reader)) } else { State::Done };
-            source.inputs.push(Input { path: name, state });
+            source.inputs.push(Input { path: name, state, point: None });
             source.infos.push(info);
         }
         Ok(source)
@@ -111,10 +116,15 @@ impl Source {
             Some(n) => Some(n),
             None => self.first_due()?,
         };
-        Ok(self.current.and_then(|n| match &self.inputs[n].state {
-            State::Open(reader) => reader.frame(n as u16, self.infos[n].packets),
+        let Some(n) = self.current else { return Ok(None) };
+        let point = match self.inputs[n].point {
+            Some(point) => point,
+            None => self.place(n),
+        };
+        Ok(match &self.inputs[n].state {
+            State::Open(reader) => reader.frame(n as u16, self.infos[n].packets).map(|frame| Frame { point, ..frame }),
             _ => None,
-        }))
+        })
     }
 
     /// What is known of the inputs so far, in the order in which they were named; complete once `next` gave `None`.
@@ -125,6 +135,49 @@ impl Source {
     /// What is known of the inputs, complete once `next` gave `None`.
     pub fn finish(self) -> Vec<CaptureInfo> {
         self.infos
+    }
+
+    /// Gives input `n`, whose first packet is due, its point: that of its label, else the first that no capture beside it has.
+    fn place(&mut self, n: usize) -> u16 {
+        let label = self.infos[n].label.as_deref();
+        let mut taken = Vec::new();
+        for other in (0..self.inputs.len()).filter(|other| *other != n) {
+            let Some(point) = self.inputs[other].point else { continue };
+            match (label, self.infos[other].label.as_deref()) {
+                (Some(mine), Some(theirs)) if mine == theirs => {
+                    self.inputs[n].point = Some(point);
+                    return point;
+                }
+                (None, None) if !self.beside(other, n) => {}
+                _ => taken.push(point),
+            }
+        }
+        let point = (0..=u16::MAX).find(|point| !taken.contains(point)).unwrap_or(0);
+        self.inputs[n].point = Some(point);
+        point
+    }
+
+    /// Whether `other` goes on while `n` has begun. The pieces of a rotated capture follow each other, give or take the disorder of
+    /// a few packets.
+    fn beside(&self, other: usize, n: usize) -> bool {
+        let Some((begins, _)) = self.due(n) else { return false };
+        if !matches!(self.inputs[other].state, State::Open(_)) {
+            return false;
+        }
+        let path = &self.inputs[other].path;
+        if !Path::new(path).is_file() {
+            return true;
+        }
+        let mut info = CaptureInfo::default();
+        let Ok(mut reader) = Reader::open(path, &OpenOptions { hash: false, ..self.options.clone() }, &mut info) else {
+            return true;
+        };
+        while reader.advance(&mut info) {
+            if reader.time().is_some_and(|time| time > begins + DISORDER) {
+                return true;
+            }
+        }
+        false
     }
 
     /// The input that is due first, opened; remembers the second.

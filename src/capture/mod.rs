@@ -26,6 +26,8 @@ use crate::wire::Address;
 pub struct Frame<'a> {
     /// Which input it came from: index into [`Source::infos`].
     pub file: u16,
+    /// Where it was recorded: rotated pieces of one capture have one point, captures made side by side have different ones.
+    pub point: u16,
     /// 1-based number in that input: the one Wireshark shows. Counts every packet record, also those passed over by a filter.
     pub number: u64,
     /// When the capturing host saw it.

@@ -102,6 +102,7 @@ impl Reader {
         let record = self.current.as_ref()?;
         Some(Frame {
             file,
+            point: 0,
             number,
             time: record.time,
             interface: record.interface,

@@ -7,6 +7,7 @@ pub mod dns;
 mod index;
 pub mod link;
 pub mod outage;
+pub mod path;
 pub mod proxy_header;
 pub mod tls;
 pub mod wrong_protocol;

@@ -30,8 +30,9 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// One flow as a ladder, with its facts and findings
     Flow {
-        /// Any packet number of the flow
-        number: u64,
+        /// Any packet number of the flow; with several inputs 2#17 is packet 17 of the second
+        #[arg(value_parser = packet)]
+        number: (u16, u64),
         #[command(flatten)]
         input: Box<Input>,
     },
@@ -158,4 +159,15 @@ pub(crate) enum Color {
     Auto,
     Always,
     Never,
+}
+
+/// `17`, `#17`, or `2#17` for packet 17 of the second input.
+fn packet(text: &str) -> Result<(u16, u64), String> {
+    let (file, number) = text.split_once('#').unwrap_or(("", text));
+    let file = match file {
+        "" => Some(0),
+        file => file.parse::<u16>().ok().and_then(|file| file.checked_sub(1)),
+    };
+    let number = number.parse().ok();
+    file.zip(number).ok_or_else(|| "write a packet number, 17, or 2#17 for packet 17 of the second input".to_owned())
 }

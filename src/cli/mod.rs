@@ -23,7 +23,9 @@ use tcpwhy::{Diagnosis, Ends, Report, Severity, Thresholds};
 pub(crate) fn parse() -> Args {
     let mut typed: Vec<_> = std::env::args_os().collect();
     let args = Args::parse_from(&typed);
-    let meant = |files: &[String]| files.len() > 2 && files[0] == "flow" && files[1].parse::<u64>().is_ok();
+    let meant = |files: &[String]| {
+        files.len() > 2 && files[0] == "flow" && files[1].rsplit('#').next().is_some_and(|n| n.parse::<u64>().is_ok())
+    };
     match typed.iter().position(|word| word == "flow") {
         Some(place) if args.command.is_none() && meant(&args.input.files) => {
             let flow = typed.remove(place);
@@ -193,14 +195,14 @@ fn diff(good: &str, bad: &str, format: Format, verbose: bool) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-fn flow(number: u64, input: &Input) -> Result<ExitCode> {
+fn flow((file, number): (u16, u64), input: &Input) -> Result<ExitCode> {
     if input.files.is_empty() {
         bail!("tcpwhy flow needs a file: tcpwhy flow {number} FILE");
     }
     if input.files.iter().any(|file| file == "-") {
         bail!("tcpwhy flow reads its input twice and cannot read standard input: save it to a file first");
     }
-    let ladder = diagnosis(input)?.ladder(&input.files, number)?;
+    let ladder = diagnosis(input)?.ladder(&input.files, file, number)?;
     let style = style(input);
     write(input, |out| match input.format {
         Format::Text => out.write_all(ladder::text(&ladder, style).as_bytes()),

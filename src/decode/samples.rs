@@ -24,6 +24,7 @@ impl Record {
 pub(super) fn frame(link: u16, bytes: &[u8], wire_len: u32) -> Frame<'_> {
     Frame {
         file: 0,
+        point: 0,
         number: 1,
         time: Timestamp(0),
         interface: 0,

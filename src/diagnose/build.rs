@@ -447,6 +447,14 @@ impl<'a> Builder<'a> {
         entry
     }
 
+    /// The other faces of a flow, in words.
+    pub(super) fn faces(&self, entry: &FlowEntry, faces: &super::faces::Faces) -> Vec<String> {
+        let here = |id: &&PacketRef| id.number == entry.id && id.file == entry.file;
+        let Some((id, others)) = faces.others.iter().find(|(id, _)| here(id)) else { return Vec::new() };
+        let Some(flow) = self.merged.flows.get(id) else { return Vec::new() };
+        others.iter().map(|face| face.says(&flow.facts, self.files())).collect()
+    }
+
     fn explanation(&self, flow: &FlowSummary, on_flow: &[usize]) -> String {
         let told = on_flow.iter().copied().filter(|i| self.findings[*i].severity >= Severity::Warning);
         // The cause on this flow first; a symptom is told by what explains it.
@@ -483,6 +491,7 @@ pub fn flow_entry(flow: &FlowSummary, verdict: Verdict, explanation: String) -> 
         },
         client: facts.client.to_string(),
         server: facts.server.to_string(),
+        faces: Vec::new(),
         protocols: explain::protocols(&flow.story),
         verdict,
         explanation,
@@ -533,6 +542,7 @@ pub(super) fn capture_entry(info: &CaptureInfo) -> Capture {
             .damage
             .first()
             .map_or(0, |damage| info.packets - damage.after_packet.min(info.packets)),
+        clock: None,
         kernel_drops: info.drops,
     }
 }

@@ -7,6 +7,7 @@ mod cause;
 mod confidence;
 pub mod diff;
 pub mod explain;
+mod faces;
 pub mod format;
 pub mod id;
 mod incident;
@@ -111,6 +112,11 @@ const LISTED_FLOWS: usize = 100;
 
 /// What happened, from all that is known. Pure.
 pub fn report(merged: &Merged, settings: &Settings) -> Report {
+    let joined = faces::join(merged);
+    let (merged, faces) = match &joined {
+        Some((joined, faces)) => (joined, faces),
+        None => (merged, &faces::Faces::default()),
+    };
     let links = legs::link(&merged.flows, &merged.digests);
     let capture = CaptureView {
         infos: &merged.infos,
@@ -152,12 +158,15 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
             on_flow.entry(flow).or_default().push(i);
         }
     }
-    let (flows, flow_counts) = flows(merged, settings, &builder, &on_flow, &incidents);
+    let (mut flows, flow_counts) = flows(merged, settings, &builder, &on_flow, &incidents);
+    for flow in &mut flows {
+        flow.faces = builder.faces(flow, faces);
+    }
     let trust = |i: usize| findings[i].rule.starts_with("capture-");
     Report {
         schema: SCHEMA.into(),
         tool: Tool { name: env!("CARGO_PKG_NAME").into(), version: env!("CARGO_PKG_VERSION").into() },
-        captures: merged.infos.iter().map(build::capture_entry).collect(),
+        captures: captures(merged, faces),
         trust: builder.entries(|i| trust(i) && findings[i].severity > Severity::Silent),
         findings: builder.entries(|i| !trust(i) || findings[i].severity == Severity::Silent),
         counts: Counts { packets: packet_counts(&merged.packets), flows: flow_counts },
@@ -237,6 +246,17 @@ fn flows(
         entries.sort_by_key(|entry| (entry.file, entry.id));
     }
     (entries, counts)
+}
+
+/// The inputs, and how far their clocks differ.
+fn captures(merged: &Merged, faces: &faces::Faces) -> Vec<report::Capture> {
+    let mut captures: Vec<report::Capture> = merged.infos.iter().map(build::capture_entry).collect();
+    for (file, clock) in &faces.clocks {
+        if let Some(capture) = captures.get_mut(usize::from(*file)) {
+            capture.clock = Some(clock.says());
+        }
+    }
+    captures
 }
 
 /// Packets by what they were; `read` is the sum of all the others.

@@ -74,6 +74,8 @@ pub struct Capture {
     pub damaged: Option<Vec<DamageEntry>>,
     /// Of `packets`, those read after the first broken place: they may lack what the damage took.
     pub packets_after_damage: u64,
+    /// How far its clock is from that of an earlier input, when both hold the same connections.
+    pub clock: Option<String>,
     /// Drops the capturing kernel reported; `null` = the file does not say.
     pub kernel_drops: Option<u64>,
 }
@@ -341,6 +343,8 @@ pub struct FlowEntry {
     pub client: String,
     /// Server end.
     pub server: String,
+    /// Where else the same packets are in the capture: before or after address translation, or in another input.
+    pub faces: Vec<String>,
     /// Recognised, in order.
     pub protocols: Vec<Protocol>,
     /// Judgement.

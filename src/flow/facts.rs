@@ -47,6 +47,8 @@ pub struct FlowFacts {
     pub duplicate: Option<(PacketRef, PacketRef)>,
     /// Packet of the ACK that completed the handshake.
     pub established: Option<PacketRef>,
+    /// The latest silence of 30 s or more that new payload ended: the last packet before it, and that payload's packet.
+    pub pause: Option<(PacketRef, PacketRef)>,
     /// Client's direction.
     pub from_client: Half,
     /// Server's direction.
@@ -144,7 +146,7 @@ pub struct Half {
     pub checksums: (u32, u32),
     /// First wrong checksum.
     pub checksum_first: Option<PacketRef>,
-    /// TTL of the first packet, smallest, largest.
+    /// TTL of the first packet, smallest, largest; those of RSTs stand with the RSTs.
     pub ttl: (u8, u8, u8),
     /// Smallest time from a segment of this side to the peer's acknowledgment of it.
     pub min_rtt: Option<Elapsed>,
@@ -326,6 +328,10 @@ pub struct Unacknowledged {
     pub copies: u32,
     /// Payload octets of the first copy; 0 for a lone FIN.
     pub len: u32,
+    /// Payload octets of its latest copy: behind segmentation offload the first copy may be larger than anything on the wire.
+    pub copy_len: u32,
+    /// Octets beyond it that the peer has by its latest SACK.
+    pub sacked: u32,
 }
 
 impl FlowFacts {

@@ -218,6 +218,8 @@ pub(super) struct Rare {
     pub(super) last_copy: Option<(Timestamp, Seq, crate::event::Retransmission)>,
     /// Highest octet the peer reported by SACK.
     pub(super) sacked: Option<Seq>,
+    /// Octets its latest SACK reported beyond its acknowledgment number.
+    pub(super) sacked_octets: u32,
     pub(super) reordered: u32,
     pub(super) keepalives: u32,
     pub(super) keepalives_answered: u32,

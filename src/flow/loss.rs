@@ -165,6 +165,7 @@ impl<S: Sink> Live<'_, S> {
     pub(super) fn sack(&mut self, way: Way, ack: Seq, options: &Options) {
         if let Some(right) = options.sacked(ack) {
             let rare = self.detail.trails[way].rare();
+            rare.sacked_octets = options.sacked_octets(ack);
             rare.sacked = Some(rare.sacked.filter(|old| old.after(ack)).map_or(right, |old| old.max(right)));
         }
         let Some((left, right)) = options.dsack(ack) else { return };

@@ -66,6 +66,12 @@ impl Options {
         (right.after(left) && (below || inside)).then_some((left, right))
     }
 
+    /// How many octets are reported as received beyond the acknowledgment.
+    pub(super) fn sacked_octets(&self, ack: Seq) -> u32 {
+        let beyond = self.sack.iter().flatten().filter(|(left, _)| left.after(ack));
+        beyond.map(|(left, right)| right.minus(*left).max(0).unsigned_abs()).fold(0, u32::saturating_add)
+    }
+
     /// The highest octet reported as received beyond the acknowledgment.
     pub(super) fn sacked(&self, ack: Seq) -> Option<Seq> {
         self.sack.iter().flatten().map(|block| block.1).filter(|right| right.after(ack)).reduce(Seq::max)

@@ -35,6 +35,8 @@ pub(super) struct Detail {
     /// The first of them: original and copy.
     pub(super) duplicate: Option<(Stamp, Stamp)>,
     pub(super) established: Option<Stamp>,
+    /// The latest long silence: the packet before it, and the new payload behind it.
+    pub(super) pause: Option<(Stamp, Stamp)>,
     pub(super) closer: Option<(Way, Stamp)>,
     pub(super) reset: Option<(Way, ResetKind)>,
     pub(super) rtt_server: Option<Elapsed>,
@@ -101,6 +103,7 @@ impl Detail {
             duplicates: 0,
             duplicate: None,
             established: None,
+            pause: None,
             closer: None,
             reset: None,
             rtt_server: None,
@@ -156,6 +159,7 @@ impl Detail {
             duplicates: self.duplicates,
             duplicate: self.duplicate.map(|(original, copy)| (original.packet(), copy.packet())),
             established: self.established.map(Stamp::packet),
+            pause: self.pause.map(|(before, after)| (before.packet(), after.packet())),
             from_client: self.half(flow, client),
             from_server: self.half(flow, server),
         }
@@ -249,9 +253,13 @@ impl Detail {
 fn unacknowledged(track: &Track, trail: &Trail) -> Option<Unacknowledged> {
     if let Some(sent) = trail.flight.oldest() {
         let (first, last) = (sent.first.packet(), sent.last.packet());
-        return Some(Unacknowledged { first, last, copies: u32::from(sent.copies), len: sent.len });
+        let rare = trail.rare.as_deref();
+        let copy = rare.and_then(|rare| rare.copied.iter().rev().find(|copy| copy.start == sent.start));
+        let copy_len = copy.map_or(sent.len, |copy| copy.end.minus(copy.start).unsigned_abs());
+        let sacked = rare.map_or(0, |rare| rare.sacked_octets);
+        return Some(Unacknowledged { first, last, copies: u32::from(sent.copies), len: sent.len, copy_len, sacked });
     }
     let first = trail.fin.filter(|_| !track.marks.has(Marks::FIN_ACKED))?.packet();
     let last = trail.fin_last.map_or(first, Stamp::packet);
-    Some(Unacknowledged { first, last, copies: trail.fin_count, len: 0 })
+    Some(Unacknowledged { first, last, copies: trail.fin_count, len: 0, copy_len: 0, sacked: 0 })
 }

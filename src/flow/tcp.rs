@@ -10,6 +10,7 @@ use super::options::Options;
 use super::{checksum, facts, rtt};
 use crate::decode::{Flags, Ip, Segment};
 use crate::event::What;
+use crate::time::Elapsed;
 use crate::wire::seq::Seq;
 
 /// Events of one recurring kind told for each side; the facts count all of them.
@@ -18,6 +19,8 @@ pub(super) const TOLD: u32 = 16;
 const SYNS: u32 = 12;
 /// Segments of a side whose checksum is looked at.
 const CHECKED: u8 = 8;
+/// A silence that is remembered: the shortest after which boxes on the way forget a connection.
+const SILENCE: Elapsed = Elapsed::secs(30);
 /// Sequence numbers farther off than this belong to something else.
 pub(super) const FAR: u32 = 1 << 30;
 
@@ -25,6 +28,7 @@ impl<S: Sink> Live<'_, S> {
     /// Works one segment in. It is no copy made by the capture.
     pub(super) fn segment(&mut self, way: Way, ip: &Ip, s: &Segment<'_>) {
         let before = self.flow.tracks[way].last;
+        self.pause(way, s);
         for way in Way::BOTH {
             if self.flow.tracks[way].marks.has(Marks::WAITING) {
                 self.confirm_holes(way, self.at.time);
@@ -68,10 +72,26 @@ impl<S: Sink> Live<'_, S> {
         self.detail.trails[way].ip_id = ip.id;
     }
 
+    /// New payload behind a long silence of both sides.
+    fn pause(&mut self, way: Way, s: &Segment<'_>) {
+        let Some(last) = self.flow.last() else { return };
+        let track = &self.flow.tracks[way];
+        let new = s.payload_len > 1 && track.marks.has(Marks::SEEN) && s.seq.plus(s.payload_len).after(track.next);
+        if new && self.at.time.since(last.time()) >= SILENCE {
+            self.detail.pause = Some((last, Stamp::from(self.at)));
+        }
+    }
+
     /// What is counted of every packet.
     fn count(&mut self, way: Way, ip: &Ip, s: &Segment<'_>) {
         let at = Stamp::from(self.at);
-        self.flow.tracks[way].count(ip, at);
+        let track = &mut self.flow.tracks[way];
+        let (min, max, first) = (track.ttl_min, track.ttl_max, track.packets == 0);
+        track.count(ip, at);
+        if s.flags.has(Flags::RST) && !first {
+            // A RST may be somebody else's: it is compared with the others, not counted among them.
+            (track.ttl_min, track.ttl_max) = (min, max);
+        }
         let trail = &mut self.detail.trails[way];
         if trail.first.is_none() {
             trail.first = Some(at);

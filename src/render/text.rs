@@ -438,7 +438,10 @@ fn flows(report: &Report, page: &mut Page) {
             Verdict::Undecided => "undecided",
             Verdict::Healthy => "healthy",
         };
-        let text = format!("{} -> {} {verdict}: {}", flow.client, flow.server, flow.explanation);
+        let mut text = format!("{} -> {} {verdict}: {}", flow.client, flow.server, flow.explanation);
+        for face in &flow.faces {
+            text.push_str(&format!(" Also seen: {face}."));
+        }
         page.labelled(&format!("  #{}", flow.id), &text, Tone::Plain, 4);
     }
     if let Some((_, n)) = last
@@ -471,6 +474,9 @@ fn totals(report: &Report, page: &mut Page) {
         );
         if let (0, Some(damage)) = (capture.packets, capture.damaged.iter().flatten().next()) {
             text.push_str(&format!(": {}", damage.what));
+        }
+        if let Some(clock) = &capture.clock {
+            text.push_str(&format!("; {clock}"));
         }
         if let Some(hash) = &capture.sha256 {
             text.push_str(&format!(", sha256 {hash}"));

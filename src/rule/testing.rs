@@ -114,6 +114,7 @@ impl Scene {
             duplicates: 0,
             duplicate: None,
             established: None,
+            pause: None,
             from_client: half(1000),
             from_server: half(5000),
         };
@@ -202,7 +203,14 @@ impl Scene {
         half.next = half.next.map(|next| next.plus(len));
         half.first_payload.get_or_insert(at);
         half.last_payload = Some(at);
-        half.unacknowledged.get_or_insert(Unacknowledged { first: at, last: at, copies: 1, len });
+        half.unacknowledged.get_or_insert(Unacknowledged {
+            first: at,
+            last: at,
+            copies: 1,
+            len,
+            copy_len: len,
+            sacked: 0,
+        });
         if first { self.happen(at, side, What::FirstPayload) } else { self }
     }
 
@@ -255,7 +263,14 @@ impl Scene {
         }
         half.fin = Some(at);
         half.next = half.next.map(|next| next.plus(1));
-        half.unacknowledged.get_or_insert(Unacknowledged { first: at, last: at, copies: 1, len: 0 });
+        half.unacknowledged.get_or_insert(Unacknowledged {
+            first: at,
+            last: at,
+            copies: 1,
+            len: 0,
+            copy_len: 0,
+            sacked: 0,
+        });
         self.facts.closer.get_or_insert((side, at));
         self.facts.close = match self.facts.close {
             Close::Open => Close::HalfClosed(side),

@@ -52,15 +52,15 @@ pub struct Rung {
 }
 
 impl Diagnosis {
-    /// The flow that packet `number` (of the first input) belongs to. Reads the inputs twice.
+    /// The flow that packet `number` of input `file` (0 is the first) belongs to. Reads the inputs twice.
     ///
     /// # Errors
     /// When the inputs cannot be read, when they hold no such packet, or when it belongs to no TCP or UDP flow.
-    pub fn ladder<S: AsRef<str>>(self, inputs: &[S], number: u64) -> Result<Ladder> {
-        let ends = ends_of(&self, inputs, number)?;
+    pub fn ladder<S: AsRef<str>>(self, inputs: &[S], file: u16, number: u64) -> Result<Ladder> {
+        let ends = ends_of(&self, inputs, file, number)?;
         let settings = crate::diagnose::Settings { all_flows: true, ..self.settings.clone() };
         let whole = self.clone().keep_all(ends).all_flows(true).open(inputs)?.merged()?;
-        let summary = flow_with(&whole, ends, number)
+        let summary = flow_with(&whole, ends, (file, number))
             .ok_or_else(|| Error::usage(format!("packet {number} belongs to no TCP or UDP flow that is looked at")))?;
         let told = report(&whole, &settings);
         let packets = packets(&self, inputs, ends, summary)?;
@@ -69,19 +69,19 @@ impl Diagnosis {
 }
 
 /// The ends of packet `number`.
-fn ends_of<S: AsRef<str>>(diagnosis: &Diagnosis, inputs: &[S], number: u64) -> Result<(Endpoint, Endpoint)> {
+fn ends_of<S: AsRef<str>>(diagnosis: &Diagnosis, inputs: &[S], file: u16, number: u64) -> Result<(Endpoint, Endpoint)> {
     let mut source = open(diagnosis, inputs)?;
     let mut decoder = Decoder::new(Default::default());
     while let Some(frame) = source.next()? {
         let packet = decoder.decode(&frame);
-        if frame.file == 0 && frame.number == number {
+        if frame.file == file && frame.number == number {
             return packet
                 .source()
                 .zip(packet.destination())
                 .ok_or_else(|| Error::usage(format!("packet {number} is neither TCP nor UDP: it belongs to no flow")));
         }
     }
-    let read = source.finish().first().map_or(0, |info| info.packets);
+    let read = source.finish().get(usize::from(file)).map_or(0, |info| info.packets);
     Err(Error::usage(format!("there is no packet {number}: the capture holds {read}")))
 }
 
@@ -91,13 +91,15 @@ fn open<S: AsRef<str>>(diagnosis: &Diagnosis, inputs: &[S]) -> Result<Source> {
 }
 
 /// The flow between these ends that was alive at packet `number`.
-fn flow_with(merged: &Merged, (a, b): (Endpoint, Endpoint), number: u64) -> Option<&FlowSummary> {
+fn flow_with(merged: &Merged, (a, b): (Endpoint, Endpoint), at: (u16, u64)) -> Option<&FlowSummary> {
     let between = |flow: &&FlowSummary| {
         let pair = (flow.facts.client, flow.facts.server);
         pair == (a, b) || pair == (b, a)
     };
-    let began_before = |flow: &&FlowSummary| flow.facts.id.number <= number;
-    merged.flows.values().filter(between).filter(began_before).max_by_key(|flow| flow.facts.id.number)
+    let number = |flow: &FlowSummary| (flow.facts.id.file, flow.facts.id.number);
+    // A flow of a rotated capture may have begun in an earlier piece.
+    let began_before = |flow: &&FlowSummary| number(flow) <= at;
+    merged.flows.values().filter(between).filter(began_before).max_by_key(|flow| number(flow))
 }
 
 struct Step {
@@ -117,9 +119,14 @@ fn packets<S: AsRef<str>>(
     let mut decoder = Decoder::new(Default::default());
     let mut steps = Vec::new();
     let mut origin: BTreeMap<Endpoint, Seq> = BTreeMap::new();
+    // The same packets at another point of capture are another flow.
+    let mut point = None;
     while let Some(frame) = source.next()? {
         let at = PacketRef { file: frame.file, number: frame.number, time: frame.time };
-        if at < summary.facts.id || at > summary.facts.last {
+        if at == summary.facts.id {
+            point = Some(frame.point);
+        }
+        if at < summary.facts.id || at > summary.facts.last || point != Some(frame.point) {
             continue;
         }
         let packet = decoder.decode(&frame);
@@ -189,7 +196,7 @@ fn assemble(summary: &FlowSummary, told: crate::diagnose::report::Report, packet
     let flow = told
         .flows
         .into_iter()
-        .find(|flow| flow.id == id)
+        .find(|flow| flow.id == id && flow.file == summary.facts.id.file)
         .unwrap_or_else(|| crate::diagnose::flow_entry(summary, summary.digest.verdict, String::new()));
     Ladder {
         incidents: incidents.iter().map(|incident| incident.headline.clone()).collect(),

@@ -22,7 +22,12 @@ pub const SHARDS: usize = 16;
 
 /// One shard.
 pub struct Shard {
-    table: FlowTable<Recorder>,
+    /// One table for each point of capture: the same packet at two points is no copy and no retransmission.
+    tables: Vec<FlowTable<Recorder>>,
+    /// By input: its point, as far as it is not the first one.
+    points: Vec<u16>,
+    limits: Limits,
+    seed: u64,
     recorder: Recorder,
 }
 
@@ -34,29 +39,49 @@ impl Shard {
             held_octets_total: whole.held_octets_total / SHARDS,
             ..whole
         };
-        Self { table: FlowTable::new(limits, seed), recorder: Recorder::new(recording.clone()) }
+        let tables = vec![FlowTable::new(limits.clone(), seed)];
+        Self { tables, points: Vec::new(), limits, seed, recorder: Recorder::new(recording.clone()) }
+    }
+
+    fn point(&mut self, file: u16, point: u16) {
+        let (file, tables) = (usize::from(file), usize::from(point) + 1);
+        if self.points.len() <= file {
+            self.points.resize(file + 1, 0);
+        }
+        self.points[file] = point;
+        while self.tables.len() < tables {
+            self.tables.push(FlowTable::new(self.limits.clone(), self.seed));
+        }
+    }
+
+    fn place(&self, at: PacketRef) -> usize {
+        self.points.get(usize::from(at.file)).copied().map_or(0, usize::from)
     }
 
     fn packet(&mut self, packet: &Packet<'_>) {
-        self.table.packet(packet, &mut self.recorder);
+        let place = self.place(packet.at);
+        self.tables[place].packet(packet, &mut self.recorder);
     }
 
     fn icmp(&mut self, at: PacketRef, error: &IcmpError) {
-        if !self.table.icmp(at, error, &mut self.recorder) {
+        let place = self.place(at);
+        if !self.tables[place].icmp(at, error, &mut self.recorder) {
             self.recorder.stray(at, error);
         }
     }
 
     fn tick(&mut self, now: Timestamp) {
-        self.table.tick(now, &mut self.recorder);
+        self.tables.iter_mut().for_each(|table| table.tick(now, &mut self.recorder));
         self.recorder.tick(now);
     }
 
     fn finish(mut self, now: Timestamp) -> Part {
-        self.table.finish(now, &mut self.recorder);
-        let evicted = self.table.counts().evicted;
-        // The table's memory goes before the recorder's is copied together.
-        drop(self.table);
+        let mut evicted = 0;
+        // Each table's memory goes before the recorder's is copied together.
+        for mut table in self.tables {
+            table.finish(now, &mut self.recorder);
+            evicted += table.counts().evicted;
+        }
         let (mut merged, digests) = self.recorder.finish();
         merged.tally.evicted = evicted;
         Part { merged, digests }
@@ -112,6 +137,14 @@ impl Shards {
         match self {
             Self::Here(shards) => shards[shard % SHARDS].icmp(at, error),
             Self::Workers(workers) => workers.push(Item::Icmp { shard: (shard % SHARDS) as u8, at, error: *error }),
+        }
+    }
+
+    /// Input `file` was recorded at `point`.
+    pub fn point(&mut self, file: u16, point: u16) {
+        match self {
+            Self::Here(shards) => shards.iter_mut().for_each(|shard| shard.point(file, point)),
+            Self::Workers(workers) => workers.push(Item::Point { file, point }),
         }
     }
 
@@ -174,6 +207,7 @@ struct Batch {
 enum Item {
     Packet { shard: u8, packet: Stored },
     Icmp { shard: u8, at: PacketRef, error: IcmpError },
+    Point { file: u16, point: u16 },
     Tick(Timestamp),
 }
 
@@ -311,6 +345,9 @@ fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>) -> Vec<(us
                             if let Some((_, shard)) = shards.get_mut(place[usize::from(*shard)]) {
                                 shard.icmp(*at, error);
                             }
+                        }
+                        Item::Point { file, point } => {
+                            shards.iter_mut().for_each(|(_, shard)| shard.point(*file, *point));
                         }
                         Item::Tick(now) => shards.iter_mut().for_each(|(_, shard)| shard.tick(*now)),
                     }

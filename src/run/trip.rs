@@ -27,6 +27,8 @@ pub(super) struct Trip {
     watch: Watch,
     second: Option<i64>,
     clocks: Vec<((u16, u16), PacketRef)>,
+    /// By input: the point where it was recorded, as far as the shards were told.
+    points: Vec<u16>,
     clock_step: crate::time::Elapsed,
 }
 
@@ -42,6 +44,7 @@ impl Trip {
             watch: Watch::new(thresholds.black),
             second: None,
             clocks: Vec::new(),
+            points: Vec::new(),
             clock_step: thresholds.clock_step,
         }
     }
@@ -55,6 +58,7 @@ impl Trip {
             return;
         }
         self.clock(at, frame.interface);
+        self.point(frame, shards);
         self.tick(frame.time, shards);
         let packet = self.decoder.decode(frame);
         if !self.ends.accept(&packet) {
@@ -123,6 +127,18 @@ impl Trip {
                 shards.tick(Timestamp(second.saturating_mul(1_000_000_000)));
             }
             Some(_) => {}
+        }
+    }
+
+    /// Tells the shards where an input was recorded, unless it is the first point.
+    fn point(&mut self, frame: &Frame<'_>, shards: &mut Shards) {
+        let file = usize::from(frame.file);
+        if self.points.len() <= file {
+            self.points.resize(file + 1, 0);
+        }
+        if self.points[file] != frame.point {
+            self.points[file] = frame.point;
+            shards.point(frame.file, frame.point);
         }
     }
 
