@@ -3,7 +3,9 @@
 pub mod capture;
 pub mod close;
 pub mod connect;
+pub mod http;
 mod index;
+pub mod legs;
 pub mod proxy_header;
 pub mod tls;
 pub mod wrong_protocol;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::catalogue;
 use crate::event::PacketRef;
-use crate::rule::finding::{Confidence, Finding, Severity};
+use crate::rule::finding::{Confidence, Finding, Severity, Subject};
 use crate::rule::view::CaptureView;
 use crate::rule::{Rule, Scope};
 use crate::wire::Endpoint;
@@ -58,7 +58,7 @@ pub fn find(findings: &[Finding], capture: &CaptureView<'_>) -> Causes {
     let mut on_flow: BTreeMap<PacketRef, Vec<usize>> = BTreeMap::new();
     let mut on_server: BTreeMap<Endpoint, Vec<usize>> = BTreeMap::new();
     for (i, place) in places.iter().enumerate() {
-        if let Some(flow) = place.flow {
+        for flow in flows_of(&findings[i]) {
             on_flow.entry(flow).or_default().push(i);
         }
         if let Some(server) = place.server {
@@ -85,6 +85,15 @@ struct Reach<'a> {
     capture: &'a CaptureView<'a>,
     on_flow: &'a BTreeMap<PacketRef, Vec<usize>>,
     on_server: &'a BTreeMap<Endpoint, Vec<usize>>,
+}
+
+/// The flows that a finding is about: of two legs both.
+fn flows_of(finding: &Finding) -> impl Iterator<Item = PacketRef> + use<> {
+    let client = match finding.subject {
+        Subject::Legs(client, _) => Some(client),
+        _ => None,
+    };
+    finding.subject.flow().into_iter().chain(client)
 }
 
 /// How a possible cause is near an effect.
@@ -124,14 +133,15 @@ impl Reach<'_> {
 
     fn near(&self, effect: usize) -> Vec<(usize, Near)> {
         let mut near = Vec::new();
-        if let Some(flow) = self.places[effect].flow {
-            let on = |flow: PacketRef| self.on_flow.get(&flow).map(Vec::as_slice).unwrap_or(&[]);
+        let on = |flow: PacketRef| self.on_flow.get(&flow).map(Vec::as_slice).unwrap_or(&[]);
+        let span = |i: usize| (self.findings[i].first().time, self.findings[i].last().time);
+        for flow in flows_of(&self.findings[effect]) {
             near.extend(on(flow).iter().map(|i| (*i, Near::Same)));
-            for link in self.capture.links_of(flow) {
+            for link in self.capture.links_of(flow).filter(|link| link.certainty >= Confidence::Medium) {
                 let other = if link.client_leg == flow { link.backend_leg } else { link.client_leg };
-                if link.certainty >= Confidence::Medium {
-                    near.extend(on(other).iter().map(|i| (*i, Near::Linked)));
-                }
+                // Many requests share a connection: what happened to another one explains nothing.
+                let joined = on(other).iter().filter(|i| link.joins(span(effect), span(**i)));
+                near.extend(joined.map(|i| (*i, Near::Linked)));
             }
         }
         if let Some(server) = self.places[effect].server {
@@ -147,7 +157,7 @@ impl Reach<'_> {
             edge.0 == effect_rule.id
                 && match edge.1 {
                     Scope::Same => near == Near::Same,
-                    Scope::Link => near == Near::Linked,
+                    Scope::Link => near == Near::Linked || (near == Near::Same && self.about_legs(cause, effect)),
                     Scope::SameOrLink => near != Near::Server,
                     Scope::Peer => true,
                     Scope::PeerTime | Scope::Time => self.close_in_time(cause, effect),
@@ -169,6 +179,11 @@ impl Reach<'_> {
             && !cause_rule.id.starts_with("capture-")
             && self.findings[cause].severity >= Severity::Warning
             && self.findings[cause].first() <= self.findings[effect].last()
+    }
+
+    /// A finding about two legs is on both: what explains or suffers across a link stands beside it.
+    fn about_legs(&self, cause: usize, effect: usize) -> bool {
+        [cause, effect].into_iter().any(|i| matches!(self.findings[i].subject, Subject::Legs(..)))
     }
 
     /// The backend leg's bare fact is what the proxy passed on to the client leg.

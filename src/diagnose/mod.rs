@@ -30,6 +30,7 @@ use crate::rule::threshold::Thresholds;
 use crate::rule::view::{CaptureView, LegsView, PacketTally, Tally, index_links};
 use crate::rule::{Check, Keep};
 use crate::time::Timestamp;
+use crate::wire::Endpoint;
 use build::Builder;
 pub use build::flow_entry;
 use report::{Counts, FlowCounts, FlowEntry, Report, SCHEMA, Tool};
@@ -90,11 +91,13 @@ pub struct Settings {
     pub all_flows: bool,
     /// Zone of the clock times in sentences.
     pub zone: jiff::tz::TimeZone,
+    /// The upstreams that proxies are expected to use (`--expect-upstream`).
+    pub expected: Vec<Endpoint>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { thresholds: Thresholds::default(), all_flows: false, zone: jiff::tz::TimeZone::UTC }
+        Self { thresholds: Thresholds::default(), all_flows: false, zone: jiff::tz::TimeZone::UTC, expected: Vec::new() }
     }
 }
 
@@ -103,7 +106,8 @@ const LISTED_FLOWS: usize = 100;
 
 /// What happened, from all that is known. Pure.
 pub fn report(merged: &Merged, settings: &Settings) -> Report {
-    let links = legs::link(&merged.flows, &merged.digests);
+    let legs = legs::link(&merged.flows, &merged.digests);
+    let links = legs.links;
     let capture = CaptureView {
         infos: &merged.infos,
         flows: &merged.flows,
@@ -115,6 +119,8 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         tally: &merged.tally,
         packets: &merged.packets,
         links: &links,
+        open_links: &legs.open,
+        expected: &settings.expected,
         links_by_flow: index_links(&links),
         thresholds: &settings.thresholds,
         asked: &merged.asked,

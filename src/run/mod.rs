@@ -1,6 +1,7 @@
 //! The spine: from inputs to a report. [`Diagnosis`] is the library's door.
 
 pub mod ladder;
+mod prefix;
 mod recorder;
 mod shard;
 mod trip;

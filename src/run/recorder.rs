@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::prefix::Prefix;
 use crate::catalogue;
 use crate::diagnose::{Merged, explain, flow_entry};
 use crate::event::story::Story;
@@ -26,6 +27,7 @@ use crate::wire::icmp::IcmpError;
 pub struct Conversation {
     story: Story,
     dissector: Dissector,
+    prefix: Prefix,
 }
 
 /// What of the flows is recorded.
@@ -188,12 +190,20 @@ impl Sink for Recorder {
         at: PacketRef,
         bytes: &[u8],
     ) -> Wants {
-        let Conversation { story, dissector } = conversation;
+        let Conversation { story, dissector, prefix } = conversation;
+        if side == Side::Client {
+            prefix.push(bytes);
+        }
         let wants = dissector.bytes(flow, side, at, bytes, &mut |event| story.push(event));
+        // Where the segments end must not decide how many octets the prefix has.
+        let wants = if wants == Wants::Nothing && side == Side::Client && prefix.open() { Wants::More } else { wants };
         flip_if_wanted(wants, story)
     }
 
     fn gap(&mut self, flow: &FlowHead, conversation: &mut Conversation, side: Side, _at: PacketRef, missing: u64) {
+        if side == Side::Client {
+            conversation.prefix.gap();
+        }
         conversation.dissector.gap(flow, side, missing);
     }
 
@@ -206,17 +216,18 @@ impl Sink for Recorder {
         bytes: &[u8],
         len: u32,
     ) -> Wants {
-        let Conversation { story, dissector } = conversation;
+        let Conversation { story, dissector, .. } = conversation;
         let wants = dissector.datagram(flow, side, at, bytes, len, &mut |event| story.push(event));
         flip_if_wanted(wants, story)
     }
 
     fn end(&mut self, flow: &FlowHead, conversation: &mut Conversation, side: Side, at: PacketRef) {
-        let Conversation { story, dissector } = conversation;
+        let Conversation { story, dissector, .. } = conversation;
         dissector.end(flow, side, at, &mut |event| story.push(event));
     }
 
     fn closed(&mut self, facts: FlowFacts, conversation: Conversation, why: Ended, now: Timestamp) {
+        let prefix = if facts.mid_stream { 0 } else { conversation.prefix.key() };
         let story = conversation.story;
         if !self.recording.wants(&story) {
             return;
@@ -230,7 +241,7 @@ impl Sink for Recorder {
             _ if undecided => Verdict::Undecided,
             _ => Verdict::Healthy,
         };
-        let digest = Digest::of(&facts, &story, verdict);
+        let digest = Digest::of(&facts, &story, verdict).with_prefix(prefix);
         count(&mut self.tally, &facts, &story, &view);
         self.services.learn(&lesson(&facts, &story, verdict));
         if story.seen().has(Kind::Dns) {

@@ -1,0 +1,1 @@
+//! Which legs are joined, and which are not.
