@@ -12,6 +12,7 @@ mod incident;
 mod legs;
 mod rank;
 pub mod report;
+pub mod selection;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,6 +34,7 @@ use crate::time::Timestamp;
 use crate::wire::Endpoint;
 use build::Builder;
 pub use build::flow_entry;
+use selection::{Ends, Selected};
 use report::{Counts, FlowCounts, FlowEntry, Report, SCHEMA, Tool};
 
 /// What all shards and inputs together know: plain data, the only thing the report is made from.
@@ -93,11 +95,13 @@ pub struct Settings {
     pub zone: jiff::tz::TimeZone,
     /// The upstreams that proxies are expected to use (`--expect-upstream`).
     pub expected: Vec<Endpoint>,
+    /// Which flows are reported.
+    pub only: Ends,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { thresholds: Thresholds::default(), all_flows: false, zone: jiff::tz::TimeZone::UTC, expected: Vec::new() }
+        Self { thresholds: Thresholds::default(), all_flows: false, zone: jiff::tz::TimeZone::UTC, expected: Vec::new(), only: Ends::default() }
     }
 }
 
@@ -126,7 +130,11 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         asked: &merged.asked,
         end: merged.end(),
     };
-    let findings = all_findings(&capture);
+    let mut findings = all_findings(&capture);
+    let selected = settings.only.select(&capture);
+    if let Some(selected) = &selected {
+        findings.retain(|finding| selected.wants(finding));
+    }
     let causes = cause::find(&findings, &capture);
     let builder = Builder::new(merged, settings, &capture, &findings, &causes);
 
@@ -148,7 +156,7 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
             on_flow.entry(flow).or_default().push(i);
         }
     }
-    let (flows, flow_counts) = flows(merged, settings, &builder, &on_flow, &incidents);
+    let (flows, flow_counts) = flows(merged, selected.as_ref(), &builder, &on_flow, &incidents);
     let trust = |i: usize| findings[i].rule.starts_with("capture-");
     Report {
         schema: SCHEMA.into(),
@@ -159,7 +167,7 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         counts: Counts { packets: packet_counts(&merged.packets), flows: flow_counts },
         incidents,
         flows,
-        not_judged: not_judged(merged, settings),
+        not_judged: not_judged(merged, settings, selected.as_ref()),
     }
 }
 
@@ -198,22 +206,27 @@ fn all_findings(capture: &CaptureView<'_>) -> Vec<Finding> {
 
 fn flows(
     merged: &Merged,
-    settings: &Settings,
+    selected: Option<&Selected>,
     builder: &Builder<'_>,
     on_flow: &BTreeMap<PacketRef, Vec<usize>>,
     incidents: &[report::Incident],
 ) -> (Vec<FlowEntry>, FlowCounts) {
     let cited: BTreeSet<u64> = incidents.iter().flat_map(|incident| incident.flows.iter().copied()).collect();
-    let mut counts = FlowCounts {
-        total: merged.tally.flows,
-        healthy: merged.tally.dropped_healthy,
-        undecided: merged.tally.dropped_undecided,
-        degraded: merged.tally.dropped_degraded,
-        failed: merged.tally.dropped_failed,
+    let all_flows = builder.settings.all_flows;
+    let mut counts = match selected {
+        Some(selected) => selected.count(merged),
+        None => FlowCounts {
+            total: merged.tally.flows,
+            healthy: merged.tally.dropped_healthy,
+            undecided: merged.tally.dropped_undecided,
+            degraded: merged.tally.dropped_degraded,
+            failed: merged.tally.dropped_failed,
+        },
     };
     let mut entries = Vec::new();
     let mut listed = 0;
-    for (id, flow) in &merged.flows {
+    let wanted_flow = |id: &PacketRef| selected.is_none_or(|selected| selected.holds(id));
+    for (id, flow) in merged.flows.iter().filter(|(id, _)| wanted_flow(id)) {
         let found = on_flow.get(id).map(Vec::as_slice).unwrap_or(&[]);
         let verdict = builder.verdict(flow, found);
         match verdict {
@@ -223,13 +236,16 @@ fn flows(
             Verdict::Failed => counts.failed += 1,
         }
         let wanted = verdict != Verdict::Healthy && listed < LISTED_FLOWS;
-        if settings.all_flows || cited.contains(&id.number) || wanted {
+        if all_flows || cited.contains(&id.number) || wanted {
             listed += usize::from(wanted);
             entries.push(builder.flow_entry(flow, found));
         }
     }
-    if settings.all_flows {
-        entries.extend(merged.lines.iter().cloned());
+    if all_flows {
+        let ids: Option<BTreeSet<(u16, u64)>> =
+            selected.map(|_| merged.digests.keys().filter(|id| wanted_flow(id)).map(|id| (id.file, id.number)).collect());
+        let wanted = |entry: &&FlowEntry| ids.as_ref().is_none_or(|ids| ids.contains(&(entry.file, entry.id)));
+        entries.extend(merged.lines.iter().filter(wanted).cloned());
         entries.sort_by_key(|entry| (entry.file, entry.id));
     }
     (entries, counts)
@@ -255,10 +271,11 @@ fn packet_counts(packets: &PacketTally) -> BTreeMap<String, u64> {
     .collect()
 }
 
-fn not_judged(merged: &Merged, settings: &Settings) -> Vec<String> {
+fn not_judged(merged: &Merged, settings: &Settings, selected: Option<&Selected>) -> Vec<String> {
     let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
     let end = merged.end();
-    for flow in merged.flows.values().filter(|flow| flow.digest.verdict == Verdict::Undecided) {
+    let wanted = |flow: &&FlowSummary| selected.is_none_or(|selected| selected.holds(&flow.facts.id));
+    for flow in merged.flows.values().filter(|flow| flow.digest.verdict == Verdict::Undecided).filter(wanted) {
         if let Some(reason) = explain::undecided(&flow.facts, &flow.story, end, &settings.thresholds) {
             // Waiting times differ; the kind of reason is what is counted.
             let kind = reason.split(" for ").next().unwrap_or(&reason).to_owned();

@@ -37,8 +37,6 @@ pub struct Recording {
     pub thresholds: Thresholds,
     /// A line for every flow.
     pub all_flows: bool,
-    /// Only flows with one of these names (lower case), when not empty.
-    pub names: Vec<String>,
     /// Flows between these ends are kept whole.
     pub keep: Option<(Endpoint, Endpoint)>,
 }
@@ -229,9 +227,6 @@ impl Sink for Recorder {
     fn closed(&mut self, facts: FlowFacts, conversation: Conversation, why: Ended, now: Timestamp) {
         let prefix = if facts.mid_stream { 0 } else { conversation.prefix.key() };
         let story = conversation.story;
-        if !self.recording.wants(&story) {
-            return;
-        }
         let view = FlowView { facts: &facts, story: &story, now, ended: why, thresholds: &self.recording.thresholds };
         let findings = self.findings(&view);
         let undecided = explain::undecided(&facts, &story, now, &self.recording.thresholds).is_some();
@@ -263,17 +258,6 @@ impl Sink for Recorder {
 }
 
 impl Recording {
-    /// Whether the flow carries a name that was asked for.
-    fn wants(&self, story: &Story) -> bool {
-        self.names.is_empty()
-            || explain::server_name(story).is_some_and(|name| {
-                let name = name.to_ascii_lowercase();
-                self.names.iter().any(|wanted| {
-                    name == *wanted || name.strip_suffix(wanted.as_str()).is_some_and(|rest| rest.ends_with('.'))
-                })
-            })
-    }
-
     fn keeps(&self, facts: &FlowFacts) -> bool {
         let pair = (facts.client, facts.server);
         self.keep.is_some_and(|(a, b)| pair == (a, b) || pair == (b, a))
@@ -427,7 +411,7 @@ mod tests {
     #[test]
     fn failures_beyond_the_cap_are_counted_as_failures() {
         let recording =
-            Recording { thresholds: Thresholds::default(), all_flows: false, names: Vec::new(), keep: None };
+            Recording { thresholds: Thresholds::default(), all_flows: false, keep: None };
         let mut recorder = Recorder::new(recording);
         for number in 1..=u64::from(KEPT_ALIKE) + 3 {
             let scene = Scene::starting("10.0.0.1:40000", "10.0.0.2:80", number, number as i64);

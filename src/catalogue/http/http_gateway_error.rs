@@ -79,7 +79,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 /// Drops it where the backend gave the same status: then it is the application's word.
 fn is_its_own(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = finding.subject.flow() else { return Keep::Yes };
-    let answer: PacketRef = finding.evidence.last().map_or(flow, |last| last.at);
+    let answer: PacketRef = finding.evidence.iter().map(|told| told.at).max().unwrap_or(flow);
     let passed_on = capture.links_of(flow).filter(|link| link.client_leg == flow).any(|link| {
         let (client_leg, backend_leg) = (capture.flows.get(&link.client_leg), capture.flows.get(&link.backend_leg));
         joined(&LegsView { link, client_leg, backend_leg, capture }).iter().any(|(client, backend)| {

@@ -16,8 +16,8 @@
 //! A client leg that was served, and findings on the backend leg of another request.
 
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject};
-use crate::rule::view::LegsView;
-use crate::rule::{Check, Explains, Rule, Scope, Step};
+use crate::rule::view::{CaptureView, LegsView};
+use crate::rule::{Check, Explains, Keep, Rule, Scope, Step};
 
 /// Diagnoses of a backend leg that are such a disagreement.
 const CAUSES: [&str; 28] = [
@@ -88,11 +88,12 @@ pub static RULE: Rule = Rule {
 fn check(legs: &LegsView<'_>) -> Option<Finding> {
     let (client, backend) = (legs.client_leg?, legs.backend_leg?);
     let symptom = client.findings.iter().find(|finding| SYMPTOMS.contains(&finding.rule.as_ref()))?;
+    let span = |finding: &Finding| (finding.first().time, finding.last().time);
     let cause = backend.findings.iter().find(|finding| {
-        let span = |f: &Finding| (f.first().time, f.last().time);
         CAUSES.contains(&finding.rule.as_ref())
             && finding.severity >= Severity::Warning
             && legs.link.joins(span(symptom), span(finding))
+            && stands(finding, legs.capture)
     })?;
     let first = cause.evidence.first()?;
     let told = symptom.evidence.first()?;
@@ -103,6 +104,12 @@ fn check(legs: &LegsView<'_>) -> Option<Finding> {
             .with("front", client.facts.server)
             .note(format!("the backend leg's own diagnosis: {}", cause.rule)),
     )
+}
+
+/// Whether the finding survives its own rule's second look, which is still to come.
+fn stands(finding: &Finding, capture: &CaptureView<'_>) -> bool {
+    let look = crate::catalogue::rule(&finding.rule).and_then(|rule| rule.corroborate);
+    look.is_none_or(|look| look(&mut finding.clone(), capture) == Keep::Yes)
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ mod tests {
         let client = Scene::open().request(3, "GET", "/", 80).response(60_010, 504, 300);
         let finding = found(client, backend().fin(Side::Client, 60_003)).expect("timed out");
         assert_eq!(finding.confidence, Confidence::High);
-        assert_eq!(finding.evidence[0].shows, "the proxy closes after 60 s without an octet of an answer");
+        assert_eq!(finding.evidence[0].shows, "the proxy closes after 60.0 s without an octet of an answer");
     }
 
     #[test]
