@@ -200,7 +200,9 @@ impl Reach<'_> {
 
     fn strong_enough(&self, cause: usize, effect: usize) -> bool {
         let (a, b) = (self.findings[cause].confidence, self.findings[effect].confidence);
-        if self.rules[effect].symptom { a >= Confidence::Medium } else { a >= b }
+        // What joins two legs is a fact about both, like a symptom: how sure it is says nothing about its cause.
+        let fact = self.rules[effect].symptom || matches!(self.findings[effect].subject, Subject::Legs(..));
+        if fact { a >= Confidence::Medium } else { a >= b }
     }
 }
 

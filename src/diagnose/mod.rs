@@ -34,8 +34,8 @@ use crate::time::Timestamp;
 use crate::wire::Endpoint;
 use build::Builder;
 pub use build::flow_entry;
-use selection::{Ends, Selected};
 use report::{Counts, FlowCounts, FlowEntry, Report, SCHEMA, Tool};
+use selection::{Ends, Selected};
 
 /// What all shards and inputs together know: plain data, the only thing the report is made from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -101,7 +101,13 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { thresholds: Thresholds::default(), all_flows: false, zone: jiff::tz::TimeZone::UTC, expected: Vec::new(), only: Ends::default() }
+        Self {
+            thresholds: Thresholds::default(),
+            all_flows: false,
+            zone: jiff::tz::TimeZone::UTC,
+            expected: Vec::new(),
+            only: Ends::default(),
+        }
     }
 }
 
@@ -242,8 +248,8 @@ fn flows(
         }
     }
     if all_flows {
-        let ids: Option<BTreeSet<(u16, u64)>> =
-            selected.map(|_| merged.digests.keys().filter(|id| wanted_flow(id)).map(|id| (id.file, id.number)).collect());
+        let ids: Option<BTreeSet<(u16, u64)>> = selected
+            .map(|_| merged.digests.keys().filter(|id| wanted_flow(id)).map(|id| (id.file, id.number)).collect());
         let wanted = |entry: &&FlowEntry| ids.as_ref().is_none_or(|ids| ids.contains(&(entry.file, entry.id)));
         entries.extend(merged.lines.iter().filter(wanted).cloned());
         entries.sort_by_key(|entry| (entry.file, entry.id));

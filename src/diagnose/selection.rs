@@ -65,11 +65,15 @@ impl Ends {
         let [client, server, ..] = self.digest(&flow.digest);
         let told = flow.story.events().any(|event| match &event.what {
             What::ProxyHeader(header) => header.source.is_some_and(|source| self.clients.contains(&source.address)),
-            What::Request(head) => head.forwarded.iter().any(|(_, who)| self.clients.iter().any(|one| names(who, *one))),
+            What::Request(head) => {
+                head.forwarded.iter().any(|(_, who)| self.clients.iter().any(|one| names(who, *one)))
+            }
             _ => false,
         });
         let target = |path: &String| {
-            flow.story.events().any(|event| matches!(&event.what, What::Request(head) if head.target.starts_with(path.as_str())))
+            flow.story
+                .events()
+                .any(|event| matches!(&event.what, What::Request(head) if head.target.starts_with(path.as_str())))
         };
         let name = self.names.is_empty() || server_name(&flow.story).is_some_and(|name| self.named(&name));
         [client || told, server, name, self.paths.is_empty() || self.paths.iter().any(target)]
@@ -79,7 +83,9 @@ impl Ends {
         let name = name.to_ascii_lowercase();
         let bare = name.split(':').next().unwrap_or(&name);
         self.names.iter().map(|wanted| wanted.to_ascii_lowercase()).any(|wanted| {
-            let fits = |name: &str| name == wanted || name.strip_suffix(wanted.as_str()).is_some_and(|rest| rest.ends_with('.'));
+            let fits = |name: &str| {
+                name == wanted || name.strip_suffix(wanted.as_str()).is_some_and(|rest| rest.ends_with('.'))
+            };
             fits(&name) || fits(bare)
         })
     }
@@ -113,7 +119,8 @@ impl Selected {
     /// The flows that are meant and no longer kept whole.
     pub(super) fn count(&self, merged: &Merged) -> FlowCounts {
         let mut counts = FlowCounts { total: self.0.len() as u64, healthy: 0, undecided: 0, degraded: 0, failed: 0 };
-        for digest in self.0.iter().filter(|id| !merged.flows.contains_key(id)).filter_map(|id| merged.digests.get(id)) {
+        for digest in self.0.iter().filter(|id| !merged.flows.contains_key(id)).filter_map(|id| merged.digests.get(id))
+        {
             match digest.verdict {
                 Verdict::Healthy => counts.healthy += 1,
                 Verdict::Undecided => counts.undecided += 1,
@@ -165,7 +172,8 @@ mod tests {
             ..RequestHead::default()
         };
         for (who, meant) in [("10.0.0.1", true), ("10.0.0.1:4711", true), ("10.0.0.12", false)] {
-            let scene = Scene::between("10.0.0.7:1", "10.0.0.8:80").also(Side::Client, What::Request(Box::new(head(who))));
+            let scene =
+                Scene::between("10.0.0.7:1", "10.0.0.8:80").also(Side::Client, What::Request(Box::new(head(who))));
             let ends = Ends { clients: vec![host("10.0.0.1")], ..Ends::default() };
             assert_eq!(!selected(&World::new().with(&scene), ends).is_empty(), meant, "{who}");
         }

@@ -2,7 +2,7 @@
 
 use super::exchange::{Exchange, exchanges};
 use super::summary::FlowSummary;
-use super::view::{Link, LegsView};
+use super::view::{LegsView, Link};
 use crate::event::{PacketRef, ResetKind, What};
 use crate::flow::facts::{FlowFacts, Handshake};
 use crate::wire::http::{Framing, ResponseHead};
@@ -10,9 +10,8 @@ use crate::wire::http::{Framing, ResponseHead};
 /// Octets of HAProxy's own 503 page; it comes without a Server field.
 const HAPROXY_PAGE: u64 = 107;
 /// How proxies name themselves in the Server field.
-const PROXIES: [&str; 10] = [
-    "nginx", "awselb", "cloudflare", "cloudfront", "envoy", "varnish", "traefik", "caddy", "openresty", "apache",
-];
+const PROXIES: [&str; 10] =
+    ["nginx", "awselb", "cloudflare", "cloudfront", "envoy", "varnish", "traefik", "caddy", "openresty", "apache"];
 
 /// Whether the head is that of a page which gateways make themselves: 502 and 504 are no application's words, and a 503 counts where a
 /// proxy signs it. A 503 with Retry-After is meant (maintenance, a limit).
@@ -60,9 +59,10 @@ pub fn failed_connect(flow: &FlowSummary) -> Option<(PacketRef, &'static str)> {
 pub fn client_exchange<'a>(view: &LegsView<'a>) -> Option<Exchange<'a>> {
     let all = exchanges(&view.client_leg?.story);
     let failed = |exchange: &&Exchange<'_>| exchange.response.is_none_or(|(_, head)| gateway_error(head));
-    pairs(view.link, false).filter_map(|n| all.get(n).copied()).find(|one| failed(&one)).or_else(|| {
-        if view.link.exchanges.is_empty() { all.last().copied() } else { None }
-    })
+    pairs(view.link, false)
+        .filter_map(|n| all.get(n).copied())
+        .find(|one| failed(&one))
+        .or_else(|| if view.link.exchanges.is_empty() { all.last().copied() } else { None })
 }
 
 /// Both exchanges of every joined pair.

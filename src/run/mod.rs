@@ -191,11 +191,7 @@ impl Opened {
 
 impl Diagnosis {
     fn recording(&self) -> Recording {
-        Recording {
-            thresholds: self.settings.thresholds.clone(),
-            all_flows: self.settings.all_flows,
-            keep: self.keep,
-        }
+        Recording { thresholds: self.settings.thresholds.clone(), all_flows: self.settings.all_flows, keep: self.keep }
     }
 }
 

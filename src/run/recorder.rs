@@ -410,8 +410,7 @@ mod tests {
 
     #[test]
     fn failures_beyond_the_cap_are_counted_as_failures() {
-        let recording =
-            Recording { thresholds: Thresholds::default(), all_flows: false, keep: None };
+        let recording = Recording { thresholds: Thresholds::default(), all_flows: false, keep: None };
         let mut recorder = Recorder::new(recording);
         for number in 1..=u64::from(KEPT_ALIKE) + 3 {
             let scene = Scene::starting("10.0.0.1:40000", "10.0.0.2:80", number, number as i64);

@@ -11,8 +11,8 @@ use crate::time::Timestamp;
 use crate::wire::icmp::IcmpError;
 use crate::wire::{Endpoint, arp, icmp};
 
-use super::shard::Shards;
 use super::Window;
+use super::shard::Shards;
 
 /// What the reading side keeps: everything that belongs to no flow.
 pub(super) struct Trip {

@@ -54,7 +54,10 @@ pub static RULE: Rule = Rule {
         Explains("websocket-upgrade-failed", Scope::Same),
         Explains("client-abandoned", Scope::Same),
     ],
-    sources: &["RFC 9110 §15.6.3 to §15.6.5", "measured: what nginx, HAProxy and Apache answer for each fault of a backend"],
+    sources: &[
+        "RFC 9110 §15.6.3 to §15.6.5",
+        "measured: what nginx, HAProxy and Apache answer for each fault of a backend",
+    ],
     check: Check::Flow(check),
     corroborate: Some(is_its_own),
     ..Rule::BLANK

@@ -52,7 +52,10 @@ pub static RULE: Rule = Rule {
         command: "keepalive_timeout 75s;",
         risk: "idle connections are held longer by the server",
     }],
-    verify: &[Step { says: "on {host}: how long does an idle connection live?", command: "ss -tnoe 'sport = :{port}'" }],
+    verify: &[Step {
+        says: "on {host}: how long does an idle connection live?",
+        command: "ss -tnoe 'sport = :{port}'",
+    }],
     not: &[("network", "both packets arrived; they crossed")],
     cannot_show: &["whether the request was repeated by the application"],
     explains: &[

@@ -74,12 +74,17 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         .found(flow, fin, Side::Server, format!("FIN {after} later: no answer to this request"))
         .and(asked, Side::Client, "the request is complete")
         .with("after", after);
-    Some(if answered { finding.note(format!("{earlier} earlier of the same connection were answered")) } else { finding })
+    Some(if answered {
+        finding.note(format!("{earlier} earlier of the same connection were answered"))
+    } else {
+        finding
+    })
 }
 
 /// The close may have been on its way when the request left: then it answers nothing.
 fn crossed(flow: &FlowView<'_>, after: crate::time::Elapsed, answered: bool) -> bool {
-    answered && after <= flow.round_trip().unwrap_or_default().max(super::http_keepalive_race::CROSSING)
+    answered
+        && after <= flow.round_trip().unwrap_or_default().max(super::http_keepalive_race::CROSSING)
         && super::http_keepalive_race::reset_for_it(flow)
 }
 

@@ -63,7 +63,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     if !flow.closed_first(Side::Server) || flow.server().fin.is_some() {
         return None;
     }
-    if !matches!(reset.kind, ResetKind::Abort | ResetKind::Stray) || reset.unread > 0 && reset.kind == ResetKind::Abort {
+    if !matches!(reset.kind, ResetKind::Abort | ResetKind::Stray) || reset.unread > 0 && reset.kind == ResetKind::Abort
+    {
         return None;
     }
     let all = exchanges(flow.story);

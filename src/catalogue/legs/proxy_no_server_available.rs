@@ -51,10 +51,7 @@ pub static RULE: Rule = Rule {
         "<NOSRV>",
     ],
     do_first: &[
-        Step {
-            says: "On the proxy: does the backend accept a connection now?",
-            command: "nc -vz -w 3 {host} {port}",
-        },
+        Step { says: "On the proxy: does the backend accept a connection now?", command: "nc -vz -w 3 {host} {port}" },
         Step {
             says: "On the proxy, if it is HAProxy: which servers does it hold for DOWN?",
             command: "echo 'show servers state' | sudo socat stdio /run/haproxy/admin.sock",
@@ -87,9 +84,15 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
             let Some(tries) = hosts.tries(flow, exchange.request, at) else { continue };
             let Some((backend, failed, how)) = tries.first().copied() else { continue };
             let front = Some(flow.facts.id);
-            let backends = tries.iter().map(|(backend, ..)| backend.facts.server).collect::<std::collections::BTreeSet<_>>();
+            let backends =
+                tries.iter().map(|(backend, ..)| backend.facts.server).collect::<std::collections::BTreeSet<_>>();
             let mut finding = RULE
-                .about(Subject::Legs(flow.facts.id, backend.facts.id), at, None, format!("{} after {after}", head.status))
+                .about(
+                    Subject::Legs(flow.facts.id, backend.facts.id),
+                    at,
+                    None,
+                    format!("{} after {after}", head.status),
+                )
                 .cites(exchange.request, front, "the request; 0 connections tried for it")
                 .cites(failed, Some(backend.facts.id), format!("the last try at a backend: {how}"))
                 .with("front", flow.facts.server)

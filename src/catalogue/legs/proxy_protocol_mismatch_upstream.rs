@@ -65,11 +65,7 @@ pub static RULE: Rule = Rule {
     confidence: Confidence::Certain,
     culprit: Culprit::Config,
     says: "the client's error at {front} is the disagreement between the proxy {client_host} and its backend {server}",
-    users_see: &[
-        "while SSL handshaking to upstream",
-        "502 Bad Gateway",
-        "AH01997",
-    ],
+    users_see: &["while SSL handshaking to upstream", "502 Bad Gateway", "AH01997"],
     do_first: &[Step {
         says: "On the proxy {client_host}: what does {server} speak?",
         command: "openssl s_client -connect {host}:{port} </dev/null",

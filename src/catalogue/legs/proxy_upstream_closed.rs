@@ -57,7 +57,8 @@ fn check(legs: &LegsView<'_>) -> Option<Finding> {
     if !legs.link.exchanges.is_empty() || backend.facts.from_server.syn_count == 0 {
         return None;
     }
-    let (Some((Side::Server, cause)), Some((Side::Server, effect))) = (backend.facts.closer, client.facts.closer) else {
+    let (Some((Side::Server, cause)), Some((Side::Server, effect))) = (backend.facts.closer, client.facts.closer)
+    else {
         return None;
     };
     let asked = client.facts.from_client.payload > 0 || backend.facts.from_client.payload > 0;
@@ -70,11 +71,16 @@ fn check(legs: &LegsView<'_>) -> Option<Finding> {
     }
     let certainty = legs.link.certainty.min(Confidence::Certain);
     Some(
-        RULE.about(Subject::Legs(client.facts.id, backend.facts.id), cause, Some(Side::Server), "the backend closes: 0 octets")
-            .cites(effect, Some(client.facts.id), format!("{after} later the proxy closes on its client: 0 octets"))
-            .confidence(if certainty == Confidence::Certain { certainty } else { certainty.min(Confidence::High) })
-            .with("after", after)
-            .with("front", client.facts.server),
+        RULE.about(
+            Subject::Legs(client.facts.id, backend.facts.id),
+            cause,
+            Some(Side::Server),
+            "the backend closes: 0 octets",
+        )
+        .cites(effect, Some(client.facts.id), format!("{after} later the proxy closes on its client: 0 octets"))
+        .confidence(if certainty == Confidence::Certain { certainty } else { certainty.min(Confidence::High) })
+        .with("after", after)
+        .with("front", client.facts.server),
     )
 }
 

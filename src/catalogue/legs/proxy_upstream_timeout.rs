@@ -55,7 +55,10 @@ pub static RULE: Rule = Rule {
         says: "on the proxy {client_host}; a number below {waited} is an answer in time:",
         command: "curl -sS -o /dev/null -m 300 -w '%{time_total}\\n' http://{host}:{port}/",
     }],
-    not: &[("client-abandoned", "the client waited for the proxy's answer"), ("network", "the backend acknowledged the request")],
+    not: &[
+        ("client-abandoned", "the client waited for the proxy's answer"),
+        ("network", "the backend acknowledged the request"),
+    ],
     cannot_show: &["why the backend did not answer"],
     explains: &[Explains("http-gateway-error", Scope::Link), Explains("client-abandoned", Scope::Link)],
     sources: &["measured: nginx 504, HAProxy 504 sH, Apache 502"],
@@ -71,7 +74,9 @@ fn check(legs: &LegsView<'_>) -> Option<Finding> {
     let (at, head) = front.response.filter(|(_, head)| gateway_error(head) && head.status != 503)?;
     let asked = behind.request_end?;
     let later = |packet: Option<crate::event::PacketRef>| packet.is_some_and(|packet| packet >= asked);
-    if later(backend.facts.from_server.last_payload) || backend.facts.from_client.unacknowledged.is_some_and(|w| w.len > 0) {
+    if later(backend.facts.from_server.last_payload)
+        || backend.facts.from_client.unacknowledged.is_some_and(|w| w.len > 0)
+    {
         return None;
     }
     let (side, closed) = backend.facts.closer?;

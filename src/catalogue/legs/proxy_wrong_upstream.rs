@@ -104,8 +104,7 @@ mod tests {
     fn world(expected: &[&str]) -> World {
         let client = Scene::open().data(Side::Client, 3, 200);
         let backend = Scene::starting("10.0.0.2:50000", "10.0.0.3:1443", 100, 4).handshake();
-        let link =
-            Link::whole(client.facts.id, backend.facts.id, LinkMethod::ClientHelloRandom, Confidence::Certain);
+        let link = Link::whole(client.facts.id, backend.facts.id, LinkMethod::ClientHelloRandom, Confidence::Certain);
         let mut world = World::new().with(&client).with(&backend);
         world.links = vec![link];
         world.expected = expected.iter().map(|text| end(text)).collect();

@@ -48,10 +48,12 @@ fn by_hello(known: &[&Digest], flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<
     for mut group in by_hello.into_values().filter(|group| group.len() > 1) {
         group.sort_by_key(|digest| digest.id);
         for (i, backend) in group.iter().enumerate().skip(1) {
-            // A chain of proxies: the leg that ends at the host where this one begins; else the first leg of all.
-            let earlier = &group[..i];
-            let client = earlier.iter().rev().find(|leg| leg.server().address == backend.client().address);
-            let client = client.unwrap_or(&earlier[0]);
+            // A chain of proxies: the leg that ends at the host where this one begins; else the latest that another host began.
+            // A hello that is sent again to the same server is no leg.
+            let earlier = || group[..i].iter().rev().filter(|leg| leg.server() != backend.server());
+            let adjacent = earlier().find(|leg| leg.server().address == backend.client().address);
+            let other = || earlier().find(|leg| leg.client().address != backend.client().address);
+            let Some(client) = adjacent.or_else(other) else { continue };
             if !same_connection(client, backend, flows) {
                 pairs.push((client.id, backend.id));
             }
