@@ -130,12 +130,12 @@ fn same_connection(a: &Digest, b: &Digest, flows: &BTreeMap<PacketRef, FlowSumma
 }
 
 /// The last `most` places of a list sorted by time that are not later than `until`, latest first.
-fn latest<'a, T>(
-    list: &'a [T],
+fn latest<T>(
+    list: &[T],
     time: impl Fn(&T) -> crate::time::Timestamp,
     until: crate::time::Timestamp,
     most: usize,
-) -> impl Iterator<Item = &'a T> {
+) -> impl Iterator<Item = &T> {
     let end = list.partition_point(|item| time(item) <= until);
     list[..end].iter().rev().take(most)
 }
