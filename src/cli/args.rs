@@ -35,6 +35,24 @@ pub(crate) enum Command {
         #[command(flatten)]
         input: Box<Input>,
     },
+    /// What differs between a good and a bad capture of the same service
+    Diff {
+        /// The capture in which all was well
+        good: String,
+        /// The other one
+        bad: String,
+        /// Output format (jsonl is json)
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        /// Everything that is shortened by default
+        #[arg(short, long)]
+        verbose: bool,
+    },
+    /// What to capture, where, how long, as lines to paste
+    CapturePlan {
+        /// ADDRESS or ADDRESS:PORT of clients, proxies and servers involved
+        ends: Vec<String>,
+    },
     /// The page of a diagnosis, or the diagnoses whose users see these words
     Explain {
         /// A rule's id, or words from a screen or log

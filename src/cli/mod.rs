@@ -3,12 +3,16 @@
 mod args;
 mod expect;
 mod explain;
+mod plan;
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
+use clap::Parser;
 
 pub(crate) use args::Args;
 use args::{Color, Command, FailOn, Format, Input};
@@ -16,10 +20,27 @@ use tcpwhy::render::{Style, json, ladder, text};
 use tcpwhy::wire::Endpoint;
 use tcpwhy::{Diagnosis, Ends, Report, Severity, Thresholds};
 
+/// What was typed. Options of `flow` may also stand before it: they are the same ones, but to clap the word is then a file.
+pub(crate) fn parse() -> Args {
+    let mut typed: Vec<_> = std::env::args_os().collect();
+    let args = Args::parse_from(&typed);
+    let meant = |files: &[String]| files.len() > 2 && files[0] == "flow" && files[1].parse::<u64>().is_ok();
+    match typed.iter().position(|word| word == "flow") {
+        Some(place) if args.command.is_none() && meant(&args.input.files) => {
+            let flow = typed.remove(place);
+            typed.insert(1, flow);
+            Args::parse_from(typed)
+        }
+        _ => args,
+    }
+}
+
 /// Does what was asked for.
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     match args.command {
         Some(Command::Flow { number, input }) => flow(number, &input),
+        Some(Command::Diff { good, bad, format, verbose }) => diff(&good, &bad, format, verbose),
+        Some(Command::CapturePlan { ends }) => plan::plan(&ends),
         Some(Command::Explain { words, code }) => explain::explain(&words.join(" "), code),
         Some(Command::Rules) => explain::rules(),
         Some(Command::Thresholds { threshold }) => explain::thresholds(&thresholds(&threshold)?),
@@ -53,7 +74,21 @@ fn diagnose(input: &Input) -> Result<ExitCode> {
 
 /// The report of the inputs as asked.
 fn read(input: &Input) -> Result<Report> {
-    Ok(diagnosis(input)?.open(&input.files)?.run()?)
+    Ok(diagnosis(input)?.stop_on(on_interrupt()?).open(&input.files)?.run()?)
+}
+
+/// A flag that Ctrl-C sets: `tcpdump -w - | tcpwhy -` ends with a report. A second one ends at once.
+fn on_interrupt() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = flag.clone();
+    ctrlc::set_handler(move || {
+        if set.swap(true, Ordering::Relaxed) {
+            // 128 + SIGINT, as shells report it.
+            std::process::exit(130);
+        }
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(flag)
 }
 
 fn diagnosis(input: &Input) -> Result<Diagnosis> {
@@ -140,6 +175,25 @@ fn exit_code(report: &Report, fail_on: Option<FailOn>) -> ExitCode {
         _ if flows.undecided * 2 > flows.total => ExitCode::from(3),
         _ => ExitCode::SUCCESS,
     }
+}
+
+fn diff(good: &str, bad: &str, format: Format, verbose: bool) -> Result<ExitCode> {
+    let read = |path: &str| Diagnosis::new().open(&[path]).and_then(tcpwhy::run::Opened::merged);
+    let diff = tcpwhy::diagnose::diff::diff(&read(good)?, &read(bad)?);
+    let mut out = BufWriter::new(io::stdout().lock());
+    match format {
+        Format::Text => {
+            let color = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            let style = Style { color, verbose, ..Style::default() };
+            out.write_all(tcpwhy::render::diff::text(&diff, style).as_bytes())?;
+        }
+        Format::Json | Format::Jsonl => {
+            serde_json::to_writer(&mut out, &diff)?;
+            out.write_all(b"\n")?;
+        }
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn flow(number: u64, input: &Input) -> Result<ExitCode> {

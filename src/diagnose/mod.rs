@@ -5,6 +5,7 @@
 mod build;
 mod cause;
 mod confidence;
+pub mod diff;
 pub mod explain;
 pub mod format;
 pub mod id;
@@ -63,6 +64,8 @@ pub struct Merged {
     pub lines: Vec<FlowEntry>,
     /// What the user asked for in words; empty = everything.
     pub asked: String,
+    /// Reading was stopped before the input's end.
+    pub interrupted: bool,
 }
 
 impl Merged {
@@ -135,6 +138,7 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         thresholds: &settings.thresholds,
         asked: &merged.asked,
         end: merged.end(),
+        index: Default::default(),
     };
     let mut findings = all_findings(&capture);
     let selected = settings.only.select(&capture);
@@ -291,6 +295,12 @@ fn not_judged(merged: &Merged, settings: &Settings, selected: Option<&Selected>)
     let mut lines: Vec<String> =
         reasons.into_iter().map(|(reason, n)| format!("{}: {reason}", format::count(n, "flow"))).collect();
     lines.extend(limits_reached(&merged.tally));
+    let unreadable = &merged.packets.unreadable_why;
+    lines.extend(unreadable.iter().map(|(why, n)| format!("{} not readable: {why}", format::count(*n, "frame"))));
+    if merged.interrupted {
+        let last = merged.packets.last.map_or(0, |at| at.number);
+        lines.push(format!("reading was interrupted: nothing after packet {last} was looked at"));
+    }
     lines
 }
 

@@ -2,7 +2,7 @@
 
 use super::FlowHead;
 use super::facts::{Close, FlowFacts, Half, Handshake, IpProtocol, RoleSource, Unacknowledged};
-use super::half::{Clock, Marks, Rare, Stamp, Track, Trail};
+use super::half::{Clock, Marks, Rare, Stamp, Track, Trail, Trails};
 use super::key::{Key, Pair, Way};
 use super::limits::Limits;
 use super::rtt;
@@ -39,7 +39,7 @@ pub(super) struct Detail {
     pub(super) reset: Option<(Way, ResetKind)>,
     pub(super) rtt_server: Option<Elapsed>,
     pub(super) rtt_client: Option<Elapsed>,
-    pub(super) trails: Pair<Trail>,
+    pub(super) trails: Trails,
 }
 
 impl Flow {
@@ -65,6 +65,7 @@ impl Flow {
     /// How long the flow stays in the table after its latest packet.
     pub(super) fn patience(&self, limits: &Limits) -> Elapsed {
         match self.key.protocol() {
+            IpProtocol::Udp if self.resolved() => limits.closed_linger,
             IpProtocol::Udp => limits.udp_expiry,
             IpProtocol::Tcp if self.closed() => limits.closed_linger,
             IpProtocol::Tcp if self.established || self.mid_stream => limits.established_expiry,
@@ -75,6 +76,12 @@ impl Flow {
     /// When it leaves the table if nothing more comes.
     pub(super) fn deadline(&self, limits: &Limits) -> Timestamp {
         self.last().map_or(Timestamp::MIN, Stamp::time) + self.patience(limits)
+    }
+
+    /// As many answers as queries to a DNS port: a resolver takes a new port for the next question.
+    pub(super) fn resolved(&self) -> bool {
+        let [low, high] = Way::BOTH.map(|way| self.tracks[way].packets);
+        low == high && Way::BOTH.iter().any(|way| matches!(self.key.end(*way).port, 53 | 5353))
     }
 
     /// Both sides closed it, or one reset it.
@@ -98,8 +105,15 @@ impl Detail {
             reset: None,
             rtt_server: None,
             rtt_client: None,
-            trails: Pair::default(),
+            trails: Trails::default(),
         }
+    }
+
+    /// Made ready for a flow that begins with `id`; memory it has stays with it.
+    pub(super) fn renew(&mut self, id: PacketRef, reuses: Option<PacketRef>) {
+        let mut trails = std::mem::take(&mut self.trails);
+        trails.clear();
+        *self = Self { trails, ..Self::new(id, reuses) };
     }
 
     /// What sinks see of the flow.

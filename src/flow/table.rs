@@ -38,6 +38,9 @@ pub struct FlowTable<S: Sink> {
     details: Vec<Option<Box<Detail>>>,
     conversations: Vec<Option<S::Conversation>>,
     free: Vec<u32>,
+    /// Details of flows that left, to be used again: taking new memory for each flow costs more than everything else about it.
+    #[allow(clippy::vec_box, reason = "the boxes are what is used again")]
+    spare: Vec<Box<Detail>>,
     live: usize,
     wheel: Wheel,
     listeners: Listeners,
@@ -61,6 +64,7 @@ impl<S: Sink> FlowTable<S> {
             details: Vec::new(),
             conversations: Vec::new(),
             free: Vec::new(),
+            spare: Vec::new(),
             live: 0,
             wheel: Wheel::new(),
             closed: VecDeque::new(),
@@ -95,6 +99,9 @@ impl<S: Sink> FlowTable<S> {
                         live.datagram(way, ip, datagram);
                     }
                 });
+                if self.flows.get(slot as usize).is_some_and(Flow::resolved) {
+                    self.schedule(slot);
+                }
             }
             _ => {}
         }

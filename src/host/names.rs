@@ -1,6 +1,6 @@
 //! Which names the DNS gave to addresses, when, and for how long: learnt from answers in the capture.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +72,17 @@ impl Names {
     /// The addresses that were given to a name (lower case, no final dot).
     pub fn addresses_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (Address, Lease)> + 'a {
         self.by_address.iter().filter_map(move |(address, names)| Some((*address, *names.get(name)?)))
+    }
+
+    /// Every name with all addresses it was given.
+    pub fn by_name(&self) -> BTreeMap<&str, BTreeSet<Address>> {
+        let mut by_name: BTreeMap<&str, BTreeSet<Address>> = BTreeMap::new();
+        for (address, names) in &self.by_address {
+            for name in names.keys() {
+                by_name.entry(name).or_default().insert(*address);
+            }
+        }
+        by_name
     }
 
     fn note(&mut self, address: Address, name: &str, lease: Lease) {

@@ -480,6 +480,7 @@ impl World {
             thresholds: &self.thresholds,
             asked: &self.asked,
             end: self.end,
+            index: Default::default(),
         }
     }
 
