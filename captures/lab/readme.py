@@ -6,6 +6,14 @@ import sys
 
 root = sys.argv[1]
 SCRIPT = {
+    "http-gateway": "proxy-faults.sh",
+    "http-keepalive": "proxy-faults.sh",
+    "http-upstream": "proxy-faults.sh",
+    "proxy-upstream": "proxy-faults.sh",
+    "proxy-no": "proxy-faults.sh",
+    "proxy-wrong": "proxy-faults.sh",
+    "proxy-protocol": "proxy-faults.sh",
+    "capture-lacks": "proxy-faults.sh",
     "proxy-header": "proxy-protocol.sh",
     "connect": "connect.sh",
     "accept": "connect.sh",
@@ -111,6 +119,66 @@ three-hosts-come-back | three hosts' links come up, each announces its address (
 spanning-tree-changes | a port of a Linux bridge goes and comes with spanning tree on
 not-one-host | one host announces its address twice
 """)
+rule("http-gateway-error", """
+nginx-502 | the client leg alone: nginx says 502 for a refused backend
+nginx-504 | the client leg alone: nginx says 504 after 2 s
+apache-503 | the client leg alone: Apache says 503 for a refused backend
+haproxy-503 | the client leg alone: HAProxy's page of 107 octets
+not-backend-says-503 | HAProxy passes the backend's own 503 on: the backend leg carries it
+not-answered | two requests, answered
+""")
+rule("http-upstream-closed-before-response", """
+nginx-502 | the backend takes the request and closes; nginx says 502
+haproxy-502 | the same behind HAProxy
+second-request | the first request of the connection was answered, the second closed on
+not-answered | two requests, answered
+""")
+rule("http-upstream-reset-before-response", """
+nginx-502 | the backend takes the request and resets; nginx says 502
+second-request | the first request of the connection was answered, the second reset
+not-answered | two requests, answered
+""")
+rule("http-keepalive-race", """
+scripted-client | a client writes 10 ms after the server closed the idle connection, and draws a RST; scripted, because nginx and HAProxy notice a close that has arrived
+not-after-the-close | nginx asks 0.6 s after the close, on a new connection
+""")
+rule("proxy-upstream-connect-failed", """
+nginx-refused | nothing listens: 502, two clients, and requests that work
+nginx-timeout | SYNs are dropped: 504 after 2 s
+haproxy-refused | HAProxy says 503
+apache-refused | Apache says 503
+not-answered | two requests, answered
+not-backend-says-503 | the backend says 503 itself
+""")
+rule("proxy-no-server-available", """
+haproxy-checks-failed | both servers are DOWN after failed checks: 503 at once
+not-one-refused-each-time | nginx tries for each request
+""")
+rule("proxy-upstream-timeout", """
+nginx-504 | the backend never answers: 504 after 2 s
+haproxy-504 | the same behind HAProxy
+apache-502 | the same behind Apache, which says 502 and changes path and Host
+not-client-left-first | the client leaves after 1 s
+""")
+rule("proxy-upstream-closed", """
+haproxy-tcp | HAProxy passes octets on; the backend closes without an answer
+not-answered | two requests, answered
+""")
+rule("proxy-wrong-upstream", """
+port-80-instead-of-8080 | HAProxy goes to port 80; --expect-upstream (in the .upstream file) says 8080
+not-asked-for | the same capture with the port that is used
+""")
+rule("proxy-protocol-mismatch-upstream", """
+nginx-tls-to-http-port | nginx speaks TLS to a plain port: 502
+haproxy-tls-to-http-port | the same behind HAProxy: 503
+not-same-protocol | two requests, answered
+""")
+rule("capture-lacks-backend-leg", """
+nginx-502 | the client leg alone: 502
+haproxy-503 | the client leg alone: 503
+not-answered | the client leg alone, answered
+""")
+
 rule("accept-queue-overflow", """
 backlog-1-near-client | listen(1), accept() never called, 6 clients: 2 connect and get no answer, 4 repeat their SYN; seen at the client
 backlog-1-on-the-server | the same seen on the server: the SYNs do arrive

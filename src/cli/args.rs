@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -120,15 +120,21 @@ pub(crate) struct Input {
     /// Only packets up to this time
     #[arg(long, value_name = "TIME", help_heading = "What to look at")]
     pub until: Option<String>,
-    /// Only packets to or from this address; cuts away other legs (repeatable)
+    /// Report only flows of this address, with the legs linked to them (repeatable)
     #[arg(long, value_name = "ADDRESS", help_heading = "What to look at")]
     pub client: Vec<IpAddr>,
-    /// As --client; with both, packets between the two (repeatable)
+    /// As --client; with both, both must fit (repeatable)
     #[arg(long, value_name = "ADDRESS", help_heading = "What to look at")]
     pub server: Vec<IpAddr>,
-    /// Only flows whose SNI, Host or queried name is this or ends with .NAME (repeatable)
+    /// Report only flows whose SNI, Host or queried name is this or ends with .NAME, with the legs linked to them (repeatable)
     #[arg(long, value_name = "NAME", help_heading = "What to look at")]
     pub name: Vec<String>,
+    /// Report only flows with a request whose target begins like this, with the legs linked to them (repeatable)
+    #[arg(long, value_name = "PATH", help_heading = "What to look at")]
+    pub path: Vec<String>,
+    /// Where the backends of the proxy are meant to be; a leg that goes elsewhere is told (repeatable: name every server)
+    #[arg(long, value_name = "ADDRESS:PORT", help_heading = "What to look at")]
+    pub expect_upstream: Vec<SocketAddr>,
     /// Set a number of the diagnoses, such as hang=5s (repeatable; see tcpwhy thresholds)
     #[arg(long, value_name = "NAME=VALUE", help_heading = "What to look at")]
     pub threshold: Vec<String>,

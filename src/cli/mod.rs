@@ -17,6 +17,7 @@ use clap::Parser;
 pub(crate) use args::Args;
 use args::{Color, Command, FailOn, Format, Input};
 use tcpwhy::render::{Style, json, ladder, text};
+use tcpwhy::wire::Endpoint;
 use tcpwhy::{Diagnosis, Ends, Report, Severity, Thresholds};
 
 /// What was typed. Options of `flow` may also stand before it: they are the same ones, but to clap the word is then a file.
@@ -105,12 +106,14 @@ fn diagnosis(input: &Input) -> Result<Diagnosis> {
         clients: input.client.iter().copied().map(Into::into).collect(),
         servers: input.server.iter().copied().map(Into::into).collect(),
         names: input.name.clone(),
+        paths: input.path.clone(),
     };
     let mut diagnosis = Diagnosis::new()
         .thresholds(thresholds(&input.threshold)?)
         .between(bound(&input.since)?, bound(&input.until)?)
         .filter(input.filter.clone())
         .ends(ends)
+        .expect_upstreams(input.expect_upstream.iter().map(|end| Endpoint::new(end.ip().into(), end.port())).collect())
         .zone(zone)
         .hash(input.hash)
         .all_flows(input.all_flows || input.format == Format::Jsonl);

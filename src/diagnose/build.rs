@@ -15,7 +15,7 @@ use crate::event::PacketRef;
 use crate::rule::finding::{Confidence, Culprit, Evidence, Finding, Severity};
 use crate::rule::summary::{FlowSummary, Verdict};
 use crate::rule::value::Value;
-use crate::rule::view::{CaptureView, Link};
+use crate::rule::view::{CaptureView, Link, LinkMethod};
 use crate::rule::{Rule, Step};
 use crate::wire::Address;
 
@@ -228,10 +228,27 @@ impl<'a> Builder<'a> {
         let finding = &self.findings[draft.shown];
         let mut sentences = finding.notes.clone();
         sentences.extend(links.iter().map(|link| {
-            format!(
-                "flow {} and flow {} are two legs of one connection: {}",
-                link.client_leg, link.backend_leg, link.says
-            )
+            let LinkEntry { client_leg, backend_leg, says, .. } = link;
+            match link.exchanges.as_slice() {
+                _ if link.methods == [LinkMethod::FanOut] => {
+                    format!("a request of flow {client_leg} led to flow {backend_leg}: {says}")
+                }
+                [] => format!("flow {client_leg} and flow {backend_leg} are two legs of one connection: {says}"),
+                [[client, 0], ..] => {
+                    format!("flow {backend_leg} was opened for request {client} of flow {client_leg}: {says}")
+                }
+                [[client, backend], rest @ ..] => {
+                    let more = if rest.is_empty() { String::new() } else { format!(" (and {} more)", rest.len()) };
+                    format!(
+                        "request {client} of flow {client_leg} is request {backend} of flow {backend_leg}{more}: {says}"
+                    )
+                }
+            }
+        }));
+        let own = finding.subject.flow();
+        sentences.extend(self.capture.open_links.iter().filter(|open| Some(open.backend_leg) == own).map(|open| {
+            let legs: Vec<String> = open.candidates.iter().map(|flow| flow.number.to_string()).collect();
+            format!("which client it served is open: {} candidates (flows {})", legs.len(), legs.join(", "))
         }));
         sentences
     }
@@ -559,6 +576,7 @@ fn link_entry(link: &Link) -> LinkEntry {
         client_leg: link.client_leg.number,
         backend_leg: link.backend_leg.number,
         methods: link.methods.clone(),
+        exchanges: link.exchanges.iter().take(8).map(|pair| [pair.client, pair.backend]).collect(),
         says: format!("linked by {} ({certainty})", methods.join(" and by ")),
         certainty: link.certainty,
     }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::explain;
 use crate::catalogue;
 use crate::event::PacketRef;
-use crate::rule::finding::{Confidence, Finding, Reach, Severity};
+use crate::rule::finding::{Confidence, Finding, Reach, Severity, Subject};
 use crate::rule::summary::FlowSummary;
 use crate::rule::view::CaptureView;
 use crate::rule::{Rule, Scope};
@@ -95,8 +95,8 @@ pub fn find(findings: &[Finding], capture: &CaptureView<'_>) -> Causes {
     }
     let places: Vec<Place> = findings.iter().map(|f| Place::of(f, capture)).collect();
     let mut on_flow: BTreeMap<PacketRef, Vec<usize>> = BTreeMap::new();
-    for (i, place) in places.iter().enumerate() {
-        if let Some(flow) = place.flow {
+    for (i, finding) in findings.iter().enumerate() {
+        for flow in flows_of(finding) {
             on_flow.entry(flow).or_default().push(i);
         }
     }
@@ -178,6 +178,15 @@ struct Reached<'a> {
     apart: &'a Apart<'a>,
 }
 
+/// The flows that a finding is about: of two legs both.
+fn flows_of(finding: &Finding) -> impl Iterator<Item = PacketRef> + use<> {
+    let client = match finding.subject {
+        Subject::Legs(client, _) => Some(client),
+        _ => None,
+    };
+    finding.subject.flow().into_iter().chain(client)
+}
+
 /// How a possible cause is near an effect.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Near {
@@ -223,14 +232,15 @@ impl Reached<'_> {
     fn near(&self, effect: usize) -> Vec<(usize, Near)> {
         let mut near = Vec::new();
         let place = &self.places[effect];
-        if let Some(flow) = place.flow {
-            let on = |flow: PacketRef| self.on_flow.get(&flow).map(Vec::as_slice).unwrap_or(&[]);
+        let on = |flow: PacketRef| self.on_flow.get(&flow).map(Vec::as_slice).unwrap_or(&[]);
+        let span = |i: usize| (self.findings[i].first().time, self.findings[i].last().time);
+        for flow in flows_of(&self.findings[effect]) {
             near.extend(on(flow).iter().map(|i| (*i, Near::Same)));
-            for link in self.capture.links_of(flow) {
+            for link in self.capture.links_of(flow).filter(|link| link.certainty >= Confidence::Medium) {
                 let other = if link.client_leg == flow { link.backend_leg } else { link.client_leg };
-                if link.certainty >= Confidence::Medium {
-                    near.extend(on(other).iter().map(|i| (*i, Near::Linked)));
-                }
+                // Many requests share a connection: what happened to another one explains nothing.
+                let joined = on(other).iter().filter(|i| link.joins(span(effect), span(**i)));
+                near.extend(joined.map(|i| (*i, Near::Linked)));
             }
         }
         let mut keys = vec![Key::Anywhere];
@@ -264,7 +274,7 @@ impl Reached<'_> {
             edge.0 == effect_rule.id
                 && match (edge.1, near) {
                     (Scope::Same, _) => near == Near::Same,
-                    (Scope::Link, _) => near == Near::Linked,
+                    (Scope::Link, _) => near == Near::Linked || (near == Near::Same && self.about_legs(cause, effect)),
                     (Scope::SameOrLink, _) => near != Near::Apart,
                     (Scope::PeerTime | Scope::Time | Scope::HopTime | Scope::NameTime, Near::Same) => {
                         self.in_time(cause, effect)
@@ -322,6 +332,11 @@ impl Reached<'_> {
         }
     }
 
+    /// A finding about two legs is on both: what explains or suffers across a link stands beside it.
+    fn about_legs(&self, cause: usize, effect: usize) -> bool {
+        [cause, effect].into_iter().any(|i| matches!(self.findings[i].subject, Subject::Legs(..)))
+    }
+
     /// The backend leg's bare fact is what the proxy passed on to the client leg.
     fn passed_on(&self, backend: usize, client: usize) -> bool {
         let (Some(backend), Some(client)) = (self.places[backend].flow, self.places[client].flow) else { return false };
@@ -341,10 +356,11 @@ impl Reached<'_> {
 
     fn strong_enough(&self, cause: usize, effect: usize) -> bool {
         let (a, b) = (self.findings[cause].confidence, self.findings[effect].confidence);
-        match self.rules[effect].symptom || self.findings[cause].reach.is_some() {
-            true => a >= Confidence::Medium,
-            false => a >= b,
-        }
+        // What joins two legs is a fact about both, like a symptom: how sure it is says nothing about its cause.
+        let fact = self.rules[effect].symptom
+            || self.findings[cause].reach.is_some()
+            || matches!(self.findings[effect].subject, Subject::Legs(..));
+        if fact { a >= Confidence::Medium } else { a >= b }
     }
 }
 

@@ -14,6 +14,7 @@ mod incident;
 mod legs;
 mod rank;
 pub mod report;
+pub mod selection;
 mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,9 +35,11 @@ use crate::rule::threshold::Thresholds;
 use crate::rule::view::{CaptureView, LegsView, PacketTally, Tally, index_links};
 use crate::rule::{Check, Keep};
 use crate::time::Timestamp;
+use crate::wire::Endpoint;
 use build::Builder;
 pub use build::flow_entry;
 use report::{Counts, FlowCounts, FlowEntry, Report, SCHEMA, Tool};
+use selection::{Ends, Selected};
 
 /// What all shards and inputs together know: plain data, the only thing the report is made from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -99,11 +102,21 @@ pub struct Settings {
     pub all_flows: bool,
     /// Zone of the clock times in sentences.
     pub zone: jiff::tz::TimeZone,
+    /// The upstreams that proxies are expected to use (`--expect-upstream`).
+    pub expected: Vec<Endpoint>,
+    /// Which flows are reported.
+    pub only: Ends,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { thresholds: Thresholds::default(), all_flows: false, zone: jiff::tz::TimeZone::UTC }
+        Self {
+            thresholds: Thresholds::default(),
+            all_flows: false,
+            zone: jiff::tz::TimeZone::UTC,
+            expected: Vec::new(),
+            only: Ends::default(),
+        }
     }
 }
 
@@ -117,7 +130,8 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         Some((joined, faces)) => (joined, faces),
         None => (merged, &faces::Faces::default()),
     };
-    let links = legs::link(&merged.flows, &merged.digests);
+    let legs = legs::link(&merged.flows, &merged.digests);
+    let links = legs.links;
     let capture = CaptureView {
         infos: &merged.infos,
         flows: &merged.flows,
@@ -130,13 +144,19 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         tally: &merged.tally,
         packets: &merged.packets,
         links: &links,
+        open_links: &legs.open,
+        expected: &settings.expected,
         links_by_flow: index_links(&links),
         thresholds: &settings.thresholds,
         asked: &merged.asked,
         end: merged.end(),
         index: Default::default(),
     };
-    let findings = all_findings(&capture);
+    let mut findings = all_findings(&capture);
+    let selected = settings.only.select(&capture);
+    if let Some(selected) = &selected {
+        findings.retain(|finding| selected.wants(finding));
+    }
     let causes = cause::find(&findings, &capture);
     let builder = Builder::new(merged, settings, &capture, &findings, &causes);
 
@@ -158,7 +178,7 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
             on_flow.entry(flow).or_default().push(i);
         }
     }
-    let (mut flows, flow_counts) = flows(merged, settings, &builder, &on_flow, &incidents);
+    let (mut flows, flow_counts) = flows(merged, selected.as_ref(), &builder, &on_flow, &incidents);
     for flow in &mut flows {
         flow.faces = builder.faces(flow, faces);
     }
@@ -172,7 +192,7 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         counts: Counts { packets: packet_counts(&merged.packets), flows: flow_counts },
         incidents,
         flows,
-        not_judged: not_judged(merged, settings),
+        not_judged: not_judged(merged, settings, selected.as_ref()),
     }
 }
 
@@ -211,22 +231,27 @@ fn all_findings(capture: &CaptureView<'_>) -> Vec<Finding> {
 
 fn flows(
     merged: &Merged,
-    settings: &Settings,
+    selected: Option<&Selected>,
     builder: &Builder<'_>,
     on_flow: &BTreeMap<PacketRef, Vec<usize>>,
     incidents: &[report::Incident],
 ) -> (Vec<FlowEntry>, FlowCounts) {
     let cited: BTreeSet<u64> = incidents.iter().flat_map(|incident| incident.flows.iter().copied()).collect();
-    let mut counts = FlowCounts {
-        total: merged.tally.flows,
-        healthy: merged.tally.dropped_healthy,
-        undecided: merged.tally.dropped_undecided,
-        degraded: merged.tally.dropped_degraded,
-        failed: merged.tally.dropped_failed,
+    let all_flows = builder.settings.all_flows;
+    let mut counts = match selected {
+        Some(selected) => selected.count(merged),
+        None => FlowCounts {
+            total: merged.tally.flows,
+            healthy: merged.tally.dropped_healthy,
+            undecided: merged.tally.dropped_undecided,
+            degraded: merged.tally.dropped_degraded,
+            failed: merged.tally.dropped_failed,
+        },
     };
     let mut entries = Vec::new();
     let mut listed = 0;
-    for (id, flow) in &merged.flows {
+    let wanted_flow = |id: &PacketRef| selected.is_none_or(|selected| selected.holds(id));
+    for (id, flow) in merged.flows.iter().filter(|(id, _)| wanted_flow(id)) {
         let found = on_flow.get(id).map(Vec::as_slice).unwrap_or(&[]);
         let verdict = builder.verdict(flow, found);
         match verdict {
@@ -236,13 +261,16 @@ fn flows(
             Verdict::Failed => counts.failed += 1,
         }
         let wanted = verdict != Verdict::Healthy && listed < LISTED_FLOWS;
-        if settings.all_flows || cited.contains(&id.number) || wanted {
+        if all_flows || cited.contains(&id.number) || wanted {
             listed += usize::from(wanted);
             entries.push(builder.flow_entry(flow, found));
         }
     }
-    if settings.all_flows {
-        entries.extend(merged.lines.iter().cloned());
+    if all_flows {
+        let ids: Option<BTreeSet<(u16, u64)>> = selected
+            .map(|_| merged.digests.keys().filter(|id| wanted_flow(id)).map(|id| (id.file, id.number)).collect());
+        let wanted = |entry: &&FlowEntry| ids.as_ref().is_none_or(|ids| ids.contains(&(entry.file, entry.id)));
+        entries.extend(merged.lines.iter().filter(wanted).cloned());
         entries.sort_by_key(|entry| (entry.file, entry.id));
     }
     (entries, counts)
@@ -279,10 +307,11 @@ fn packet_counts(packets: &PacketTally) -> BTreeMap<String, u64> {
     .collect()
 }
 
-fn not_judged(merged: &Merged, settings: &Settings) -> Vec<String> {
+fn not_judged(merged: &Merged, settings: &Settings, selected: Option<&Selected>) -> Vec<String> {
     let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
     let end = merged.end();
-    for flow in merged.flows.values().filter(|flow| flow.digest.verdict == Verdict::Undecided) {
+    let wanted = |flow: &&FlowSummary| selected.is_none_or(|selected| selected.holds(&flow.facts.id));
+    for flow in merged.flows.values().filter(|flow| flow.digest.verdict == Verdict::Undecided).filter(wanted) {
         if let Some(reason) = explain::undecided(&flow.facts, &flow.story, end, &settings.thresholds) {
             // Waiting times differ; the kind of reason is what is counted.
             let kind = reason.split(" for ").next().unwrap_or(&reason).to_owned();

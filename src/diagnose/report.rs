@@ -293,6 +293,10 @@ pub struct LinkEntry {
     pub backend_leg: u64,
     /// Every method that joins them.
     pub methods: Vec<LinkMethod>,
+    /// Which request of the client leg is which of the backend leg, from 1 (0: the connection failed before it carried one); at most 8.
+    /// Empty: the flows are legs as wholes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exchanges: Vec<[u32; 2]>,
     /// Words for it: `linked by ClientHello random (certain)`.
     pub says: String,
     /// Of the best method.

@@ -4,6 +4,7 @@
 //! known, and where even that proves nothing (HTTP/2 and TLS send control frames at any time) the answer is "nothing is pending".
 
 use super::view::FlowView;
+use crate::event::story::Story;
 use crate::event::{Kind, PacketRef, Protocol, Side, What};
 use crate::flow::facts::Handshake;
 use crate::wire::http::{RequestHead, ResponseHead};
@@ -32,6 +33,39 @@ pub struct Pending {
     pub begun: Option<PacketRef>,
     /// The framing of the messages proves it; otherwise the client merely spoke last.
     pub proven: bool,
+}
+
+/// All exchanges that the story tells, in order, each response put to the oldest request that waits (RFC 9112 §9.3.2).
+pub fn exchanges(story: &Story) -> Vec<Exchange<'_>> {
+    let mut all: Vec<Exchange<'_>> = Vec::new();
+    for event in story.events() {
+        let at = event.at;
+        match &event.what {
+            What::Request(head) => {
+                let head = head.as_ref();
+                all.push(Exchange { request: at, head, request_end: None, response: None, response_end: None });
+            }
+            What::RequestEnd => {
+                if let Some(exchange) = all.last_mut() {
+                    exchange.request_end = Some(at);
+                }
+            }
+            What::Response(head) if head.status >= 200 || head.status == 101 => {
+                if let Some(exchange) = all.iter_mut().find(|exchange| exchange.response.is_none()) {
+                    exchange.response = Some((at, head.as_ref()));
+                }
+            }
+            What::ResponseEnd | What::ResponseTruncated { .. } => {
+                let begun =
+                    |exchange: &&mut Exchange<'_>| exchange.response.is_some() && exchange.response_end.is_none();
+                if let Some(exchange) = all.iter_mut().find(begun) {
+                    exchange.response_end = Some(at);
+                }
+            }
+            _ => {}
+        }
+    }
+    all
 }
 
 impl<'a> Exchange<'a> {

@@ -5,6 +5,7 @@
 
 pub mod exchange;
 pub mod finding;
+pub mod gateway;
 pub mod header;
 pub mod lookup;
 pub mod mismatch;

@@ -47,6 +47,8 @@ pub struct Digest {
     pub last: Timestamp,
     /// Hash of the first ClientHello's random; 0 = none.
     pub hello: u64,
+    /// Hash of the client's first 64 to 256 octets, a leading PROXY header left out ([`PREFIX`]); 0 = fewer, or not all are known.
+    pub prefix: u64,
     /// Verdict by its own findings.
     pub verdict: Verdict,
     /// The protocol both sides agreed on, or what the client spoke.
@@ -66,7 +68,7 @@ pub struct Digest {
 }
 
 // A million closed flows a minute are nothing unusual: what stays of each must stay small.
-const _: () = assert!(std::mem::size_of::<Digest>() <= 96);
+const _: () = assert!(std::mem::size_of::<Digest>() <= 112);
 
 /// An end of a flow without the padding an aligned address brings.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,6 +86,9 @@ impl PackedEnd {
         Endpoint::new(Address(u128::from_be_bytes(self.address)), self.port)
     }
 }
+
+/// How many of the client's first octets [`Digest::prefix`] stands for, and how many it takes at least: shorter ones are too common.
+pub const PREFIX: std::ops::RangeInclusive<u16> = 64..=256;
 
 /// Hash of a ClientHello's random for [`Digest::hello`]; never 0. FNV-1a: it links, it does not protect.
 pub fn hello_key(random: &[u8; 32]) -> u64 {
@@ -105,6 +110,11 @@ impl Digest {
         self.server.end()
     }
 
+    /// With the hash of the client's first octets.
+    pub fn with_prefix(self, prefix: u64) -> Self {
+        Self { prefix, ..self }
+    }
+
     /// The digest of a flow.
     pub fn of(facts: &FlowFacts, story: &Story, verdict: Verdict) -> Self {
         let hello = story.pick(|e| match &e.what {
@@ -117,6 +127,7 @@ impl Digest {
             server: PackedEnd::of(facts.server),
             last: facts.last.time,
             hello: hello.into_iter().next().unwrap_or(0),
+            prefix: 0,
             verdict,
             protocol: spoken(story),
             transport: facts.transport,

@@ -430,6 +430,8 @@ pub struct World {
     pub packets: PacketTally,
     /// Links between legs.
     pub links: Vec<Link>,
+    /// The upstreams that the user expects.
+    pub expected: Vec<Endpoint>,
     /// The numbers.
     pub thresholds: Thresholds,
     /// What the user asked for.
@@ -461,6 +463,7 @@ impl World {
             tally: Tally::default(),
             packets: PacketTally::default(),
             links: Vec::new(),
+            expected: Vec::new(),
             thresholds: Thresholds::default(),
             asked: String::new(),
             end: Timestamp::default(),
@@ -521,6 +524,8 @@ impl World {
             tally: &self.tally,
             packets: &self.packets,
             links: &self.links,
+            open_links: &[],
+            expected: &self.expected,
             links_by_flow: super::view::index_links(&self.links),
             thresholds: &self.thresholds,
             asked: &self.asked,

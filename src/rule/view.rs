@@ -142,6 +142,22 @@ pub enum LinkMethod {
     ClientHelloRandom,
     /// The backend leg's PROXY header names the client leg's client.
     ProxyHeader,
+    /// The client's first octets, a leading PROXY header left out, are the same on both.
+    PayloadPrefix,
+    /// The same request id on both.
+    RequestId,
+    /// X-Forwarded-For, Forwarded or X-Real-IP of the backend leg names the client leg's client.
+    ForwardedFor,
+    /// The same request line and Host, in time.
+    RequestLine,
+    /// The same answer on both, at nearly the same time.
+    SameAnswer,
+    /// The proxy opened one while the other waited, and passed its close on.
+    Timing,
+    /// The SNI of the client leg is the Host of the backend leg.
+    ServerName,
+    /// A request made the server ask another one, and waited for it.
+    FanOut,
 }
 
 impl LinkMethod {
@@ -150,6 +166,14 @@ impl LinkMethod {
         match self {
             Self::ClientHelloRandom => "ClientHello random",
             Self::ProxyHeader => "addresses in the PROXY header",
+            Self::PayloadPrefix => "the client's first octets",
+            Self::RequestId => "request id",
+            Self::ForwardedFor => "the forwarded client address",
+            Self::RequestLine => "request line, Host and time",
+            Self::SameAnswer => "the same answer",
+            Self::Timing => "timing",
+            Self::ServerName => "SNI equal to Host",
+            Self::FanOut => "fan-out",
         }
     }
 }
@@ -165,6 +189,46 @@ pub struct Link {
     pub methods: Vec<LinkMethod>,
     /// Of the best method.
     pub certainty: Confidence,
+    /// Which exchanges are joined, where HTTP keep-alive puts many on one flow (at most [`Link::EXCHANGES`]); empty: the flows as wholes.
+    pub exchanges: Vec<ExchangePair>,
+}
+
+/// One request on both legs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ExchangePair {
+    /// Which request of the client leg, from 1.
+    pub client: u32,
+    /// Which request of the backend leg, from 1; 0 for a leg that never carried it (its connection failed).
+    pub backend: u32,
+    /// When the client leg's request came.
+    pub from: Timestamp,
+    /// When its answer ended; `Timestamp::MAX` while open.
+    pub until: Timestamp,
+}
+
+impl Link {
+    /// Exchanges remembered of one pair of flows.
+    pub const EXCHANGES: usize = 64;
+
+    /// Two flows that are legs as wholes.
+    pub fn whole(client_leg: PacketRef, backend_leg: PacketRef, method: LinkMethod, certainty: Confidence) -> Self {
+        Self { client_leg, backend_leg, methods: vec![method], certainty, exchanges: Vec::new() }
+    }
+
+    /// Whether something of one leg and something of the other, each from its first to its last packet, belong to one joined exchange.
+    pub fn joins(&self, one: (Timestamp, Timestamp), other: (Timestamp, Timestamp)) -> bool {
+        let within = |pair: &ExchangePair, (from, to): (Timestamp, Timestamp)| from <= pair.until && to >= pair.from;
+        self.exchanges.is_empty() || self.exchanges.iter().any(|pair| within(pair, one) && within(pair, other))
+    }
+}
+
+/// A leg for which several others fit equally well, so that none is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenLink {
+    /// The backend leg.
+    pub backend_leg: PacketRef,
+    /// Client legs that fit it, at most 8.
+    pub candidates: Vec<PacketRef>,
 }
 
 /// Which links a flow takes part in, by places in the list.
@@ -378,6 +442,10 @@ pub struct CaptureView<'a> {
     pub packets: &'a PacketTally,
     /// Links between legs.
     pub links: &'a [Link],
+    /// Backend legs that several client legs fit equally well.
+    pub open_links: &'a [OpenLink],
+    /// The upstreams that the user expects (`--expect-upstream`).
+    pub expected: &'a [Endpoint],
     /// Places in `links` by flow ([`index_links`]).
     pub links_by_flow: BTreeMap<PacketRef, Vec<usize>>,
     /// The numbers.

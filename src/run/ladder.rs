@@ -58,7 +58,7 @@ impl Diagnosis {
     /// When the inputs cannot be read, when they hold no such packet, or when it belongs to no TCP or UDP flow.
     pub fn ladder<S: AsRef<str>>(self, inputs: &[S], file: u16, number: u64) -> Result<Ladder> {
         let ends = ends_of(&self, inputs, file, number)?;
-        let settings = crate::diagnose::Settings { all_flows: true, ..self.settings.clone() };
+        let settings = crate::diagnose::Settings { all_flows: true, only: Ends::default(), ..self.settings.clone() };
         let whole = self.clone().keep_all(ends).all_flows(true).open(inputs)?.merged()?;
         let summary = flow_with(&whole, ends, (file, number))
             .ok_or_else(|| Error::usage(format!("packet {number} belongs to no TCP or UDP flow that is looked at")))?;
@@ -299,9 +299,7 @@ impl Diagnosis {
     /// Keeps every flow between two hosts whole and looks at no others' ladders.
     fn keep_all(mut self, (a, b): (Endpoint, Endpoint)) -> Self {
         self.keep = Some((a, b));
-        if !self.ends.clients.is_empty() || !self.ends.servers.is_empty() {
-            self.ends = Ends::default();
-        }
+        self.settings.only = Ends::default();
         self
     }
 }

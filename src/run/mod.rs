@@ -1,6 +1,7 @@
 //! The spine: from inputs to a report. [`Diagnosis`] is the library's door.
 
 pub mod ladder;
+mod prefix;
 mod recorder;
 mod shard;
 mod trip;
@@ -11,13 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::capture::filter::Filter;
 use crate::capture::window::TimeBound;
 use crate::capture::{OpenOptions, Source};
-use crate::decode::Packet;
 use crate::diagnose::report::Report;
+pub use crate::diagnose::selection::Ends;
 use crate::diagnose::{Merged, Settings, report};
 use crate::error::Result;
 use crate::rule::threshold::Thresholds;
 use crate::time::Timestamp;
-use crate::wire::{Address, Endpoint};
+use crate::wire::Endpoint;
 use recorder::Recording;
 use shard::Shards;
 use trip::Trip;
@@ -38,21 +39,9 @@ pub struct Diagnosis {
     filter: Option<String>,
     since: Option<TimeBound>,
     until: Option<TimeBound>,
-    ends: Ends,
     open: OpenOptions,
     keep: Option<(Endpoint, Endpoint)>,
     stop: Option<Arc<AtomicBool>>,
-}
-
-/// Which hosts are asked for; a packet between others is passed over.
-#[derive(Clone, Debug, Default)]
-pub struct Ends {
-    /// Either end must be one of these, when not empty.
-    pub clients: Vec<Address>,
-    /// Either end must be one of these, when not empty.
-    pub servers: Vec<Address>,
-    /// SNI, Host or queried name must be one of these or end with `.name`, when not empty.
-    pub names: Vec<String>,
 }
 
 /// Which times are asked for.
@@ -71,19 +60,6 @@ impl Window {
             (self.since.as_ref().map_or(Timestamp::MIN, at), self.until.as_ref().map_or(Timestamp::MAX, at))
         });
         (from..=to).contains(&time)
-    }
-}
-
-impl Ends {
-    /// Whether the packet belongs to the hosts asked for. ARP and ICMP always do: they are evidence about everybody.
-    fn accept(&self, packet: &Packet<'_>) -> bool {
-        if self.clients.is_empty() && self.servers.is_empty() {
-            return true;
-        }
-        let (Some(source), Some(destination)) = (packet.source(), packet.destination()) else { return true };
-        let among =
-            |list: &[Address]| list.is_empty() || list.contains(&source.address) || list.contains(&destination.address);
-        among(&self.clients) && among(&self.servers)
     }
 }
 
@@ -129,9 +105,15 @@ impl Diagnosis {
         self
     }
 
-    /// Only packets to or from these hosts.
+    /// Reports only flows of these hosts, names and paths, with the legs that are linked to them. Everything is read all the same.
     pub fn ends(mut self, ends: Ends) -> Self {
-        self.ends = ends;
+        self.settings.only = ends;
+        self
+    }
+
+    /// The upstreams that proxies are expected to use.
+    pub fn expect_upstreams(mut self, expected: Vec<Endpoint>) -> Self {
+        self.settings.expected = expected;
         self
     }
 
@@ -198,7 +180,7 @@ impl Opened {
         let Self { diagnosis, mut source, filter } = self;
         let asked = asked(&diagnosis);
         let window = Window { since: diagnosis.since.clone(), until: diagnosis.until.clone(), ends: None };
-        let mut trip = Trip::new(filter, window, diagnosis.ends.clone(), &diagnosis.settings.thresholds);
+        let mut trip = Trip::new(filter, window, &diagnosis.settings.thresholds);
         let mut shards = Shards::new(diagnosis.threads, &diagnosis.recording());
         let stopped = || diagnosis.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
         let mut interrupted = false;
@@ -227,12 +209,7 @@ impl Opened {
 
 impl Diagnosis {
     fn recording(&self) -> Recording {
-        Recording {
-            thresholds: self.settings.thresholds.clone(),
-            all_flows: self.settings.all_flows,
-            names: self.ends.names.iter().map(|name| name.to_ascii_lowercase()).collect(),
-            keep: self.keep,
-        }
+        Recording { thresholds: self.settings.thresholds.clone(), all_flows: self.settings.all_flows, keep: self.keep }
     }
 }
 
@@ -242,10 +219,12 @@ fn asked(diagnosis: &Diagnosis) -> String {
     if let Some(filter) = &diagnosis.filter {
         parts.push(format!("--filter '{filter}'"));
     }
-    for (flag, list) in [("--client", &diagnosis.ends.clients), ("--server", &diagnosis.ends.servers)] {
+    let only = &diagnosis.settings.only;
+    for (flag, list) in [("--client", &only.clients), ("--server", &only.servers)] {
         parts.extend(list.iter().map(|address| format!("{flag} {address}")));
     }
-    parts.extend(diagnosis.ends.names.iter().map(|name| format!("--name {name}")));
+    parts.extend(only.names.iter().map(|name| format!("--name {name}")));
+    parts.extend(only.paths.iter().map(|path| format!("--path {path}")));
     if diagnosis.since.is_some() {
         parts.push("--since".into());
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::prefix::Prefix;
 use crate::catalogue;
 use crate::diagnose::{Merged, explain, flow_entry};
 use crate::event::story::Story;
@@ -27,6 +28,7 @@ use crate::wire::icmp::IcmpError;
 pub struct Conversation {
     story: Story,
     dissector: Dissector,
+    prefix: Prefix,
 }
 
 /// What of the flows is recorded.
@@ -36,8 +38,6 @@ pub struct Recording {
     pub thresholds: Thresholds,
     /// A line for every flow.
     pub all_flows: bool,
-    /// Only flows with one of these names (lower case), when not empty.
-    pub names: Vec<String>,
     /// Flows between these ends are kept whole.
     pub keep: Option<(Endpoint, Endpoint)>,
 }
@@ -195,12 +195,20 @@ impl Sink for Recorder {
         at: PacketRef,
         bytes: &[u8],
     ) -> Wants {
-        let Conversation { story, dissector } = conversation;
+        let Conversation { story, dissector, prefix } = conversation;
+        if side == Side::Client {
+            prefix.push(bytes);
+        }
         let wants = dissector.bytes(flow, side, at, bytes, &mut |event| story.push(event));
+        // Where the segments end must not decide how many octets the prefix has.
+        let wants = if wants == Wants::Nothing && side == Side::Client && prefix.open() { Wants::More } else { wants };
         flip_if_wanted(wants, story)
     }
 
     fn gap(&mut self, flow: &FlowHead, conversation: &mut Conversation, side: Side, _at: PacketRef, missing: u64) {
+        if side == Side::Client {
+            conversation.prefix.gap();
+        }
         conversation.dissector.gap(flow, side, missing);
     }
 
@@ -213,21 +221,19 @@ impl Sink for Recorder {
         bytes: &[u8],
         len: u32,
     ) -> Wants {
-        let Conversation { story, dissector } = conversation;
+        let Conversation { story, dissector, .. } = conversation;
         let wants = dissector.datagram(flow, side, at, bytes, len, &mut |event| story.push(event));
         flip_if_wanted(wants, story)
     }
 
     fn end(&mut self, flow: &FlowHead, conversation: &mut Conversation, side: Side, at: PacketRef) {
-        let Conversation { story, dissector } = conversation;
+        let Conversation { story, dissector, .. } = conversation;
         dissector.end(flow, side, at, &mut |event| story.push(event));
     }
 
     fn closed(&mut self, facts: FlowFacts, conversation: Conversation, why: Ended, now: Timestamp) {
+        let prefix = if facts.mid_stream { 0 } else { conversation.prefix.key() };
         let story = conversation.story;
-        if !self.recording.wants(&story) {
-            return;
-        }
         let view = FlowView { facts: &facts, story: &story, now, ended: why, thresholds: &self.recording.thresholds };
         let findings = self.findings(&view);
         let undecided = explain::undecided(&facts, &story, now, &self.recording.thresholds).is_some();
@@ -237,7 +243,7 @@ impl Sink for Recorder {
             _ if undecided => Verdict::Undecided,
             _ => Verdict::Healthy,
         };
-        let digest = Digest::of(&facts, &story, verdict);
+        let digest = Digest::of(&facts, &story, verdict).with_prefix(prefix);
         count(&mut self.tally, &facts, &story, &view);
         mark(&mut self.seconds, &facts, &story);
         self.services.learn(&lesson(&facts, &story, verdict));
@@ -260,17 +266,6 @@ impl Sink for Recorder {
 }
 
 impl Recording {
-    /// Whether the flow carries a name that was asked for.
-    fn wants(&self, story: &Story) -> bool {
-        self.names.is_empty()
-            || explain::server_name(story).is_some_and(|name| {
-                let name = name.to_ascii_lowercase();
-                self.names.iter().any(|wanted| {
-                    name == *wanted || name.strip_suffix(wanted.as_str()).is_some_and(|rest| rest.ends_with('.'))
-                })
-            })
-    }
-
     fn keeps(&self, facts: &FlowFacts) -> bool {
         let pair = (facts.client, facts.server);
         self.keep.is_some_and(|(a, b)| pair == (a, b) || pair == (b, a))
@@ -438,8 +433,7 @@ mod tests {
 
     #[test]
     fn failures_beyond_the_cap_are_counted_as_failures() {
-        let recording =
-            Recording { thresholds: Thresholds::default(), all_flows: false, names: Vec::new(), keep: None };
+        let recording = Recording { thresholds: Thresholds::default(), all_flows: false, keep: None };
         let mut recorder = Recorder::new(recording);
         for number in 1..=u64::from(KEPT_ALIKE) + 3 {
             let scene = Scene::starting("10.0.0.1:40000", "10.0.0.2:80", number, number as i64);

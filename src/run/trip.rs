@@ -13,15 +13,14 @@ use crate::time::Timestamp;
 use crate::wire::icmp::IcmpError;
 use crate::wire::{Endpoint, arp, icmp};
 
+use super::Window;
 use super::shard::Shards;
-use super::{Ends, Window};
 
 /// What the reading side keeps: everything that belongs to no flow.
 pub(super) struct Trip {
     pub decoder: Decoder,
     pub filter: Option<Filter>,
     pub window: Window,
-    pub ends: Ends,
     pub packets: PacketTally,
     pub neighbors: Neighbors,
     watch: Watch,
@@ -33,12 +32,11 @@ pub(super) struct Trip {
 }
 
 impl Trip {
-    pub(super) fn new(filter: Option<Filter>, window: Window, ends: Ends, thresholds: &Thresholds) -> Self {
+    pub(super) fn new(filter: Option<Filter>, window: Window, thresholds: &Thresholds) -> Self {
         Self {
             decoder: Decoder::new(Default::default()),
             filter,
             window,
-            ends,
             packets: PacketTally::default(),
             neighbors: Neighbors::default(),
             watch: Watch::new(thresholds.black),
@@ -61,10 +59,6 @@ impl Trip {
         self.point(frame, shards);
         self.tick(frame.time, shards);
         let packet = self.decoder.decode(frame);
-        if !self.ends.accept(&packet) {
-            self.pass_over(at);
-            return;
-        }
         self.packets.first = Some(self.packets.first.map_or(at, |first| first.min(at)));
         self.packets.last = self.packets.last.max(Some(at));
         count(&mut self.packets, &packet, frame.link);

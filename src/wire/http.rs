@@ -64,6 +64,11 @@ pub struct ResponseHead {
     pub retry_after: Option<String>,
     /// Via.
     pub via: Option<String>,
+    /// Request ids, as in [`RequestHead::ids`].
+    pub ids: Vec<(String, String)>,
+    /// Hash of the fields that tell one answer from another and that proxies pass on: ETag, else Last-Modified, else Date; with
+    /// Content-Length. 0 = none of the three.
+    pub identity: u64,
     /// Connection: close, or HTTP/1.0 without keep-alive.
     pub closes: bool,
     /// Octets of the head.

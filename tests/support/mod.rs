@@ -51,7 +51,13 @@ pub fn shared() -> Option<PathBuf> {
 pub fn try_report(path: &Path) -> Result<Report, tcpwhy::Error> {
     // Tests run in the project's folder.
     let name = path.strip_prefix(root()).unwrap_or(path).to_string_lossy().into_owned();
-    Diagnosis::new().open(&[name])?.run()
+    // What an operator would give with --expect-upstream stands beside the capture.
+    let expected = std::fs::read_to_string(path.with_extension("upstream")).unwrap_or_default();
+    let expected = expected.lines().map(|line| {
+        let end: std::net::SocketAddr = line.trim().parse().expect("ADDRESS:PORT");
+        tcpwhy::wire::Endpoint::new(end.ip().into(), end.port())
+    });
+    Diagnosis::new().expect_upstreams(expected.collect()).open(&[name])?.run()
 }
 
 /// The report of a capture that can be read.

@@ -214,6 +214,7 @@ mod tests {
             backend_leg: backend.facts.id,
             methods: vec![LinkMethod::ClientHelloRandom],
             certainty: Confidence::Certain,
+            exchanges: Vec::new(),
         });
         let found = world.corroborated(&RULE, found).expect("contradicted by the client's leg");
         assert_eq!(found.severity, Severity::Warning);

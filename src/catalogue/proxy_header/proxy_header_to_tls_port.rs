@@ -385,6 +385,7 @@ mod tests {
             backend_leg: scene.facts.id,
             methods: vec![LinkMethod::ClientHelloRandom],
             certainty: Confidence::Certain,
+            exchanges: Vec::new(),
         });
         let found = world.corroborated(&RULE, scene.check(&RULE).expect("refused")).expect("kept");
         let cited: Vec<_> = found.evidence.iter().filter(|e| e.flow == Some(client.facts.id)).collect();

@@ -14,9 +14,10 @@ const FEW_FIELDS: usize = 64;
 const MOST_FIELDS: usize = 512;
 
 /// Fields that carry the id of a request through several hops.
-const REQUEST_IDS: [&str; 11] = [
+const REQUEST_IDS: [&str; 12] = [
     "x-request-id",
     "x-correlation-id",
+    "x-unique-id",
     "traceparent",
     "x-amzn-trace-id",
     "x-cloud-trace-context",
@@ -141,6 +142,8 @@ fn read_response<'b>(
         location: text(fields, "location", 128),
         retry_after: text(fields, "retry-after", 64),
         via: text(fields, "via", 128),
+        ids: ids(fields),
+        identity: identity(fields),
         closes: fields.lists("connection", "close") || (minor == 0 && !fields.lists("connection", "keep-alive")),
         len: len as u32,
         framing,
@@ -168,6 +171,15 @@ fn forwarded_for(element: &[u8]) -> Option<&[u8]> {
         let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
         name.eq_ignore_ascii_case(b"for=").then_some(bare)
     })
+}
+
+/// FNV-1a over the field that names the answer, its name first, and over the length of the body.
+fn identity(fields: Fields<'_>) -> u64 {
+    let named = ["etag", "last-modified", "date"].into_iter().find_map(|name| Some((name, fields.first(name)?)));
+    let Some((name, value)) = named else { return 0 };
+    let length = fields.first("content-length").unwrap_or(b"");
+    let octets = name.bytes().chain(value.iter().copied()).chain(*b"\0").chain(length.iter().copied());
+    octets.fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)) | 1
 }
 
 fn ids(fields: Fields<'_>) -> Vec<(String, String)> {
@@ -238,6 +250,17 @@ mod tests {
         assert_eq!(pairs(&head.ids), ["x-request-id=abc", "traceparent=00-1-2-01"]);
         assert!(head.accepts_events && head.expects_continue);
         assert_eq!((head.upgrade.as_deref(), head.framing), (Some("websocket"), Framing::None));
+    }
+
+    #[test]
+    fn an_answer_passed_on_keeps_its_identity() {
+        let of = |fields: &str| response(format!("HTTP/1.1 200 OK\r\n{fields}\r\n").as_bytes()).identity;
+        let one = of("ETag: \"a\"\r\nDate: x\r\nContent-Length: 3\r\n");
+        assert_eq!(one, of("content-length: 3\r\nVia: 1.1 proxy\r\netag: \"a\"\r\ndate: y\r\n"));
+        assert_ne!(one, of("ETag: \"b\"\r\nContent-Length: 3\r\n"));
+        assert_eq!(of("Server: x\r\n"), 0);
+        let head = response(b"HTTP/1.1 200 OK\r\nX-Request-ID: abc\r\n\r\n");
+        assert_eq!(head.ids, [("x-request-id".to_owned(), "abc".to_owned())]);
     }
 
     #[test]

@@ -1,0 +1,267 @@
+//! Methods 4 to 7: the same request on both legs. They join single requests of HTTP/1 flows, because connections to a backend are shared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::hosts::Hosts;
+use super::{AT_ONCE, Candidate, LOOK, PASSED_ON, latest, same_connection};
+use crate::event::PacketRef;
+use crate::rule::exchange::{Exchange, exchanges};
+use crate::rule::finding::Confidence;
+use crate::rule::summary::FlowSummary;
+use crate::rule::view::{ExchangePair, LinkMethod};
+use crate::time::{Elapsed, Timestamp};
+
+/// A request is forwarded, or forwarded again, within this time while nobody has answered the client.
+const OPEN_FOR: Elapsed = Elapsed::secs(120);
+/// Octets at the end of a target that a proxy which rewrites paths leaves alone.
+const TAIL: usize = 8;
+/// Several requests that look alike may be told apart by chance only up to here.
+const ALIKE: usize = 3;
+
+/// One request and what came of it.
+pub(super) struct Asked<'a> {
+    pub flow: &'a FlowSummary,
+    /// Which request of the flow, from 1.
+    pub number: u32,
+    pub exchange: Exchange<'a>,
+}
+
+impl Asked<'_> {
+    /// The flow's number and that of the request.
+    pub(super) fn end(&self) -> (PacketRef, u32) {
+        (self.flow.facts.id, self.number)
+    }
+
+    /// When it was asked.
+    pub(super) fn at(&self) -> Timestamp {
+        self.exchange.request.time
+    }
+
+    /// When its answer began, or the flow ended without one.
+    pub(super) fn answered(&self) -> Option<Timestamp> {
+        self.exchange.response.map(|(at, _)| at.time).or(self.flow.facts.closer.map(|(_, at)| at.time))
+    }
+
+    /// Whether the client still waited at that time.
+    pub(super) fn waits_at(&self, time: Timestamp) -> bool {
+        let end = self.answered().unwrap_or(Timestamp::MAX);
+        (self.at()..=end).contains(&time) && time.since(self.at()) <= OPEN_FOR
+    }
+
+    /// The pair with the request of another leg.
+    pub(super) fn pair(&self, backend: u32) -> ExchangePair {
+        let until = self.exchange.response_end.or(self.exchange.response.map(|(at, _)| at));
+        ExchangePair {
+            client: self.number,
+            backend,
+            from: self.at(),
+            until: until.or(self.flow.facts.closer.map(|(_, at)| at)).map_or(Timestamp::MAX, |at| at.time),
+        }
+    }
+}
+
+/// Every request of the flows that are kept whole, by time.
+pub(super) fn asked(flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<Asked<'_>> {
+    let mut all: Vec<Asked<'_>> = flows
+        .values()
+        .flat_map(|flow| {
+            exchanges(&flow.story).into_iter().zip(1..).map(move |(exchange, number)| Asked { flow, number, exchange })
+        })
+        .collect();
+    all.sort_by_key(|one| (one.exchange.request, one.flow.facts.id, one.number));
+    all
+}
+
+/// What the four methods say about requests of flows that are not linked yet.
+pub(super) fn candidates(
+    flows: &BTreeMap<PacketRef, FlowSummary>,
+    hosts: &Hosts,
+    linked: &BTreeSet<PacketRef>,
+) -> Vec<Candidate> {
+    let all = asked(flows);
+    let index = Index::of(&all);
+    let mut found = Vec::new();
+    for backend in all.iter().filter(|one| !linked.contains(&one.flow.facts.id)) {
+        let fits = |client: &&usize| {
+            let client = &all[**client];
+            let ends = |one: &Asked<'_>| (one.flow.facts.client.address, one.flow.facts.server);
+            client.flow.facts.id != backend.flow.facts.id
+                && client.exchange.request < backend.exchange.request
+                && client.waits_at(backend.at())
+                && ends(client) != ends(backend)
+                && !same_connection(&client.flow.digest, &backend.flow.digest, flows)
+        };
+        let near = index.near(&all, backend);
+        let near: BTreeSet<usize> = near.iter().filter(fits).copied().collect();
+        judge(&all, backend, &near, hosts, &mut found);
+    }
+    found
+}
+
+/// Where requests are found again: places in the list of all, each list in order of time.
+struct Index<'a> {
+    by_line: BTreeMap<(&'a str, &'a [u8]), Vec<usize>>,
+    by_id: BTreeMap<&'a str, Vec<usize>>,
+    by_client: BTreeMap<String, Vec<usize>>,
+    by_answer: BTreeMap<(u16, u64), Vec<usize>>,
+}
+
+impl<'a> Index<'a> {
+    fn of(all: &'a [Asked<'a>]) -> Self {
+        let mut index = Self {
+            by_line: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            by_client: BTreeMap::new(),
+            by_answer: BTreeMap::new(),
+        };
+        for (place, one) in all.iter().enumerate() {
+            index.by_line.entry(line_key(one)).or_default().push(place);
+            let answer = one.exchange.response.map(|(_, head)| head);
+            // An id that a proxy makes up stands in the answer to the client only.
+            for id in ids(&one.exchange.head.ids).chain(answer.into_iter().flat_map(|head| ids(&head.ids))) {
+                index.by_id.entry(id).or_default().push(place);
+            }
+            index.by_client.entry(one.flow.facts.client.address.to_string()).or_default().push(place);
+            if let Some(head) = answer.filter(|head| head.identity != 0) {
+                index.by_answer.entry((head.status, head.identity)).or_default().push(place);
+            }
+        }
+        index
+    }
+
+    /// Requests that any method could join with this one.
+    fn near(&self, all: &[Asked<'_>], backend: &Asked<'_>) -> Vec<usize> {
+        let mut lists: Vec<&Vec<usize>> = Vec::new();
+        lists.extend(self.by_line.get(&line_key(backend)));
+        lists.extend(ids(&backend.exchange.head.ids).filter_map(|id| self.by_id.get(id)));
+        lists.extend(backend.exchange.head.forwarded.iter().filter_map(|(_, who)| self.by_client.get(host_of(who))));
+        if let Some((_, head)) = backend.exchange.response {
+            lists.extend(self.by_answer.get(&(head.status, head.identity)));
+        }
+        let time = |place: &usize| all[*place].at();
+        lists.into_iter().flat_map(|list| latest(list, time, backend.at(), LOOK)).copied().collect()
+    }
+}
+
+/// Method and the end of the target, which survives most rewriting of paths.
+fn line_key<'a>(one: &Asked<'a>) -> (&'a str, &'a [u8]) {
+    let target = one.exchange.head.target.as_bytes();
+    (&one.exchange.head.method, target.get(target.len().saturating_sub(TAIL)..).unwrap_or(target))
+}
+
+/// Ids without what changes from hop to hop: of `traceparent` and `b3` only the trace's own part counts.
+fn ids(list: &[(String, String)]) -> impl Iterator<Item = &str> {
+    list.iter().filter_map(|(name, value)| {
+        let id = match name.as_str() {
+            "traceparent" => value.split('-').nth(1)?,
+            "b3" => value.split('-').next()?,
+            "uber-trace-id" => value.split(':').next()?,
+            "x-amzn-trace-id" => value.split(';').find_map(|part| part.trim().strip_prefix("Root="))?,
+            "x-cloud-trace-context" => value.split('/').next()?,
+            _ => value,
+        };
+        (id.len() >= TAIL).then_some(id)
+    })
+}
+
+/// The address of `192.0.2.1`, `192.0.2.1:4711`, `[2001:db8::1]:4711`.
+fn host_of(who: &str) -> &str {
+    match who.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None if who.matches(':').count() == 1 => who.split(':').next().unwrap_or(who),
+        None => who,
+    }
+}
+
+/// What the methods say about the candidates of one request.
+fn judge(all: &[Asked<'_>], backend: &Asked<'_>, near: &BTreeSet<usize>, hosts: &Hosts, found: &mut Vec<Candidate>) {
+    let meet = |place: &&usize| hosts.meet(all[**place].flow.facts.id, backend.flow.facts.id);
+    let alike = near.iter().filter(meet).filter(|place| line(&all[**place], backend).is_some()).count();
+    let at_once = |client: &Asked<'_>| backend.at().since(client.at()) <= AT_ONCE;
+    let first = |place: &usize| line(&all[*place], backend).is_some() && at_once(&all[*place]);
+    let only_at_once = near.iter().filter(meet).filter(|place| first(place)).count() == 1;
+    for place in near {
+        let client = &all[*place];
+        let mut add = |method, certainty| {
+            found.push(Candidate {
+                client: client.end(),
+                backend: backend.end(),
+                method,
+                certainty,
+                pair: Some(client.pair(backend.number)),
+            });
+        };
+        if same_id(client, backend) {
+            add(LinkMethod::RequestId, Confidence::Certain);
+        }
+        if !meet(&place) {
+            continue;
+        }
+        let line = line(client, backend);
+        if let Some(whole) = forwarded(client, backend) {
+            let beside = if line.is_some() { Confidence::High } else { Confidence::Medium };
+            add(LinkMethod::ForwardedFor, if whole { Confidence::Certain } else { beside });
+        }
+        let certainty = match alike {
+            1 => Confidence::High,
+            // Of several alike the only one that came at once before it is the likeliest.
+            _ if only_at_once && at_once(client) => Confidence::High,
+            2..=ALIKE => Confidence::Medium,
+            _ => Confidence::Low,
+        };
+        match line {
+            Some(Line::Same) => add(LinkMethod::RequestLine, certainty),
+            Some(Line::Rewritten) => add(LinkMethod::RequestLine, certainty.lowered()),
+            None => {}
+        }
+        if same_answer(client, backend) {
+            add(LinkMethod::SameAnswer, Confidence::High);
+        }
+    }
+}
+
+fn same_id(client: &Asked<'_>, backend: &Asked<'_>) -> bool {
+    let answer = client.exchange.response.map(|(_, head)| head);
+    let theirs: BTreeSet<&str> =
+        ids(&client.exchange.head.ids).chain(answer.into_iter().flat_map(|head| ids(&head.ids))).collect();
+    ids(&backend.exchange.head.ids).any(|id| theirs.contains(id))
+}
+
+/// Whether the backend leg names the client: with its port, or its address only.
+fn forwarded(client: &Asked<'_>, backend: &Asked<'_>) -> Option<bool> {
+    let from = client.flow.facts.client;
+    let (host, whole) = (from.address.to_string(), from.to_string());
+    backend.exchange.head.forwarded.iter().filter(|(_, who)| host_of(who) == host).map(|(_, who)| *who == whole).max()
+}
+
+enum Line {
+    Same,
+    /// Only the end of the target is the same, or the Host differs.
+    Rewritten,
+}
+
+/// How much of the request line and Host is the same.
+fn line(client: &Asked<'_>, backend: &Asked<'_>) -> Option<Line> {
+    let (a, b) = (client.exchange.head, backend.exchange.head);
+    if a.method != b.method {
+        return None;
+    }
+    let host = |head: &crate::wire::http::RequestHead| head.host.as_deref().unwrap_or("").to_ascii_lowercase();
+    if a.target == b.target {
+        return Some(if host(a) == host(b) { Line::Same } else { Line::Rewritten });
+    }
+    let (long, short) = if a.target.len() > b.target.len() { (a, b) } else { (b, a) };
+    (short.target.len() >= TAIL && long.target.ends_with(&short.target)).then_some(Line::Rewritten)
+}
+
+/// Whether the answer on the backend leg is the one that the client got next.
+fn same_answer(client: &Asked<'_>, backend: &Asked<'_>) -> bool {
+    let (Some((at, ours)), Some((before, theirs))) = (client.exchange.response, backend.exchange.response) else {
+        return false;
+    };
+    ours.status == theirs.status
+        && ours.identity != 0
+        && ours.identity == theirs.identity
+        && before < at
+        && at.time.since(before.time) <= PASSED_ON
+}

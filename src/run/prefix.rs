@@ -1,0 +1,99 @@
+//! The hash of a client's first octets: what a proxy that passes octets on repeats on its backend leg.
+//!
+//! A leading PROXY header is left out, because only the backend leg has it. A header that comes in several pieces is given up: such a leg
+//! is linked by the addresses in it. Sixteen octets per flow, nothing is held.
+
+use crate::rule::summary::PREFIX;
+use crate::wire::proxy::{self, ProxyStart};
+
+/// FNV-1a over the octets so far.
+pub(super) struct Prefix {
+    hash: u64,
+    len: u16,
+    state: State,
+}
+
+#[derive(PartialEq)]
+enum State {
+    /// A PROXY header may come.
+    Beginning,
+    Open,
+    /// Octets are missing, or a header is not whole.
+    Lost,
+}
+
+impl Default for Prefix {
+    fn default() -> Self {
+        Self { hash: 0xcbf2_9ce4_8422_2325, len: 0, state: State::Beginning }
+    }
+}
+
+impl Prefix {
+    /// The client's next octets.
+    pub(super) fn push(&mut self, mut bytes: &[u8]) {
+        if self.state == State::Beginning && !bytes.is_empty() {
+            self.state = State::Open;
+            match proxy::parse(bytes) {
+                ProxyStart::Header(header) => bytes = bytes.get(header.len as usize..).unwrap_or(&[]),
+                ProxyStart::No => {}
+                _ => self.state = State::Lost,
+            }
+        }
+        if self.state != State::Open || self.len >= *PREFIX.end() {
+            return;
+        }
+        for octet in bytes.iter().take(usize::from(*PREFIX.end() - self.len)) {
+            self.hash = (self.hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3);
+            self.len += 1;
+        }
+    }
+
+    /// Octets before the next ones are missing.
+    pub(super) fn gap(&mut self) {
+        if self.len < *PREFIX.end() {
+            self.state = State::Lost;
+        }
+    }
+
+    /// Whether more octets would change it.
+    pub(super) fn open(&self) -> bool {
+        self.state != State::Lost && self.len < *PREFIX.end()
+    }
+
+    /// For [`crate::rule::summary::Digest::prefix`].
+    pub(super) fn key(&self) -> u64 {
+        if self.state == State::Open && PREFIX.contains(&self.len) { self.hash | 1 } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(pieces: &[&[u8]]) -> u64 {
+        let mut prefix = Prefix::default();
+        pieces.iter().for_each(|piece| prefix.push(piece));
+        prefix.key()
+    }
+
+    #[test]
+    fn a_leading_header_is_left_out_and_segments_do_not_matter() {
+        let text = [b'a'; 300];
+        let header = b"PROXY TCP4 203.0.113.7 192.0.2.1 40000 443\r\n";
+        let whole = key(&[&text]);
+        assert_ne!(whole, 0);
+        assert_eq!(whole, key(&[&text[..7], &text[7..]]));
+        assert_eq!(whole, key(&[&[&header[..], &text[..]].concat()]));
+        assert_eq!(whole, key(&[&text[..256]]));
+        assert_ne!(whole, key(&[&text[..255]]));
+    }
+
+    #[test]
+    fn too_few_octets_and_octets_behind_a_hole_have_no_key() {
+        assert_eq!(key(&[&[b'a'; 63]]), 0);
+        let mut prefix = Prefix::default();
+        prefix.gap();
+        prefix.push(&[b'a'; 300]);
+        assert_eq!(prefix.key(), 0);
+    }
+}
