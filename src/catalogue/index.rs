@@ -44,4 +44,13 @@ pub static RULES: &[(&Rule, &str)] = &[
     (&super::wrong_protocol::http_to_tls_port::RULE, include_str!("wrong_protocol/http_to_tls_port.rs")),
     (&super::wrong_protocol::tls_to_http_port::RULE, include_str!("wrong_protocol/tls_to_http_port.rs")),
     (&super::wrong_protocol::unexpected_protocol_on_port::RULE, include_str!("wrong_protocol/unexpected_protocol_on_port.rs")),
+    (&super::hang::connection_pileup::RULE, include_str!("hang/connection_pileup.rs")),
+    (&super::hang::response_stalled::RULE, include_str!("hang/response_stalled.rs")),
+    (&super::hang::slow_response::RULE, include_str!("hang/slow_response.rs")),
+    (&super::hang::upstream_hang::RULE, include_str!("hang/upstream_hang.rs")),
+    (&super::transfer::keepalive_probes_unanswered::RULE, include_str!("transfer/keepalive_probes_unanswered.rs")),
+    (&super::transfer::loss_burst_single::RULE, include_str!("transfer/loss_burst_single.rs")),
+    (&super::transfer::packet_loss::RULE, include_str!("transfer/packet_loss.rs")),
+    (&super::transfer::rto_unrecovered::RULE, include_str!("transfer/rto_unrecovered.rs")),
+    (&super::transfer::zero_window::RULE, include_str!("transfer/zero_window.rs")),
 ];

@@ -3,9 +3,11 @@
 pub mod capture;
 pub mod close;
 pub mod connect;
+pub mod hang;
 mod index;
 pub mod proxy_header;
 pub mod tls;
+pub mod transfer;
 pub mod wrong_protocol;
 
 use crate::rule::Rule;

@@ -4,6 +4,7 @@ pub mod ladder;
 mod recorder;
 mod shard;
 mod trip;
+mod vigil;
 
 use crate::capture::filter::Filter;
 use crate::capture::window::TimeBound;

@@ -50,6 +50,12 @@ impl Shard {
     fn tick(&mut self, now: Timestamp) {
         self.table.tick(now, &mut self.recorder);
         self.recorder.tick(now);
+        for watched in self.recorder.due(now) {
+            let recorder = &mut self.recorder;
+            self.table.lend(watched.flow, watched.ends, |facts, head, conversation| {
+                recorder.judge_open(&facts, &head, conversation, now);
+            });
+        }
     }
 
     fn finish(mut self, now: Timestamp) -> Part {
