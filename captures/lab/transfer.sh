@@ -15,17 +15,25 @@ PEM=$TMP/www.example.com
 OK='send:HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 HEAD='send:HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n'
 ask() { printf 'send:GET %s HTTP/1.1\\r\\nHost: www.example.com\\r\\n\\r\\n' "$1"; }
+beside() { # other traffic that dates the silence: seconds
+    local i
+    for i in $(seq "$1"); do get "$C" --interface 203.0.113.9 "http://$S:7600/"; sleep 1; done
+}
 at() { # namespace port name command...      captures that port only
     record "$1" eth0 "$R/$3.pcap" "tcp port $2" "${@:4}"
 }
 JOBS=()
 job() { LAB_DELAY=2 "$@" & JOBS+=($!); } # all captures run before the first case begins
 
+nginx_start "$B" "server { listen 7600; } server { listen 7651; }"
+HTML=$NGINX_DIR/html
+wait_port "$B" 7600
+
 if wants wait; then
     # upstream-hang
     serve "$B" 7601 recv "$OK" recv sleep:90
-    second() { talk "$C" $S 7601 "$(ask /first)" recv sleep:0.2 "$(ask /second)" sleep:15 & sleep 14; }
-    job at "$C" 7601 upstream-hang/second-request-waits second
+    second() { talk "$C" $S 7601 "$(ask /first)" recv sleep:0.2 "$(ask /second)" sleep:15 & beside 14; }
+    job record "$C" eth0 "$R/upstream-hang/second-request-waits.pcap" "tcp port 7601 or (tcp port 7600 and host 203.0.113.9)" second
     serve "$B" 7602 recv sleep:65 "$OK" sleep:1 close
     late() { get "$C" -m 80 "http://$S:7602/report"; }
     job at "$C" 7602 upstream-hang/answered-after-65s late
@@ -42,7 +50,7 @@ if wants wait; then
     serve "$B" 7605 recv sleep:90
     cut() { get "$C" -m 20 "http://$S:7605/" & sleep 2; }
     job at "$C" 7605 upstream-hang/not-capture-ends-after-2s cut
-    serve "$B" 7606 recv sleep:13 "$OK" recv sleep:14 "$OK" recv sleep:90
+    serve "$B" 7606 recv sleep:21 "$OK" recv sleep:22 "$OK" recv sleep:90
     poll() { on "$C" python3 -c "
 import socket, time
 sock = socket.create_connection(('$S', 7606))
@@ -53,8 +61,8 @@ time.sleep(12)"; }
     job at "$C" 7606 upstream-hang/not-long-poll poll
     # response-stalled
     serve "$B" 7611 recv "$HEAD" zeros:30000 sleep:90
-    stalled() { get "$C" -m 40 "http://$S:7611/" & sleep 14; }
-    job at "$C" 7611 response-stalled/waits-for-the-rest stalled
+    stalled() { get "$C" -m 40 "http://$S:7611/" & beside 14; }
+    job record "$C" eth0 "$R/response-stalled/waits-for-the-rest.pcap" "tcp port 7611 or (tcp port 7600 and host 203.0.113.9)" stalled
     serve "$B" 7612 recv "$HEAD" zeros:30000 sleep:90
     job at "$B" 7612 response-stalled/given-up-after-15s get "$C" -m 15 "http://$S:7612/"
     serve "$B" 7613 recv "$HEAD" zeros:20000 again:4:zeros:20000 close
@@ -63,12 +71,12 @@ time.sleep(12)"; }
     events() { get "$C" -m 15 "http://$S:7614/"; }
     job at "$C" 7614 response-stalled/not-event-stream events
     # zero-window
-    serve "$B" 7621 recv "$HEAD" zeros:400000 sleep:20 close
+    serve "$B" 7621 recv 'send:HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n' zeros:400000 sleep:20 close
     unread() { talk "$C" $S 7621 rcvbuf:4096 "$(ask /large)" recv sleep:14 eof:3 close; }
     job at "$B" 7621 zero-window/client-stops-reading unread
     serve "$B" 7622 sleep:3 eof:5 "$OK" close
-    upload() { talk "$C" $S 7622 'send:POST /upload HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: 9000000\r\n\r\n' zeros:9000000 recv close; }
-    job at "$C" 7622 zero-window/server-stops-reading-3s upload
+    upload() { talk "$C" $S 7622 'send:POST /upload HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: 4000000\r\n\r\n' zeros:4000000 recv close; }
+    SNAPLEN=160 job at "$C" 7622 zero-window/server-stops-reading-3s upload
     serve "$B" 7623 recv "$HEAD" zeros:100000 sleep:2 close
     slow_reader() { on "$C" python3 -c "
 import socket, time
@@ -96,26 +104,24 @@ while sock.recv(16384): time.sleep(0.03)"; }
 fi
 
 if wants loss; then
-    nginx_start "$B" "server { listen 7651; }"
-    head -c 1500000 /dev/zero | tr '\0' 'x' >"$NGINX_DIR/html/file.bin"
-    wait_port "$B" 7651
+    head -c 1500000 /dev/zero | tr '\0' 'x' >"$HTML/file.bin"
     fetch() { get "$C" -m 30 "http://$S:7651/file.bin"; }
     lossy() { # probability: of the packets from the server to the client
         on "$P" iptables -A FORWARD -p tcp --sport 7651 -m statistic --mode random --probability "$1" -j DROP
         fetch
         on "$P" iptables -D FORWARD -p tcp --sport 7651 -m statistic --mode random --probability "$1" -j DROP
     }
-    # the route has a round trip, or loss costs nothing: a queue of 8 Mbit/s
-    shape() { on "$P" tc qdisc add dev eth0 root tbf rate 8mbit burst 16kb latency 400ms; }
+    # the route has a round trip, or loss costs nothing: a queue of 12 Mbit/s
+    shape() { on "$P" tc qdisc add dev eth0 root tbf rate 12mbit burst 16kb latency 60ms; }
     shape
     SNAPLEN=200 at "$C" 7651 packet-loss/four-percent-before-the-capture lossy 0.04
     SNAPLEN=200 at "$B" 7651 packet-loss/fifteen-percent-behind-the-capture lossy 0.15
     SNAPLEN=200 at "$C" 7651 packet-loss/not-clean fetch
     burst() {
         fetch & local client=$!
-        sleep 0.7
+        sleep 0.4
         on "$P" iptables -A FORWARD -p tcp --sport 7651 -j DROP
-        sleep 0.05
+        sleep 0.03
         on "$P" iptables -D FORWARD -p tcp --sport 7651 -j DROP
         wait $client
     }
@@ -126,20 +132,20 @@ if wants loss; then
     dark() { on "$P" iptables -$1 FORWARD -p tcp --sport "$2" -j DROP; }
     serve "$B" 7661 recv "$OK" recv sleep:30
     gone() {
-        talk "$C" $S 7661 "$(ask /1)" recv sleep:1 "$(ask /2)" sleep:8 & local client=$!
-        sleep 0.7
+        talk "$C" $S 7661 "$(ask /1)" recv sleep:3 "$(ask /2)" sleep:9 & local client=$!
+        sleep 2
         dark A 7661
-        sleep 8
+        sleep 10
         dark D 7661
         kill $client
     }
     at "$C" 7661 rto-unrecovered/peer-gone-after-one-answer gone
     serve "$B" 7662 recv "$OK" recv "$OK" sleep:1 close
     back() {
-        talk "$C" $S 7662 "$(ask /1)" recv sleep:1 "$(ask /2)" recv close & local client=$!
-        sleep 0.7
+        talk "$C" $S 7662 "$(ask /1)" recv sleep:3 "$(ask /2)" recv close & local client=$!
+        sleep 2
         dark A 7662
-        sleep 1.2
+        sleep 2.2
         dark D 7662
         wait $client
     }

@@ -228,7 +228,9 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
         (!sender_counts || senders.contains(&digest.client().address)) && (digest.behind_proxy || !behind_proxy)
     };
     let all = || servers.iter().flat_map(|server| good.to(server));
+    let ended: Option<Vec<PacketRef>> = draft.members.iter().map(|i| findings[*i].over()).collect();
     let recovered = all().filter(alike).map(|digest| digest.id).filter(|id| *id > last).min();
+    let recovered = recovered.or(ended.and_then(|ended| ended.into_iter().max()));
     let last_good = all().map(|digest| digest.id).filter(|id| *id < first).max();
     let state = match recovered {
         Some(_) => State::Over,

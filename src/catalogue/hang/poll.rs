@@ -2,22 +2,45 @@
 
 use crate::event::story::Story;
 use crate::event::{PacketRef, What};
-use crate::rule::exchange::Exchange;
-use crate::rule::summary::FlowSummary;
-use crate::rule::view::{CaptureView, FlowView};
 use crate::time::Elapsed;
 use crate::wire::http::RequestHead;
 
 /// Words in a request-target that say "wait until something happens": long polls, Kubernetes' watch, Consul's blocking queries, CouchDB's
 /// changes feed, Telegram's and Matrix's `timeout=`.
 const WORDS: [&str; 9] = ["poll", "watch", "wait", "timeout=", "subscribe", "stream", "events", "comet", "feed="];
-/// An answer this late, of a route, makes its next silence nothing special.
-const LATE: Elapsed = Elapsed::secs(5);
+/// Consul's blocking queries last 5 minutes and a sixteenth: whoever waits longer than this does not wait on purpose.
+const NAMED: Elapsed = Elapsed::secs(330);
+/// An answer this late is that of a route which waits on purpose, or of one that is too slow for anybody.
+pub(super) const LATE: Elapsed = Elapsed::secs(20);
 
 /// The target says that it waits.
 pub(super) fn named(target: &str) -> bool {
     let target = target.to_ascii_lowercase();
     WORDS.iter().any(|word| target.contains(word))
+}
+
+/// Whether the latest request of the flow may well be left unanswered for `wait`: its route says so, or was answered as late before (then
+/// twice that time is still no surprise). `elsewhere` are other connections to the server.
+pub(super) fn on_purpose<'a>(story: &Story, wait: Elapsed, elsewhere: impl Iterator<Item = &'a Story>) -> bool {
+    let Some(target) = latest(story) else { return false };
+    if named(target) && wait < NAMED {
+        return true;
+    }
+    let late = elsewhere
+        .filter_map(|other| latest_answer(other, path(target)))
+        .chain(latest_answer(story, path(target)))
+        .max();
+    late.is_some_and(|late| late >= LATE && wait <= late + late)
+}
+
+/// The longest time in which a path was answered.
+fn latest_answer(story: &Story, wanted: &str) -> Option<Elapsed> {
+    answered(story).iter().filter(|known| path(&known.head.target) == wanted).map(Answered::took).max()
+}
+
+/// Times that the latest request's path was answered late.
+pub(super) fn late_answers(story: &Story, wanted: &str) -> usize {
+    answered(story).iter().filter(|known| path(&known.head.target) == wanted && known.took() >= LATE).count()
 }
 
 /// Path without the query.
@@ -66,26 +89,15 @@ pub(super) fn answered(story: &Story) -> Vec<Answered<'_>> {
     list
 }
 
-/// The route of the latest exchange was answered late before, on the same connection.
-pub(super) fn answered_late(flow: &FlowView<'_>, exchange: &Exchange<'_>) -> bool {
-    late(flow.story, path(&exchange.head.target))
-}
-
-/// The same on another connection to the server.
-pub(super) fn elsewhere(flow: &FlowSummary, capture: &CaptureView<'_>) -> bool {
-    let Some(wanted) = latest_path(&flow.story) else { return false };
-    let others = capture.flows_to(&flow.facts.server).filter(|other| other.facts.id != flow.facts.id);
-    others.take(256).any(|other| late(&other.story, wanted))
-}
-
-/// The path of the latest request.
-pub(super) fn latest_path(story: &Story) -> Option<&str> {
+/// The target of the latest request.
+fn latest(story: &Story) -> Option<&str> {
     story.events().rev().find_map(|event| match &event.what {
-        What::Request(head) => Some(path(&head.target)),
+        What::Request(head) => Some(head.target.as_str()),
         _ => None,
     })
 }
 
-fn late(story: &Story, wanted: &str) -> bool {
-    answered(story).iter().any(|known| path(&known.head.target) == wanted && known.took() >= LATE)
+/// The path of the latest request.
+pub(super) fn latest_path(story: &Story) -> Option<&str> {
+    latest(story).map(path)
 }

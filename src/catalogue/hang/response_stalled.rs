@@ -121,6 +121,7 @@ fn spoke_late(finding: Finding, at: PacketRef) -> Finding {
     finding
         .and(at, Side::Server, format!("the answer goes on after {wait}"))
         .with("wait", wait)
+        .with("over", Value::Frame(at))
         .severity(if wait >= Elapsed::secs(60) { Severity::Warning } else { Severity::Notice })
         .variant(1)
 }

@@ -63,8 +63,6 @@ pub static RULE: Rule = Rule {
 const TIMES_THE_PATH: i64 = 5;
 /// A lone answer is worth a warning from here.
 const ALONE: Elapsed = Elapsed::secs(5);
-/// From here an answer that is late again and again is a long poll.
-const POLL: Elapsed = Elapsed::secs(20);
 /// Percent of the known answers that must be slow.
 const SHARE: usize = 5;
 
@@ -108,14 +106,16 @@ fn meant_to_wait(known: &Answered<'_>) -> bool {
 
 /// Answers that come after 20 s and more, twice: that route waits on purpose.
 fn polls(exchanges: &[Answered<'_>]) -> bool {
-    exchanges.iter().filter(|known| known.took() >= POLL).count() > 1
+    exchanges.iter().filter(|known| known.took() >= poll::LATE).count() > 1
 }
 
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
     let server = flow.facts.server;
     let late: Vec<(PacketRef, Elapsed)> = capture.flows_to(&server).take(4096).filter_map(told).collect();
-    if late.iter().filter(|(_, took)| *took >= POLL).count() > 1 && late.iter().all(|(_, took)| *took >= POLL) {
+    if late.iter().filter(|(_, took)| *took >= poll::LATE).count() > 1
+        && late.iter().all(|(_, took)| *took >= poll::LATE)
+    {
         return Keep::Drop;
     }
     let (mut known, mut slow) = (0, Vec::new());

@@ -19,7 +19,8 @@
 //!
 //! ## False alarms it avoids
 //! Long polls (a route that answers late again and again, or says so in its name), event streams, upgraded connections, HTTP/2, protocols
-//! in which nobody owes an answer, a capture that ends too early. A request that was answered after all within 60 s is a notice.
+//! in which nobody owes an answer, answers that the snaplen hid, a capture that ends too early. A request that was answered after all is no
+//! critical finding.
 
 use crate::event::{Kind, PacketRef, Protocol, ResetKind, Side};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
@@ -104,6 +105,9 @@ const ROUND_TRIPS: i64 = 20;
 /// Ports on which TLS carries HTTP, when no ALPN says so.
 const HTTPS: [u16; 2] = [443, 8443];
 
+/// Other connections to the server that are looked at for late answers.
+const OTHERS: usize = 256;
+
 /// Variant of a group's headline, and of an answer that came late.
 const MANY: u8 = 1;
 const LATE: u8 = 2;
@@ -115,10 +119,11 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     if !pending.proven && !https(flow, asked) || exchange.is_some_and(|exchange| exchange.is_push()) {
         return None;
     }
-    if exchange.is_some_and(|exchange| poll::named(&exchange.head.target) || poll::answered_late(flow, &exchange)) {
+    let (client, server) = (flow.client(), flow.server());
+    // Octets came, readable or not (the snaplen may have hidden the head): that is an answer.
+    if server.last_payload.is_some_and(|last| last > asked) {
         return None;
     }
-    let (client, server) = (flow.client(), flow.server());
     let delivered = client.acknowledged > 0 && client.unacknowledged.is_none_or(|waits| waits.len == 0);
     let open = |closed: &crate::flow::facts::ZeroWindow| closed.until.is_none_or(|until| until > asked);
     if !delivered || client.zero_windows.iter().chain(&server.zero_windows).any(open) {
@@ -126,7 +131,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     }
     let wait = flow.waited_since(asked);
     let gave_up = gave_up(flow, asked, wait);
-    if wait < flow.thresholds.hang && !gave_up {
+    if poll::on_purpose(flow.story, wait, std::iter::empty()) || wait < flow.thresholds.hang && !gave_up {
         return None;
     }
     let critical = wait >= flow.thresholds.hang_critical;
@@ -189,25 +194,33 @@ fn bracketed(flow: &FlowView<'_>) -> String {
     if host.is_v4() { host.to_string() } else { format!("[{host}]") }
 }
 
-/// The answer came after all: within a minute that is a slow service or a long poll, and in no case an outage that goes on.
+/// The answer came after all: no outage that goes on.
 fn spoke_late(finding: Finding, at: PacketRef) -> Finding {
     let wait = at.time.since(finding.first().time);
-    let severity = if finding.severity == Severity::Critical { Severity::Warning } else { Severity::Notice };
     finding
         .and(at, Side::Server, format!("the first octets of the answer, {wait} after the request"))
         .with("wait", wait)
-        .severity(severity)
+        .with("over", Value::Frame(at))
+        .severity(Severity::Warning)
         .variant(LATE)
         .note("judged while it was open: nobody knew then that an answer would come")
 }
 
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
-    if poll::elsewhere(flow, capture) {
-        return Keep::Drop;
-    }
+    let others = || capture.flows_to(&flow.facts.server).take(OTHERS).map(|other| &other.story);
     if finding.variant == LATE {
-        return Keep::Yes;
+        // A route that is answered late again and again waits on purpose.
+        let path = poll::latest_path(&flow.story).unwrap_or_default();
+        let late: usize = others().map(|story| poll::late_answers(story, path)).sum();
+        return if late > 1 { Keep::Drop } else { Keep::Yes };
+    }
+    let wait = match finding.values.get("wait") {
+        Some(Value::Elapsed(wait)) => *wait,
+        _ => Elapsed::ZERO,
+    };
+    if poll::on_purpose(&flow.story, wait, others()) {
+        return Keep::Drop;
     }
     let Some(group) = Group::led_by(flow, capture) else { return Keep::Yes };
     if group.most_at_once() >= capture.thresholds.many as usize {

@@ -19,7 +19,7 @@ use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::view::FlowView;
 use crate::rule::{Check, Needs, Rule, Step};
 
-use super::packet_loss::replaced;
+use super::packet_loss::{again_and_again, replaced};
 
 pub static RULE: Rule = Rule {
     id: "loss-burst-single",
@@ -53,7 +53,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         let half = flow.facts.half(side);
         let lost = replaced(half);
         let went_on = half.unacknowledged.is_none() && half.acknowledged > 0;
-        if half.loss.episodes != 1 || lost < BURST || !went_on || half.unseen > 0 {
+        if again_and_again(half) || lost < BURST || !went_on || half.unseen > 0 {
             return None;
         }
         let worst = half.loss.worst.first()?;

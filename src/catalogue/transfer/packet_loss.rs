@@ -24,6 +24,7 @@ use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::value::Value;
 use crate::rule::view::FlowView;
 use crate::rule::{Check, Explains, Needs, Rule, Scope, Step};
+use crate::time::Elapsed;
 
 pub static RULE: Rule = Rule {
     id: "packet-loss",
@@ -70,11 +71,21 @@ const FEW: u64 = 3;
 /// Episodes that make a rate.
 const EPISODES: u32 = 2;
 
+/// Loss over this long is no burst.
+const LASTS: Elapsed = Elapsed::secs(1);
+
 /// Segments of a direction that were lost and replaced.
 pub(super) fn replaced(half: &Half) -> u64 {
     // Copies of what is still waiting for an acknowledgment are no loss that was made good.
     let waiting = half.unacknowledged.map_or(0, |waits| waits.copies.saturating_sub(1));
     u64::from((half.loss.timeout + half.loss.fast).saturating_sub(waiting))
+}
+
+/// In more than one episode. Loss that never pauses for a retransmission timeout is one episode, too: there the time tells.
+pub(super) fn again_and_again(half: &Half) -> bool {
+    let copies = || half.loss.worst.iter().map(|resent| resent.copy.time);
+    let span = copies().max().zip(copies().min()).map(|(last, first)| last.since(first));
+    half.loss.episodes >= EPISODES || span.is_some_and(|span| span >= LASTS)
 }
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
@@ -85,7 +96,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 fn direction(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     let half = flow.facts.half(side);
     let (lost, thresholds) = (replaced(half), flow.thresholds);
-    if half.segments == 0 || half.loss.episodes < EPISODES || half.unseen > 0 {
+    if half.segments == 0 || !again_and_again(half) || half.unseen > 0 {
         return None;
     }
     let reaches = |percent: u32| lost * 100 >= half.segments * u64::from(percent);

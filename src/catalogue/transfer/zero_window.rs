@@ -19,6 +19,7 @@
 use crate::event::{Kind, Side};
 use crate::flow::facts::ZeroWindow;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::value::Value;
 use crate::rule::view::FlowView;
 use crate::rule::{Check, Explains, Needs, Rule, Scope, Step};
 use crate::time::Elapsed;
@@ -83,6 +84,10 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         .with("reader_host", flow.facts.endpoint(side).address)
         .with("sender", flow.facts.endpoint(sender).address)
         .with("closed", closed);
+    let finding = match zero.until {
+        Some(until) => finding.with("over", Value::Frame(until)),
+        None => finding,
+    };
     Some(match half.zero_window_count {
         0 | 1 => finding,
         n => finding.note(format!("its window was closed {n} times; this is the longest that is remembered")),
