@@ -119,6 +119,7 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         thresholds: &settings.thresholds,
         asked: &merged.asked,
         end: merged.end(),
+        index: Default::default(),
     };
     let findings = all_findings(&capture);
     let causes = cause::find(&findings, &capture);

@@ -19,7 +19,7 @@ pub struct Limits {
     pub syn_expiry: Elapsed,
     /// An open flow ends after so long in silence.
     pub established_expiry: Elapsed,
-    /// A UDP flow ends after so long in silence.
+    /// A UDP flow ends after so long in silence; `closed_linger` when it is a DNS exchange and every query has its answer.
     pub udp_expiry: Elapsed,
     /// Listening ends remembered, as a hint for the roles of flows that began before the capture. 0: no hint; then the roles depend on the
     /// flow's own packets only, however flows are shared out between tables.
@@ -32,7 +32,7 @@ impl Default for Limits {
             max_flows: 1_000_000,
             held_octets_per_direction: 256 << 10,
             held_octets_total: 64 << 20,
-            closed_linger: Elapsed::secs(10),
+            closed_linger: Elapsed::secs(5),
             tombstone: Elapsed::secs(60),
             syn_expiry: Elapsed::secs(185),
             established_expiry: Elapsed::secs(24 * 3600),

@@ -65,6 +65,7 @@ impl Flow {
     /// How long the flow stays in the table after its latest packet.
     pub(super) fn patience(&self, limits: &Limits) -> Elapsed {
         match self.key.protocol() {
+            IpProtocol::Udp if self.resolved() => limits.closed_linger,
             IpProtocol::Udp => limits.udp_expiry,
             IpProtocol::Tcp if self.closed() => limits.closed_linger,
             IpProtocol::Tcp if self.established || self.mid_stream => limits.established_expiry,
@@ -75,6 +76,12 @@ impl Flow {
     /// When it leaves the table if nothing more comes.
     pub(super) fn deadline(&self, limits: &Limits) -> Timestamp {
         self.last().map_or(Timestamp::MIN, Stamp::time) + self.patience(limits)
+    }
+
+    /// As many answers as queries to a DNS port: a resolver takes a new port for the next question.
+    pub(super) fn resolved(&self) -> bool {
+        let [low, high] = Way::BOTH.map(|way| self.tracks[way].packets);
+        low == high && Way::BOTH.iter().any(|way| matches!(self.key.end(*way).port, 53 | 5353))
     }
 
     /// Both sides closed it, or one reset it.

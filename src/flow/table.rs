@@ -39,6 +39,9 @@ pub struct FlowTable<S: Sink> {
     details: Vec<Option<Box<Detail>>>,
     conversations: Vec<Option<S::Conversation>>,
     free: Vec<u32>,
+    /// Details of flows that left, to be used again: taking new memory for each flow costs more than everything else about it.
+    #[allow(clippy::vec_box, reason = "the boxes are what is used again")]
+    spare: Vec<Box<Detail>>,
     live: usize,
     wheel: Wheel,
     listeners: Listeners,
@@ -62,6 +65,7 @@ impl<S: Sink> FlowTable<S> {
             details: Vec::new(),
             conversations: Vec::new(),
             free: Vec::new(),
+            spare: Vec::new(),
             live: 0,
             wheel: Wheel::new(),
             closed: VecDeque::new(),
@@ -96,6 +100,9 @@ impl<S: Sink> FlowTable<S> {
                         live.datagram(way, ip, datagram);
                     }
                 });
+                if self.flows.get(slot as usize).is_some_and(Flow::resolved) {
+                    self.schedule(slot);
+                }
             }
             _ => {}
         }

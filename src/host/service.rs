@@ -93,11 +93,13 @@ impl Services {
 
     /// Learns from a closed flow.
     pub fn learn(&mut self, lesson: &Lesson) {
-        if !self.by_end.contains_key(&lesson.server) && self.by_end.len() >= Self::CAP {
+        if let Some(known) = self.by_end.get_mut(&lesson.server) {
+            known.learn(lesson);
+        } else if self.by_end.len() < Self::CAP {
+            self.by_end.entry(lesson.server).or_default().learn(lesson);
+        } else {
             self.beyond_cap += 1;
-            return;
         }
-        self.by_end.entry(lesson.server).or_default().learn(lesson);
     }
 
     /// Adds what another shard or file learnt. Associative and commutative.
@@ -128,8 +130,10 @@ impl Service {
         self.flows += 1;
         self.accepted += u64::from(lesson.accepted);
         self.last = self.last.max(Some(lesson.last));
-        if self.clients.len() < Self::CLIENTS || self.clients.contains_key(&lesson.client.address) {
-            *self.clients.entry(lesson.client.address).or_default() += 1;
+        if let Some(known) = self.clients.get_mut(&lesson.client.address) {
+            *known += 1;
+        } else if self.clients.len() < Self::CLIENTS {
+            self.clients.insert(lesson.client.address, 1);
         }
         if lesson.empty && (self.empty.len() < Self::EMPTY_CLIENTS || self.empty.contains_key(&lesson.client.address)) {
             let series = self.empty.entry(lesson.client.address).or_default();

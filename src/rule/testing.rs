@@ -475,6 +475,7 @@ impl World {
             thresholds: &self.thresholds,
             asked: &self.asked,
             end: self.end,
+            index: Default::default(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The questions a rule may ask of a flow, of two linked legs, and of the whole capture.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use super::finding::{Confidence, Finding};
@@ -344,6 +345,70 @@ pub struct CaptureView<'a> {
     pub asked: &'a str,
     /// Latest packet time.
     pub end: Timestamp,
+    /// What was looked up before.
+    pub index: Index,
+}
+
+/// Numbers of flows by what rules look them up by; each list is made when a rule first asks for it.
+#[derive(Default)]
+pub struct Index {
+    kept: OnceCell<BTreeMap<Endpoint, Vec<PacketRef>>>,
+    known: OnceCell<BTreeMap<Endpoint, Vec<PacketRef>>>,
+    found: OnceCell<BTreeMap<String, Vec<PacketRef>>>,
+}
+
+impl CaptureView<'_> {
+    /// Kept flows to one server end, in the order of their first packets.
+    pub fn flows_to(&self, server: &Endpoint) -> impl Iterator<Item = &FlowSummary> {
+        self.by_server().get(server).into_iter().flatten().filter_map(|id| self.flows.get(id))
+    }
+
+    /// Kept flows to any port of a host, by port.
+    pub fn flows_to_host(&self, host: Address) -> impl Iterator<Item = &FlowSummary> {
+        let ports = Endpoint::new(host, 0)..=Endpoint::new(host, u16::MAX);
+        self.by_server().range(ports).flat_map(|(_, flows)| flows).filter_map(|id| self.flows.get(id))
+    }
+
+    /// Short facts of every flow to `server`, kept whole or not, that began within `from..=to`.
+    pub fn began_to(&self, server: &Endpoint, from: Timestamp, to: Timestamp) -> impl Iterator<Item = &Digest> {
+        let known = self.index.known.get_or_init(|| {
+            let mut known: BTreeMap<Endpoint, Vec<PacketRef>> = BTreeMap::new();
+            let kept = self.flows.values().map(|flow| &flow.digest);
+            for digest in kept.chain(self.digests.values()) {
+                known.entry(digest.server()).or_default().push(digest.id);
+            }
+            known.values_mut().for_each(|list| list.sort_unstable());
+            known
+        });
+        let list = known.get(server).map(Vec::as_slice).unwrap_or(&[]);
+        let first = list.partition_point(|id| id.time < from);
+        let behind = list.partition_point(|id| id.time <= to);
+        list.get(first..behind).unwrap_or(&[]).iter().filter_map(|id| self.digest_of(*id))
+    }
+
+    /// Kept flows on which a rule found something, in the order of their first packets.
+    pub fn found_by(&self, rule: &str) -> impl Iterator<Item = &FlowSummary> {
+        let found = self.index.found.get_or_init(|| {
+            let mut found: BTreeMap<String, Vec<PacketRef>> = BTreeMap::new();
+            for (id, flow) in self.flows {
+                for finding in &flow.findings {
+                    found.entry(finding.rule.to_string()).or_default().push(*id);
+                }
+            }
+            found
+        });
+        found.get(rule).into_iter().flatten().filter_map(|id| self.flows.get(id))
+    }
+
+    fn by_server(&self) -> &BTreeMap<Endpoint, Vec<PacketRef>> {
+        self.index.kept.get_or_init(|| {
+            let mut kept: BTreeMap<Endpoint, Vec<PacketRef>> = BTreeMap::new();
+            for (id, flow) in self.flows {
+                kept.entry(flow.facts.server).or_default().push(*id);
+            }
+            kept
+        })
+    }
 }
 
 impl CaptureView<'_> {
@@ -385,10 +450,5 @@ impl CaptureView<'_> {
     /// Short facts of a flow, kept whole or not.
     pub fn digest_of(&self, flow: PacketRef) -> Option<&Digest> {
         self.flows.get(&flow).map(|flow| &flow.digest).or_else(|| self.digests.get(&flow))
-    }
-
-    /// Kept flows to one server end.
-    pub fn flows_to<'s>(&'s self, server: &'s Endpoint) -> impl Iterator<Item = &'s FlowSummary> {
-        self.flows.values().filter(move |flow| flow.facts.server == *server)
     }
 }

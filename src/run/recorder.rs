@@ -50,7 +50,7 @@ pub struct Recording {
 pub struct Recorder {
     recording: Recording,
     kept: BTreeMap<PacketRef, FlowSummary>,
-    healthy: VecDeque<FlowSummary>,
+    healthy: usize,
     alike: BTreeMap<(String, Endpoint), u32>,
     digests: VecDeque<Digest>,
     services: Services,
@@ -64,7 +64,7 @@ pub struct Recorder {
 /// Flows kept whole per shard, and of these per first rule and server: enough for evidence and counts, bounded on any capture.
 const KEPT: usize = 1024;
 const KEPT_ALIKE: u32 = 512;
-/// Flows without a finding kept whole per shard, the latest: they may be the other leg of a failure, and on a small capture that is all.
+/// Flows without a finding kept whole per shard, the first: they may be the other leg of a failure, and on a small capture that is all.
 const HEALTHY: usize = 256;
 /// Digests kept per shard inside the window.
 const DIGESTS: usize = 16_384;
@@ -75,7 +75,7 @@ impl Recorder {
         Self {
             recording,
             kept: BTreeMap::new(),
-            healthy: VecDeque::new(),
+            healthy: 0,
             alike: BTreeMap::new(),
             digests: VecDeque::new(),
             services: Services::default(),
@@ -129,8 +129,7 @@ impl Recorder {
     }
 
     /// Everything it knows; the digests apart, because one map of all shards' digests is built much faster than many are merged.
-    pub fn finish(mut self) -> (Merged, VecDeque<Digest>) {
-        self.kept.extend(self.healthy.into_iter().map(|summary| (summary.facts.id, summary)));
+    pub fn finish(self) -> (Merged, VecDeque<Digest>) {
         let merged = Merged {
             flows: self.kept,
             services: self.services,
@@ -145,7 +144,7 @@ impl Recorder {
 
     fn keep(&mut self, summary: FlowSummary) {
         let told = summary.findings.iter().max_by_key(|f| f.severity).map(|finding| finding.rule.to_string());
-        let mut room = self.kept.len() < KEPT;
+        let mut room = self.kept.len() < KEPT + self.healthy;
         // Counted only while there is room: at most one entry for each kept flow.
         if let (true, Some(rule)) = (room, &told) {
             let alike = self.alike.entry((rule.clone(), summary.facts.server)).or_default();
@@ -162,14 +161,14 @@ impl Recorder {
         self.leave(&summary);
     }
 
-    /// Kept whole until a later one needs the room.
+    /// Kept whole while there is room.
     fn keep_healthy(&mut self, summary: FlowSummary) {
-        if self.healthy.len() == HEALTHY
-            && let Some(oldest) = self.healthy.pop_front()
-        {
-            self.leave(&oldest);
+        if self.healthy < HEALTHY {
+            self.healthy += 1;
+            self.kept.insert(summary.facts.id, summary);
+        } else {
+            self.leave(&summary);
         }
-        self.healthy.push_back(summary);
     }
 
     /// An ICMP error that quotes no flow of the table.

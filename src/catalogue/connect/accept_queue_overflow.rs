@@ -19,7 +19,7 @@
 //! ## False alarms it avoids
 //! A single retried SYN, and a port that died: after the last success nobody gets through any more, and the host sends nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Kind, PacketRef, Side};
 use crate::flow::facts::{Handshake, Vantage};
@@ -28,7 +28,7 @@ use crate::rule::summary::FlowSummary;
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Explains, Fix, Rule, Scope, Step};
 use crate::time::{Elapsed, Timestamp};
-use crate::wire::Endpoint;
+use crate::wire::{Address, Endpoint};
 
 /// Unanswered connections that make variant (a) or (b).
 const DROPPED: usize = 3;
@@ -202,17 +202,18 @@ impl Beside {
         let (first, last) = (flows.first()?, flows.last()?);
         let (server, from) = (first.facts.server, first.facts.start());
         let until = last.facts.from_client.syns.last().map_or(last.facts.last.time, |syn| syn.time);
+        let clients: BTreeSet<Address> = flows.iter().map(|flow| flow.facts.client.address).collect();
         let mut beside: Option<Self> = None;
-        for digest in capture.began(from - BESIDE, until + BESIDE) {
-            let in_trouble = flows.iter().any(|flow| flow.facts.id == digest.id);
-            if digest.server() != server || !digest.accepted || in_trouble {
+        for digest in capture.began_to(&server, from - BESIDE, until + BESIDE) {
+            // The flows are in the order of their first packets.
+            if !digest.accepted || flows.binary_search_by_key(&digest.id, |flow| flow.facts.id).is_ok() {
                 continue;
             }
             let whole = capture.flows.get(&digest.id);
             if !alive_after(from, digest.id.time, digest.answered, whole) {
                 continue;
             }
-            let client = flows.iter().any(|flow| flow.facts.client.address == digest.client().address);
+            let client = clients.contains(&digest.client().address);
             let unheard = !digest.answered && digest.last.since(digest.id.time) >= UNHEARD;
             let proof = whole.and_then(|flow| flow.facts.from_server.last);
             let known = beside.get_or_insert(Self { accepted: digest.id, proof, unheard: true, same_client: false });

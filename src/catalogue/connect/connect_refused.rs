@@ -117,8 +117,8 @@ fn other_family<'a>(capture: &'a CaptureView<'_>, facts: &FlowFacts) -> Option<&
 fn soon_good<'a>(capture: &'a CaptureView<'_>, facts: &FlowFacts) -> Option<&'a Digest> {
     let start = facts.start();
     capture
-        .began(start, start + RESTART)
-        .find(|other| other.server() == facts.server && other.answered && other.verdict == Verdict::Healthy)
+        .began_to(&facts.server, start, start + RESTART)
+        .find(|other| other.answered && other.verdict == Verdict::Healthy)
 }
 
 fn answering_ports(capture: &CaptureView<'_>, facts: &FlowFacts) -> Option<String> {
@@ -134,9 +134,8 @@ fn answering_ports(capture: &CaptureView<'_>, facts: &FlowFacts) -> Option<Strin
 fn foreign_ttl(capture: &CaptureView<'_>, facts: &FlowFacts) -> Option<String> {
     let ttl = facts.from_server.resets.first()?.ttl;
     let mut others = capture
-        .flows
-        .values()
-        .filter(|flow| flow.facts.server.address == facts.server.address && flow.facts.from_server.syn_count > 0)
+        .flows_to_host(facts.server.address)
+        .filter(|flow| flow.facts.from_server.syn_count > 0)
         .map(|flow| flow.facts.from_server.ttl.0)
         .peekable();
     let known = *others.peek()?;

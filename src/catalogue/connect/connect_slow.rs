@@ -90,11 +90,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
     let (start, group) = (flow.facts.start(), capture.thresholds.group);
-    let slow = capture
-        .flows
-        .values()
-        .filter(|other| other.facts.start().since(start).abs() <= group)
-        .filter(|other| other.findings.iter().any(|finding| finding.rule == RULE.id));
+    let slow = capture.found_by(RULE.id).filter(|other| other.facts.start().since(start).abs() <= group);
     let (same, others): (Vec<_>, Vec<_>) = slow.partition(|other| other.facts.server == flow.facts.server);
     if others.iter().any(|other| other.facts.server.address != flow.facts.server.address) {
         finding.notes.push("connections to other hosts were slow as well: look for loss on the path".into());

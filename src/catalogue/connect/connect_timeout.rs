@@ -235,9 +235,7 @@ fn silent_neighbours(flow: &FlowSummary, capture: &CaptureView<'_>) -> Option<St
     let network = |address: Address| if address.is_v4() { address.0 >> 8 } else { address.0 >> 64 };
     let here = flow.facts.server.address;
     let mut silent: Vec<Address> = capture
-        .flows
-        .values()
-        .filter(|other| other.findings.iter().any(|finding| finding.rule == RULE.id))
+        .found_by(RULE.id)
         .map(|other| other.facts.server.address)
         .filter(|there| *there != here && there.is_v4() == here.is_v4() && network(*there) == network(here))
         .collect();

@@ -21,6 +21,7 @@ use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::summary::FlowSummary;
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Explains, Fix, Keep, Needs, Rule, Scope, Step, header};
+use crate::time::Timestamp;
 use crate::wire::Address;
 use crate::wire::proxy::Command;
 
@@ -86,9 +87,9 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Drop };
     let (sender, server) = (flow.facts.client.address, flow.facts.server);
-    let others = capture.flows.values().map(|flow| &flow.digest).chain(capture.digests.values());
-    let a_proxy = others
-        .filter(|other| other.server() == server && other.behind_proxy && other.answered)
+    let a_proxy = capture
+        .began_to(&server, Timestamp::MIN, Timestamp::MAX)
+        .filter(|other| other.behind_proxy && other.answered)
         .find(|other| other.client().address != sender);
     let Some(a_proxy) = a_proxy else { return Keep::Drop };
     let named: BTreeSet<Address> = capture

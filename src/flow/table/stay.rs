@@ -20,7 +20,8 @@ impl<S: Sink> FlowTable<S> {
         sink: &mut S,
     ) -> u32 {
         while self.live >= self.shared.limits.max_flows.max(1) && self.evict(at.time, sink) {}
-        let detail = Box::new(Detail::new(at, reuses));
+        let mut detail = self.spare.pop().unwrap_or_else(|| Box::new(Detail::new(at, reuses)));
+        *detail = Detail::new(at, reuses);
         let conversation = sink.open(&detail.head(&flow));
         let deadline = at.time + flow.patience(&self.shared.limits);
         let slot = match self.free.pop() {
@@ -102,6 +103,7 @@ impl<S: Sink> FlowTable<S> {
             entry.remove();
         }
         self.free.push(slot);
+        self.spare.push(detail);
         self.live -= 1;
         sink.closed(facts, conversation, why, now);
     }
