@@ -25,14 +25,14 @@ at() { # namespace port name command...      captures that port only
 JOBS=()
 job() { LAB_DELAY=2 "$@" & JOBS+=($!); } # all captures run before the first case begins
 
-nginx_start "$B" "server { listen 7600; } server { listen 7651; }"
+nginx_start "$B" "server { listen 7600; } server { listen 7621; } server { listen 7651; }"
 HTML=$NGINX_DIR/html
 wait_port "$B" 7600
 
 if wants wait; then
     # upstream-hang
     serve "$B" 7601 recv "$OK" recv sleep:90
-    second() { talk "$C" $S 7601 "$(ask /first)" recv sleep:0.2 "$(ask /second)" sleep:15 & beside 14; }
+    second() { talk "$C" $S 7601 "$(ask /first)" recv sleep:0.2 "$(ask /second)" sleep:40 & beside 14; }
     job record "$C" eth0 "$R/upstream-hang/second-request-waits.pcap" "tcp port 7601 or (tcp port 7600 and host 203.0.113.9)" second
     serve "$B" 7602 recv sleep:65 "$OK" sleep:1 close
     late() { get "$C" -m 80 "http://$S:7602/report"; }
@@ -71,8 +71,7 @@ time.sleep(12)"; }
     events() { get "$C" -m 15 "http://$S:7614/"; }
     job at "$C" 7614 response-stalled/not-event-stream events
     # zero-window
-    serve "$B" 7621 recv 'send:HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n' zeros:400000 sleep:20 close
-    unread() { talk "$C" $S 7621 rcvbuf:4096 "$(ask /large)" recv sleep:14 eof:3 close; }
+    unread() { talk "$C" $S 7621 rcvbuf:4096 "$(ask /large.txt)" recv sleep:14 eof:2 close; }
     job at "$B" 7621 zero-window/client-stops-reading unread
     serve "$B" 7622 sleep:3 eof:5 "$OK" close
     upload() { talk "$C" $S 7622 'send:POST /upload HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: 4000000\r\n\r\n' zeros:4000000 recv close; }
@@ -104,7 +103,7 @@ while sock.recv(16384): time.sleep(0.03)"; }
 fi
 
 if wants loss; then
-    head -c 1500000 /dev/zero | tr '\0' 'x' >"$HTML/file.bin"
+    head -c 3000000 /dev/zero | tr '\0' 'x' >"$HTML/file.bin"
     fetch() { get "$C" -m 30 "http://$S:7651/file.bin"; }
     lossy() { # probability: of the packets from the server to the client
         on "$P" iptables -A FORWARD -p tcp --sport 7651 -m statistic --mode random --probability "$1" -j DROP
@@ -112,11 +111,11 @@ if wants loss; then
         on "$P" iptables -D FORWARD -p tcp --sport 7651 -m statistic --mode random --probability "$1" -j DROP
     }
     # the route has a round trip, or loss costs nothing: a queue of 12 Mbit/s
-    shape() { on "$P" tc qdisc add dev eth0 root tbf rate 12mbit burst 16kb latency 60ms; }
+    shape() { on "$P" tc qdisc add dev eth0 root tbf rate 12mbit burst 16kb latency 400ms; }
     shape
-    SNAPLEN=200 at "$C" 7651 packet-loss/four-percent-before-the-capture lossy 0.04
-    SNAPLEN=200 at "$B" 7651 packet-loss/fifteen-percent-behind-the-capture lossy 0.15
-    SNAPLEN=200 at "$C" 7651 packet-loss/not-clean fetch
+    SNAPLEN=96 at "$C" 7651 packet-loss/four-percent-before-the-capture lossy 0.04
+    SNAPLEN=96 at "$B" 7651 packet-loss/fifteen-percent-behind-the-capture lossy 0.15
+    SNAPLEN=96 at "$C" 7651 packet-loss/not-clean fetch
     burst() {
         fetch & local client=$!
         sleep 0.4
@@ -125,8 +124,8 @@ if wants loss; then
         on "$P" iptables -D FORWARD -p tcp --sport 7651 -j DROP
         wait $client
     }
-    SNAPLEN=200 at "$C" 7651 loss-burst-single/fifty-milliseconds burst
-    SNAPLEN=200 at "$C" 7651 loss-burst-single/not-loss-all-the-time lossy 0.04
+    SNAPLEN=96 at "$C" 7651 loss-burst-single/fifty-milliseconds burst
+    SNAPLEN=96 at "$C" 7651 loss-burst-single/not-loss-all-the-time lossy 0.04
     on "$P" tc qdisc del dev eth0 root
     # rto-unrecovered, keepalive-probes-unanswered: from some moment on nothing of the server arrives
     dark() { on "$P" iptables -$1 FORWARD -p tcp --sport "$2" -j DROP; }
@@ -135,8 +134,7 @@ if wants loss; then
         talk "$C" $S 7661 "$(ask /1)" recv sleep:3 "$(ask /2)" sleep:9 & local client=$!
         sleep 2
         dark A 7661
-        sleep 10
-        dark D 7661
+        sleep 9
         kill $client
     }
     at "$C" 7661 rto-unrecovered/peer-gone-after-one-answer gone
@@ -152,13 +150,12 @@ if wants loss; then
     at "$C" 7662 rto-unrecovered/not-back-after-a-second back
     serve "$B" 7663 recv "$OK" sleep:30
     probes() {
-        talk "$C" $S 7663 keepalive:1 "$(ask /1)" recv sleep:8 & local client=$!
-        sleep 1.5
+        talk "$C" $S 7663 keepalive:1 "$(ask /1)" recv sleep:14 & local client=$!
+        sleep 2.5
         [ -n "$1" ] && dark A 7663
-        sleep 5
-        [ -n "$1" ] && dark D 7663
+        sleep 7
         kill $client
     }
-    at "$C" 7663 keepalive-probes-unanswered/peer-gone probes dark
     at "$C" 7663 keepalive-probes-unanswered/not-answered probes ""
+    at "$C" 7663 keepalive-probes-unanswered/peer-gone probes dark
 fi

@@ -118,7 +118,7 @@ impl<'a> Group<'a> {
             for known in poll::answered(&flow.story) {
                 let same = wanted.is_some_and(|path| poll::path(&known.head.target) == path);
                 let candidate = (same, known.asked, flow.facts.id, known.took());
-                if known.asked < first.asked && best.is_none_or(|best| (best.0, best.1) < (same, known.asked)) {
+                if known.answer < first.asked && best.is_none_or(|best| (best.0, best.1) < (same, known.asked)) {
                     best = Some(candidate);
                 }
             }

@@ -56,6 +56,8 @@ pub(super) struct Answered<'a> {
     pub(super) head: &'a RequestHead,
     /// Packet of the final response head.
     pub(super) answer: PacketRef,
+    /// Its status.
+    pub(super) status: u16,
 }
 
 impl Answered<'_> {
@@ -78,9 +80,9 @@ pub(super) fn answered(story: &Story) -> Vec<Answered<'_>> {
                     *end = Some(event.at);
                 }
             }
-            What::Response(head) if head.status >= 200 => {
+            What::Response(response) if response.status >= 200 => {
                 if let Some((head, Some(asked))) = waiting.take() {
-                    list.push(Answered { asked, head, answer: event.at });
+                    list.push(Answered { asked, head, answer: event.at, status: response.status });
                 }
             }
             _ => {}

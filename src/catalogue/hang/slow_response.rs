@@ -9,6 +9,7 @@
 //! - A slow path: there the acknowledgment of the request is late, too.
 //! - `packet-loss` and `zero-window`, which delay an answer that the application gave in time.
 //! - `upstream-hang`: there no answer came.
+//! - A proxy's 502, 503 or 504: there the proxy gave up, and its upstream is the slow one.
 //!
 //! ## What people see
 //! Slow pages, nginx's 499 and 504, a large `request_time` or `Tr`.
@@ -94,11 +95,13 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 fn slow<'a, 'e>(flow: &FlowView<'_>, exchanges: &'e [Answered<'a>]) -> impl Iterator<Item = &'e Answered<'a>> {
     let trip = flow.round_trip().or(flow.client().min_rtt).unwrap_or_default();
     let least = flow.thresholds.slow.max(Elapsed(trip.0.saturating_mul(TIMES_THE_PATH)));
-    exchanges.iter().filter(move |known| known.took() >= least && !meant_to_wait(known))
+    exchanges.iter().filter(move |known| known.took() >= least && !another_matter(known))
 }
 
-fn meant_to_wait(known: &Answered<'_>) -> bool {
-    poll::named(&known.head.target)
+/// It waited on purpose, or a proxy gave up on its upstream: the application did not speak.
+fn another_matter(known: &Answered<'_>) -> bool {
+    matches!(known.status, 502..=504)
+        || poll::named(&known.head.target)
         || known.head.accepts_events
         || known.head.upgrade.is_some()
         || known.head.method == "CONNECT"
@@ -122,7 +125,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     for other in capture.flows_to(&server).take(4096) {
         for exchange in poll::answered(&other.story) {
             known += 1;
-            if exchange.took() >= capture.thresholds.slow && !meant_to_wait(&exchange) {
+            if exchange.took() >= capture.thresholds.slow && !another_matter(&exchange) {
                 slow.push(exchange.took());
             }
         }

@@ -42,7 +42,7 @@ pub static RULE: Rule = Rule {
     claims_absence: true,
     says: "{server} took the request of {client_host} and gave no answer for {wait}",
     variants: &[
-        "{count} requests to {server} wait in vain: received, never answered{timeout}",
+        "{count} requests to {server} were received and never answered{timeout}",
         "{server} answered {client_host} only after {wait}",
     ],
     users_see: &[

@@ -12,7 +12,7 @@
 //! A pause of some hundred milliseconds, mostly nothing.
 //!
 //! ## False alarms it avoids
-//! One or two lost segments, tail loss probes, needless copies, and holes of the capture.
+//! One or two lost segments, a timer that backs off, tail loss probes, needless copies, and holes of the capture.
 
 use crate::event::{Kind, Side};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
@@ -56,7 +56,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         if again_and_again(half) || lost < BURST || !went_on || half.unseen > 0 {
             return None;
         }
-        let worst = half.loss.worst.first()?;
+        // A pause of seconds is no brief burst, whatever it was.
+        let worst = half.loss.worst.first().filter(|worst| worst.gap < flow.thresholds.tail)?;
         Some(
             RULE.found(flow, worst.copy, side, format!("sent again after {}", worst.gap))
                 .and_maybe(worst.original, side, "the first copy")

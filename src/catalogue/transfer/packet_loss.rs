@@ -74,18 +74,17 @@ const EPISODES: u32 = 2;
 /// Loss over this long is no burst.
 const LASTS: Elapsed = Elapsed::secs(1);
 
-/// Segments of a direction that were lost and replaced.
+/// Segments of a direction that were lost and made good. A timer that backs off sends the same segment again: one for each episode.
 pub(super) fn replaced(half: &Half) -> u64 {
     // Copies of what is still waiting for an acknowledgment are no loss that was made good.
     let waiting = half.unacknowledged.map_or(0, |waits| waits.copies.saturating_sub(1));
-    u64::from((half.loss.timeout + half.loss.fast).saturating_sub(waiting))
+    u64::from((half.loss.timeout.min(half.loss.episodes) + half.loss.fast).saturating_sub(waiting))
 }
 
 /// In more than one episode. Loss that never pauses for a retransmission timeout is one episode, too: there the time tells.
 pub(super) fn again_and_again(half: &Half) -> bool {
-    let copies = || half.loss.worst.iter().map(|resent| resent.copy.time);
-    let span = copies().max().zip(copies().min()).map(|(last, first)| last.since(first));
-    half.loss.episodes >= EPISODES || span.is_some_and(|span| span >= LASTS)
+    let lasts = half.loss.span.is_some_and(|(first, last)| last.time.since(first.time) >= LASTS);
+    half.loss.episodes >= EPISODES || lasts && u64::from(half.loss.fast) >= RATE
 }
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
@@ -173,6 +172,14 @@ mod tests {
     #[test]
     fn one_episode_is_no_rate() {
         assert_eq!(lossy(20, 1).check(&RULE), None);
+    }
+
+    #[test]
+    fn loss_that_never_pauses_is_no_burst() {
+        let mut scene = lossy(20, 1);
+        let later = crate::event::PacketRef { time: scene.facts.id.time + Elapsed::secs(2), ..scene.facts.id };
+        scene.facts.from_server.loss.span = Some((scene.facts.id, later));
+        assert!(scene.check(&RULE).is_some());
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub static RULE: Rule = Rule {
     symptom: true,
     claims_absence: true,
     says: "{receiver} stopped acknowledging: {sender} sent the same {octets} octets {copies} times in {span}",
+    variants: &["{receiver} acknowledges nothing: {sender} sent the same {octets} octets {copies} times in {span}"],
     users_see: &["Connection timed out (110)", "ETIMEDOUT", "SSH sessions that freeze", "No route to host"],
     do_first: &[Step {
         says: "From {sender_host}: is {receiver_host} alive, and does the path to it work?",
@@ -82,7 +83,7 @@ fn direction(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     let finding = RULE
         .found(flow, waits.first, side, "octets that nobody acknowledges")
         .and(waits.last, side, format!("their copy number {}, {span} later", waits.copies))
-        .culprit(Culprit::Network)
+        .variant(u8::from(half.acknowledged == 0))
         .with("sender", sender)
         .with("receiver", receiver)
         .with("sender_host", sender.address)
