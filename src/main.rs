@@ -6,14 +6,12 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 // A capture is millions of short-lived flows: a third of the time went into the system's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match cli::run(cli::Args::parse()) {
+    match cli::run(cli::parse()) {
         Ok(code) => code,
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

@@ -135,6 +135,41 @@ fn a_flow_is_found_by_any_of_its_packets() {
 }
 
 #[test]
+fn options_may_stand_before_flow() {
+    let before = tcpwhy(&["--format", "json", "flow", "9", GITLAB]);
+    let after = tcpwhy(&["flow", "9", GITLAB, "--format", "json"]);
+    assert!(before.status.success(), "{}", stderr(&before));
+    assert_eq!(stdout(&before), stdout(&after));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_ends_the_reading_and_the_report_says_so() {
+    let capture = std::fs::read(support::root().join(GITLAB)).expect("the capture");
+    let (half, rest) = capture.split_at(capture.len() / 2);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tcpwhy"))
+        .arg("-")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("tcpwhy starts");
+    let mut pipe = child.stdin.take().expect("a pipe");
+    pipe.write_all(half).expect("it reads");
+    // It listens for the signal before it reads; what was written fits a pipe, so give it a moment.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(sent.success());
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    // The end of the pipe may be gone already.
+    let _ = pipe.write_all(rest);
+    drop(pipe);
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{output:?}");
+    assert!(stdout(&output).contains("reading was interrupted"), "{}", stdout(&output));
+}
+
+#[test]
 fn a_packet_beyond_the_end_is_a_clear_error() {
     let output = tcpwhy(&["flow", "99999999", GITLAB]);
     assert_eq!(output.status.code(), Some(2));

@@ -7,13 +7,31 @@ mod explain;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
+use clap::Parser;
 
 pub(crate) use args::Args;
 use args::{Color, Command, FailOn, Format, Input};
 use tcpwhy::render::{Style, json, ladder, text};
 use tcpwhy::{Diagnosis, Ends, Report, Severity, Thresholds};
+
+/// What was typed. Options of `flow` may also stand before it: they are the same ones, but to clap the word is then a file.
+pub(crate) fn parse() -> Args {
+    let mut typed: Vec<_> = std::env::args_os().collect();
+    let args = Args::parse_from(&typed);
+    let meant = |files: &[String]| files.len() > 2 && files[0] == "flow" && files[1].parse::<u64>().is_ok();
+    match typed.iter().position(|word| word == "flow") {
+        Some(place) if args.command.is_none() && meant(&args.input.files) => {
+            let flow = typed.remove(place);
+            typed.insert(1, flow);
+            Args::parse_from(typed)
+        }
+        _ => args,
+    }
+}
 
 /// Does what was asked for.
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
@@ -52,7 +70,21 @@ fn diagnose(input: &Input) -> Result<ExitCode> {
 
 /// The report of the inputs as asked.
 fn read(input: &Input) -> Result<Report> {
-    Ok(diagnosis(input)?.open(&input.files)?.run()?)
+    Ok(diagnosis(input)?.stop_on(on_interrupt()?).open(&input.files)?.run()?)
+}
+
+/// A flag that Ctrl-C sets: `tcpdump -w - | tcpwhy -` ends with a report. A second one ends at once.
+fn on_interrupt() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = flag.clone();
+    ctrlc::set_handler(move || {
+        if set.swap(true, Ordering::Relaxed) {
+            // 128 + SIGINT, as shells report it.
+            std::process::exit(130);
+        }
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(flag)
 }
 
 fn diagnosis(input: &Input) -> Result<Diagnosis> {

@@ -60,6 +60,8 @@ pub struct Merged {
     pub lines: Vec<FlowEntry>,
     /// What the user asked for in words; empty = everything.
     pub asked: String,
+    /// Reading was stopped before the input's end.
+    pub interrupted: bool,
 }
 
 impl Merged {
@@ -263,6 +265,12 @@ fn not_judged(merged: &Merged, settings: &Settings) -> Vec<String> {
     let mut lines: Vec<String> =
         reasons.into_iter().map(|(reason, n)| format!("{}: {reason}", format::count(n, "flow"))).collect();
     lines.extend(limits_reached(&merged.tally));
+    let unreadable = &merged.packets.unreadable_why;
+    lines.extend(unreadable.iter().map(|(why, n)| format!("{} not readable: {why}", format::count(*n, "frame"))));
+    if merged.interrupted {
+        let last = merged.packets.last.map_or(0, |at| at.number);
+        lines.push(format!("reading was interrupted: nothing after packet {last} was looked at"));
+    }
     lines
 }
 

@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
+use std::ops::{Index, IndexMut};
+use std::sync::LazyLock;
 
 use smallvec::SmallVec;
 
 use super::assembler::Assembler;
 use super::duplicates::Recent;
 use super::facts::{self, Face, Resent, ZeroWindow};
+use super::key::Way;
 use super::ledger::{Copied, Holes, InFlight};
 use crate::event::PacketRef;
 use crate::time::{Elapsed, Timestamp};
@@ -238,6 +241,41 @@ pub(super) struct Rare {
     pub(super) reset_count: u32,
     /// Kinds of RST already told, one bit each.
     pub(super) resets_told: u8,
+}
+
+/// The trails of both directions. The second is made when its first packet comes: most flows of a scan or a flood never have one.
+#[derive(Debug, Default)]
+pub(super) struct Trails {
+    first: Trail,
+    /// Whose trail `first` is.
+    way: Option<Way>,
+    second: Option<Box<Trail>>,
+}
+
+/// The trail of a direction that was never seen.
+static UNSEEN: LazyLock<Trail> = LazyLock::new(Trail::default);
+
+impl Trails {
+    /// As new, without giving its memory back.
+    pub(super) fn clear(&mut self) {
+        (self.first, self.way) = (Trail::default(), None);
+        if let Some(second) = &mut self.second {
+            **second = Trail::default();
+        }
+    }
+}
+
+impl Index<Way> for Trails {
+    type Output = Trail;
+    fn index(&self, way: Way) -> &Trail {
+        if self.way.is_none_or(|first| first == way) { &self.first } else { self.second.as_deref().unwrap_or(&UNSEEN) }
+    }
+}
+
+impl IndexMut<Way> for Trails {
+    fn index_mut(&mut self, way: Way) -> &mut Trail {
+        if *self.way.get_or_insert(way) == way { &mut self.first } else { self.second.get_or_insert_default() }
+    }
 }
 
 impl Trail {

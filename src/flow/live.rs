@@ -104,9 +104,10 @@ impl<S: Sink> Live<'_, S> {
         let track = &mut self.flow.tracks[way];
         track.marks.set(Marks::DONE);
         track.delivered = track.next;
-        if let Some(rare) = &mut self.detail.trails[way].rare {
-            self.shared.held -= rare.assembler.held();
-            rare.assembler = Assembler::default();
+        let held = self.detail.trails[way].rare.as_ref().map_or(0, |rare| rare.assembler.held());
+        if held > 0 {
+            self.shared.held -= held;
+            self.detail.trails[way].rare().assembler = Assembler::default();
         }
     }
 
@@ -150,6 +151,10 @@ impl<S: Sink> Live<'_, S> {
     }
 
     fn confirm(&mut self, way: Way, now: Timestamp, patience: Elapsed) {
+        if self.detail.trails[way].rare.is_none() {
+            self.flow.tracks[way].marks.clear(Marks::WAITING);
+            return;
+        }
         while let Some(hole) = self.detail.trails[way].rare.as_mut().and_then(|rare| rare.holes.confirm(now, patience))
         {
             self.lost_to_capture(way, &hole);

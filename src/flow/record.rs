@@ -2,7 +2,7 @@
 
 use super::FlowHead;
 use super::facts::{Close, FlowFacts, Half, Handshake, IpProtocol, RoleSource, Unacknowledged};
-use super::half::{Clock, Marks, Rare, Stamp, Track, Trail};
+use super::half::{Clock, Marks, Rare, Stamp, Track, Trail, Trails};
 use super::key::{Key, Pair, Way};
 use super::limits::Limits;
 use super::rtt;
@@ -39,7 +39,7 @@ pub(super) struct Detail {
     pub(super) reset: Option<(Way, ResetKind)>,
     pub(super) rtt_server: Option<Elapsed>,
     pub(super) rtt_client: Option<Elapsed>,
-    pub(super) trails: Pair<Trail>,
+    pub(super) trails: Trails,
 }
 
 impl Flow {
@@ -105,8 +105,15 @@ impl Detail {
             reset: None,
             rtt_server: None,
             rtt_client: None,
-            trails: Pair::default(),
+            trails: Trails::default(),
         }
+    }
+
+    /// Made ready for a flow that begins with `id`; memory it has stays with it.
+    pub(super) fn renew(&mut self, id: PacketRef, reuses: Option<PacketRef>) {
+        let mut trails = std::mem::take(&mut self.trails);
+        trails.clear();
+        *self = Self { trails, ..Self::new(id, reuses) };
     }
 
     /// What sinks see of the flow.

@@ -6,6 +6,9 @@ mod shard;
 mod trip;
 mod vigil;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::capture::filter::Filter;
 use crate::capture::window::TimeBound;
 use crate::capture::{OpenOptions, Source};
@@ -39,6 +42,7 @@ pub struct Diagnosis {
     ends: Ends,
     open: OpenOptions,
     keep: Option<(Endpoint, Endpoint)>,
+    stop: Option<Arc<AtomicBool>>,
 }
 
 /// Which hosts are asked for; a packet between others is passed over.
@@ -132,6 +136,12 @@ impl Diagnosis {
         self
     }
 
+    /// Once the flag is set, reading ends after the packet at hand, and the report says so.
+    pub fn stop_on(mut self, stop: Arc<AtomicBool>) -> Self {
+        self.stop = Some(stop);
+        self
+    }
+
     /// How inputs are opened (caps of decompression).
     pub fn open_options(mut self, options: OpenOptions) -> Self {
         self.open = options;
@@ -191,8 +201,14 @@ impl Opened {
         let window = Window { since: diagnosis.since.clone(), until: diagnosis.until.clone(), ends: None };
         let mut trip = Trip::new(filter, window, diagnosis.ends.clone(), &diagnosis.settings.thresholds);
         let mut shards = Shards::new(diagnosis.threads, &diagnosis.recording());
+        let stopped = || diagnosis.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
+        let mut interrupted = false;
         while let Some(frame) = source.next()? {
             trip.frame(&frame, &mut shards);
+            if stopped() {
+                interrupted = true;
+                break;
+            }
         }
         let end = trip.packets.last.map_or(Timestamp(0), |at| at.time);
         let mut merged = shards.finish(end);
@@ -204,6 +220,7 @@ impl Opened {
         merged.neighbors = neighbors;
         merged.infos = source.finish();
         merged.asked = asked;
+        merged.interrupted = interrupted;
         Ok(merged)
     }
 }

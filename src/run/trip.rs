@@ -173,7 +173,7 @@ fn count(packets: &mut PacketTally, packet: &Packet<'_>, link: LinkType) {
         Transport::NotIp(_) => packets.not_ip += 1,
         Transport::UnknownLink => {
             packets.unknown_link += 1;
-            *packets.unknown_links.entry(link.name().to_owned()).or_default() += 1;
+            *packets.unknown_links.entry(format!("{} ({})", link.name(), link.0)).or_default() += 1;
         }
         Transport::Unreadable(why) => {
             packets.unreadable += 1;

@@ -20,8 +20,13 @@ impl<S: Sink> FlowTable<S> {
         sink: &mut S,
     ) -> u32 {
         while self.live >= self.shared.limits.max_flows.max(1) && self.evict(at.time, sink) {}
-        let mut detail = self.spare.pop().unwrap_or_else(|| Box::new(Detail::new(at, reuses)));
-        *detail = Detail::new(at, reuses);
+        let detail = match self.spare.pop() {
+            Some(mut spare) => {
+                spare.renew(at, reuses);
+                spare
+            }
+            None => Box::new(Detail::new(at, reuses)),
+        };
         let conversation = sink.open(&detail.head(&flow));
         let deadline = at.time + flow.patience(&self.shared.limits);
         let slot = match self.free.pop() {
