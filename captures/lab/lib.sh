@@ -184,7 +184,7 @@ nginx_start() { # namespace 'server { … } server { … }' [main-level lines]
     cat >"$dir/nginx.conf" <<X
 daemon off; master_process off; pid $dir/pid; error_log $dir/error.log info;
 ${3:-}
-events { worker_connections 64; }
+events { worker_connections 256; }
 http {
   access_log $dir/access.log; client_body_temp_path $dir/b; proxy_temp_path $dir/p; fastcgi_temp_path $dir/f;
   uwsgi_temp_path $dir/u; scgi_temp_path $dir/s; root $dir/html; default_type text/plain;
