@@ -49,4 +49,8 @@ pub static RULES: &[(&Rule, &str)] = &[
     (&super::wrong_protocol::http_to_tls_port::RULE, include_str!("wrong_protocol/http_to_tls_port.rs")),
     (&super::wrong_protocol::tls_to_http_port::RULE, include_str!("wrong_protocol/tls_to_http_port.rs")),
     (&super::wrong_protocol::unexpected_protocol_on_port::RULE, include_str!("wrong_protocol/unexpected_protocol_on_port.rs")),
+    (&super::app::connection_pileup::RULE, include_str!("app/connection_pileup.rs")),
+    (&super::app::response_stalled::RULE, include_str!("app/response_stalled.rs")),
+    (&super::app::slow_response::RULE, include_str!("app/slow_response.rs")),
+    (&super::app::upstream_hang::RULE, include_str!("app/upstream_hang.rs")),
 ];

@@ -1,9 +1,9 @@
 //! The rules, one file each, in families.
 
+pub mod app;
 pub mod capture;
 pub mod close;
 pub mod connect;
-pub mod hang;
 mod index;
 pub mod proxy_header;
 pub mod tls;

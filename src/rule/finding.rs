@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::value::{Value, Values};
 use crate::event::{PacketRef, Side};
+use crate::time::Timestamp;
 
 /// A rule's id as findings carry it.
 pub type RuleId = Cow<'static, str>;
@@ -255,6 +256,14 @@ impl Finding {
     pub fn over(&self) -> Option<PacketRef> {
         match self.values.get("over") {
             Some(Value::Frame(at)) => Some(*at),
+            _ => None,
+        }
+    }
+
+    /// Until when it was still so, when no packet says it (slot `until`): somebody waits, and the capture ends.
+    pub fn until(&self) -> Option<Timestamp> {
+        match self.values.get("until") {
+            Some(Value::Time(until)) => Some(*until),
             _ => None,
         }
     }

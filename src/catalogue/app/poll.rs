@@ -35,12 +35,12 @@ pub(super) fn on_purpose<'a>(story: &Story, wait: Elapsed, elsewhere: impl Itera
 
 /// The longest time in which a path was answered.
 fn latest_answer(story: &Story, wanted: &str) -> Option<Elapsed> {
-    answered(story).iter().filter(|known| path(&known.head.target) == wanted).map(Answered::took).max()
+    answered(story).iter().filter(|known| known.of(wanted)).map(Answered::took).max()
 }
 
 /// Times that the latest request's path was answered late.
 pub(super) fn late_answers(story: &Story, wanted: &str) -> usize {
-    answered(story).iter().filter(|known| path(&known.head.target) == wanted && known.took() >= LATE).count()
+    answered(story).iter().filter(|known| known.of(wanted) && known.took() >= LATE).count()
 }
 
 /// Path without the query.
@@ -64,6 +64,11 @@ impl Answered<'_> {
     /// How long the first octet took.
     pub(super) fn took(&self) -> Elapsed {
         self.answer.time.since(self.asked.time)
+    }
+
+    /// It is an answer of that path. An error that came late is none: a long poll ends with a success.
+    fn of(&self, wanted: &str) -> bool {
+        self.status < 400 && path(&self.head.target) == wanted
     }
 }
 

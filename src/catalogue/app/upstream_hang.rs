@@ -152,6 +152,9 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         .with("wait", wait)
         .with("timeout", Value::Text(String::new()))
         .with("host_bracketed", Value::Text(bracketed(flow)));
+    if flow.facts.closer.is_none() {
+        finding = finding.with("until", flow.now);
+    }
     if let Some((side, close)) = flow.facts.closer {
         let who = if side == Side::Client { "the client gives up" } else { "the server closes without an answer" };
         finding = finding.and(close, side, format!("{} {wait} after the request: {who}", flow.close_word(side)));

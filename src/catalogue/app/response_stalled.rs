@@ -99,7 +99,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         Some((side, close)) => {
             finding.and(close, side, format!("{} {wait} later: the client gives up", flow.close_word(side)))
         }
-        None => finding,
+        None => finding.with("until", flow.now),
     })
 }
 
