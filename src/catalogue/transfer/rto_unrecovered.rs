@@ -41,7 +41,7 @@ pub static RULE: Rule = Rule {
         command: "ping -c 3 {receiver_host}",
     }],
     verify: &[Step {
-        says: "on {sender_host}: connections that back off stand here with \"timer:(on,\" and a growing count:",
+        says: "on {sender_host}: one that backs off shows \"timer:(on,\" and a growing count:",
         command: "ss -tno state established dst {receiver_host}",
     }],
     not: &[("zero-window", "the peer did not answer with a closed window")],
