@@ -117,7 +117,7 @@ impl Recorder {
             1 => since.time + thresholds.hang_critical,
             _ => now + thresholds.hang_critical,
         };
-        self.vigils.set(next, Watched { flow: head.id, ends: (head.client, head.server) });
+        *watched = self.vigils.set(next, Watched { flow: head.id, ends: (head.client, head.server) });
     }
 
     /// Forgets digests that left the window.
@@ -242,9 +242,8 @@ impl Sink for Recorder {
     ) -> Wants {
         match side {
             Side::Client if !conversation.watched => {
-                conversation.watched = true;
-                let ends = (flow.client, flow.server);
-                self.vigils.set(at.time + self.recording.thresholds.hang, Watched { flow: flow.id, ends });
+                let (due, ends) = (at.time + self.recording.thresholds.hang, (flow.client, flow.server));
+                conversation.watched = self.vigils.set(due, Watched { flow: flow.id, ends });
             }
             Side::Client => {}
             Side::Server => conversation.interim.iter_mut().for_each(|interim| spoke(interim, at)),

@@ -21,19 +21,31 @@ pub struct Watched {
 
 /// Flows to look at, by the second from which it is worth it.
 #[derive(Debug, Default)]
-pub struct Vigils(BTreeMap<i64, Vec<Watched>>);
+pub struct Vigils {
+    by_second: BTreeMap<i64, Vec<Watched>>,
+    held: usize,
+}
+
+/// Flows watched at one time, per shard: as many as its table holds. Those that close in between are forgotten when their time comes.
+const WATCHED: usize = 65_536;
 
 impl Vigils {
-    /// Looks at the flow at the first tick at or after `due`.
-    pub fn set(&mut self, due: Timestamp, watched: Watched) {
+    /// Looks at the flow at the first tick at or after `due`. `false` when too many are watched.
+    pub fn set(&mut self, due: Timestamp, watched: Watched) -> bool {
+        if self.held == WATCHED {
+            return false;
+        }
+        self.held += 1;
         let whole = Timestamp(due.second().saturating_mul(1_000_000_000)) == due;
-        self.0.entry(due.second().saturating_add(i64::from(!whole))).or_default().push(watched);
+        self.by_second.entry(due.second().saturating_add(i64::from(!whole))).or_default().push(watched);
+        true
     }
 
     /// Those whose time has come, in the order of their first packets.
     pub fn due(&mut self, now: Timestamp) -> Vec<Watched> {
-        let later = self.0.split_off(&now.second().saturating_add(1));
-        let mut due: Vec<Watched> = std::mem::replace(&mut self.0, later).into_values().flatten().collect();
+        let later = self.by_second.split_off(&now.second().saturating_add(1));
+        let mut due: Vec<Watched> = std::mem::replace(&mut self.by_second, later).into_values().flatten().collect();
+        self.held -= due.len();
         due.sort_unstable_by_key(|watched| watched.flow);
         due
     }
@@ -110,6 +122,14 @@ mod tests {
         assert_eq!(vigils.due(Timestamp(9_000_000_000)), []);
         assert_eq!(vigils.due(Timestamp(10_000_000_000)), [watched(1), watched(3)]);
         assert_eq!(vigils.due(Timestamp(90_000_000_000)), [watched(2)]);
+    }
+
+    #[test]
+    fn the_number_of_watched_flows_is_bounded_and_falls_again() {
+        let mut vigils = Vigils::default();
+        let taken = (0..WATCHED + 5).filter(|_| vigils.set(Timestamp(1), watched(1))).count();
+        assert_eq!((taken, vigils.due(Timestamp(5_000_000_000)).len()), (WATCHED, WATCHED));
+        assert!(vigils.set(Timestamp(1), watched(1)));
     }
 
     #[test]
