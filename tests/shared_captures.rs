@@ -61,9 +61,10 @@ fn every_way_a_connection_ends_is_told_apart() {
     for port in [2070, 2073] {
         assert!(!at(&report, "reset-unread-data", port).is_empty(), ":{port} aborted with unread data");
     }
+    assert_eq!(at(&report, "zero-window", 2074).len(), 1, ":2074 stopped reading");
     let loud: Vec<&str> =
         support::findings(&report).filter(|f| f.severity > Severity::Notice).map(|f| f.rule.as_str()).collect();
-    assert_eq!(loud, ["reset-unread-data"; 2], "the other three are quiet");
+    assert_eq!(loud, ["reset-unread-data", "reset-unread-data", "zero-window"], "the other two are quiet");
 }
 
 #[test]
@@ -165,4 +166,20 @@ fn a_narrow_link_is_a_black_hole_only_where_nobody_tells() {
     assert!(first.headline.contains("1448"));
     let Some(told) = report("pmtu-discovered.pcap") else { return };
     assert!(told.incidents.is_empty());
+}
+
+#[test]
+fn three_fetches_that_wait_for_ever_are_one_critical_hang() {
+    let Some(report) = report("s3-crl-hang.pcap") else { return };
+    assert_eq!(report.incidents.len(), 1, "what the clients did about it stands under the cause");
+    let first = &report.incidents[0];
+    assert_eq!((first.rule.as_str(), first.severity), ("upstream-hang", Severity::Critical));
+    assert_eq!(first.confidence, Confidence::High);
+    assert!(first.headline.starts_with("3 requests to 10.99.2.2:2091"), "{}", first.headline);
+    assert!(first.headline.ends_with("the caller gives up after 20.0 s"), "{}", first.headline);
+    let packets: Vec<u64> = first.evidence.iter().map(|evidence| evidence.packet).collect();
+    for packet in [25, 35, 36, 40, 45, 47] {
+        assert!(packets.contains(&packet), "#{packet} is not among {packets:?}");
+    }
+    assert!(first.evidence.iter().any(|e| e.packet == 25 && e.shows.contains("the same request was answered")));
 }

@@ -34,6 +34,8 @@ SCRIPT = {
     "pmtu": "path.sh",
     "idle-flow": "path.sh",
     "middlebox": "path.sh",
+    **dict.fromkeys(("upstream-hang", "response-stalled", "slow-response", "connection-pileup"), "transfer.sh"),
+    **dict.fromkeys(("zero-window", "packet-loss", "loss-burst", "rto-unrecovered", "keepalive-probes"), "transfer.sh"),
 }
 SOFTWARE = "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, OpenSSL 3.0.19, GnuTLS 3.7.9, Go 1.19.8, Node 20.20.2, Python 3.11.7, curl 7.88.1, Redis 7.0, OpenSSH 9.2, tcpdump 4.99, Linux 6.18"
 RULES = {}
@@ -613,6 +615,52 @@ not-tls-to-http | `tls-to-http-port`
 not-proxy-prefixed-ssh | `proxy-header-to-other-service`
 """)
 
+rule("upstream-hang", """
+three-fetches-of-six | six fetches of a CRL, the last three acknowledged and never answered; curl gives up after 20 s (first lab)
+second-request-waits | keep-alive: the first request is answered, the second waits for 13 s until other traffic ends the file
+answered-after-65s | nothing for 65 s, then the answer: judged while it was open
+given-up-after-15s | `curl -m 15`, twice, and nginx's own request of the next capture, which ends with its client after 12 s; seen at the server
+over-tls | HTTPS through nginx, whose backend never answers: the client leg
+not-answered-after-8s | answered after 8 s: slow, no hang
+not-capture-ends-after-2s | the capture ends 2 s after the request
+not-long-poll | a route that answers after 21 s, 22 s, and then not for 12 s
+""")
+rule("response-stalled", """
+waits-for-the-rest | 30 kB of 100 kB, then nothing for 13 s until other traffic ends the file
+given-up-after-15s | the same, `curl -m 15` gives up; seen at the server
+not-trickles | 20 kB each 5 s
+not-event-stream | text/event-stream: one event in 15 s
+""")
+rule("slow-response", """
+three-of-three | answers after 2.2 s, 3.1 s and 1.7 s on one connection
+not-first-after-start | the first answer after 1.4 s, two at once: a notice at most
+""")
+rule("connection-pileup", """
+twenty-two-wait | 22 fetches at once, all acknowledged, none answered within 14 s
+not-idle-pool | 22 connections, all answered, then idle for 12 s
+""")
+rule("zero-window", """
+client-stops-reading | the client does not read for 14 s: window 0, probes; seen at the server
+server-stops-reading-3s | an upload to a server that does not read for 3 s
+not-slow-reader | a reader that pauses for 30 ms after every 16 kB
+""")
+rule("packet-loss", """
+four-percent-before-the-capture | 3 MB, 4 % of the server's packets dropped at random by iptables on the router; seen at the client
+fifteen-percent-behind-the-capture | the same with 15 %; seen at the server
+not-clean | the same route without loss
+""")
+rule("loss-burst-single", """
+fifty-milliseconds | 3 MB; everything of the server is dropped for some 30 ms
+not-loss-all-the-time | 4 % of the packets dropped all the time: another rule's case
+""")
+rule("rto-unrecovered", """
+peer-gone-after-one-answer | after one exchange nothing of the server arrives any more; the second request goes out 7 times
+not-back-after-a-second | the same for some seconds, then the server's acknowledgment comes
+""")
+rule("keepalive-probes-unanswered", """
+peer-gone | keep-alive each second; after two answers nothing of the server arrives any more
+not-answered | the same, all answered
+""")
 HEALTHY = dict(
     line.strip().split(" | ", 1)
     for line in """

@@ -1,5 +1,6 @@
 //! The rules, one file each, in families.
 
+pub mod app;
 pub mod capture;
 pub mod close;
 pub mod connect;
@@ -12,6 +13,7 @@ pub mod outage;
 pub mod path;
 pub mod proxy_header;
 pub mod tls;
+pub mod transfer;
 pub mod wrong_protocol;
 
 use crate::rule::Rule;

@@ -350,7 +350,7 @@ mod tests {
             for (name, address) in [("moved.example", address), ("same.example", 9)] {
                 let addresses = vec![(Address::v4([192, 0, 2, address]), 60)];
                 let message = DnsMessage { response: true, name: name.into(), addresses, ..DnsMessage::default() };
-                merged.names.learn(at, &message);
+                merged.names.learn(at, &message, Address::v4([10, 0, 0, 1]));
             }
             merged
         };

@@ -243,7 +243,11 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
         (!sender_counts || senders.contains(&digest.client().address)) && (digest.behind_proxy || !behind_proxy)
     };
     let all = || servers.iter().flat_map(|server| good.to(server));
-    let recovered = all().filter(alike).map(|digest| digest.id).filter(|id| *id > last).min();
+    let ended: Option<Vec<PacketRef>> = draft.members.iter().map(|i| findings[*i].over()).collect();
+    let until = draft.members.iter().filter_map(|i| findings[*i].until()).max();
+    let later = |id: &PacketRef| *id > last && until.is_none_or(|until| id.time > until);
+    let recovered = all().filter(alike).map(|digest| digest.id).filter(later).min();
+    let recovered = recovered.or(ended.and_then(|ended| ended.into_iter().max()));
     let last_good = all().map(|digest| digest.id).filter(|id| *id < first).max();
     let recovered = recovered.or_else(|| worked_in_the_end(draft, findings, capture));
     let state = match recovered {

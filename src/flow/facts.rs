@@ -286,6 +286,8 @@ pub struct Loss {
     pub before_capture_point: u32,
     /// The worst by gap, at most 3.
     pub worst: Vec<Resent>,
+    /// First and latest copy by timer or fast retransmission.
+    pub span: Option<(PacketRef, PacketRef)>,
 }
 
 impl Loss {

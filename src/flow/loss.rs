@@ -145,6 +145,9 @@ impl<S: Sink> Live<'_, S> {
         let at = self.at;
         let rare = self.detail.trails[way].rare();
         *count(&mut rare.loss, kind) += 1;
+        if matches!(kind, Retransmission::Timeout | Retransmission::Fast) {
+            rare.loss.span = Some((rare.loss.span.map_or(at, |(first, _)| first), at));
+        }
         rare.worst(Resent { original, copy: at, gap, kind });
         if rare.copied.len() >= COPIED {
             rare.copied.pop_front();

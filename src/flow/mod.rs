@@ -64,6 +64,8 @@ pub enum Ended {
     Evicted,
     /// The capture ended.
     CaptureEnd,
+    /// It has not: it is judged while it is open, because somebody waits.
+    NotYet,
 }
 
 /// What a sink answers to octets.

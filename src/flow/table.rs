@@ -25,6 +25,7 @@ use super::{Ended, FlowHead, Sink};
 use crate::decode::{Flags, Ip, Packet, Segment, Transport};
 use crate::event::{PacketRef, What};
 use crate::time::Timestamp;
+use crate::wire::Endpoint;
 use crate::wire::icmp::IcmpError;
 use crate::wire::seq::Seq;
 
@@ -189,6 +190,24 @@ impl<S: Sink> FlowTable<S> {
         }
     }
 
+    /// Lends one flow as it stands, with what the sink keeps of it, so that it can be judged while it is open. Nothing happens when the
+    /// flow that began with `id` has left.
+    pub fn lend(
+        &mut self,
+        id: PacketRef,
+        (a, b): (Endpoint, Endpoint),
+        show: impl FnOnce(FlowFacts, FlowHead, &mut S::Conversation),
+    ) {
+        let (key, _) = Key::of(a, b, IpProtocol::Tcp);
+        let Some(slot) = self.find(&key, key.hash(self.seed)).map(|slot| slot as usize) else { return };
+        if let (Some(flow), Some(Some(detail)), Some(Some(conversation))) =
+            (self.flows.get(slot), self.details.get(slot), self.conversations.get_mut(slot))
+            && detail.id == id
+        {
+            show(detail.facts(flow), detail.head(flow), conversation);
+        }
+    }
+
     /// Flows in the table.
     pub fn len(&self) -> usize {
         self.live
@@ -335,7 +354,7 @@ impl<S: Sink> FlowTable<S> {
         });
         let Some((changed, closed)) = change else { return };
         if segment.flags.has(Flags::SYN) && segment.flags.has(Flags::ACK) {
-            self.listeners.note(packet.source().unwrap_or(crate::wire::Endpoint::new(ip.source, segment.source_port)));
+            self.listeners.note(packet.source().unwrap_or(Endpoint::new(ip.source, segment.source_port)));
         }
         if changed
             && closed

@@ -335,6 +335,22 @@ impl Finding {
         self.own().max().unwrap_or(self.evidence_at())
     }
 
+    /// The packet that ended what the finding tells, when its check knows one (slot `over`): an answer that came late, a window that opened.
+    pub fn over(&self) -> Option<PacketRef> {
+        match self.values.get("over") {
+            Some(Value::Frame(at)) => Some(*at),
+            _ => None,
+        }
+    }
+
+    /// Until when it was still so, when no packet says it (slot `until`): somebody waits, and the capture ends.
+    pub fn until(&self) -> Option<Timestamp> {
+        match self.values.get("until") {
+            Some(Value::Time(until)) => Some(*until),
+            _ => None,
+        }
+    }
+
     fn own(&self) -> impl Iterator<Item = PacketRef> {
         let only_others = self.evidence.iter().all(|e| e.flow.is_some());
         self.evidence

@@ -63,6 +63,9 @@ pub struct Rule {
     pub check: Check,
     /// Looks at a finding again with the whole capture in view.
     pub corroborate: Option<fn(&mut Finding, &CaptureView<'_>) -> Keep>,
+    /// A rule with it is also judged while a flow is open, when somebody has waited for `hang` and for `hang_critical`. What it found then
+    /// stays; when the other side speaks after all, this says so on the finding (with the packet).
+    pub spoke_late: Option<fn(Finding, PacketRef) -> Finding>,
 }
 
 /// What a rule's file leaves out: `Rule { id: …, ..Rule::BLANK }`.
@@ -89,6 +92,7 @@ impl Rule {
         sources: &[],
         check: Check::Never,
         corroborate: None,
+        spoke_late: None,
     };
 
     /// A finding of this rule about the view's flow, made by one packet.

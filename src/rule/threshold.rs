@@ -83,12 +83,22 @@ thresholds! {
     gave_up: Elapsed = Elapsed::secs(1),
     /// A response is slow from here, if the ACK of its request was at least 5 times faster.
     slow: Elapsed = Elapsed::secs(1),
+    /// Requests of one client to one server that wait at once before it is a pile-up: more than any pool keeps busy by chance.
+    pile: u32 = 20,
     /// Shortest silent expiry in common use (UDP conntrack 30 s, load balancers 60 s).
     idle: Elapsed = Elapsed::secs(30),
     /// A closed window shorter than this is buffer tuning.
     zero_window: Elapsed = Elapsed::millis(100),
     /// Nothing heard for this long, while connections repeat themselves, is a blackout.
     black: Elapsed = Elapsed::secs(5),
+    /// A closed window this long holds users up; below it a slow reader is at work.
+    zero_window_long: Elapsed = Elapsed::secs(1),
+    /// Percent of a direction's segments lost that is worth a notice, and from where TCP's throughput collapses (RFC 5681 halves at each loss).
+    loss_notice: u32 = 1,
+    /// Percent of a direction's segments lost that is a warning.
+    loss_warning: u32 = 3,
+    /// Percent of a direction's segments lost at which hardly anything works any more.
+    loss_critical: u32 = 10,
     /// Failures of one cause this close together are one incident.
     group: Elapsed = Elapsed::secs(12),
     /// Digests of closed flows are kept this long for links; an incident closes after it without new members.

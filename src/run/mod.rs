@@ -5,6 +5,7 @@ mod prefix;
 mod recorder;
 mod shard;
 mod trip;
+mod vigil;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

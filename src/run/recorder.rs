@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::prefix::Prefix;
+use super::vigil::{Interim, Vigils, Watched};
 use crate::catalogue;
 use crate::diagnose::{Merged, explain, flow_entry};
 use crate::event::story::Story;
@@ -14,11 +15,11 @@ use crate::host::icmp::StrayErrors;
 use crate::host::names::Names;
 use crate::host::service::{Lesson, Services};
 use crate::protocol::Dissector;
-use crate::rule::Check;
 use crate::rule::finding::{Finding, Severity};
 use crate::rule::summary::{Digest, FlowSummary, Verdict};
 use crate::rule::threshold::Thresholds;
 use crate::rule::view::{Beyond, FlowView, Tally};
+use crate::rule::{Check, Rule};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::Endpoint;
 use crate::wire::icmp::IcmpError;
@@ -29,6 +30,10 @@ pub struct Conversation {
     story: Story,
     dissector: Dissector,
     prefix: Prefix,
+    /// The vigils hold it.
+    watched: bool,
+    /// What was found while it was open.
+    interim: Option<Box<Interim>>,
 }
 
 /// What of the flows is recorded.
@@ -55,6 +60,7 @@ pub struct Recorder {
     seconds: Seconds,
     tally: Tally,
     lines: Vec<crate::diagnose::report::FlowEntry>,
+    vigils: Vigils,
 }
 
 /// Flows kept whole per shard, and of these per first rule and server: enough for evidence and counts, bounded on any capture.
@@ -80,7 +86,41 @@ impl Recorder {
             seconds: Seconds::default(),
             tally: Tally::default(),
             lines: Vec::new(),
+            vigils: Vigils::default(),
         }
+    }
+
+    /// Open flows on which somebody may wait for too long by now.
+    pub fn due(&mut self, now: Timestamp) -> Vec<Watched> {
+        self.vigils.due(now)
+    }
+
+    /// Judges a flow that is still open, once for each threshold its wait passes; what is found stays, even if the answer comes later.
+    pub fn judge_open(&mut self, facts: &FlowFacts, head: &FlowHead, conversation: &mut Conversation, now: Timestamp) {
+        let Conversation { story, dissector, watched, interim, .. } = conversation;
+        dissector.settle(&mut |event| story.push(event));
+        let thresholds = &self.recording.thresholds;
+        let view = FlowView { facts, story, now, ended: Ended::NotYet, thresholds };
+        let Some(since) = view.unanswered() else {
+            *watched = false;
+            return;
+        };
+        let wait = now.since(since.time);
+        let passed = u8::from(wait >= thresholds.hang) + u8::from(wait >= thresholds.hang_critical);
+        let judged = interim.as_ref().and_then(|interim| interim.judged).filter(|(known, _)| *known == since);
+        if passed > judged.map_or(0, |(_, passed)| passed) {
+            let interim = interim.get_or_insert_default();
+            interim.judged = Some((since, passed));
+            for finding in check_flow(&view, |rule| rule.spoke_late.is_some()) {
+                interim.add(finding);
+            }
+        }
+        let next = match passed {
+            0 => since.time + thresholds.hang,
+            1 => since.time + thresholds.hang_critical,
+            _ => now + thresholds.hang_critical,
+        };
+        *watched = self.vigils.set(next, Watched { flow: head.id, ends: (head.client, head.server) });
     }
 
     /// Forgets digests that left the window.
@@ -161,19 +201,32 @@ impl Recorder {
         }
         self.digests.push_back(summary.digest);
     }
+}
 
-    fn findings(&self, view: &FlowView<'_>) -> Vec<Finding> {
-        let seen = view.story.seen();
-        let mut findings = Vec::new();
-        for (rule, _) in catalogue::RULES {
-            if let Check::Flow(check) = rule.check
-                && rule.needs.met(seen)
-            {
-                findings.extend(check(view));
-            }
+/// What those flow rules that are `wanted` say of a flow.
+fn check_flow(view: &FlowView<'_>, wanted: impl Fn(&Rule) -> bool) -> Vec<Finding> {
+    let seen = view.story.seen();
+    let mut findings = Vec::new();
+    for (rule, _) in catalogue::RULES {
+        if let Check::Flow(check) = rule.check
+            && wanted(rule)
+            && rule.needs.met(seen)
+        {
+            findings.extend(check(view));
         }
-        findings
     }
+    findings
+}
+
+/// The other side speaks after all: whoever said on a tick that it was silent says so.
+fn spoke(interim: &mut Interim, at: PacketRef) {
+    let over = interim.over;
+    for finding in interim.findings.iter_mut().skip(over) {
+        if let Some(amend) = catalogue::rule(&finding.rule).and_then(|rule| rule.spoke_late) {
+            *finding = amend(finding.clone(), at);
+        }
+    }
+    interim.over = interim.findings.len();
 }
 
 impl Sink for Recorder {
@@ -195,7 +248,15 @@ impl Sink for Recorder {
         at: PacketRef,
         bytes: &[u8],
     ) -> Wants {
-        let Conversation { story, dissector, prefix } = conversation;
+        match side {
+            Side::Client if !conversation.watched => {
+                let (due, ends) = (at.time + self.recording.thresholds.hang, (flow.client, flow.server));
+                conversation.watched = self.vigils.set(due, Watched { flow: flow.id, ends });
+            }
+            Side::Client => {}
+            Side::Server => conversation.interim.iter_mut().for_each(|interim| spoke(interim, at)),
+        }
+        let Conversation { story, dissector, prefix, .. } = conversation;
         if side == Side::Client {
             prefix.push(bytes);
         }
@@ -235,7 +296,10 @@ impl Sink for Recorder {
         let prefix = if facts.mid_stream { 0 } else { conversation.prefix.key() };
         let story = conversation.story;
         let view = FlowView { facts: &facts, story: &story, now, ended: why, thresholds: &self.recording.thresholds };
-        let findings = self.findings(&view);
+        let mut findings = check_flow(&view, |_| true);
+        if let Some(interim) = conversation.interim {
+            interim.join(&mut findings);
+        }
         let undecided = explain::undecided(&facts, &story, now, &self.recording.thresholds).is_some();
         let verdict = match findings.iter().map(|f| f.severity).max() {
             Some(Severity::Critical) => Verdict::Failed,

@@ -73,6 +73,13 @@ impl Shard {
     fn tick(&mut self, now: Timestamp) {
         self.tables.iter_mut().for_each(|table| table.tick(now, &mut self.recorder));
         self.recorder.tick(now);
+        for watched in self.recorder.due(now) {
+            let place = self.place(watched.flow);
+            let recorder = &mut self.recorder;
+            self.tables[place].lend(watched.flow, watched.ends, |facts, head, conversation| {
+                recorder.judge_open(&facts, &head, conversation, now);
+            });
+        }
     }
 
     fn finish(mut self, now: Timestamp) -> Part {

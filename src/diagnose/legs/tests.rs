@@ -193,7 +193,7 @@ fn fifty_thousand_flows_are_joined_in_no_time() {
             if n % 2 == 0 {
                 flows.insert(scene.facts.id, summary);
             } else {
-                digests.insert(scene.facts.id, Digest { ..summary.digest });
+                digests.insert(scene.facts.id, summary.digest);
             }
         }
     }

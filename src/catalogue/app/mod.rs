@@ -1,0 +1,9 @@
+//! Requests that wait: hangs, slow and broken-off answers, connections that pile up.
+
+mod group;
+mod poll;
+
+pub mod connection_pileup;
+pub mod response_stalled;
+pub mod slow_response;
+pub mod upstream_hang;

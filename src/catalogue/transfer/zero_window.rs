@@ -1,0 +1,158 @@
+//! The receiver stopped reading: it advertises a window of 0, and the sender must wait.
+//!
+//! ## How tcpwhy knows
+//! A side advertised a window of 0 (in no SYN, RST or FIN) while the other side had something to send: it probed the closed window, or
+//! went on as soon as it opened. From 10 s on it is critical, from 1 s a warning, from 100 ms a notice. The side that advertises 0 does
+//! not read: never the sender, never the network.
+//!
+//! ## What it is not
+//! - `upstream-hang`, `response-stalled`: there the window is open and nothing is sent.
+//! - Keep-alive probes: the same octets, but into an open window.
+//!
+//! ## What people see
+//! Downloads or uploads that stand still; "the server is slow" although the client does not read.
+//!
+//! ## False alarms it avoids
+//! Windows closed for less than 100 ms (buffer tuning), windows closed while nobody wants to send, and those of a side that closes.
+//! A reader that is slow on purpose (a rate limit, a paused film) closes its window for parts of a second: a notice.
+
+use crate::event::{Kind, Side};
+use crate::flow::facts::ZeroWindow;
+use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::value::Value;
+use crate::rule::view::FlowView;
+use crate::rule::{Check, Explains, Needs, Rule, Scope, Step};
+use crate::time::Elapsed;
+
+pub static RULE: Rule = Rule {
+    id: "zero-window",
+    title: "the receiver stopped reading: its window is 0",
+    severity: Severity::Critical,
+    confidence: Confidence::High,
+    culprit: Culprit::Server,
+    needs: Needs::all(&[Kind::ZeroWindow]),
+    says: "{reader} does not read what {sender} sends: its window was closed for {closed}",
+    variants: &["{reader} does not read what {sender} sends: its window has been closed for {closed}"],
+    users_see: &["downloads or uploads that stand still", "TCP ZeroWindow"],
+    do_first: &[
+        Step {
+            says: "On {reader_host}: is Recv-Q full? Then its program does not read:",
+            command: "sudo ss -tnpm state established",
+        },
+        Step { says: "On {reader_host}: is the disk or the memory the reason?", command: "vmstat 1 5" },
+    ],
+    verify: &[Step {
+        says: "on {reader_host}, a minute apart; the counter grows with every closed window:",
+        command: "nstat -az TcpExtTCPToZeroWindowAdv TcpExtTCPWantZeroWindowAdv",
+    }],
+    not: &[("packet-loss", "the receiver acknowledges every octet it has room for")],
+    cannot_show: &["what the program that should read is doing"],
+    explains: &[
+        Explains("slow-response", Scope::Same),
+        Explains("response-stalled", Scope::Same),
+        Explains("upstream-hang", Scope::Same),
+        Explains("http-request-incomplete", Scope::Same),
+        Explains("proxy-upstream-timeout", Scope::Same),
+        Explains("h2-flow-control-stalled", Scope::Same),
+    ],
+    sources: &["RFC 9293 §3.8.6.1", "RFC 1122 §4.2.2.17"],
+    check: Check::Flow(check),
+    ..Rule::BLANK
+};
+
+fn check(flow: &FlowView<'_>) -> Option<Finding> {
+    let sides = [Side::Client, Side::Server].into_iter();
+    let longest = sides.filter_map(|side| longest(flow, side)).max_by_key(|(_, _, closed)| *closed);
+    let (side, zero, closed) = longest.filter(|(_, _, closed)| *closed >= flow.thresholds.zero_window)?;
+    let (half, sender) = (flow.facts.half(side), side.other());
+    let severity = if closed >= flow.thresholds.hang {
+        Severity::Critical
+    } else if closed >= flow.thresholds.zero_window_long {
+        Severity::Warning
+    } else {
+        Severity::Notice
+    };
+    let probe = flow.story.events().find(|e| e.what.kind() == Kind::ZeroWindowProbe && e.at > zero.from);
+    let finding = RULE
+        .found(flow, zero.from, side, "the window is 0 from here on")
+        .and_maybe(probe.map(|event| event.at), sender, "the sender asks whether it has opened")
+        .and_maybe(zero.until, side, format!("it opens again after {closed}"))
+        .severity(severity)
+        .culprit(if side == Side::Server { Culprit::Server } else { Culprit::Client })
+        .variant(u8::from(zero.until.is_none()))
+        .with("reader", flow.facts.endpoint(side))
+        .with("reader_host", flow.facts.endpoint(side).address)
+        .with("sender", flow.facts.endpoint(sender).address)
+        .with("closed", closed);
+    let finding = match zero.until {
+        Some(until) => finding.with("over", Value::Frame(until)),
+        None => finding,
+    };
+    Some(match half.zero_window_count {
+        0 | 1 => finding,
+        n => finding.note(format!("its window was closed {n} times; this is the longest that is remembered")),
+    })
+}
+
+/// The longest time a side's window was closed against a sender that had something to send.
+fn longest(flow: &FlowView<'_>, side: Side) -> Option<(Side, ZeroWindow, Elapsed)> {
+    let (half, peer) = (flow.facts.half(side), flow.facts.half(side.other()));
+    let end = flow.facts.closer.map_or(flow.now, |(_, close)| close.time.min(flow.now));
+    let wanted = |zero: &&ZeroWindow| {
+        let resumed = zero.until.is_some_and(|until| peer.last_payload.is_some_and(|last| last > until));
+        half.zero_window_probes > 0 || resumed
+    };
+    let intervals = half.zero_windows.iter().filter(wanted);
+    intervals
+        .map(|zero| (side, *zero, zero.until.map_or(end, |until| until.time.min(end)).since(zero.from.time)))
+        .max_by_key(|(_, zero, closed)| (*closed, std::cmp::Reverse(zero.from)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{ResetKind, What};
+    use crate::rule::testing::Scene;
+
+    fn closed() -> Scene {
+        let mut scene = Scene::open().data(Side::Server, 3, 1448).zero_window(Side::Client, 4);
+        scene.facts.from_client.zero_window_probes = 1;
+        scene.event(Side::Server, 210, What::ZeroWindowProbe)
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_for_ten_seconds_is_the_culprit() {
+        let finding = closed().capture_ends(12_004).check(&RULE).expect("closed");
+        assert_eq!((finding.severity, finding.culprit, finding.variant), (Severity::Critical, Culprit::Client, 1));
+        assert_eq!((finding.evidence[0].at.number, finding.evidence[1].at.number), (5, 6));
+    }
+
+    #[test]
+    fn a_window_that_opens_again_is_measured() {
+        let reopened = |ms| {
+            let mut scene = closed();
+            let at = crate::event::PacketRef {
+                number: 9,
+                time: scene.facts.id.time + Elapsed::millis(ms),
+                ..scene.facts.id
+            };
+            scene.facts.from_client.zero_windows[0].until = Some(at);
+            scene.capture_ends(60_000).check(&RULE).map(|finding| finding.severity)
+        };
+        assert_eq!(reopened(90), None);
+        assert_eq!(reopened(500), Some(Severity::Notice));
+        assert_eq!(reopened(3_000), Some(Severity::Warning));
+    }
+
+    #[test]
+    fn a_closed_window_against_nobody_is_no_fault() {
+        let scene = Scene::open().data(Side::Server, 3, 1448).zero_window(Side::Client, 4).capture_ends(60_000);
+        assert_eq!(scene.check(&RULE), None);
+    }
+
+    #[test]
+    fn the_wait_ends_with_the_connection() {
+        let scene = closed().rst(Side::Client, 250, ResetKind::Abort, 0).gone(60_000);
+        assert_eq!(scene.check(&RULE).map(|finding| finding.severity), Some(Severity::Notice));
+    }
+}
