@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         _ => None,
     };
     let Some((shape, octets, path)) = asked else {
-        eprintln!("usage: generate healthy|mix|small|flood|storm SIZE[K|M|G] FILE|-");
+        eprintln!("usage: generate healthy|mix|small|outage|flood|storm SIZE[K|M|G] FILE|-");
         return ExitCode::from(2);
     };
     match write(shape, octets, path) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cause::Causes;
 use super::report::State;
-use crate::event::PacketRef;
+use crate::event::{Event, PacketRef, What};
 use crate::rule::finding::{Confidence, Finding, Reach, Severity, Standing};
 use crate::rule::summary::{Digest, Verdict};
 use crate::rule::view::{Beyond, CaptureView};
@@ -297,7 +297,11 @@ fn worked_in_the_end(draft: &Draft, findings: &[Finding], capture: &CaptureView<
     let facts = &capture.flow_of(finding)?.facts;
     let shown = finding.last();
     let answered = facts.from_server.last_payload.filter(|at| *at >= shown && facts.from_client.payload > 0);
-    (finding.severity == Severity::Warning).then_some(())?;
+    let flow = capture.flow_of(finding)?;
+    let refused = |event: &Event| matches!(&event.what, What::Response(response) if response.status >= 400);
+    if finding.severity != Severity::Warning || flow.story.events().any(refused) {
+        return None;
+    }
     facts.established.filter(|at| *at >= shown).or(answered)
 }
 

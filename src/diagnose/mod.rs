@@ -121,7 +121,7 @@ impl Default for Settings {
 }
 
 /// Flows that are listed without `--all-flows`, beyond those the incidents cite.
-const LISTED_FLOWS: usize = 100;
+const LISTED_FLOWS: usize = 60;
 
 /// What happened, from all that is known. Pure.
 pub fn report(merged: &Merged, settings: &Settings) -> Report {

@@ -83,14 +83,12 @@ fn properties(flow: &FlowSummary) -> Vec<(usize, String)> {
         (2, facts.client.address.to_string()),
         (3, network(facts.client.address)),
     ];
-    if let Some(name) = super::explain::server_name(&flow.story) {
-        own.push((1, name));
-    }
     let hello = flow.story.events().find_map(|event| match &event.what {
         What::ClientHello(hello) => Some(hello),
         _ => None,
     });
     if let Some(hello) = hello {
+        own.extend(hello.sni.clone().map(|name| (1, name)));
         let list: Vec<String> = hello.ciphers.iter().take(3).map(|cipher| format!("{cipher:04x}")).collect();
         own.push((4, format!("with {} ciphers, first {}", hello.ciphers.len(), list.join(" "))));
     }

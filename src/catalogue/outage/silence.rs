@@ -115,10 +115,13 @@ fn shadows(wider: &Silence, one: &Silence) -> bool {
         // Of one pair the host that does not answer is told.
         (Quiet::Mute, Quiet::Deaf) => one.others == [wider.host] && more >= fewer,
         (Quiet::Deaf, Quiet::Mute) => one.others == [wider.host] && more > fewer,
-        (Quiet::Deaf, Quiet::Hop) => wider.host == one.host && more >= fewer,
-        (Quiet::Hop, Quiet::Mute) => more > 1 && wider.others.contains(&one.host) && one.others == [wider.host],
-        (Quiet::Hop, Quiet::Deaf) => more > fewer && wider.host == one.host,
-        (Quiet::Mute, Quiet::Hop) => one.others == [wider.host],
+        (Quiet::Deaf, Quiet::Hop) => {
+            let shared = one.others.iter().any(|other| wider.others.contains(other));
+            more > 1 && (wider.host == one.host || shared)
+        }
+        (Quiet::Hop, Quiet::Mute) => more > 1 && wider.others.contains(&one.host),
+        (Quiet::Hop, Quiet::Deaf) => fewer == 1 && more > 1 && wider.others.contains(&one.others[0]),
+        (Quiet::Mute, Quiet::Hop) => fewer == 1 && one.others == [wider.host],
         (Quiet::Mute, Quiet::Mute) | (Quiet::Deaf, Quiet::Deaf) | (Quiet::Hop, Quiet::Hop) => false,
     }
 }
