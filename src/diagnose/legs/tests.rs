@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::event::{Protocol, Side, What};
-use crate::rule::summary::Digest;
 use crate::rule::testing::Scene;
 use crate::wire::http::{RequestHead, ResponseHead};
 use crate::wire::tls::ClientHello;
@@ -193,7 +192,7 @@ fn fifty_thousand_flows_are_joined_in_no_time() {
             if n % 2 == 0 {
                 flows.insert(scene.facts.id, summary);
             } else {
-                digests.insert(scene.facts.id, Digest { ..summary.digest });
+                digests.insert(scene.facts.id, summary.digest);
             }
         }
     }
