@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::event::{Protocol, Side, What};
-use crate::rule::summary::Digest;
 use crate::rule::testing::Scene;
 use crate::wire::http::{RequestHead, ResponseHead};
 use crate::wire::tls::ClientHello;
