@@ -130,7 +130,7 @@ fn a_chain_of_proxies_is_joined_hop_by_hop() {
 #[test]
 fn the_same_first_octets_join_streams_through_the_proxys_host_only() {
     let prefix = |scene: Scene, key: u64| {
-        let mut summary = scene.data(Side::Client, 3, 200).summary();
+        let mut summary = scene.data(Side::Client, 3, 200).data(Side::Server, 9, 20).summary();
         summary.digest = summary.digest.with_prefix(key);
         (summary.facts.id, summary)
     };
