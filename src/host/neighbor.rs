@@ -77,6 +77,27 @@ impl Neighbors {
         }
     }
 
+    /// Addresses that were answered for with one of these link addresses.
+    pub fn of_macs<'a>(&'a self, macs: &'a [Mac]) -> impl Iterator<Item = Address> + 'a {
+        let has = |known: &Known| known.answers.iter().any(|answered| macs.contains(&answered.mac));
+        self.by_address.iter().filter(move |(_, known)| has(known)).map(|(address, _)| *address)
+    }
+
+    /// The link addresses that an address was answered for with.
+    pub fn macs_of(&self, address: Address) -> Vec<Mac> {
+        let known = self.by_address.get(&address).into_iter();
+        known.flat_map(|known| &known.answers).map(|answered| answered.mac).collect()
+    }
+
+    /// These addresses and the others of the same machines, as far as one link address stands for one machine.
+    pub fn machines(&self, addresses: &[Address]) -> Vec<Address> {
+        let macs: Vec<Mac> = addresses.iter().flat_map(|address| self.macs_of(*address)).collect();
+        let mut all: Vec<Address> = addresses.iter().copied().chain(self.of_macs(&macs)).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
     /// Adds what another input told. Associative and commutative, below the caps.
     pub fn merge(&mut self, other: Self) {
         self.beyond_cap += other.beyond_cap;

@@ -154,7 +154,10 @@ fn told(number: u32, silent: &Silent<'_>, severity: Severity, capture: &CaptureV
     if finding.evidence.iter().all(|evidence| evidence.at != last) {
         finding = finding.cites(last, None, who(last.time.since(first.time)));
     }
-    let answers_seen = capture.neighbors.by_address.values().any(|known| !known.answers.is_empty());
+    // The asker's own answers show only that its own packets are in the capture.
+    let own = capture.neighbors.macs_of(silent.asker);
+    let mut answers = capture.neighbors.by_address.values().flat_map(|known| &known.answers);
+    let answers_seen = answers.any(|answered| !own.contains(&answered.mac));
     if !answers_seen {
         finding = finding
             .confidence(Confidence::Low)

@@ -99,9 +99,8 @@ fn finding(n: u32, series: &[&Blackout<'_>], capture: &CaptureView<'_>) -> Findi
         false => (others.first().copied().unwrap_or(hosts[0]), hosts[0]),
     };
     let mut reach = Reach { spans, standing, last_good: Some(heard), ..Reach::default() };
-    reach.hosts = series.iter().flat_map(|blackout| blackout.hosts()).collect();
-    reach.hosts.sort_unstable();
-    reach.hosts.dedup();
+    let dark_hosts: Vec<_> = series.iter().flat_map(|blackout| blackout.hosts()).collect();
+    reach.hosts = capture.neighbors.machines(&dark_hosts);
     (reach.flows, reach.of, reach.clients) = flows(&reach, capture);
     let asked_last = last.silences[0].asked_last;
     finding

@@ -135,7 +135,12 @@ fn reach(
     standing: Standing,
     capture: &CaptureView<'_>,
 ) -> Reach {
-    let mut reach = Reach { hosts: blackout.hosts(), spans: vec![(from, until)], standing, ..Reach::default() };
+    let mut hosts = capture.neighbors.machines(&blackout.hosts());
+    // The next hop itself, whose link address is all that the silence knows.
+    hosts.extend(blackout.hop().into_iter().flat_map(|mac| capture.neighbors.of_macs(&[mac]).collect::<Vec<_>>()));
+    hosts.sort_unstable();
+    hosts.dedup();
+    let mut reach = Reach { hosts, spans: vec![(from, until)], standing, ..Reach::default() };
     let mut clients: Vec<Address> = Vec::new();
     let kept = capture.flows.values().map(|flow| &flow.digest);
     for digest in kept.chain(capture.digests.values()) {
