@@ -84,13 +84,16 @@ fn all<'a>(capture: &'a CaptureView<'_>) -> Vec<Asked<'a>> {
         .collect()
 }
 
+/// A question without an answer, and the same one to another server.
+type Pair<'a> = (&'a Asked<'a>, &'a Asked<'a>);
+
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     let all = all(capture);
     let mut answered: BTreeMap<(Address, &str, u16), Vec<&Asked<'_>>> = BTreeMap::new();
     for asked in all.iter().filter(|asked| asked.answer.is_some()) {
         answered.entry((asked.client, asked.name, asked.qtype)).or_default().push(asked);
     }
-    let mut pairs: BTreeMap<(Address, Endpoint, Endpoint), Vec<(&Asked<'_>, &Asked<'_>)>> = BTreeMap::new();
+    let mut pairs: BTreeMap<(Address, Endpoint, Endpoint), Vec<Pair<'_>>> = BTreeMap::new();
     for silent in all.iter().filter(|asked| asked.answer.is_none()) {
         let others = answered.get(&(silent.client, silent.name, silent.qtype)).into_iter().flatten();
         let second = others
