@@ -18,6 +18,7 @@ SCRIPT = {
     "connect": "connect.sh",
     "accept": "connect.sh",
     "capture": "capture-quality.sh",
+    "tls-cert": "certificates.sh",
     "tls": "wrong-protocol.sh",
     "http": "wrong-protocol.sh",
     "unexpected": "wrong-protocol.sh",
@@ -320,6 +321,45 @@ rule("half-closed-stuck", """
 server-never-closes | client FIN acknowledged, the server never closes: 62 s until other traffic ends the file
 client-gone | the same, the client's process is gone (FIN_WAIT2 reaped by the kernel after 60 s), seen at the server
 not-still-sending | after the client's FIN the server sends a line each 5 s for 65 s, then closes
+""")
+rule("tls-cert-expired", """
+curl-tls12 | curl, TLS 1.2: alert 45
+openssl-tls13 | s_client, TLS 1.3: 45 in the clear, the certificate is sealed
+go-expired-intermediate | the leaf is fine, the intermediate sent with it has expired: Go says 42
+node-tls12-leaves | Node finishes the TLS 1.2 handshake and leaves without a request
+not-clients-accept | `curl -k` and others accept the expired certificate
+not-good | a valid certificate
+""")
+rule("tls-cert-expiring-soon", """
+very-soon | the certificate ends in less than three days
+soon | the certificate ends in less than 14 days: a notice
+not-short-lived | a certificate of few days by design, in the middle of its life
+""")
+rule("tls-cert-not-yet-valid", """
+curl-tls12 | a certificate from the future: curl says 42
+java-tls12 | the same with Java
+clients-clock-slow | a valid certificate and clients whose clock is slow
+not-clients-accept | clients accept the certificate from the future
+""")
+rule("tls-cert-untrusted", """
+curl-unknown-ca | a certificate of a CA that curl does not know: 48
+openssl-self-signed-tls13 | a self-signed certificate in TLS 1.3: 48 in the clear
+go-unknown-ca | the unknown CA with Go: 42
+not-clients-accept | clients accept the self-signed certificate
+""")
+rule("tls-cert-name-mismatch", """
+curl-tls12 | curl asks for a name that the certificate does not hold
+go-tls12 | the same with Go
+java-tls12 | the same with Java: 46
+not-clients-accept | clients accept the other name
+""")
+rule("tls-cert-rejected", """
+go-tls13 | Go, TLS 1.3: a sealed record of 19 octets instead of Finished
+java-tls13 | Java, TLS 1.3: a sealed record of 35 octets
+node-tls13-says-nothing | Node, TLS 1.3: a FIN instead of Finished, a warning of medium confidence
+beside-clients-that-say-why | curl, Go, s_client, Java and Node at one server: those that say why lend their reason
+not-good | a valid certificate
+not-client-certificate-missing | the server wants a client certificate: the client's Finished comes first
 """)
 rule("http-to-tls-port", """
 nginx | 400 "The plain HTTP request was sent to HTTPS port", two clients

@@ -14,6 +14,7 @@ mod tally;
 #[cfg(test)]
 pub mod testing;
 pub mod threshold;
+pub mod trust;
 pub mod value;
 pub mod view;
 

@@ -109,6 +109,10 @@ thresholds! {
     closed_early: Elapsed = Elapsed::secs(5),
     /// A refusal of wrong first octets comes within this time (measured: 5 ms; round trips and loaded servers included).
     refusal: Elapsed = Elapsed::secs(1),
+    /// A certificate that ends within this time is worth a notice: two weeks are left to mend its renewal.
+    cert_soon: Elapsed = Elapsed::secs(14 * 86_400),
+    /// A certificate that ends within this time is a warning: a weekend lies between.
+    cert_very_soon: Elapsed = Elapsed::secs(3 * 86_400),
     /// The proxy passes a close on within this time.
     close_relay: Elapsed = Elapsed::millis(50),
     /// ACKs of octets the capture never saw that make it lossy.

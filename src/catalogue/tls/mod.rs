@@ -1,4 +1,10 @@
 //! TLS handshakes that fail.
 
+pub mod tls_cert_expired;
+pub mod tls_cert_expiring_soon;
+pub mod tls_cert_name_mismatch;
+pub mod tls_cert_not_yet_valid;
+pub mod tls_cert_rejected;
+pub mod tls_cert_untrusted;
 pub mod tls_closed_after_clienthello;
 pub mod tls_fatal_alert;
