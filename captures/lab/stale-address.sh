@@ -91,6 +91,8 @@ points() { # suffix
 again() { # back to the beginning
     stop "$PROXY"
     on "$B" iptables -F INPUT
+    on "$P" ss -K dst $OLD >/dev/null 2>&1 # what still repeats itself would be in the next capture
+    on "$B" ss -K src $OLD >/dev/null 2>&1
     echo $OLD >"$TMP/record"
     sleep 0.5
 }
