@@ -162,14 +162,16 @@ fn the_same_capture_a_year_later_has_the_same_findings() {
             continue;
         }
         let mut shifted = bytes.clone();
-        // A whole number of days: clock times in certificates are the only thing that may matter, and they are not judged here.
         for offset in records(&bytes).iter().filter(|at| **at + 16 <= bytes.len()) {
             let seconds = u32::from_le_bytes([bytes[*offset], bytes[offset + 1], bytes[offset + 2], bytes[offset + 3]]);
             shifted[*offset..offset + 4].copy_from_slice(&seconds.wrapping_add(365 * 86_400).to_le_bytes());
         }
         let ids = |bytes: Vec<u8>| -> Vec<(String, String)> {
             let report = diagnose_bytes(bytes, 1).expect("a capture");
-            support::findings(&report).map(|finding| (finding.rule.clone(), finding.id.clone())).collect()
+            // Certificates carry dates, the only thing in a capture that its time is compared with.
+            let dated = |rule: &str| rule.starts_with("tls-cert-") || rule == "tls-fatal-alert";
+            let findings = support::findings(&report).filter(|finding| !dated(&finding.rule));
+            findings.map(|finding| (finding.rule.clone(), finding.id.clone())).collect()
         };
         assert_eq!(ids(bytes), ids(shifted), "{}", path.display());
     }

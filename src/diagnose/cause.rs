@@ -312,6 +312,13 @@ impl Reached<'_> {
             let named = reach.name.is_none() || b.name.is_none() || reach.name == b.name;
             return there && named && self.in_time(cause, effect);
         }
+        // What speaks for many flows is explained by one flow's cause only where it speaks of that flow's server alone.
+        if let (Some(effect), Some(server)) = (&self.findings[effect].reach, a.server) {
+            let mut hosts = effect.servers.iter().map(|end| end.address).chain(effect.hosts.iter().copied()).peekable();
+            let machine = self.capture.neighbors.machines(&[server.address]);
+            let alone = hosts.peek().is_some() && hosts.all(|host| machine.contains(&host));
+            return matches!(scope, Scope::Hop | Scope::ServerAddress | Scope::Peer) && alone;
+        }
         let same = |one: Option<Endpoint>, other: Option<Endpoint>| one.is_some() && one == other;
         let address = |end: Option<Endpoint>| end.map(|end| end.address);
         let same_host = |one: Option<Endpoint>, other| one.is_some() && address(one) == address(other);

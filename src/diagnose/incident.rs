@@ -96,6 +96,12 @@ fn split_by_success(
     capture: &CaptureView<'_>,
     good: &Good,
 ) -> Vec<Vec<usize>> {
+    // What only warns of something to come is one warning however often the service works meanwhile.
+    let warns =
+        |i: &usize| crate::catalogue::rule(&findings[*i].rule).is_some_and(|rule| rule.severity == Severity::Notice);
+    if members.iter().any(warns) {
+        return vec![members];
+    }
     let Anchor::Server(server) = anchor else { return vec![members] };
     let good = good.to(server);
     let mut parts: Vec<Vec<usize>> = Vec::new();

@@ -59,7 +59,8 @@ struct Waits {
     repeated: Option<PacketRef>,
     /// Flow and sequence number, when asked first, and whether it was asked again.
     seen: Vec<(u64, u32, Timestamp, bool)>,
-    others: Vec<Address>,
+    /// Who was asked, and when first.
+    others: Vec<(Address, Timestamp)>,
     arp: u64,
     arp_first: Option<PacketRef>,
 }
@@ -247,7 +248,13 @@ impl Way {
             repeated,
             flows: flows.len() as u32,
             repeating: flows.iter().filter(|(_, once)| !once).count() as u32,
-            others: waits.others,
+            // Who was asked only at the end and answered was not silent.
+            others: waits
+                .others
+                .into_iter()
+                .filter(|(_, first)| end.since(*first) >= LATE)
+                .map(|(other, _)| other)
+                .collect(),
             arp: waits.arp,
             arp_first: waits.arp_first,
             until,
@@ -277,8 +284,8 @@ impl Way {
             None if waits.seen.len() < SEEN => waits.seen.push((flow, seq, at.time, false)),
             None => {}
         }
-        if waits.others.len() < OTHERS && !waits.others.contains(&other) {
-            waits.others.push(other);
+        if waits.others.len() < OTHERS && !waits.others.iter().any(|(known, _)| *known == other) {
+            waits.others.push((other, at.time));
         }
     }
 }

@@ -93,6 +93,8 @@ pub static RULE: Rule = Rule {
     cannot_show: &["which process holds the old address", "whether the old address was given to somebody else"],
     explains: &[
         Explains("connect-timeout", Scope::SameOrLink),
+        Explains("service-down", Scope::ServerAddress),
+        Explains("network-blackout", Scope::ServerAddress),
         Explains("connect-refused", Scope::SameOrLink),
         Explains("icmp-destination-unreachable", Scope::SameOrLink),
         Explains("icmp-port-unreachable", Scope::SameOrLink),

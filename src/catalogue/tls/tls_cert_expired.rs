@@ -56,6 +56,7 @@ pub static RULE: Rule = Rule {
     cannot_show: &["in TLS 1.3 the certificate itself: only the client's word"],
     explains: &[
         Explains("tls-cert-rejected", Scope::PeerName),
+        Explains("tls-cert-expiring-soon", Scope::PeerName),
         Explains("http-gateway-error", Scope::Link),
         Explains("closed-without-answer", Scope::Link),
     ],
