@@ -54,7 +54,14 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let refused = trust::refused(flow)?;
     let finding = trust::tell(&RULE, flow, &refused);
     match refused.fault {
-        Fault::Early(_, one) => Some(finding.with("not_before", trust::moment(one.not_before))),
+        Fault::Early(_, one) => Some(
+            match refused.how {
+                // A balancer's check that looks at no certificate leaves in the same way.
+                How::Left => finding.confidence(Confidence::Medium).severity(Severity::Warning),
+                _ => finding,
+            }
+            .with("not_before", trust::moment(one.not_before)),
+        ),
         Fault::Clock(leaf) => {
             let fast = matches!(refused.how, How::Alert(alert) if alert.description == 45);
             let sure = if fast { Confidence::High } else { Confidence::Medium };

@@ -106,7 +106,8 @@ mod tests {
     #[test]
     fn a_sealed_alert_where_finished_belongs_is_a_refusal() {
         let scene = samples::tls_13(Scene::open()).data(Side::Client, 5, 24);
-        let scene = scene.also(Side::Client, What::AlertEncrypted { len: 19 }).fin(Side::Client, 6).gone(9);
+        let scene =
+            scene.also(Side::Client, What::AlertEncrypted { len: 19, alone: false }).fin(Side::Client, 6).gone(9);
         assert_eq!(scene.check(&RULE).expect("refused").confidence, Confidence::High);
     }
 

@@ -18,6 +18,7 @@
 
 use crate::event::{Kind, Side, What};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::mutual;
 use crate::rule::trust;
 use crate::rule::view::FlowView;
 use crate::rule::{Check, Needs, Rule, Step};
@@ -65,7 +66,7 @@ pub static RULE: Rule = Rule {
 };
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
-    if flow.facts.mid_stream || trust::refused(flow).is_some() {
+    if flow.facts.mid_stream || trust::refused(flow).is_some() || mutual::refused(flow).is_some() {
         return None;
     }
     let (at, side, alert) = flow.story.events().find_map(|e| match e.what {
