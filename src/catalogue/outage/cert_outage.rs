@@ -49,19 +49,19 @@ pub static RULE: Rule = Rule {
         "{server} answers {name} with a certificate for other names: all {clients} refuse it, {failures} handshakes in {span}",
     ],
     users_see: &[
-        "certificate has expired",
-        "NET::ERR_CERT_DATE_INVALID",
-        "NET::ERR_CERT_AUTHORITY_INVALID",
-        "x509:",
-        "PKIX path",
         "SSL certificate problem",
+        "x509: certificate",
+        "NET::ERR_CERT_",
+        "PKIX path",
+        "certificate has expired",
+        "unable to get local issuer certificate",
     ],
     do_first: &[
         Step {
-            says: "Which certificate does {server} send now? Compare the serial with the one on its disk: renewed, but not loaded?",
-            command: "openssl s_client -connect {server} -servername {name} </dev/null | openssl x509 -noout -serial -issuer -dates -ext subjectAltName",
+            says: "Which certificate does {server} send now? Compare the serial with the one on its disk: replaced, but not loaded?",
+            command: "openssl s_client -connect {server} -servername {name} </dev/null | openssl x509 -noout -serial -issuer -dates",
         },
-        Step { says: "On {host}: what was renewed, and until when is it valid?", command: "certbot certificates" },
+        Step { says: "On {host}: which certificates lie there, and until when are they valid?", command: "certbot certificates" },
         Step { says: "On {host}: does the renewal run at all?", command: "systemctl list-timers --all" },
     ],
     verify: &[Step {
@@ -69,7 +69,7 @@ pub static RULE: Rule = Rule {
         command: "openssl s_client -connect {server} -servername {name} -verify_hostname {name} -verify_return_error </dev/null",
     }],
     not: &[("network", "every server flight arrived and was answered")],
-    cannot_show: &["why the certificate was not replaced in time"],
+    cannot_show: &["which certificate lies on the server's disk"],
     explains: &[
         Explains("tls-cert-expired", Scope::PeerName),
         Explains("tls-cert-untrusted", Scope::PeerName),
@@ -337,6 +337,7 @@ fn remarks(finding: Finding, run: &Run<'_>, shown: &Refusal<'_>, refusals: &[Ref
         }
         .note("A certificate ends on its date: nothing else in this capture made it expire."),
         "tls-cert-not-yet-valid" => {
+            let finding = finding.note("Its clients and the clock of this capture agree: no clock is wrong.");
             finding.with("not_before", slot("not_before").unwrap_or_else(|| "a later date".into())).variant(2)
         }
         "tls-cert-untrusted" => finding.variant(3),
@@ -351,7 +352,7 @@ fn remarks(finding: Finding, run: &Run<'_>, shown: &Refusal<'_>, refusals: &[Ref
     }
     let kinds: BTreeSet<Vec<u16>> = refusals.iter().filter_map(|refusal| ciphers(refusal.flow)).collect();
     if kinds.len() > 1 {
-        let because = format!("{} kinds of TLS software refuse it", kinds.len());
+        let because = format!("clients with {} different lists of ciphers refuse it", kinds.len());
         finding = finding.rules_out("one broken client", because, &[]);
     }
     finding

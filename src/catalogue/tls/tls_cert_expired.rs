@@ -60,6 +60,7 @@ pub static RULE: Rule = Rule {
         Explains("tls-cert-expiring-soon", Scope::PeerName),
         Explains("http-gateway-error", Scope::Link),
         Explains("closed-without-answer", Scope::Link),
+        Explains("proxy-protocol-mismatch-upstream", Scope::Link),
     ],
     sources: &[
         "RFC 5280 section 4.1.2.5",

@@ -21,7 +21,7 @@ use crate::event::Kind;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::trust::{self, Fault, How};
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Keep, Needs, Rule, Step};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
 
 pub static RULE: Rule = Rule {
     id: "tls-cert-rejected",
@@ -54,6 +54,7 @@ pub static RULE: Rule = Rule {
     }],
     not: &[("network", "the server's flight arrived and was answered")],
     cannot_show: &["the certificate and the client's reason: TLS 1.3 encrypts both"],
+    explains: &[Explains("proxy-protocol-mismatch-upstream", Scope::Link)],
     sources: &["RFC 8446 sections 4.4 and 6.2", "measured on Go 1.19, Java 17, Node 20, OpenSSL 3.0"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),

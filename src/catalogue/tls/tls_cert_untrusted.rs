@@ -45,7 +45,11 @@ pub static RULE: Rule = Rule {
     }],
     not: &[("network", "the certificate arrived and was answered")],
     cannot_show: &["what the client trusts"],
-    explains: &[Explains("tls-cert-rejected", Scope::PeerName), Explains("http-gateway-error", Scope::Link)],
+    explains: &[
+        Explains("tls-cert-rejected", Scope::PeerName),
+        Explains("http-gateway-error", Scope::Link),
+        Explains("proxy-protocol-mismatch-upstream", Scope::Link),
+    ],
     sources: &["RFC 5280", "RFC 8446 section 6.2", "measured on OpenSSL 3.0, Go 1.19, Java 17, Node 20"],
     check: Check::Flow(check),
     ..Rule::BLANK

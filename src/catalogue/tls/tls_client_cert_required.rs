@@ -51,7 +51,7 @@ pub static RULE: Rule = Rule {
         },
     ],
     fix: &[Fix {
-        says: "give the client its certificate and key",
+        says: "give the client its certificate and key.",
         command: "curl --cert client.pem --key client.key https://{name}/",
         risk: "none for others; the key must be readable by the client only",
     }],
