@@ -61,7 +61,10 @@ pub static RULE: Rule = Rule {
             says: "Which certificate does {server} send now? Compare the serial with the one on its disk: replaced, but not loaded?",
             command: "openssl s_client -connect {server} -servername {name} </dev/null | openssl x509 -noout -serial -issuer -dates",
         },
-        Step { says: "On {host}: which certificates lie there, and until when are they valid?", command: "certbot certificates" },
+        Step {
+            says: "On {host}: which certificates lie there, and until when are they valid?",
+            command: "certbot certificates",
+        },
         Step { says: "On {host}: does the renewal run at all?", command: "systemctl list-timers --all" },
     ],
     verify: &[Step {
@@ -157,8 +160,7 @@ fn runs_of<'a>(
         };
         let before = good.partition_point(|digest| digest.id < first.flow.facts.id);
         let last_good = before.checked_sub(1).and_then(|place| good.get(place)).map(|digest| digest.id);
-        let reasons: BTreeSet<&'static str> = part.iter().filter_map(|refusal| refusal.reason).collect();
-        let [reason] = reasons.into_iter().collect::<Vec<_>>()[..] else { return None };
+        let reason = one_reason(part)?;
         let run = Run { server, name: name.clone(), reason, refusals: part.to_vec(), last_good, standing };
         // A date comes to pass; but an issuer or a name that was accepted before is still accepted by those clients.
         let dated = matches!(reason, "tls-cert-expired" | "tls-cert-not-yet-valid");
@@ -166,6 +168,17 @@ fn runs_of<'a>(
         (dated || !accepted).then_some(run)
     };
     parts.filter_map(run).collect()
+}
+
+/// The reason that at least four of five of those that tell one name: an odd client among many has its own trouble besides.
+fn one_reason(refusals: &[Refusal<'_>]) -> Option<&'static str> {
+    let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
+    for reason in refusals.iter().filter_map(|refusal| refusal.reason) {
+        *counts.entry(reason).or_default() += 1;
+    }
+    let told: usize = counts.values().sum();
+    let (reason, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+    (count * 5 >= told * 4).then_some(reason)
 }
 
 /// Whether a success shows that the certificate was replaced, and not that its client does not mind.
@@ -223,7 +236,7 @@ fn judge(n: u32, runs: &[Run<'_>], capture: &CaptureView<'_>) -> Option<Finding>
         return None;
     }
     // The surest refusal that tells the reason, with the certificate where it is readable.
-    let shown = refusals.iter().filter(|refusal| refusal.reason.is_some()).max_by_key(|refusal| {
+    let shown = refusals.iter().filter(|refusal| refusal.reason == Some(one.reason)).max_by_key(|refusal| {
         let readable = refusal.flow.digest.leaf != 0;
         (refusal.found.confidence, readable, std::cmp::Reverse(refusal.flow.facts.id))
     })?;
@@ -443,6 +456,14 @@ mod tests {
         assert!(one.check(&RULE).is_empty());
         let two = (1..=2).fold(World::new(), |world, n| world.with(&refuses(n, n as u8, SERVER, expired(), 45)));
         assert!(two.check(&RULE).is_empty());
+    }
+
+    #[test]
+    fn an_odd_client_among_many_changes_nothing_and_two_reasons_are_no_outage() {
+        let odd = |n: u64| refuses(n, n as u8, SERVER, expired(), 48);
+        let world = three().with(&refuses(4, 4, SERVER, expired(), 42));
+        assert_eq!(world.with(&odd(5)).check(&RULE).len(), 1);
+        assert!(three().with(&odd(5)).with(&odd(6)).check(&RULE).is_empty());
     }
 
     #[test]
