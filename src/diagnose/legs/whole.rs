@@ -72,9 +72,12 @@ fn by_header(known: &[&Digest], flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec
     if headers.is_empty() {
         return Vec::new();
     }
-    let mut by_client: BTreeMap<Endpoint, Vec<&Digest>> = BTreeMap::new();
+    let mut by_client: BTreeMap<Endpoint, Vec<&Digest>> =
+        headers.iter().map(|(_, source, _)| (*source, Vec::new())).collect();
     for digest in known {
-        by_client.entry(digest.client()).or_default().push(digest);
+        if let Some(legs) = by_client.get_mut(&digest.client()) {
+            legs.push(digest);
+        }
     }
     let mut pairs = Vec::new();
     for (backend, source, destination) in headers {
