@@ -4,7 +4,7 @@
 # The group rules writes into captures/rules (or $RULES): what the rules need beside copies of the captures above.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/certs.sh"
-lab_need nginx haproxy go javac java node curl faketime
+lab_need nginx haproxy apache2 go javac java node curl faketime
 OUT=${1:-$CAPTURES/incidents/certificates}
 shift
 WANTED=${*:-each together client alike rules}
@@ -184,6 +184,33 @@ if wants rules; then
     rule tls-chain-incomplete/beside-a-server-that-sends-it beside
     private() { many unknown 12 curl curl; knowing unknown other; many unknown 12 curl; }
     rule tls-chain-incomplete/not-one-kind-lacks-the-authority private
+    go_build
+    spawn "$B" "$TMP/goserver" -mutual "$TMP/ca.pem" -cert "$TMP/good.crt" -key "$TMP/good.key" -https :4452
+    wait_port "$B" 4452
+    apache_start "$B" "Listen 4453
+<VirtualHost *:4453>
+  ServerName $NAME
+  SSLEngine on
+  SSLCertificateFile $TMP/good.crt
+  SSLCertificateKeyFile $TMP/good.key
+  SSLCACertificateFile $TMP/ca.pem
+  SSLVerifyClient require
+</VirtualHost>"
+    wait_port "$B" 4453
+    to_port() { # port version [client certificate]    curl
+        local own=()
+        [ -n "${3:-}" ] && own=(--cert "$TMP/$3.crt" --key "$TMP/$3.key")
+        on "$C" curl -s -m 8 -o /dev/null -w 'curl: %{http_code} %{errormsg}\n' --cacert "$TMP/ca.pem" --tls-max "1.${2#1}" "${own[@]}" \
+            --resolve "$NAME:$1:$S" "https://$NAME:$1/" </dev/null
+    }
+    for version in 12 13; do
+        rule "tls-client-cert-required/at-go-tls$version" to_port 4452 "$version"
+        rule "tls-client-cert-required/at-apache-tls$version" to_port 4453 "$version"
+        rule "tls-client-cert-rejected/at-go-tls$version" to_port 4452 "$version" user-unknown
+        rule "tls-client-cert-rejected/at-apache-tls$version" to_port 4453 "$version" user-expired
+        good_one() { to_port 4452 "$version" user; to_port 4453 "$version" user; }
+        rule "tls-client-cert-rejected/not-good-at-others-tls$version" good_one
+    done
     without() { many mutual 13 go java; }
     rule tls-client-cert-required/go-and-java-tls13 without
     optional() { many optional 12 curl go; many optional 13 curl go openssl java; }

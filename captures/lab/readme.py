@@ -386,6 +386,10 @@ rule("tls-client-cert-required", """
 curl-tls12 | HAProxy with `verify required`, curl without a certificate: alert 40
 curl-tls13 | the same in TLS 1.3: all is sealed, the lengths tell it
 go-and-java-tls13 | Go and Java (41 octets instead of 25) without a certificate
+at-go-tls12 | Go as the server, curl without a certificate: 42
+at-go-tls13 | the same in TLS 1.3
+at-apache-tls12 | Apache with `SSLVerifyClient require`: 40
+at-apache-tls13 | the same in TLS 1.3
 not-good-tls12 | the client sends a good certificate
 not-good-tls13 | the same in TLS 1.3
 not-optional | `verify optional`: six clients without a certificate are served
@@ -393,6 +397,12 @@ not-optional | `verify optional`: six clients without a certificate are served
 rule("tls-client-cert-rejected", """
 expired-tls12 | the client's certificate expired an hour before: alert 45
 unknown-tls12 | the client's certificate is from an authority that HAProxy does not know: 48
+at-go-tls12 | Go as the server, a certificate from an authority that it does not know
+at-go-tls13 | the same in TLS 1.3
+at-apache-tls12 | Apache with `SSLVerifyClient require`, a certificate that expired
+at-apache-tls13 | the same in TLS 1.3
+not-good-at-others-tls12 | Go and Apache get a good certificate
+not-good-at-others-tls13 | the same in TLS 1.3
 expired-tls13 | the same in TLS 1.3: a sealed certificate, then a sealed record as long as an alert
 unknown-tls13 | the same with the unknown authority
 not-good-tls12 | the client sends a good certificate

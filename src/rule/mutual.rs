@@ -3,7 +3,7 @@
 //! TLS 1.2: CertificateRequest, the client's Certificate message and the server's alert are readable. TLS 1.3 seals all of them, but the client's
 //! first record is its Certificate message exactly when it was asked for one: empty it has 25 octets (41, Java), else it is larger than
 //! anything that may stand there. A server that accepts goes on with tickets or data; one whose first record behind its Finished is
-//! as long as an alert, and the end of the connection, refused. Measured on HAProxy 2.6, s_server (OpenSSL 3.0) and Go 1.19.
+//! as long as an alert, and the end of the connection, refused. Measured on HAProxy 2.6, Apache 2.4, s_server (OpenSSL 3.0) and Go 1.19.
 
 use super::finding::Finding;
 use super::trust;
@@ -68,7 +68,7 @@ pub fn refused<'a>(flow: &FlowView<'a>) -> Option<Refused<'a>> {
     Some(Refused { at, alert, offered_at, offered })
 }
 
-/// TLS 1.2: an alert about the certificate, or about its absence (HAProxy and OpenSSL 40, Go and Java 42).
+/// TLS 1.2: an alert about the certificate, or about its absence (HAProxy, Apache and s_server 40, Go 42).
 fn readable(flow: &FlowView<'_>, offered_at: PacketRef, offered: Offered<'_>) -> Option<(PacketRef, Alert)> {
     let (at, alert) = flow.story.events().find_map(|e| match e.what {
         What::AlertPlain(alert) if e.side == Side::Server && e.at > offered_at => Some((e.at, alert)),

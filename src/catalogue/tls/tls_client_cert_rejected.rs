@@ -64,7 +64,11 @@ pub static RULE: Rule = Rule {
     not: &[("network", "the client's certificate arrived and was answered")],
     cannot_show: &["which authorities the server trusts, and in TLS 1.3 the certificate and the reason"],
     explains: &[Explains("proxy-protocol-mismatch-upstream", Scope::Link)],
-    sources: &["RFC 8446 sections 4.4.2 and 6.2", "RFC 5246 section 7.2.2", "measured on HAProxy 2.6"],
+    sources: &[
+        "RFC 8446 sections 4.4.2 and 6.2",
+        "RFC 5246 section 7.2.2",
+        "measured on HAProxy 2.6, Apache 2.4, Go 1.19",
+    ],
     check: Check::Flow(check),
     ..Rule::BLANK
 };

@@ -1,10 +1,10 @@
 //! The server wants a client certificate, and the client has none.
 //!
 //! ## How tcpwhy knows
-//! TLS 1.2: the server asks (CertificateRequest), the client answers with an empty Certificate message, the server ends with an alert (HAProxy,
-//! OpenSSL 40; Go, Java 42). TLS 1.3: the client's first sealed record has the length of an empty Certificate message (25; Java 41), and
-//! all that comes back is one record as long as an alert, and the end. For the client the handshake has then succeeded: its request may be under
-//! way already, and dies.
+//! TLS 1.2: the server asks (CertificateRequest), the client answers with an empty Certificate message, the server ends with an alert
+//! (HAProxy, Apache and OpenSSL 40; Go 42). TLS 1.3: the client's first sealed record has the length of an empty Certificate message (25;
+//! Java 41), and all that comes back is one record as long as an alert, and the end. For the client the handshake has then succeeded:
+//! its request may be under way already, and dies.
 //!
 //! ## What it is not
 //! - `tls-client-cert-rejected`: there the client sent a certificate.
@@ -67,7 +67,11 @@ pub static RULE: Rule = Rule {
         Explains("http-gateway-error", Scope::SameOrLink),
         Explains("proxy-protocol-mismatch-upstream", Scope::Link),
     ],
-    sources: &["RFC 8446 section 4.4.2.4", "RFC 5246 section 7.4.6", "measured on HAProxy 2.6, OpenSSL 3.0, Go 1.19"],
+    sources: &[
+        "RFC 8446 section 4.4.2.4",
+        "RFC 5246 section 7.4.6",
+        "measured on HAProxy 2.6, Apache 2.4, OpenSSL 3.0, Go 1.19",
+    ],
     check: Check::Flow(check),
     corroborate: Some(corroborate),
     ..Rule::BLANK
