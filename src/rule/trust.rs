@@ -84,6 +84,11 @@ fn hello(story: &Story) -> Option<&ClientHello> {
     })
 }
 
+/// What tells kinds of TLS software apart: the suites that a client offers.
+pub fn ciphers(story: &Story) -> Option<&[u16]> {
+    hello(story).map(|hello| hello.ciphers.as_slice())
+}
+
 /// Whether two flows ask for one name.
 pub fn same_name(one: &Story, other: &Story) -> bool {
     match (asked(one), asked(other)) {

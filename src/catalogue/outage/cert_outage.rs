@@ -14,8 +14,9 @@
 //! All users get a certificate warning at once; every API client fails.
 //!
 //! ## False alarms it avoids
-//! One client alone, however often. A success under the name ends it only when the certificate was changed, or a client that was refused is
-//! now served; else it was no outage. Clients that finish the handshake and leave without a word count, but never alone.
+//! One client alone, however often. A success under the name ends it only when the certificate was changed, or a client that objected to a
+//! date is now served; else it was no outage. Nothing is claimed of a time whose successes are forgotten. Clients that finish the
+//! handshake and leave without a word count, but never alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -153,6 +154,9 @@ fn runs_of<'a>(
     });
     let run = |part: &[Refusal<'a>]| {
         let (first, last) = (part.first()?, part.last()?);
+        if !all_known_since(first.flow.facts.id, &server, capture) {
+            return None;
+        }
         let standing = match next(last.flow.facts.id) {
             None => Standing::GoesOn,
             Some(served) if mended(served, part) => Standing::Over(served.id),
@@ -163,9 +167,8 @@ fn runs_of<'a>(
         let reason = one_reason(part)?;
         let run = Run { server, name: name.clone(), reason, refusals: part.to_vec(), last_good, standing };
         // A date comes to pass; but an issuer or a name that was accepted before is still accepted by those clients.
-        let dated = matches!(reason, "tls-cert-expired" | "tls-cert-not-yet-valid");
         let accepted = run.leaf().is_some_and(|leaf| good.iter().any(|digest| digest.leaf == leaf));
-        (dated || !accepted).then_some(run)
+        (dated(reason) || !accepted).then_some(run)
     };
     parts.filter_map(run).collect()
 }
@@ -181,13 +184,32 @@ fn one_reason(refusals: &[Refusal<'_>]) -> Option<&'static str> {
     (count * 5 >= told * 4).then_some(reason)
 }
 
-/// Whether a success shows that the certificate was replaced, and not that its client does not mind.
+/// Whether every success at the server since a flow is still known: flows that worked are forgotten after a while.
+fn all_known_since(first: PacketRef, server: &Endpoint, capture: &CaptureView<'_>) -> bool {
+    let Some(service) = capture.service(server) else { return true };
+    let known = || capture.began_to(server, Timestamp::MIN, Timestamp::MAX);
+    let whole = service.flows <= known().count() as u64;
+    let none_since = service.last_good.is_none_or(|good| good < first);
+    let recent = first.time >= capture.end - capture.thresholds.window;
+    whole || none_since || recent && known().next().is_some_and(|oldest| oldest.id < first)
+}
+
+/// Whether a success shows that the certificate was replaced, and not that its client does not mind. Sealed certificates cannot be compared:
+/// a date is got over by a client that objected before; authorities and names are a matter of each program behind one address.
 fn mended(served: &Digest, refusals: &[Refusal<'_>]) -> bool {
     let known = refusals.iter().map(|refusal| refusal.flow.digest.leaf).find(|leaf| *leaf != 0);
     match known.filter(|_| served.leaf != 0) {
         Some(leaf) => leaf != served.leaf,
-        None => refusals.iter().any(|refusal| refusal.flow.facts.client.address == served.client().address),
+        None => {
+            let refused = |refusal: &Refusal<'_>| refusal.flow.facts.client.address == served.client().address;
+            one_reason(refusals).is_some_and(dated) && refusals.iter().any(refused)
+        }
     }
+}
+
+/// Whether the reason is a matter of dates: the same for every client.
+fn dated(reason: &str) -> bool {
+    matches!(reason, "tls-cert-expired" | "tls-cert-not-yet-valid")
 }
 
 impl Run<'_> {
@@ -363,20 +385,12 @@ fn remarks(finding: Finding, run: &Run<'_>, shown: &Refusal<'_>, refusals: &[Ref
     if servers > 1 {
         finding = finding.note(format!("{servers} servers send it: compare the serial of each after the repair."));
     }
-    let kinds: BTreeSet<Vec<u16>> = refusals.iter().filter_map(|refusal| ciphers(refusal.flow)).collect();
+    let kinds: BTreeSet<&[u16]> = refusals.iter().filter_map(|refusal| trust::ciphers(&refusal.flow.story)).collect();
     if kinds.len() > 1 {
         let because = format!("clients with {} different lists of ciphers refuse it", kinds.len());
         finding = finding.rules_out("one broken client", because, &[]);
     }
     finding
-}
-
-/// What tells kinds of TLS software apart: the suites that they offer.
-fn ciphers(flow: &FlowSummary) -> Option<Vec<u16>> {
-    flow.story.events().find_map(|event| match &event.what {
-        crate::event::What::ClientHello(hello) => Some(hello.ciphers.clone()),
-        _ => None,
-    })
 }
 
 #[cfg(test)]
@@ -448,6 +462,19 @@ mod tests {
         let world = (1..=3).fold(World::new(), |world, n| world.with(&untrusted(n)));
         assert_eq!(world.check(&RULE).len(), 1);
         assert!(world.with_good(&accepts(0, 9, certificate(-1, 80))).check(&RULE).is_empty());
+    }
+
+    #[test]
+    fn successes_that_are_forgotten_forbid_the_claim() {
+        let mut world = three();
+        let service = world.services.by_end.get_mut(&crate::rule::testing::end(SERVER)).expect("learnt");
+        service.flows += 100;
+        let at = PacketRef { number: 45, ..world.flows.keys().next().copied().expect("a flow") };
+        service.last_good = Some(PacketRef { time: at.time + crate::time::Elapsed::secs(1), ..at });
+        assert!(world.check(&RULE).is_empty());
+        let service = world.services.by_end.get_mut(&crate::rule::testing::end(SERVER)).expect("learnt");
+        service.last_good = Some(PacketRef { number: 1, time: Timestamp::default(), ..at });
+        assert_eq!(world.check(&RULE).len(), 1, "all of them came before");
     }
 
     #[test]

@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{PacketRef, Protocol, Side, What};
+use crate::event::{PacketRef, Protocol, Side};
 use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Standing, Subject};
 use crate::rule::summary::{Digest, FlowSummary, leaf_key};
 use crate::rule::value::Value;
@@ -99,7 +99,7 @@ fn judge(n: u32, server: Endpoint, refusals: &[Refusal<'_>], capture: &CaptureVi
         (at, [leaf]) if !leaf.self_signed => Some((refusal, at, leaf)),
         _ => None,
     })?;
-    let kinds: BTreeSet<&[u16]> = refusals.iter().filter_map(|(flow, _)| ciphers(flow)).collect();
+    let kinds: BTreeSet<&[u16]> = refusals.iter().filter_map(|(flow, _)| trust::ciphers(&flow.story)).collect();
     let proven = match issuer(leaf, capture) {
         Some(root) if root.self_signed => return None,
         known => known.is_some(),
@@ -171,17 +171,10 @@ fn issuer<'a>(leaf: &Certificate, capture: &'a CaptureView<'_>) -> Option<&'a Ce
     capture.flows.values().flat_map(sent).find(|one| one.subject == leaf.issuer)
 }
 
-/// What tells kinds of TLS software apart: the suites that they offer.
-fn ciphers(flow: &FlowSummary) -> Option<&[u16]> {
-    flow.story.events().find_map(|event| match &event.what {
-        What::ClientHello(hello) => Some(hello.ciphers.as_slice()),
-        _ => None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::What;
     use crate::rule::testing::{Scene, World};
     use crate::rule::trust::samples::{alert, certificate, tls_12_on, works};
     use crate::wire::tls::ClientHello;
