@@ -35,11 +35,15 @@ SCRIPT = {
     "pmtu": "path.sh",
     "idle-flow": "path.sh",
     "middlebox": "path.sh",
+    **dict.fromkeys(("port-scan", "service-down", "syn-flood", "network-blackout", "link-flapping"), "wide.sh"),
     **dict.fromkeys(("upstream-hang", "response-stalled", "slow-response", "connection-pileup"), "transfer.sh"),
     **dict.fromkeys(("zero-window", "packet-loss", "loss-burst", "rto-unrecovered", "keepalive-probes"), "transfer.sh"),
 }
 SOFTWARE = "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, OpenSSL 3.0.19, GnuTLS 3.7.9, Go 1.19.8, Node 20.20.2, Python 3.11.7, curl 7.88.1, Redis 7.0, OpenSSH 9.2, tcpdump 4.99, Linux 6.18"
+SOFTWARE_OF = {"wide.sh": "nginx 1.22.1, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18"}
 RULES = {}
+# what stands below a table
+NOTES = {"network-blackout": "A blackout of everything at once, one of an uplink, and their look-alikes: `captures/incidents/blackout`."}
 
 
 def rule(name, text):
@@ -701,6 +705,29 @@ rule("keepalive-probes-unanswered", """
 peer-gone | keep-alive each second; after two answers nothing of the server arrives any more
 not-answered | the same, all answered
 """)
+rule("port-scan", """
+sixty-ports | one source connects to ports 1 to 60 of a server; two users beside it
+not-monitoring | one source asks two ports twelve times each, all answered
+""")
+rule("service-down", """
+stopped | three clients; the service is stopped, its port refuses, nginx on the same host goes on answering
+stopped-and-started | the same, and it is started again
+not-one-client-at-a-port-nobody-served | one client tries a port six times that nobody ever served: `connect-refused`
+""")
+rule("syn-flood", """
+spoofed-sources | 1200 SYNs to one port from addresses that belong to nobody (192.0.2.0/24, 198.51.100.0/24), up to 364 a second; two users beside them
+not-crowd | 60 users at once who complete their handshakes
+""")
+rule("network-blackout", """
+one-peer-dark | three users ask one server twice a second; the router drops everything for 9 s, the connections go on 13 s after
+not-an-idle-server-asks-nobody | the same seen on the server, with nine users and three addresses: it has nothing outstanding, so it sends nothing that stays unanswered
+not-quiet-hour | the users go away for 8 s: nobody asks
+not-two-seconds | the router drops for 2 s only
+""")
+rule("link-flapping", """
+three-times | six connections to two servers; the router drops everything three times for 8 s, 9 s apart
+not-once | one gap: `network-blackout`
+""")
 HEALTHY = dict(
     line.strip().split(" | ", 1)
     for line in """
@@ -776,7 +803,7 @@ text-file.pcap | tcpdump's error message saved as a capture
 problems = []
 
 
-def table(directory, head, rows, expected):
+def table(directory, head, rows, expected, note=""):
     present = {name for name in os.listdir(os.path.join(root, directory)) if name.endswith((".pcap", ".pcapng"))}
     named = {name if name.endswith((".pcap", ".pcapng")) else name + ".pcap": text for name, text in rows.items()}
     for name in sorted(present - set(named)):
@@ -786,17 +813,21 @@ def table(directory, head, rows, expected):
     out = [head, "", "| capture | what happens | expected |", "|---|---|---|"]
     for name, text in named.items():
         out.append(f"| {name} | {text} | {expected(name)} |")
+    if note:
+        out += ["", note]
     with open(os.path.join(root, directory, "README.md"), "w") as file:
         file.write("\n".join(out) + "\n")
 
 
 for name, rows in RULES.items():
-    script = next((script for start, script in SCRIPT.items() if name.startswith(start)), "close-kinds.sh")
+    # the longest beginning decides: link-flapping is not made where other link-… rules are
+    script = SCRIPT.get(max((start for start in SCRIPT if name.startswith(start)), key=len, default=""), "close-kinds.sh")
     table(
         f"rules/{name}",
-        f"# Captures for `{name}`\n\nMade by `captures/lab/{script}` with real software in network namespaces ({SOFTWARE});\nwhat was edited or generated afterwards says so.",
+        f"# Captures for `{name}`\n\nMade by `captures/lab/{script}` with real software in network namespaces ({SOFTWARE_OF.get(script, SOFTWARE)});\nwhat was edited or generated afterwards says so.",
         rows,
         lambda capture: "silent" if capture.startswith("not-") else "fires",
+        NOTES.get(name, ""),
     )
 table(
     "healthy",
