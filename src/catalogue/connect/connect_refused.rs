@@ -35,8 +35,8 @@ const RESTART: Elapsed = Elapsed::secs(5);
 const REDEPLOY: Elapsed = Elapsed::secs(30);
 /// A proxy asks the next backend within this time (measured: HAProxy's redispatch and nginx's next upstream take 20 µs).
 const AT_ONCE: Elapsed = Elapsed::millis(50);
-/// Ports, each tried once, that make a probe …
-const PROBED: usize = 4;
+/// Ports, each tried once, that make a probe (of 20 and more `port-scan` speaks) …
+const PROBED: std::ops::Range<usize> = 4..20;
 /// … within this time.
 const PROBE: Elapsed = Elapsed::secs(60);
 /// Both families are tried within this time (RFC 8305 §5: 250 ms apart).
@@ -169,7 +169,7 @@ fn probed(capture: &CaptureView<'_>, facts: &FlowFacts) -> Option<usize> {
     let near = |service: &Service| service.last.is_some_and(|at| at.since(facts.start()).abs() <= PROBE);
     let ports = capture.services.of_host(facts.server.address).filter(|(_, service)| once(service) && near(service));
     let count = ports.count();
-    (count >= PROBED).then_some(count)
+    PROBED.contains(&count).then_some(count)
 }
 
 fn answering_ports(capture: &CaptureView<'_>, facts: &FlowFacts) -> Option<String> {
