@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::places::Places;
 use crate::event::{PacketRef, Protocol};
 use crate::time::Timestamp;
 use crate::wire::{Address, Endpoint};
@@ -87,20 +88,36 @@ pub struct Lesson {
     pub last: Timestamp,
 }
 
+/// Learns from closed flows.
+pub struct Learner {
+    services: Places<Endpoint, Service>,
+    beyond_cap: u64,
+}
+
+impl Default for Learner {
+    fn default() -> Self {
+        Self { services: Places::new(Services::CAP), beyond_cap: 0 }
+    }
+}
+
+impl Learner {
+    /// Learns from one closed flow.
+    pub fn learn(&mut self, lesson: &Lesson) {
+        match self.services.get(lesson.server) {
+            Some(service) => service.learn(lesson),
+            None => self.beyond_cap += 1,
+        }
+    }
+
+    /// What it learnt.
+    pub fn finish(self) -> Services {
+        Services { by_end: self.services.into_all().into_iter().collect(), beyond_cap: self.beyond_cap }
+    }
+}
+
 impl Services {
     /// Services kept; flows to others are only counted.
     pub const CAP: usize = 16_384;
-
-    /// Learns from a closed flow.
-    pub fn learn(&mut self, lesson: &Lesson) {
-        if let Some(known) = self.by_end.get_mut(&lesson.server) {
-            known.learn(lesson);
-        } else if self.by_end.len() < Self::CAP {
-            self.by_end.entry(lesson.server).or_default().learn(lesson);
-        } else {
-            self.beyond_cap += 1;
-        }
-    }
 
     /// Adds what another shard or file learnt. Associative and commutative.
     pub fn merge(&mut self, other: Self) {

@@ -13,7 +13,7 @@ use crate::flow::{Ended, FlowHead, Sink, Wants};
 use crate::host::grid::{Cell, Grid, Seconds};
 use crate::host::icmp::StrayErrors;
 use crate::host::names::Names;
-use crate::host::service::{Lesson, Services};
+use crate::host::service::{Learner, Lesson};
 use crate::protocol::Dissector;
 use crate::rule::finding::{Finding, Severity};
 use crate::rule::summary::{Digest, FlowSummary, Verdict};
@@ -54,7 +54,7 @@ pub struct Recorder {
     healthy: usize,
     alike: BTreeMap<(String, Endpoint), u32>,
     digests: VecDeque<Digest>,
-    services: Services,
+    services: Learner,
     names: Names,
     icmp: StrayErrors,
     seconds: Seconds,
@@ -80,7 +80,7 @@ impl Recorder {
             healthy: 0,
             alike: BTreeMap::new(),
             digests: VecDeque::new(),
-            services: Services::default(),
+            services: Learner::default(),
             names: Names::default(),
             icmp: StrayErrors::default(),
             seconds: Seconds::default(),
@@ -135,7 +135,7 @@ impl Recorder {
     pub fn finish(self) -> (Merged, VecDeque<Digest>) {
         let merged = Merged {
             flows: self.kept,
-            services: self.services,
+            services: self.services.finish(),
             names: self.names,
             icmp: self.icmp,
             grid: Grid { seconds: self.seconds, ..Grid::default() },

@@ -74,11 +74,17 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
 fn series(capture: &CaptureView<'_>) -> BTreeMap<(Address, Endpoint), Series> {
     let mut all: BTreeMap<(Address, Endpoint), Series> = BTreeMap::new();
     let kept = capture.flows.values().map(|flow| &flow.digest);
-    for digest in kept.chain(capture.digests.values()) {
-        let series = all.entry((digest.client().address, digest.server())).or_default();
-        series.count += 1;
-        if series.starts.len() < LOOKED_AT {
-            series.starts.push(digest.id);
+    let mut known: Vec<(Address, Endpoint, PacketRef)> = kept
+        .chain(capture.digests.values())
+        .map(|digest| (digest.client().address, digest.server(), digest.id))
+        .collect();
+    known.sort_unstable();
+    for same in known.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+        // Fewer connections have fewer periods between them than the rule asks for.
+        if same.len() > capture.thresholds.check_periods as usize {
+            let starts = same.iter().take(LOOKED_AT).map(|(_, _, id)| *id).collect();
+            let (client, server, _) = same[0];
+            all.insert((client, server), Series { count: same.len() as u64, starts, empty: false });
         }
     }
     // The empty ones are remembered longer than the digests, and stay apart from users' connections of the same host.
