@@ -1,6 +1,6 @@
 """Asks tcpwhy, `tshark -z expert` and netverdict about every capture of captures/incidents, and writes the table into docs/compare.md.
 
-compare.py TCPWHY NETVERDICT          the two programs; tshark comes from the path. About two and a half minutes.
+compare.py TCPWHY NETVERDICT          the two programs; tshark comes from the path. About three minutes.
 
 What each tool is held to is in aim.toml beside the captures; RULE below says how an output becomes a verdict, the same for all three."""
 import glob
@@ -17,15 +17,16 @@ PAGE = os.path.join(ROOT, "docs", "compare.md")
 BEGIN, END = "<!-- incidents: written by captures/lab/compare.py -->", "<!-- end of incidents -->"
 RULE = """How an output becomes a verdict, for all three alike:
 
-- A tool's *statements* are the lines in which it says that something is wrong. tcpwhy: the headlines of its incidents. tshark: the groups
-  under Errors, Warns and Notes; also any group that holds an alert, a response code or an ICMP error, wherever it stands. netverdict:
-  the titles of its findings and the evidence below them; its suggested fixes, which list several families of causes, do not count.
+- A tool's *statements* are the lines in which it says that something is wrong or odd. tcpwhy: the headlines of its incidents, and its
+  notices. tshark: the groups under Errors, Warns and Notes, but not "initiates (undergoes) the connection closing", which every connection
+  has; also any group that holds an alert, an HTTP error or an ICMP error, wherever it stands. netverdict: the titles of its findings and
+  the evidence below them; its suggested fixes, which list several families of causes, do not count.
 - *names the cause*: a statement has the words of the cause that is known to be there (the table of words is in `captures/lab/compare.py`:
   for an expired certificate, "expired"). The words are those of the trade, not those of one tool.
-- *names symptoms*: it says that something is wrong, without these words.
+- *names symptoms*: it has a statement, but none with these words.
 - *wrong*: it has the words of a cause that `aim.toml` rules out and not those of the known one; or, where nothing is broken, it raises an
   alarm (tcpwhy above notice; tshark an Error or Warn; netverdict any finding that is not CLEAN).
-- *clean*: it raises no alarm. Right where nothing is broken, and where this file cannot show anything; elsewhere it missed the cause.
+- *clean*: no statement; for captures where nothing is broken, no alarm. Right where nothing is broken, and where this file cannot show anything; elsewhere it missed the cause.
 - Where no cause can be told from a file (one leg, one direction), symptoms and clean are both right: *right (…)*.
 
 These captures were made to build tcpwhy, which tilts the table; the truths were written down from the lab's logs, not from any tool's output."""
@@ -61,6 +62,7 @@ WORDS = {
     "tls-closed-after-clienthello": r"(hangs? up|close[sd]?|FIN).{0,60}ClientHello|ClientHello.{0,60}(close|hangs? up|no answer|unanswered|without)",
 }
 # tshark's groups that say what went wrong though it files them under Chats or Comments
+CLOSING = re.compile(r"(initiates|undergoes) the connection closing")
 TELLING = re.compile(r"Alert|HTTP/1\.\d [45]\d\d|Destination unreachable|Time-to-live", re.I)
 
 
@@ -70,10 +72,11 @@ def run(*command):
 
 
 def tcpwhy(program, capture):
-    """Statements, whether it raises an alarm, and whether it looked at anything."""
+    """Statements, whether it raises an alarm, and the first thing it says."""
     report = json.loads(run(program, "--format", "json", capture) or "{}")
-    said = [incident["headline"] for incident in report.get("incidents", [])]
-    return said, bool(said), said[0] if said else "OK" if report else "error"
+    alarms = [incident["headline"] for incident in report.get("incidents", [])]
+    said = alarms + [found["says"] for found in report.get("findings", []) if found["severity"] == "notice"]
+    return said, bool(alarms), said[0] if said else "OK" if report else "error"
 
 
 def tshark(capture):
@@ -85,7 +88,7 @@ def tshark(capture):
             section = head[1]
         elif row and not line.lstrip().startswith("Frequency"):
             count, text = row[1], re.sub(r"\s{2,}", " ", row[2])
-            if section in ("Errors", "Warns", "Notes") or TELLING.search(text):
+            if section in ("Errors", "Warns", "Notes") and not CLOSING.search(text) or TELLING.search(text):
                 said.append(text)
                 first = first or f"{section}: {text} ({count} times)"
             alarm |= section in ("Errors", "Warns")
@@ -125,7 +128,7 @@ def verdict(aim, said, alarm):
     excluded = [rule for rule in aim.get("not", []) if rule in WORDS and rule not in wanted]
     if text := next(filter(None, (matching(rule, said) for rule in excluded)), None):
         return "wrong", text
-    word = "names symptoms" if alarm else "clean"
+    word = "names symptoms" if said else "clean"
     return (word if wanted else f"right ({word})"), None
 
 
