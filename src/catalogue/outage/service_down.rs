@@ -57,7 +57,9 @@ pub static RULE: Rule = Rule {
         command: "nc -vz -w 5 {host} {port}",
     }],
     not: &[("accept-queue-overflow", "nobody gets through to the port at the same time")],
-    cannot_show: &["why nothing listens there: a crash, a stop that was planned, or a firewall"],
+    cannot_show: &[
+        "why nothing answers there: a crash, a stop that was planned, a firewall, or an address that its name has left",
+    ],
     explains: &[
         Explains("connect-refused", Scope::Peer),
         Explains("connect-timeout", Scope::Peer),
