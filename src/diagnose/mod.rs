@@ -32,7 +32,7 @@ use crate::host::service::Services;
 use crate::rule::finding::{Finding, Severity};
 use crate::rule::summary::{Digest, FlowSummary, Verdict};
 use crate::rule::threshold::Thresholds;
-use crate::rule::view::{CaptureView, LegsView, PacketTally, Tally, index_links};
+use crate::rule::view::{CaptureView, Index, LegsView, PacketTally, Tally, index_links};
 use crate::rule::{Check, Keep};
 use crate::time::Timestamp;
 use crate::wire::Endpoint;
@@ -150,7 +150,7 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         thresholds: &settings.thresholds,
         asked: &merged.asked,
         end: merged.end(),
-        index: Default::default(),
+        index: Index::of(&merged.flows, &merged.digests),
     };
     let mut findings = all_findings(&capture);
     let selected = settings.only.select(&capture);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Event, Kind, KindSet, Side, What};
+use super::{Event, Kind, KindSet, Protocol, Side, What};
 
 /// The bounded list of a flow's events.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -13,6 +13,7 @@ pub struct Story {
     tail: VecDeque<Event>,
     seen: KindSet,
     left_out: u64,
+    spoken: [Option<Protocol>; 2],
 }
 
 impl Story {
@@ -20,6 +21,9 @@ impl Story {
     pub const HEAD: usize = 48;
     /// Events kept from the end.
     pub const TAIL: usize = 16;
+
+    /// Events of an ordinary flow.
+    const FEW: usize = 8;
 
     /// Kinds that are only noted as seen: the facts of the flow hold their packets, and nearly every flow has all of them.
     const IN_FACTS: [Kind; 7] = [
@@ -39,7 +43,15 @@ impl Story {
         if Self::IN_FACTS.contains(&kind) {
             return;
         }
+        if let What::Recognised { protocol } = event.what
+            && protocol != Protocol::Proxy
+        {
+            self.spoken[event.side as usize] = Some(protocol);
+        }
         if self.head.len() < Self::HEAD {
+            if self.head.is_empty() {
+                self.head.reserve(Self::FEW);
+            }
             self.head.push(event);
             return;
         }
@@ -48,6 +60,13 @@ impl Story {
             self.left_out += 1;
         }
         self.tail.push_back(event);
+    }
+
+    /// An empty one with the memory of one that is over.
+    pub fn renewed(mut self) -> Self {
+        self.head.clear();
+        self.tail.clear();
+        Self { head: self.head, tail: self.tail, ..Self::default() }
     }
 
     /// All kept events in order.
@@ -80,8 +99,14 @@ impl Story {
         self.events().filter_map(pick)
     }
 
+    /// What was recognised last on a side, PROXY headers looked through.
+    pub fn spoken(&self, side: Side) -> Option<Protocol> {
+        self.spoken[side as usize]
+    }
+
     /// Swaps the roles: the side that was taken for the client is the server.
     pub fn flip(&mut self) {
+        self.spoken.swap(0, 1);
         for event in self.head.iter_mut().chain(self.tail.iter_mut()) {
             event.side = event.side.other();
         }

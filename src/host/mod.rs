@@ -6,5 +6,6 @@ pub mod icmp;
 pub mod link;
 pub mod names;
 pub mod neighbor;
+pub(crate) mod places;
 pub mod service;
 pub mod watch;

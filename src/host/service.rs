@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::places::Places;
 use crate::event::{PacketRef, Protocol};
 use crate::time::Timestamp;
 use crate::wire::{Address, Endpoint};
@@ -34,7 +35,7 @@ pub struct Service {
     pub plain: BTreeMap<Protocol, Spoke>,
     /// … and behind one.
     pub behind_proxy: BTreeMap<Protocol, Spoke>,
-    /// Clients by address with their flow counts, the first 64.
+    /// Clients by address with their flow counts, the first 16 of each shard.
     pub clients: BTreeMap<Address, u64>,
     /// Connections that carried nothing and that the client closed first, by client: the first 16 clients.
     pub empty: BTreeMap<Address, EmptySeries>,
@@ -87,20 +88,36 @@ pub struct Lesson {
     pub last: Timestamp,
 }
 
+/// Learns from closed flows.
+pub struct Learner {
+    services: Places<Endpoint, Service>,
+    beyond_cap: u64,
+}
+
+impl Default for Learner {
+    fn default() -> Self {
+        Self { services: Places::new(Services::CAP), beyond_cap: 0 }
+    }
+}
+
+impl Learner {
+    /// Learns from one closed flow.
+    pub fn learn(&mut self, lesson: &Lesson) {
+        match self.services.get(lesson.server) {
+            Some(service) => service.learn(lesson),
+            None => self.beyond_cap += 1,
+        }
+    }
+
+    /// What it learnt.
+    pub fn finish(self) -> Services {
+        Services { by_end: self.services.into_all().into_iter().collect(), beyond_cap: self.beyond_cap }
+    }
+}
+
 impl Services {
     /// Services kept; flows to others are only counted.
     pub const CAP: usize = 16_384;
-
-    /// Learns from a closed flow.
-    pub fn learn(&mut self, lesson: &Lesson) {
-        if let Some(known) = self.by_end.get_mut(&lesson.server) {
-            known.learn(lesson);
-        } else if self.by_end.len() < Self::CAP {
-            self.by_end.entry(lesson.server).or_default().learn(lesson);
-        } else {
-            self.beyond_cap += 1;
-        }
-    }
 
     /// Adds what another shard or file learnt. Associative and commutative.
     pub fn merge(&mut self, other: Self) {
@@ -122,7 +139,7 @@ impl Services {
 }
 
 impl Service {
-    const CLIENTS: usize = 64;
+    const CLIENTS: usize = 16;
     const EMPTY_CLIENTS: usize = 16;
     const STARTS: usize = 64;
 

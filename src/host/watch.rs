@@ -3,9 +3,8 @@
 //! Works on packets in capture order, so it lives on the reading side. Only what wants an answer counts as asking: a SYN, payload, a FIN,
 //! a DNS query. Frames that are no TCP, UDP or ICMP are never an answer from beyond the link.
 
-use std::collections::HashMap;
-
 use super::grid::{Cell, Grid, Quiet, Silence};
+use super::places::Places;
 use crate::decode::{Flags, Packet, Transport, flow_hash};
 use crate::event::PacketRef;
 use crate::time::{Elapsed, Timestamp};
@@ -14,9 +13,9 @@ use crate::wire::{Address, Mac};
 
 /// What is known of all hosts so far.
 pub struct Watch {
-    lanes: HashMap<Address, Lane, foldhash::fast::FixedState>,
+    lanes: Places<Address, Lane>,
     /// What came from each link address, and what was sent through it.
-    hops: HashMap<Mac, Way, foldhash::fast::FixedState>,
+    hops: Places<Mac, Way>,
     grid: Grid,
     second: i64,
     cell: Cell,
@@ -82,8 +81,8 @@ impl Watch {
     /// Silences from `black` on are kept.
     pub fn new(black: Elapsed) -> Self {
         Self {
-            lanes: HashMap::default(),
-            hops: HashMap::default(),
+            lanes: Places::new(HOSTS),
+            hops: Places::new(HOPS),
             grid: Grid::default(),
             second: i64::MIN,
             cell: Cell::default(),
@@ -100,39 +99,38 @@ impl Watch {
         self.count(packet, u64::from(ip.len));
         let asks = asks(packet);
         let at = packet.at;
-        if let Some(lane) = lane(&mut self.lanes, &mut self.grid, ip.source) {
+        if let Some(lane) = self.lanes.get(ip.source) {
             hear(&mut lane.from, at, (ip.source, Quiet::Mute, None), self.black, &mut self.grid);
-            if let Some((flow, seq)) = asks {
-                lane.to.ask(at, flow, seq, ip.destination, ip.source);
+            if asks {
+                lane.to.ask(packet, ip.destination, ip.source);
             }
+        } else {
+            self.grid.unwatched += 1;
         }
-        if let Some(lane) = lane(&mut self.lanes, &mut self.grid, ip.destination) {
+        if let Some(lane) = self.lanes.get(ip.destination) {
             hear(&mut lane.to, at, (ip.destination, Quiet::Deaf, None), self.black, &mut self.grid);
-            if let Some((flow, seq)) = asks {
-                lane.from.ask(at, flow, seq, ip.source, ip.destination);
+            if asks {
+                lane.from.ask(packet, ip.source, ip.destination);
             }
+        } else {
+            self.grid.unwatched += 1;
         }
         self.hop(packet, asks);
     }
 
     /// The same for the link addresses: what is sent through a router, and whether anything comes from it.
-    fn hop(&mut self, packet: &Packet<'_>, asks: Option<(u64, u32)>) {
+    fn hop(&mut self, packet: &Packet<'_>, asks: bool) {
         let (Some(ip), Some(source), Some(destination)) = (packet.ip, packet.link.source, packet.link.destination)
         else {
             return;
         };
-        for (mac, from) in [(source, true), (destination, false)] {
-            if self.hops.len() >= HOPS && !self.hops.contains_key(&mac) {
-                continue;
-            }
-            let way = self.hops.entry(mac).or_default();
-            if from {
-                // Whose silence it was is known from who asked first.
-                let host = way.waits.as_ref().map_or(ip.destination, |waits| waits.asker);
-                hear(way, packet.at, (host, Quiet::Hop, Some(mac)), self.black, &mut self.grid);
-            } else if let Some((flow, seq)) = asks {
-                way.ask(packet.at, flow, seq, ip.destination, ip.source);
-            }
+        if let Some(way) = self.hops.get(source) {
+            // Whose silence it was is known from who asked first.
+            let host = way.waits.as_ref().map_or(ip.destination, |waits| waits.asker);
+            hear(way, packet.at, (host, Quiet::Hop, Some(source)), self.black, &mut self.grid);
+        }
+        if asks && let Some(way) = self.hops.get(destination) {
+            way.ask(packet, ip.destination, ip.source);
         }
     }
 
@@ -140,7 +138,7 @@ impl Watch {
     pub fn arp(&mut self, at: PacketRef, neighbor: &Neighbor) {
         if neighbor.request
             && !neighbor.gratuitous
-            && let Some(waits) = self.lanes.get_mut(&neighbor.sender).and_then(|lane| lane.to.waits.as_mut())
+            && let Some(waits) = self.lanes.known(&neighbor.sender).and_then(|lane| lane.to.waits.as_mut())
         {
             waits.arp += 1;
             waits.arp_first.get_or_insert(at);
@@ -154,16 +152,16 @@ impl Watch {
             self.grid.seconds = Default::default();
         }
         let mut open = Vec::new();
-        for (host, lane) in self.lanes {
+        for (host, lane) in self.lanes.into_all() {
             for (quiet, way) in [(Quiet::Mute, lane.from), (Quiet::Deaf, lane.to)] {
                 open.extend(way.silence((host, quiet, None), None, end, self.black));
             }
         }
-        for (mac, way) in self.hops {
+        for (mac, way) in self.hops.into_all() {
             let host = way.waits.as_ref().map(|waits| waits.asker);
             open.extend(host.and_then(|host| way.silence((host, Quiet::Hop, Some(mac)), None, end, self.black)));
         }
-        // Places in the grid are by key: the map's order does not show.
+        // Places in the grid are by key: the order does not show.
         open.into_iter().for_each(|silence| self.grid.keep(silence));
         self.grid
     }
@@ -190,23 +188,11 @@ impl Watch {
 /// Whose silence, which kind, and the link address of a hop.
 type Who = (Address, Quiet, Option<Mac>);
 
-fn lane<'a>(
-    lanes: &'a mut HashMap<Address, Lane, foldhash::fast::FixedState>,
-    grid: &mut Grid,
-    host: Address,
-) -> Option<&'a mut Lane> {
-    if lanes.len() >= HOSTS && !lanes.contains_key(&host) {
-        grid.unwatched += 1;
-        return None;
-    }
-    Some(lanes.entry(host).or_default())
-}
-
 /// Something was heard: a silence that was long enough is kept.
 fn hear(way: &mut Way, at: PacketRef, who: Who, black: Elapsed, grid: &mut Grid) {
-    if way.asked.is_some()
-        && let Some(silence) = std::mem::take(way).ended(way, who, at, black)
-    {
+    if way.waits.is_none() {
+        way.asked = None;
+    } else if let Some(silence) = std::mem::take(way).ended(way, who, at, black) {
         grid.keep(silence);
     }
     way.rate.count(at.time.second());
@@ -261,7 +247,9 @@ impl Way {
         })
     }
 
-    fn ask(&mut self, at: PacketRef, flow: u64, seq: u32, other: Address, asker: Address) {
+    #[inline]
+    fn ask(&mut self, packet: &Packet<'_>, other: Address, asker: Address) {
+        let at = packet.at;
         let Some(asked) = self.asked else {
             self.asked = Some(at);
             return;
@@ -269,6 +257,14 @@ impl Way {
         if self.waits.is_none() && at.time.since(asked.time) < LATE {
             return;
         }
+        self.wait(packet, asked, other, asker);
+    }
+
+    /// One more question while an earlier one is unanswered for long.
+    #[cold]
+    fn wait(&mut self, packet: &Packet<'_>, asked: PacketRef, other: Address, asker: Address) {
+        let Some((flow, seq)) = question(packet) else { return };
+        let at = packet.at;
         let waits = self.waits.get_or_insert_with(|| Box::new(Waits::new(asked, asker)));
         waits.last = at;
         waits.asks += 1;
@@ -317,17 +313,26 @@ impl Rate {
     }
 }
 
-/// A hash of the flow and the sequence number (DNS: the transaction id) of a packet that wants an answer.
-fn asks(packet: &Packet<'_>) -> Option<(u64, u32)> {
-    let (source, destination) = (packet.source()?, packet.destination()?);
+/// Whether a packet wants an answer.
+#[inline]
+fn asks(packet: &Packet<'_>) -> bool {
     match &packet.transport {
         Transport::Tcp(segment) => {
             let flags = segment.flags;
             let wants = flags.has(Flags::SYN) || flags.has(Flags::FIN) || segment.payload_len > 0;
-            let wants = wants && !flags.has(Flags::RST);
-            wants.then(|| (flow_hash(source, destination, 6), segment.seq.0))
+            wants && !flags.has(Flags::RST)
         }
-        Transport::Udp(datagram) if datagram.destination_port == 53 => {
+        Transport::Udp(datagram) => datagram.destination_port == 53,
+        _ => false,
+    }
+}
+
+/// A hash of the flow and the sequence number (DNS: the transaction id) of a packet that wants an answer.
+fn question(packet: &Packet<'_>) -> Option<(u64, u32)> {
+    let (source, destination) = (packet.source()?, packet.destination()?);
+    match &packet.transport {
+        Transport::Tcp(segment) => Some((flow_hash(source, destination, 6), segment.seq.0)),
+        Transport::Udp(datagram) => {
             let id = datagram.payload.get(..2).map_or(0, |id| u32::from(id[0]) << 8 | u32::from(id[1]));
             Some((flow_hash(source, destination, 17), id))
         }

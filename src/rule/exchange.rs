@@ -81,6 +81,9 @@ impl<'a> Exchange<'a> {
 impl<'a> FlowView<'a> {
     /// The latest HTTP/1 exchange.
     pub fn exchange(&self) -> Option<Exchange<'a>> {
+        if !self.saw(Kind::Request) {
+            return None;
+        }
         let mut latest: Option<Exchange<'a>> = None;
         for event in self.story.events() {
             match (&event.what, &mut latest) {

@@ -149,12 +149,7 @@ fn served(facts: &FlowFacts, story: &Story) -> bool {
 
 /// What was recognised on a side, PROXY headers looked through.
 pub fn protocol_of(story: &Story, side: Side) -> Option<Protocol> {
-    story
-        .pick(|e| match e.what {
-            What::Recognised { protocol } if e.side == side && protocol != Protocol::Proxy => Some(protocol),
-            _ => None,
-        })
-        .last()
+    story.spoken(side)
 }
 
 /// The protocol both sides agreed on, else the client's, else the server's.

@@ -21,7 +21,7 @@ use crate::host::grid::Grid;
 use crate::host::icmp::StrayErrors;
 use crate::host::names::Names;
 use crate::host::neighbor::Neighbors;
-use crate::host::service::{Lesson, Services};
+use crate::host::service::{Learner, Lesson, Services};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::dns::DnsMessage;
 use crate::wire::http::{RequestHead, ResponseHead};
@@ -484,7 +484,8 @@ impl World {
         let mut summary = scene.summary();
         summary.digest.verdict = if good { Verdict::Healthy } else { Verdict::Failed };
         let facts = &scene.facts;
-        self.services.learn(&Lesson {
+        let mut learner = Learner::default();
+        learner.learn(&Lesson {
             client: facts.client,
             server: facts.server,
             flow: facts.id,
@@ -497,6 +498,7 @@ impl World {
                 && facts.closer.is_some_and(|(side, _)| side == Side::Client),
             last: facts.last.time,
         });
+        self.services.merge(learner.finish());
         self.tally.flows += 1;
         self.tally.tcp_flows += 1;
         self.packets.first = self.packets.first.min(Some(facts.id)).or(Some(facts.id));
@@ -530,7 +532,7 @@ impl World {
             thresholds: &self.thresholds,
             asked: &self.asked,
             end: self.end,
-            index: Default::default(),
+            index: super::view::Index::of(&self.flows, &self.digests),
         }
     }
 

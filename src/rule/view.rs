@@ -1,6 +1,5 @@
 //! The questions a rule may ask of a flow, of two linked legs, and of the whole capture.
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use super::finding::{Confidence, Finding};
@@ -455,68 +454,65 @@ pub struct CaptureView<'a> {
     /// Latest packet time.
     pub end: Timestamp,
     /// What was looked up before.
-    pub index: Index,
+    pub index: Index<'a>,
 }
 
-/// Numbers of flows by what rules look them up by; each list is made when a rule first asks for it.
+/// Flows by what rules look them up by.
 #[derive(Default)]
-pub struct Index {
-    kept: OnceCell<BTreeMap<Endpoint, Vec<PacketRef>>>,
-    known: OnceCell<BTreeMap<Endpoint, Vec<PacketRef>>>,
-    found: OnceCell<BTreeMap<String, Vec<PacketRef>>>,
+pub struct Index<'a> {
+    kept: BTreeMap<Endpoint, Vec<&'a FlowSummary>>,
+    known: BTreeMap<Endpoint, Vec<&'a Digest>>,
+    found: BTreeMap<&'a str, Vec<&'a FlowSummary>>,
+}
+
+impl<'a> Index<'a> {
+    /// Of all flows that are still known.
+    pub fn of(flows: &'a BTreeMap<PacketRef, FlowSummary>, digests: &'a BTreeMap<PacketRef, Digest>) -> Self {
+        let mut index = Self::default();
+        let mut known = Vec::with_capacity(flows.len() + digests.len());
+        for flow in flows.values() {
+            known.push((flow.digest.server(), &flow.digest));
+            index.kept.entry(flow.facts.server).or_default().push(flow);
+            for finding in &flow.findings {
+                index.found.entry(&finding.rule).or_default().push(flow);
+            }
+        }
+        known.extend(digests.values().map(|digest| (digest.server(), digest)));
+        known.sort_unstable_by_key(|(server, digest)| (*server, digest.id));
+        let by_server = known.chunk_by(|a, b| a.0 == b.0);
+        index.known = by_server.map(|flows| (flows[0].0, flows.iter().map(|(_, digest)| *digest).collect())).collect();
+        index
+    }
 }
 
 impl CaptureView<'_> {
     /// Kept flows to one server end, in the order of their first packets.
     pub fn flows_to(&self, server: &Endpoint) -> impl Iterator<Item = &FlowSummary> {
-        self.by_server().get(server).into_iter().flatten().filter_map(|id| self.flows.get(id))
+        self.index.kept.get(server).into_iter().flatten().copied()
     }
 
     /// Kept flows to any port of a host, by port.
     pub fn flows_to_host(&self, host: Address) -> impl Iterator<Item = &FlowSummary> {
         let ports = Endpoint::new(host, 0)..=Endpoint::new(host, u16::MAX);
-        self.by_server().range(ports).flat_map(|(_, flows)| flows).filter_map(|id| self.flows.get(id))
+        self.index.kept.range(ports).flat_map(|(_, flows)| flows).copied()
+    }
+
+    /// Every server end of the flows that are still known.
+    pub fn servers(&self) -> impl Iterator<Item = &Endpoint> {
+        self.index.known.keys()
     }
 
     /// Short facts of every flow to `server`, kept whole or not, that began within `from..=to`.
     pub fn began_to(&self, server: &Endpoint, from: Timestamp, to: Timestamp) -> impl Iterator<Item = &Digest> {
-        let known = self.index.known.get_or_init(|| {
-            let mut known: BTreeMap<Endpoint, Vec<PacketRef>> = BTreeMap::new();
-            let kept = self.flows.values().map(|flow| &flow.digest);
-            for digest in kept.chain(self.digests.values()) {
-                known.entry(digest.server()).or_default().push(digest.id);
-            }
-            known.values_mut().for_each(|list| list.sort_unstable());
-            known
-        });
-        let list = known.get(server).map(Vec::as_slice).unwrap_or(&[]);
-        let first = list.partition_point(|id| id.time < from);
-        let behind = list.partition_point(|id| id.time <= to);
-        list.get(first..behind).unwrap_or(&[]).iter().filter_map(|id| self.digest_of(*id))
+        let list = self.index.known.get(server).map(Vec::as_slice).unwrap_or(&[]);
+        let first = list.partition_point(|digest| digest.id.time < from);
+        let behind = list.partition_point(|digest| digest.id.time <= to);
+        list.get(first..behind).unwrap_or(&[]).iter().copied()
     }
 
     /// Kept flows on which a rule found something, in the order of their first packets.
     pub fn found_by(&self, rule: &str) -> impl Iterator<Item = &FlowSummary> {
-        let found = self.index.found.get_or_init(|| {
-            let mut found: BTreeMap<String, Vec<PacketRef>> = BTreeMap::new();
-            for (id, flow) in self.flows {
-                for finding in &flow.findings {
-                    found.entry(finding.rule.to_string()).or_default().push(*id);
-                }
-            }
-            found
-        });
-        found.get(rule).into_iter().flatten().filter_map(|id| self.flows.get(id))
-    }
-
-    fn by_server(&self) -> &BTreeMap<Endpoint, Vec<PacketRef>> {
-        self.index.kept.get_or_init(|| {
-            let mut kept: BTreeMap<Endpoint, Vec<PacketRef>> = BTreeMap::new();
-            for (id, flow) in self.flows {
-                kept.entry(flow.facts.server).or_default().push(*id);
-            }
-            kept
-        })
+        self.index.found.get(rule).into_iter().flatten().copied()
     }
 }
 

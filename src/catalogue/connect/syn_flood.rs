@@ -91,17 +91,22 @@ struct Flooded<'a> {
 
 impl<'a> Flooded<'a> {
     fn of(server: Endpoint, capture: &'a CaptureView<'_>) -> Option<Self> {
-        let mut seconds: BTreeMap<i64, Vec<&Digest>> = BTreeMap::new();
-        let began = capture.began_to(&server, Timestamp::MIN, Timestamp::MAX);
-        for digest in began.filter(|digest| digest.transport == IpProtocol::Tcp) {
-            seconds.entry(digest.id.time.second()).or_default().push(digest);
-        }
-        seconds.retain(|_, tries| {
+        let began: Vec<&Digest> = capture.began_to(&server, Timestamp::MIN, Timestamp::MAX).collect();
+        let mut busy: Vec<Vec<&Digest>> = Vec::new();
+        // They are in order of time.
+        for second in began.chunk_by(|a, b| a.id.time.second() == b.id.time.second()) {
+            if second.len() < RATE {
+                continue;
+            }
+            let tries: Vec<&Digest> =
+                second.iter().copied().filter(|digest| digest.transport == IpProtocol::Tcp).collect();
             let complete = tries.iter().filter(|digest| digest.completed).count();
-            tries.len() >= RATE && complete * COMPLETE < tries.len()
-        });
-        let rate = seconds.values().map(Vec::len).max()?;
-        Some(Self { server, tries: seconds.into_values().flatten().collect(), rate })
+            if tries.len() >= RATE && complete * COMPLETE < tries.len() {
+                busy.push(tries);
+            }
+        }
+        let rate = busy.iter().map(Vec::len).max()?;
+        Some(Self { server, tries: busy.into_iter().flatten().collect(), rate })
     }
 }
 

@@ -40,13 +40,8 @@ pub(super) fn candidates(
 
 /// Method 1: 32 random octets are equal on no two connections unless one passes the other's ClientHello on (RFC 8446 §4.1.2).
 fn by_hello(known: &[&Digest], flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<(PacketRef, PacketRef)> {
-    let mut by_hello: BTreeMap<u64, Vec<&Digest>> = BTreeMap::new();
-    for digest in known.iter().filter(|digest| digest.hello != 0) {
-        by_hello.entry(digest.hello).or_default().push(digest);
-    }
     let mut pairs = Vec::new();
-    for mut group in by_hello.into_values().filter(|group| group.len() > 1) {
-        group.sort_by_key(|digest| digest.id);
+    for group in alike(known.iter().map(|digest| (digest.hello, *digest))) {
         for (i, backend) in group.iter().enumerate().skip(1) {
             // A chain of proxies: the leg that ends at the host where this one begins; else the latest that another host began.
             // A hello that is sent again to the same server is no leg.
@@ -77,9 +72,12 @@ fn by_header(known: &[&Digest], flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec
     if headers.is_empty() {
         return Vec::new();
     }
-    let mut by_client: BTreeMap<Endpoint, Vec<&Digest>> = BTreeMap::new();
+    let mut by_client: BTreeMap<Endpoint, Vec<&Digest>> =
+        headers.iter().map(|(_, source, _)| (*source, Vec::new())).collect();
     for digest in known {
-        by_client.entry(digest.client()).or_default().push(digest);
+        if let Some(legs) = by_client.get_mut(&digest.client()) {
+            legs.push(digest);
+        }
     }
     let mut pairs = Vec::new();
     for (backend, source, destination) in headers {
@@ -103,12 +101,8 @@ fn by_prefix(
     taken: impl Fn(PacketRef) -> bool,
     found: &mut Vec<Candidate>,
 ) {
-    let mut by_prefix: BTreeMap<u64, Vec<&Digest>> = BTreeMap::new();
-    for digest in known.iter().filter(|digest| digest.prefix != 0 && !taken(digest.id)) {
-        by_prefix.entry(digest.prefix).or_default().push(digest);
-    }
-    for mut group in by_prefix.into_values().filter(|group| group.len() > 1) {
-        group.sort_by_key(|digest| digest.id);
+    let free = known.iter().filter(|digest| !taken(digest.id));
+    for group in alike(free.map(|digest| (digest.prefix, *digest))) {
         for backend in &group {
             let began = backend.id.time;
             let fits = |client: &&&Digest| {
@@ -137,6 +131,14 @@ fn by_prefix(
             }));
         }
     }
+}
+
+/// Flows of the same hash, two and more of each, in the order of their first packets; 0 is no hash.
+fn alike<'a>(hashed: impl Iterator<Item = (u64, &'a Digest)>) -> Vec<Vec<&'a Digest>> {
+    let mut hashed: Vec<(u64, &Digest)> = hashed.filter(|(hash, _)| *hash != 0).collect();
+    hashed.sort_unstable_by_key(|(hash, digest)| (*hash, digest.id));
+    let groups = hashed.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1);
+    groups.map(|group| group.iter().map(|(_, digest)| *digest).collect()).collect()
 }
 
 /// Whether the client leg ends at the host where the backend leg begins.

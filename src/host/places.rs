@@ -1,0 +1,113 @@
+//! Values by key, with the place of a key that came a moment ago at hand: packets and flows come in bursts of few hosts.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use crate::wire::{Address, Endpoint, Mac};
+
+/// Values by key, at most so many.
+pub(crate) struct Places<K, V> {
+    all: Vec<(K, V)>,
+    places: HashMap<K, u32, foldhash::fast::RandomState>,
+    recent: Box<[u32; RECENT]>,
+    most: usize,
+}
+
+/// Places at hand.
+const RECENT: usize = 512;
+/// 2^64 divided by the golden ratio (Knuth, The Art of Computer Programming, 6.4).
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Keys that can be spread over the places at hand. Two keys of the same spread only cost each other time.
+pub(crate) trait Key: Copy + Eq + Hash {
+    /// Any number of the key.
+    fn number(&self) -> u64;
+}
+
+impl Key for Address {
+    fn number(&self) -> u64 {
+        (self.0 as u64) ^ (self.0 >> 64) as u64
+    }
+}
+
+impl Key for Endpoint {
+    fn number(&self) -> u64 {
+        self.address.number() ^ u64::from(self.port) << 40
+    }
+}
+
+impl Key for Mac {
+    fn number(&self) -> u64 {
+        let Mac([a, b, c, d, e, f]) = *self;
+        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    }
+}
+
+impl<K: Key, V: Default> Places<K, V> {
+    /// None yet, and never more than `most`.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { all: Vec::new(), places: HashMap::default(), recent: Box::new([0; RECENT]), most }
+    }
+
+    /// The value of a key, new if need be; `None` when there is no room for another.
+    #[inline]
+    pub(crate) fn get(&mut self, key: K) -> Option<&mut V> {
+        let slot = (key.number().wrapping_mul(SPREAD) >> 32) as usize % RECENT;
+        let recent = self.recent[slot] as usize;
+        if self.all.get(recent).is_none_or(|(known, _)| *known != key) {
+            self.recent[slot] = self.place(key)?;
+        }
+        self.all.get_mut(self.recent[slot] as usize).map(|(_, value)| value)
+    }
+
+    fn place(&mut self, key: K) -> Option<u32> {
+        if let Some(place) = self.places.get(&key) {
+            return Some(*place);
+        }
+        if self.all.len() >= self.most {
+            return None;
+        }
+        let place = self.all.len() as u32;
+        self.all.push((key, V::default()));
+        self.places.insert(key, place);
+        Some(place)
+    }
+
+    /// The value of a key that came before.
+    pub(crate) fn known(&mut self, key: &K) -> Option<&mut V> {
+        let place = *self.places.get(key)?;
+        self.all.get_mut(place as usize).map(|(_, value)| value)
+    }
+
+    /// All of them, in the order in which their keys came.
+    pub(crate) fn into_all(self) -> Vec<(K, V)> {
+        self.all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_keeps_its_value_however_many_share_a_place_at_hand() {
+        let mut places: Places<Address, u64> = Places::new(5000);
+        for round in 1..=3 {
+            for number in 0..5000_u64 {
+                let value = places.get(Address(number.into())).expect("there is room");
+                assert_eq!(*value, (round - 1) * number);
+                *value += number;
+            }
+        }
+        assert_eq!(places.into_all().len(), 5000);
+    }
+
+    #[test]
+    fn a_key_beyond_the_room_has_no_value_and_the_others_keep_theirs() {
+        let mut places: Places<Address, u64> = Places::new(1);
+        *places.get(Address(7)).expect("the first") = 70;
+        assert_eq!(places.get(Address(8)), None);
+        assert_eq!(places.known(&Address(8)), None);
+        assert_eq!(places.get(Address(7)).copied(), Some(70));
+    }
+}
