@@ -17,7 +17,7 @@
 //!
 //! ## False alarms it avoids
 //! Idle timers that end connections of one age together (the port goes on accepting), servers that close after every answer (the others
-//! stay open), browsers and load generators that close a handful at once.
+//! stay open), browsers and load generators that close a handful at once, waiting requests that end by their timeout.
 
 use std::collections::BTreeMap;
 
@@ -111,7 +111,7 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
         for part in together(&ends) {
             let waited = part.iter().filter(|(_, flow)| waits(flow)).count();
             let old = part.iter().filter(|(_, flow)| flow.facts.mid_stream).count();
-            if waited >= MANY || old >= capture.thresholds.pile as usize {
+            if waited >= MANY && !timed_out(part) || old >= capture.thresholds.pile as usize {
                 let finding = told(found.len() as u32, part, server, client, capture, Side::Client).variant(2);
                 let since =
                     format!("{old} of them had been open since before the capture, on {waited} a request waited");
@@ -267,6 +267,20 @@ fn waits(flow: &FlowSummary) -> bool {
     flow.findings.iter().any(|finding| finding.rule == "upstream-hang" && finding.variant != 2)
 }
 
+/// Requests that began one after the other and ended in the same rhythm ran into the caller's timeout; a process that ends takes all with it.
+fn timed_out(part: &[End<'_>]) -> bool {
+    let mut asked: Vec<Timestamp> =
+        part.iter().filter(|(_, flow)| waits(flow)).map(|(_, flow)| flow.facts.start()).collect();
+    asked.sort_unstable();
+    let spread = |first: Option<Timestamp>, last: Option<Timestamp>| match (first, last) {
+        (Some(first), Some(last)) => last.since(first),
+        _ => Elapsed::ZERO,
+    };
+    let begun = spread(asked.first().copied(), asked.last().copied());
+    let ended = spread(part.first().map(|(at, _)| at.time), part.last().map(|(at, _)| at.time));
+    begun.0 < ended.0.saturating_mul(3)
+}
+
 /// Runs of ends each of which begins before the first of them and ends within [`TOGETHER`] of it.
 fn together<'e, 'a>(ends: &'e [End<'a>]) -> impl Iterator<Item = &'e [End<'a>]> {
     let mut rest = ends;
@@ -346,6 +360,12 @@ mod tests {
         let findings = world(5).check(&RULE);
         assert_eq!((findings.len(), findings[0].variant, findings[0].culprit), (1, 2, Culprit::Client));
         assert!(world(4).check(&RULE).is_empty());
+    }
+
+    #[test]
+    fn requests_that_end_in_the_rhythm_in_which_they_began_ran_into_a_timeout() {
+        let world = (0..6).fold(World::new(), |world, n| world.with(&waiting(n, 20_000 + n as i64 * 300)));
+        assert!(world.check(&RULE).is_empty());
     }
 
     #[test]
