@@ -1,12 +1,10 @@
 //! One named test per capture: its text report equals the file beside it, rules fire where they must and stay silent where they must
-//! not, every cited packet exists, and the JSON keeps its schema. Each `expect.toml` beside captures is met; what an `aim.toml` says is not
-//! reached yet.
+//! not, every cited packet exists, and the JSON keeps its schema.
 
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tcpwhy::render::{Style, json, text};
@@ -24,33 +22,22 @@ fn main() {
         let name = path.strip_prefix(&folder).expect("below captures/").to_string_lossy().into_owned();
         trials.push(Trial::test(name.clone(), move || one(&path, &name, schema)));
     }
-    for path in expectations_below(&folder) {
+    // What the report of an incident's captures has to say, beside the text that it happens to have.
+    let incidents = std::fs::read_dir(folder.join("incidents")).expect("captures/incidents");
+    for path in incidents.flatten().map(|entry| entry.path().join("expect.toml")).filter(|path| path.is_file()) {
         let name = path.strip_prefix(&folder).expect("below captures/").to_string_lossy().into_owned();
-        trials.push(Trial::test(name, move || met(&path)));
+        trials.push(Trial::test(name, move || expectations(&path)));
     }
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// Every `expect.toml` below a folder, in order of names.
-fn expectations_below(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
-    let mut found: Vec<PathBuf> = entries
-        .flat_map(|path| match path.is_dir() {
-            true => expectations_below(&path),
-            false => Vec::from_iter(path.ends_with("expect.toml").then_some(path)),
-        })
-        .collect();
-    found.sort();
-    found
-}
-
-/// `tcpwhy expect` is content.
-fn met(path: &Path) -> Result<(), Failed> {
-    let output = Command::new(env!("CARGO_BIN_EXE_tcpwhy")).arg("expect").arg(path).output()?;
-    if output.status.success() {
-        return Ok(());
+/// Every expectation of the file is met.
+fn expectations(path: &Path) -> Result<(), Failed> {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tcpwhy")).arg("expect").arg(path).output()?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned().into()),
     }
-    Err(String::from_utf8_lossy(&output.stdout).into_owned().into())
 }
 
 fn one(path: &Path, name: &str, schema: &jsonschema::Validator) -> Result<(), Failed> {

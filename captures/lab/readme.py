@@ -19,6 +19,9 @@ SCRIPT = {
     "accept": "connect.sh",
     "capture": "capture-quality.sh",
     "tls-cert": "certificates.sh",
+    "tls-chain": "certificates.sh",
+    "tls-client": "certificates.sh",
+    "cert-outage": "certificates.sh",
     "tls": "wrong-protocol.sh",
     "http": "wrong-protocol.sh",
     "unexpected": "wrong-protocol.sh",
@@ -360,6 +363,52 @@ node-tls13-says-nothing | Node, TLS 1.3: a FIN instead of Finished, a warning of
 beside-clients-that-say-why | curl, Go, s_client, Java and Node at one server: those that say why lend their reason
 not-good | a valid certificate
 not-client-certificate-missing | the server wants a client certificate: the client's Finished comes first
+""")
+rule("cert-outage", """
+every-client-expired | curl, Go, s_client, Java and Node in TLS 1.2 at one server whose certificate expired two hours before
+sealed-beside-readable | TLS 1.2 and 1.3: a sealed refusal belongs to those that say why
+issuer-unknown-tls13 | TLS 1.3, an authority that nobody knows: 48 in the clear, others sealed
+renewed-in-the-end | four clients refuse, the certificate is replaced and loaded, two are served: over
+two-nodes | two servers of one name send the same expired certificate
+not-one-client | five programs on one host: `tls-cert-expired`
+not-a-clock | the certificate is good, one client's clock is wrong: `tls-cert-not-yet-valid`
+not-without-a-reason | five sealed refusals, nobody says why: `tls-cert-rejected`
+not-one-knows-the-intermediate | one client accepts what three refuse: `tls-chain-incomplete`
+""")
+rule("tls-chain-incomplete", """
+one-knows-the-intermediate | curl, Go and Java refuse a certificate that comes without its intermediate, a curl that knows it is served: medium confidence
+beside-a-server-that-sends-it | the same, and another port sends the intermediate: high confidence
+not-full | the server sends the intermediate
+not-nobody-knows-the-issuer | an authority that nobody knows: `cert-outage`
+not-one-kind-lacks-the-authority | a private authority: curl does not know it, three times, another curl does: `tls-cert-untrusted`
+""")
+rule("tls-client-cert-required", """
+curl-tls12 | HAProxy with `verify required`, curl without a certificate: alert 40
+curl-tls13 | the same in TLS 1.3: all is sealed, the lengths tell it
+go-and-java-tls13 | Go and Java (41 octets instead of 25) without a certificate
+at-go-tls12 | Go as the server, curl without a certificate: 42
+at-go-tls13 | the same in TLS 1.3
+at-apache-tls12 | Apache with `SSLVerifyClient require`: 40
+at-apache-tls13 | the same in TLS 1.3
+not-good-tls12 | the client sends a good certificate
+not-good-tls13 | the same in TLS 1.3
+not-optional | `verify optional`: six clients without a certificate are served
+""")
+rule("tls-client-cert-rejected", """
+expired-tls12 | the client's certificate expired an hour before: alert 45
+unknown-tls12 | the client's certificate is from an authority that HAProxy does not know: 48
+at-go-tls12 | Go as the server, a certificate from an authority that it does not know
+at-go-tls13 | the same in TLS 1.3
+at-apache-tls12 | Apache with `SSLVerifyClient require`, a certificate that expired
+at-apache-tls13 | the same in TLS 1.3
+not-good-at-others-tls12 | Go and Apache get a good certificate
+not-good-at-others-tls13 | the same in TLS 1.3
+expired-tls13 | the same in TLS 1.3: a sealed certificate, then a sealed record as long as an alert
+unknown-tls13 | the same with the unknown authority
+not-good-tls12 | the client sends a good certificate
+not-good-tls13 | the same in TLS 1.3
+not-missing-tls12 | the client sends none: `tls-client-cert-required`
+not-missing-tls13 | the same in TLS 1.3
 """)
 rule("http-to-tls-port", """
 nginx | 400 "The plain HTTP request was sent to HTTPS port", two clients

@@ -57,8 +57,8 @@ const TIMEOUTS: [i64; 9] = [1, 2, 3, 5, 10, 15, 20, 30, 60];
 const ROUND_TRIPS: i64 = 20;
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
-    let (closer, close) = flow.facts.closer.filter(|_| flow.facts.both_ways())?;
-    let pending = flow.pending().filter(|pending| closer == Side::Client && pending.asked <= close)?;
+    let (_, close) = flow.facts.closer.filter(|(side, _)| *side == Side::Client && flow.facts.both_ways())?;
+    let pending = flow.pending().filter(|pending| pending.asked <= close)?;
     // Where the snaplen hid octets of an answer, nobody knows whether it was complete.
     if flow.client().cut + flow.server().cut > 0 && flow.server().payload > 0 {
         return None;

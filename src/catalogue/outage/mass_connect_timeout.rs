@@ -129,8 +129,8 @@ fn judge(n: u32, asker: Address, flows: &[&FlowSummary], capture: &CaptureView<'
     }
     finding = finding.cites(control, Some(control), "control: another server answers the same host");
     let near = network(first.address);
-    let answers = |digest: &Digest| network(digest.server().address) == near;
-    if capture.began(from.time, until.time).filter(mine).any(|digest| answers(&digest)) {
+    let same = |digest: &Digest| network(digest.server().address) == near;
+    if capture.began(from.time, until.time).filter(mine).any(same) {
         finding =
             finding.note("others of the same network answer meanwhile: a rule that names these, not the whole network");
     }

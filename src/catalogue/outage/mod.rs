@@ -1,5 +1,6 @@
 //! Capture-wide incidents: what only many flows together show.
 
+pub mod cert_outage;
 pub mod link_flapping;
 pub mod loss_storm;
 pub mod mass_connect_timeout;

@@ -150,14 +150,12 @@ fn one_dead_host(blackout: &Blackout<'_>, capture: &CaptureView<'_>) -> bool {
             Some(flow) => repeats(flow, from),
             None => digest.last > until,
         };
-        match (here.contains(&client), here.contains(&server)) {
-            _ if client == *silent || server == *silent => {
-                if cut() {
-                    return false;
-                }
+        if client == *silent || server == *silent {
+            if cut() {
+                return false;
             }
-            (true, false) | (false, true) => others_answer = true,
-            _ => {}
+        } else if here.contains(&client) != here.contains(&server) {
+            others_answer = true;
         }
     }
     others_answer
