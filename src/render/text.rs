@@ -246,12 +246,12 @@ fn leg_heads(report: &Report, incident: &Incident) -> (String, String) {
         report.flows.iter().find(|flow| Some(flow.id) == id).map(|flow| (flow.client.clone(), flow.server.clone()))
     };
     let client = ends(Leg::Client).map_or("client leg".into(), |(client, _)| format!("client {client}"));
-    // A request that made the server ask somebody else has passed no proxy.
+    // A request that made the server ask somebody else need not have passed a proxy.
     let asks = incident
         .links
         .iter()
         .any(|link| Some(link.backend_leg) == flow_of(Leg::Backend) && link.methods == [LinkMethod::FanOut]);
-    let who = if asks { "this server" } else { "proxy" };
+    let who = if asks { "from there" } else { "proxy" };
     let backend = ends(Leg::Backend).map_or("backend leg".into(), |(_, server)| format!("{who} to {server}"));
     (client, backend)
 }
