@@ -76,6 +76,7 @@ pub static RULE: Rule = Rule {
     explains: &[
         Explains("proxy-upstream-connect-failed", Scope::Link),
         Explains("health-check-flapping", Scope::Link),
+        Explains("health-check-flapping", Scope::Peer),
         Explains("proxy-no-server-available", Scope::Time),
     ],
     sources: &["RFC 9293 §3.10.7.1", "RFC 8305 §5"],

@@ -77,6 +77,7 @@ pub static RULE: Rule = Rule {
     explains: &[
         Explains("proxy-upstream-connect-failed", Scope::Link),
         Explains("health-check-flapping", Scope::Link),
+        Explains("health-check-flapping", Scope::Peer),
         Explains("proxy-no-server-available", Scope::Time),
         Explains("slow-response", Scope::Link),
         Explains("proxy-retries-hide-failure", Scope::Link),

@@ -19,8 +19,8 @@
 use crate::event::{Kind, ResetKind, Side};
 use crate::flow::facts::{Half, Handshake, Reset};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
-use crate::rule::view::FlowView;
-use crate::rule::{Check, Explains, Needs, Rule, Scope, Step};
+use crate::rule::view::{CaptureView, FlowView};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
 
 pub static RULE: Rule = Rule {
     id: "middlebox-reset",
@@ -48,6 +48,7 @@ pub static RULE: Rule = Rule {
     ],
     sources: &["Weaver, Sommer, Paxson: Detecting Forged TCP Reset Packets, 2009", "RFC 3360"],
     check: Check::Flow(check),
+    corroborate: Some(corroborate),
     ..Rule::BLANK
 };
 
@@ -83,6 +84,18 @@ fn judge(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     }
     let marks = u8::from(reset.kind == ResetKind::Edge) + u8::from(far) + u8::from(goes_on.is_some()) + u8::from(early);
     Some(if marks >= 2 { finding.confidence(Confidence::High) } else { finding })
+}
+
+/// Where the answers took another way, whoever got them there answered with that RST: no middlebox made it up.
+fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
+    let elsewhere = |found: &Finding| {
+        matches!(&*found.rule, "asymmetric-return-path" | "reply-from-other-address")
+            && found.severity >= Severity::Warning
+    };
+    match capture.flow_of(finding).is_some_and(|flow| flow.findings.iter().any(elsewhere)) {
+        true => Keep::Drop,
+        false => Keep::Yes,
+    }
 }
 
 fn suspicious(reset: &Reset) -> bool {
