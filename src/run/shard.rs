@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 use crate::wire::icmp::IcmpError;
 
 /// Shards: more than any worker count we aim for, few enough that their tables stay in cache.
-pub const SHARDS: usize = 16;
+pub const SHARDS: usize = 4;
 
 /// One shard.
 pub struct Shard {
