@@ -15,7 +15,7 @@
 //!
 //! ## False alarms it avoids
 //! A refusal followed by a success to the same port within 5 s is a restart window (notice). A client that tries IPv6 and IPv4 side by
-//! side and gets through on the other one is served: that refusal is silent.
+//! side and gets through on the other one is served: that refusal is silent. A RST after which the same SYN is accepted was forged on the way.
 
 use crate::event::{Kind, ResetKind, Side, What};
 use crate::flow::facts::FlowFacts;
@@ -74,6 +74,10 @@ pub static RULE: Rule = Rule {
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let reset = flow.story.events().find(|e| matches!(e.what, What::Reset { kind: ResetKind::Refused, .. }))?;
+    // The kernel that refuses a SYN forgets it: who opens the connection afterwards did not send that RST.
+    if flow.facts.established.is_some_and(|open| open > reset.at) {
+        return None;
+    }
     let syn = *flow.client().syns.iter().rev().find(|syn| **syn < reset.at).or(flow.client().syns.first())?;
     Some(
         RULE.found(flow, reset.at, Side::Server, "RST+ACK that acknowledges the SYN: refused")
@@ -178,6 +182,12 @@ mod tests {
     #[test]
     fn a_reset_of_an_open_connection_is_no_refusal() {
         assert_eq!(Scene::open().rst(Side::Server, 5, ResetKind::Abort, 0).check(&RULE), None);
+    }
+
+    #[test]
+    fn a_refusal_after_which_the_same_syn_is_accepted_was_forged() {
+        let scene = Scene::new().syn(0).rst(Side::Server, 26, ResetKind::Refused, 0).syn_ack(28).established(29);
+        assert_eq!(scene.check(&RULE), None);
     }
 
     #[test]
