@@ -37,6 +37,7 @@ fn one_direction(finding: &mut Finding, rule: &Rule, capture: &CaptureView<'_>) 
         || facts.half(sender.other()).unseen > 0;
     if hears_answers || capture.tally.one_sided > 0 && two_sided_flows(capture) == 0 {
         finding.confidence = Confidence::Low;
+        finding.severity = finding.severity.min(Severity::Warning);
         finding.notes.push("this capture shows one direction only: whether an answer came cannot be told".into());
     } else if two_sided_flows(capture) == 0 && finding.confidence > Confidence::Medium {
         finding.confidence = Confidence::Medium;
@@ -95,7 +96,10 @@ pub fn siblings(findings: &mut [Finding], capture: &CaptureView<'_>) {
     for finding in findings {
         let Some(server) = capture.flow_of(finding).map(|flow| flow.facts.server) else { continue };
         let count = alike.get(&(finding.rule.to_string(), server)).copied().unwrap_or(0);
-        if count >= capture.thresholds.many && finding.confidence < Confidence::High {
+        // What the capture cannot show is no surer for being met often.
+        let hidden = finding.confidence == Confidence::Low
+            && crate::catalogue::rule(&finding.rule).is_some_and(|rule| rule.claims_absence);
+        if count >= capture.thresholds.many && finding.confidence < Confidence::High && !hidden {
             finding.confidence = finding.confidence.raised();
         }
         let good = capture.service(&server).map_or(0, |service| service.good);

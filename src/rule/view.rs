@@ -330,6 +330,11 @@ pub struct Tally {
     pub dropped_failed: u64,
 }
 
+impl Tally {
+    /// Connections whose hosts' clocks have to disagree with the capture's.
+    pub const CLOCK_FLOWS: u64 = 3;
+}
+
 /// Flows of one rule to one server that are not kept whole.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Beyond {
@@ -515,6 +520,14 @@ impl CaptureView<'_> {
     /// The flow a finding is about, when it was kept whole.
     pub fn flow_of(&self, finding: &Finding) -> Option<&FlowSummary> {
         self.flows.get(&finding.subject.flow()?)
+    }
+
+    /// How much time the capture's clock invented or hid at most: a step back, or what the hosts' own clocks deny on three connections.
+    pub fn clock_error(&self) -> Elapsed {
+        let skewed = self.tally.clock_skew_first.filter(|_| self.tally.clock_skewed >= Tally::CLOCK_FLOWS);
+        let denied =
+            skewed.map_or(Elapsed::ZERO, |(first, last, told)| Elapsed((last.time.since(first.time).0 - told.0).abs()));
+        self.packets.clock_step_max.abs().max(denied)
     }
 
     /// What is known of a server ip:port.

@@ -2,7 +2,7 @@
 //!
 //! ## How tcpwhy knows
 //! There is TCP, and not one packet of ICMP, ARP or DNS in the whole file. Every "no ICMP was seen" then means less, and the report
-//! says so.
+//! says so where a connection was served badly, or where the file itself names its filter.
 //!
 //! ## What it is not
 //! - `capture-has-nothing`: packets are there.
@@ -13,7 +13,8 @@
 //!
 //! ## False alarms it avoids
 //! A short and quiet capture may hold no other packet without any filter: it is a notice of medium confidence unless the file names its
-//! filter. Traffic inside one host (loopback) never has ARP and is left out.
+//! filter, and nothing at all where every connection went well: then nobody misses what is not there. Traffic inside one host (loopback)
+//! never has ARP and is left out.
 
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject};
 use crate::rule::value::Value;
@@ -47,13 +48,16 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     if servers.len() > 0 && servers.all(|end| end.address.is_loopback()) {
         return Vec::new();
     }
+    let filter = capture.infos.iter().flat_map(|info| &info.interfaces).find_map(|interface| interface.filter.clone());
+    if filter.is_none() && !missed(capture) {
+        return Vec::new();
+    }
     let (Some(first), Some(last)) = (packets.first, packets.last) else { return Vec::new() };
     let mut finding = RULE.about(Subject::Capture, first, None, "first packet").cites(
         last,
         None,
         format!("last packet: of {} not one is ICMP, ARP or DNS", packets.read - packets.filtered),
     );
-    let filter = capture.infos.iter().flat_map(|info| &info.interfaces).find_map(|interface| interface.filter.clone());
     if let Some(filter) = filter {
         finding = finding.confidence(Confidence::High).note("the file names the filter it was made with");
         finding.values.set("filter", Value::Packet(filter));
@@ -63,13 +67,21 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     vec![finding]
 }
 
+/// Something failed for which the path, the link or the names may be the reason: what is missing would have told.
+fn missed(capture: &CaptureView<'_>) -> bool {
+    let weighs = |finding: &Finding| finding.severity >= Severity::Warning;
+    capture.flows.values().any(|flow| flow.findings.iter().any(weighs))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::rule::testing::{Scene, World};
 
     fn world(server: &str) -> World {
-        let mut world = World::new().with(&Scene::between("10.0.0.1:40000", server).handshake());
+        let mut scene = Scene::between("10.0.0.1:40000", server).handshake();
+        scene.findings.push(RULE.about(Subject::Capture, scene.facts.id, None, "").severity(Severity::Warning));
+        let mut world = World::new().with(&scene);
         (world.packets.read, world.packets.tcp) = (3, 3);
         world
     }
@@ -77,6 +89,15 @@ mod tests {
     #[test]
     fn tcp_alone_is_noticed() {
         assert_eq!(world("10.0.0.2:443").check(&RULE)[0].confidence, Confidence::Medium);
+    }
+
+    #[test]
+    fn where_everything_went_well_nobody_misses_it() {
+        let mut world = World::new().with(&Scene::between("10.0.0.1:40000", "10.0.0.2:443").handshake());
+        (world.packets.read, world.packets.tcp) = (3, 3);
+        assert!(world.check(&RULE).is_empty());
+        world.infos[0].interfaces[0].filter = Some("tcp port 443".into());
+        assert_eq!(world.check(&RULE).len(), 1);
     }
 
     #[test]
