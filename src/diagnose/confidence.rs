@@ -35,7 +35,7 @@ fn one_direction(finding: &mut Finding, rule: &Rule, capture: &CaptureView<'_>) 
     // A sender that acknowledges new octets has an answer, whether or not the capture shows it.
     let hears_answers = facts.handshake == Handshake::None && facts.half(sender).unseen_acks > 0
         || facts.half(sender.other()).unseen > 0;
-    if hears_answers || capture.tally.one_sided > 0 && two_sided_flows(capture) == 0 {
+    if hears_answers || mostly_one_sided(capture) || capture.tally.one_sided > 0 && two_sided_flows(capture) == 0 {
         finding.confidence = Confidence::Low;
         finding.severity = finding.severity.min(Severity::Warning);
         finding.notes.push("this capture shows one direction only: whether an answer came cannot be told".into());
@@ -43,6 +43,13 @@ fn one_direction(finding: &mut Finding, rule: &Rule, capture: &CaptureView<'_>) 
         finding.confidence = Confidence::Medium;
         finding.notes.push("no other flow of this capture shows that answers would be visible here".into());
     }
+}
+
+/// Hardly any connection with octets shows both directions (`capture-one-sided`).
+fn mostly_one_sided(capture: &CaptureView<'_>) -> bool {
+    let (sided, all) = (capture.tally.one_sided, capture.tally.tcp_with_payload);
+    let percent = u64::from(capture.thresholds.one_sided_percent);
+    sided >= 2 && sided.saturating_mul(100) >= all.saturating_mul(percent)
 }
 
 fn two_sided_flows(capture: &CaptureView<'_>) -> u64 {

@@ -62,6 +62,9 @@ struct Waits {
     others: Vec<(Address, Timestamp)>,
     arp: u64,
     arp_first: Option<PacketRef>,
+    /// When ARP of a host that was asked came, and the first question after it.
+    alive: Option<Timestamp>,
+    ignored: Option<Timestamp>,
 }
 
 /// Hosts watched; the packets of others are counted as unwatched.
@@ -148,16 +151,15 @@ impl Watch {
         }
     }
 
-    /// A host whose ARP still comes through the link is not cut off, whatever it leaves unanswered: neither it nor, because of it, those who
-    /// wait for it.
+    /// A host whose ARP comes through the link is not cut off, whatever it goes on leaving unanswered: neither it nor, because of it, those
+    /// who wait for it.
     fn alive(&mut self, at: PacketRef, host: Address) {
-        let Some(lane) = self.lanes.known(&host) else { return };
-        let Some(waits) = &lane.from.waits else { return };
+        let Some(waits) = self.lanes.known(&host).and_then(|lane| lane.from.waits.as_mut()) else { return };
+        waits.alive.get_or_insert(at.time);
         let waiting: Vec<Address> = waits.others.iter().map(|(other, _)| *other).collect();
-        stir(&mut lane.from, at, (host, Quiet::Mute, None), self.black, &mut self.grid);
         for other in waiting {
-            if let Some(lane) = self.lanes.known(&other) {
-                stir(&mut lane.to, at, (other, Quiet::Deaf, None), self.black, &mut self.grid);
+            if let Some(waits) = self.lanes.known(&other).and_then(|lane| lane.to.waits.as_mut()) {
+                waits.alive.get_or_insert(at.time);
             }
         }
     }
@@ -205,18 +207,13 @@ impl Watch {
 /// Whose silence, which kind, and the link address of a hop.
 type Who = (Address, Quiet, Option<Mac>);
 
-/// A silence ends; one that was long enough is kept.
-fn stir(way: &mut Way, at: PacketRef, who: Who, black: Elapsed, grid: &mut Grid) {
+/// Something was heard: a silence that was long enough is kept.
+fn hear(way: &mut Way, at: PacketRef, who: Who, black: Elapsed, grid: &mut Grid) {
     if way.waits.is_none() {
         way.asked = None;
     } else if let Some(silence) = std::mem::take(way).ended(way, who, at, black) {
         grid.keep(silence);
     }
-}
-
-/// Something was heard: a silence that was long enough is kept.
-fn hear(way: &mut Way, at: PacketRef, who: Who, black: Elapsed, grid: &mut Grid) {
-    stir(way, at, who, black, grid);
     way.rate.count(at.time.second());
     way.heard = Some(at);
 }
@@ -236,7 +233,9 @@ impl Way {
         black: Elapsed,
     ) -> Option<Silence> {
         let (heard, asked, waits) = (self.heard?, self.asked?, self.waits?);
-        if end.since(asked.time) < black {
+        // Who is there, and answers nothing for all that, was not cut off.
+        let ignored = waits.ignored.is_some_and(|asked| end.since(asked) >= LATE);
+        if end.since(asked.time) < black || ignored {
             return None;
         }
         let repeated = waits.repeated?;
@@ -290,6 +289,9 @@ impl Way {
         let waits = self.waits.get_or_insert_with(|| Box::new(Waits::new(asked, asker)));
         waits.last = at;
         waits.asks += 1;
+        if waits.alive.is_some() {
+            waits.ignored.get_or_insert(at.time);
+        }
         match waits.seen.iter().position(|known| (known.0, known.1) == (flow, seq)) {
             Some(place) => {
                 let (_, _, first, again) = &mut waits.seen[place];
@@ -320,6 +322,8 @@ impl Waits {
             others: Vec::new(),
             arp: 0,
             arp_first: None,
+            alive: None,
+            ignored: None,
         }
     }
 }
@@ -424,6 +428,11 @@ mod tests {
 
     #[test]
     fn a_host_whose_arp_still_arrives_is_not_cut_off() {
-        assert_eq!(deserted(&[3100, 5100, 7100, 9100]).silences, []);
+        assert_eq!(deserted(&[5100]).silences, []);
+    }
+
+    #[test]
+    fn arp_at_its_end_is_how_a_network_comes_back() {
+        assert!(!deserted(&[10_900]).silences.is_empty());
     }
 }

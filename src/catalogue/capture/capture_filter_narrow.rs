@@ -2,7 +2,7 @@
 //!
 //! ## How tcpwhy knows
 //! There is TCP, and not one packet of ICMP, ARP or DNS in the whole file. Every "no ICMP was seen" then means less, and the report
-//! says so where a connection was served badly, or where the file itself names its filter.
+//! says so where an answer is missing or the path or the names are to blame, or where the file itself names its filter.
 //!
 //! ## What it is not
 //! - `capture-has-nothing`: packets are there.
@@ -13,7 +13,7 @@
 //!
 //! ## False alarms it avoids
 //! A short and quiet capture may hold no other packet without any filter: it is a notice of medium confidence unless the file names its
-//! filter, and nothing at all where every connection went well: then nobody misses what is not there. Traffic inside one host (loopback)
+//! filter, and nothing at all where every answer came: then nobody misses what is not there. Traffic inside one host (loopback)
 //! never has ARP and is left out.
 
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject};
@@ -67,9 +67,11 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     vec![finding]
 }
 
-/// Something failed for which the path, the link or the names may be the reason: what is missing would have told.
+/// Something failed to come, or the path or the names are to blame: what is missing would have told why.
 fn missed(capture: &CaptureView<'_>) -> bool {
-    let weighs = |finding: &Finding| finding.severity >= Severity::Warning;
+    let absent = |finding: &Finding| crate::catalogue::rule(&finding.rule).is_some_and(|rule| rule.claims_absence);
+    let beyond = |finding: &Finding| matches!(finding.culprit, Culprit::Network | Culprit::Dns);
+    let weighs = |finding: &Finding| finding.severity >= Severity::Warning && (absent(finding) || beyond(finding));
     capture.flows.values().any(|flow| flow.findings.iter().any(weighs))
 }
 
@@ -80,7 +82,8 @@ mod tests {
 
     fn world(server: &str) -> World {
         let mut scene = Scene::between("10.0.0.1:40000", server).handshake();
-        scene.findings.push(RULE.about(Subject::Capture, scene.facts.id, None, "").severity(Severity::Warning));
+        let finding = RULE.about(Subject::Capture, scene.facts.id, None, "").culprit(Culprit::Network);
+        scene.findings.push(finding.severity(Severity::Warning));
         let mut world = World::new().with(&scene);
         (world.packets.read, world.packets.tcp) = (3, 3);
         world

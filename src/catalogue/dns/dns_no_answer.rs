@@ -189,7 +189,7 @@ fn doubt(finding: &mut Finding, flow: &FlowSummary, (name, qtype): (&str, u16), 
     let (client, first) = (flow.facts.client.address, finding.first());
     let odd = answers_alone(capture);
     let again = || {
-        about(capture, first, Elapsed::ZERO, PATIENCE).any(|other| {
+        about(capture, first, PATIENCE, PATIENCE).any(|other| {
             other.facts.client.address == client
                 && other.facts.id != flow.facts.id
                 && lookups(&other.story)
@@ -198,7 +198,8 @@ fn doubt(finding: &mut Finding, flow: &FlowSummary, (name, qtype): (&str, u16), 
         })
     };
     let silent = capture.service(&flow.facts.server).is_none_or(|service| service.last_good.is_none());
-    let alone = finding.variant == 1 && silent && capture.end.since(first.time) >= AGAIN && !again();
+    let late = capture.end.since(first.time) >= AGAIN || !answers_are_visible(capture);
+    let alone = finding.variant == 1 && silent && late && !again();
     let why = if odd >= ODD {
         format!("the capture holds {odd} answers of DNS servers without their questions: it is a selection of packets")
     } else if alone {
