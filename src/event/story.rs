@@ -62,6 +62,13 @@ impl Story {
         self.tail.push_back(event);
     }
 
+    /// An empty one with the memory of one that is over.
+    pub fn renewed(mut self) -> Self {
+        self.head.clear();
+        self.tail.clear();
+        Self { head: self.head, tail: self.tail, ..Self::default() }
+    }
+
     /// All kept events in order.
     pub fn events(&self) -> impl DoubleEndedIterator<Item = &Event> {
         self.head.iter().chain(self.tail.iter())

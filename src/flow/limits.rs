@@ -13,13 +13,16 @@ pub struct Limits {
     pub held_octets_total: usize,
     /// A closed flow is reported so long after its latest packet; late copies and RSTs still count for it.
     pub closed_linger: Elapsed,
+    /// The same for a flow of which nothing more is due: both FINs acknowledged, or a DNS exchange with an answer for each query. Long
+    /// enough for the copies that `-i any` and mirror ports make; short, because what leaves soon leaves from the processor's cache.
+    pub settled_linger: Elapsed,
     /// After that, late packets are swallowed for so long instead of opening a flow. Linux keeps TIME_WAIT for 60 s.
     pub tombstone: Elapsed,
     /// A flow without handshake and payload ends after so long. Linux gives up a SYN after 134 s (68 s after the last one).
     pub syn_expiry: Elapsed,
     /// An open flow ends after so long in silence.
     pub established_expiry: Elapsed,
-    /// A UDP flow ends after so long in silence; `closed_linger` when it is a DNS exchange and every query has its answer.
+    /// A UDP flow ends after so long in silence; `settled_linger` when it is a DNS exchange and every query has its answer.
     pub udp_expiry: Elapsed,
     /// Listening ends remembered, as a hint for the roles of flows that began before the capture. 0: no hint; then the roles depend on the
     /// flow's own packets only, however flows are shared out between tables.
@@ -33,6 +36,7 @@ impl Default for Limits {
             held_octets_per_direction: 256 << 10,
             held_octets_total: 64 << 20,
             closed_linger: Elapsed::secs(5),
+            settled_linger: Elapsed::millis(100),
             tombstone: Elapsed::secs(60),
             syn_expiry: Elapsed::secs(185),
             established_expiry: Elapsed::secs(24 * 3600),

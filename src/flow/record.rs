@@ -44,6 +44,16 @@ pub(super) struct Detail {
     pub(super) trails: Trails,
 }
 
+/// How far a TCP flow is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    Open,
+    /// Both sides closed it, or one reset it.
+    Closed,
+    /// Both FINs are acknowledged as well: no more is due.
+    Settled,
+}
+
 impl Flow {
     /// A flow that has seen nothing yet.
     pub(super) fn new(key: Key, client: Way, role: RoleSource) -> Self {
@@ -67,8 +77,9 @@ impl Flow {
     /// How long the flow stays in the table after its latest packet.
     pub(super) fn patience(&self, limits: &Limits) -> Elapsed {
         match self.key.protocol() {
-            IpProtocol::Udp if self.resolved() => limits.closed_linger,
+            IpProtocol::Udp if self.resolved() => limits.settled_linger,
             IpProtocol::Udp => limits.udp_expiry,
+            IpProtocol::Tcp if self.stage() == Stage::Settled => limits.settled_linger,
             IpProtocol::Tcp if self.closed() => limits.closed_linger,
             IpProtocol::Tcp if self.established || self.mid_stream => limits.established_expiry,
             IpProtocol::Tcp => limits.syn_expiry,
@@ -84,6 +95,19 @@ impl Flow {
     pub(super) fn resolved(&self) -> bool {
         let [low, high] = Way::BOTH.map(|way| self.tracks[way].packets);
         low == high && Way::BOTH.iter().any(|way| matches!(self.key.end(*way).port, 53 | 5353))
+    }
+
+    /// How far it is on its way out.
+    pub(super) fn stage(&self) -> Stage {
+        let done = |way: &Way| {
+            let marks = self.tracks[*way].marks;
+            marks.has(Marks::FIN_ACKED) && !marks.has(Marks::RESET)
+        };
+        match self.closed() {
+            true if Way::BOTH.iter().all(done) => Stage::Settled,
+            true => Stage::Closed,
+            false => Stage::Open,
+        }
     }
 
     /// Both sides closed it, or one reset it.

@@ -17,7 +17,7 @@ use super::key::{Key, Way};
 use super::limits::Shared;
 pub use super::limits::{Counts, Limits};
 use super::live::Live;
-use super::record::{Detail, Flow};
+use super::record::{Detail, Flow, Stage};
 use super::roles::{self, Listeners};
 use super::tombstone::{Met, Tombstones};
 use super::wheel::Wheel;
@@ -335,7 +335,7 @@ impl<S: Sink> FlowTable<S> {
     fn tcp(&mut self, slot: u32, way: Way, packet: &Packet<'_>, ip: &Ip, segment: &Segment<'_>, sink: &mut S) {
         let change = self.with(slot, packet.at, sink, |live| {
             if live.duplicate(way, packet, || Mark::of_segment(ip, segment)) {
-                return (false, false);
+                return None;
             }
             let start = segment.seq.plus(u32::from(segment.flags.has(Flags::SYN)));
             let face = live.flow.tracks[way].face;
@@ -343,26 +343,27 @@ impl<S: Sink> FlowTable<S> {
                 && let Some(original) = live.offload_original(way, start, start.plus(segment.payload_len), face)
             {
                 live.count_duplicate(original);
-                return (false, false);
+                return None;
             }
-            let closed = live.flow.closed();
+            let before = live.flow.stage();
             if !live.flow.established && segment.flags.has(Flags::SYN) && live.flow.role != RoleSource::Handshake {
                 live.roles_by_syn(way, segment);
             }
             live.segment(way, ip, segment);
-            (live.flow.closed() != closed, live.flow.closed())
+            Some((before, live.flow.stage()))
         });
-        let Some((changed, closed)) = change else { return };
+        let Some(change) = change else { return };
         if segment.flags.has(Flags::SYN) && segment.flags.has(Flags::ACK) {
             self.listeners.note(packet.source().unwrap_or(Endpoint::new(ip.source, segment.source_port)));
         }
-        if changed
-            && closed
+        let (before, now) = change.unwrap_or((Stage::Open, Stage::Open));
+        if before == Stage::Open
+            && now > before
             && let Some(detail) = self.detail(slot)
         {
             self.closed.push_back((slot, detail.id));
         }
-        if changed || self.waiting(slot) {
+        if before != now || self.waiting(slot) {
             self.schedule(slot);
         }
     }

@@ -34,7 +34,7 @@ pub(super) struct Tombstones {
     seed: u64,
     limit: usize,
     stones: HashTable<Tombstone>,
-    order: VecDeque<(u64, Key, Timestamp)>,
+    order: VecDeque<(u64, Timestamp)>,
 }
 
 impl Tombstones {
@@ -48,7 +48,7 @@ impl Tombstones {
         if self.order.len() >= self.limit {
             self.forget_oldest();
         }
-        self.order.push_back((hash, stone.key, stone.until));
+        self.order.push_back((hash, stone.until));
         let seed = self.seed;
         self.stones.insert_unique(hash, stone, |stone| stone.key.hash(seed));
     }
@@ -70,7 +70,7 @@ impl Tombstones {
 
     /// Forgets those whose time is over.
     pub(super) fn expire(&mut self, now: Timestamp) {
-        while self.order.front().is_some_and(|(_, _, until)| *until <= now) {
+        while self.order.front().is_some_and(|(_, until)| *until <= now) {
             self.forget_oldest();
         }
     }
@@ -82,8 +82,10 @@ impl Tombstones {
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((hash, key, until)) = self.order.pop_front()
-            && let Ok(entry) = self.stones.find_entry(hash, |stone| stone.key == key && stone.until == until)
+        let seed = self.seed;
+        if let Some((hash, until)) = self.order.pop_front()
+            && let Ok(entry) =
+                self.stones.find_entry(hash, |stone| stone.until == until && stone.key.hash(seed) == hash)
         {
             entry.remove();
         }

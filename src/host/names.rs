@@ -13,6 +13,8 @@ use crate::wire::dns::DnsMessage;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Names {
     by_address: BTreeMap<Address, BTreeMap<String, Lease>>,
+    /// The same the other way round.
+    by_name: BTreeMap<String, BTreeSet<Address>>,
     /// Answers about addresses beyond the cap.
     pub beyond_cap: u64,
 }
@@ -79,18 +81,13 @@ impl Names {
 
     /// The addresses that were given to a name (lower case, no final dot).
     pub fn addresses_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (Address, Lease)> + 'a {
-        self.by_address.iter().filter_map(move |(address, names)| Some((*address, *names.get(name)?)))
+        let addresses = self.by_name.get(name).into_iter().flatten();
+        addresses.filter_map(move |address| Some((*address, *self.by_address.get(address)?.get(name)?)))
     }
 
     /// Every name with all addresses it was given.
-    pub fn by_name(&self) -> BTreeMap<&str, BTreeSet<Address>> {
-        let mut by_name: BTreeMap<&str, BTreeSet<Address>> = BTreeMap::new();
-        for (address, names) in &self.by_address {
-            for name in names.keys() {
-                by_name.entry(name).or_default().insert(*address);
-            }
-        }
-        by_name
+    pub fn by_name(&self) -> &BTreeMap<String, BTreeSet<Address>> {
+        &self.by_name
     }
 
     fn note(&mut self, address: Address, name: &str, lease: Lease) {
@@ -106,6 +103,7 @@ impl Names {
             }
         } else if names.len() < Self::NAMES {
             names.insert(name.to_owned(), lease);
+            self.by_name.entry(name.to_owned()).or_default().insert(address);
         }
     }
 }

@@ -35,7 +35,7 @@ pub struct Service {
     pub plain: BTreeMap<Protocol, Spoke>,
     /// … and behind one.
     pub behind_proxy: BTreeMap<Protocol, Spoke>,
-    /// Clients by address with their flow counts, the first 64.
+    /// Clients by address with their flow counts, the first 16 of each shard.
     pub clients: BTreeMap<Address, u64>,
     /// Connections that carried nothing and that the client closed first, by client: the first 16 clients.
     pub empty: BTreeMap<Address, EmptySeries>,
@@ -139,7 +139,7 @@ impl Services {
 }
 
 impl Service {
-    const CLIENTS: usize = 64;
+    const CLIENTS: usize = 16;
     const EMPTY_CLIENTS: usize = 16;
     const STARTS: usize = 64;
 

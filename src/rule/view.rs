@@ -502,6 +502,11 @@ impl CaptureView<'_> {
         self.index.kept.range(ports).flat_map(|(_, flows)| flows).copied()
     }
 
+    /// Every server end of the flows that are still known.
+    pub fn servers(&self) -> impl Iterator<Item = &Endpoint> {
+        self.index.known.keys()
+    }
+
     /// Short facts of every flow to `server`, kept whole or not, that began within `from..=to`.
     pub fn began_to(&self, server: &Endpoint, from: Timestamp, to: Timestamp) -> impl Iterator<Item = &Digest> {
         let list = self.index.known.get(server).map(Vec::as_slice).unwrap_or(&[]);

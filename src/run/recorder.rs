@@ -61,6 +61,8 @@ pub struct Recorder {
     tally: Tally,
     lines: Vec<crate::diagnose::report::FlowEntry>,
     vigils: Vigils,
+    /// Stories of flows that were not kept: the next flows write into their memory.
+    spare: Vec<Story>,
 }
 
 /// Flows kept whole per shard, and of these per first rule and server: enough for evidence and counts, bounded on any capture.
@@ -68,6 +70,8 @@ const KEPT: usize = 1024;
 const KEPT_ALIKE: u32 = 512;
 /// Flows without a finding kept whole per shard, the first: they may be the other leg of a failure, and on a small capture that is all.
 const HEALTHY: usize = 256;
+/// Stories whose memory is at hand, per shard.
+const SPARE: usize = 16;
 /// Digests kept per shard inside the window.
 const DIGESTS: usize = 16_384;
 
@@ -87,6 +91,7 @@ impl Recorder {
             tally: Tally::default(),
             lines: Vec::new(),
             vigils: Vigils::default(),
+            spare: Vec::new(),
         }
     }
 
@@ -166,7 +171,7 @@ impl Recorder {
             let beyond = Beyond { rule, server, flows: 1, first: id, last: id, clients };
             self.tally.add_beyond(&beyond, Beyond::CAP);
         }
-        self.leave(&summary);
+        self.leave(summary);
     }
 
     /// Kept whole while there is room.
@@ -175,7 +180,7 @@ impl Recorder {
             self.healthy += 1;
             self.kept.insert(summary.facts.id, summary);
         } else {
-            self.leave(&summary);
+            self.leave(summary);
         }
     }
 
@@ -185,7 +190,7 @@ impl Recorder {
     }
 
     /// Only the digest stays.
-    fn leave(&mut self, summary: &FlowSummary) {
+    fn leave(&mut self, summary: FlowSummary) {
         match summary.digest.verdict {
             Verdict::Healthy => self.tally.dropped_healthy += 1,
             Verdict::Undecided => self.tally.dropped_undecided += 1,
@@ -194,12 +199,15 @@ impl Recorder {
         }
         if self.recording.all_flows {
             let text = explain::healthy(&summary.facts, &summary.story);
-            self.lines.push(flow_entry(summary, summary.digest.verdict, format!("{text}.")));
+            self.lines.push(flow_entry(&summary, summary.digest.verdict, format!("{text}.")));
         }
         if self.digests.len() == DIGESTS {
             self.digests.pop_front();
         }
         self.digests.push_back(summary.digest);
+        if self.spare.len() < SPARE {
+            self.spare.push(summary.story.renewed());
+        }
     }
 }
 
@@ -233,7 +241,7 @@ impl Sink for Recorder {
     type Conversation = Conversation;
 
     fn open(&mut self, _flow: &FlowHead) -> Conversation {
-        Conversation::default()
+        Conversation { story: self.spare.pop().unwrap_or_default(), ..Conversation::default() }
     }
 
     fn event(&mut self, _flow: &FlowHead, conversation: &mut Conversation, event: Event) {

@@ -174,9 +174,13 @@ impl Shards {
         let mut digests = Vec::new();
         for (_, part) in parts {
             merged.merge(part.merged);
-            digests.extend(part.digests.into_iter().map(|digest| (digest.id, digest)));
+            digests.extend(part.digests);
         }
-        merged.digests = digests.into_iter().collect();
+        // Numbers are sorted, not digests: a map made from what is in order already moves each once.
+        let mut order: Vec<(PacketRef, u32)> = (0..).zip(&digests).map(|(place, digest)| (digest.id, place)).collect();
+        order.sort_unstable();
+        let in_order = order.into_iter().filter_map(|(id, place)| Some((id, *digests.get(place as usize)?)));
+        merged.digests = in_order.collect();
         merged
     }
 }

@@ -22,7 +22,7 @@ use crate::event::{PacketRef, Side};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject};
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Rule};
-use crate::time::Elapsed;
+use crate::time::{Elapsed, Timestamp};
 use crate::wire::{Address, Endpoint};
 
 /// Checks closer together than this are a burst, not a period.
@@ -73,18 +73,18 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
 
 fn series(capture: &CaptureView<'_>) -> BTreeMap<(Address, Endpoint), Series> {
     let mut all: BTreeMap<(Address, Endpoint), Series> = BTreeMap::new();
-    let kept = capture.flows.values().map(|flow| &flow.digest);
-    let mut known: Vec<(Address, Endpoint, PacketRef)> = kept
-        .chain(capture.digests.values())
-        .map(|digest| (digest.client().address, digest.server(), digest.id))
-        .collect();
-    known.sort_unstable();
-    for same in known.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-        // Fewer connections have fewer periods between them than the rule asks for.
-        if same.len() > capture.thresholds.check_periods as usize {
-            let starts = same.iter().take(LOOKED_AT).map(|(_, _, id)| *id).collect();
-            let (client, server, _) = same[0];
-            all.insert((client, server), Series { count: same.len() as u64, starts, empty: false });
+    for server in capture.servers() {
+        let mut known: Vec<(Address, PacketRef)> = capture
+            .began_to(server, Timestamp::MIN, Timestamp::MAX)
+            .map(|digest| (digest.client().address, digest.id))
+            .collect();
+        known.sort_unstable();
+        for same in known.chunk_by(|a, b| a.0 == b.0) {
+            // Fewer connections have fewer periods between them than the rule asks for.
+            if same.len() > capture.thresholds.check_periods as usize {
+                let starts = same.iter().take(LOOKED_AT).map(|(_, id)| *id).collect();
+                all.insert((same[0].0, *server), Series { count: same.len() as u64, starts, empty: false });
+            }
         }
     }
     // The empty ones are remembered longer than the digests, and stay apart from users' connections of the same host.

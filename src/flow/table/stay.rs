@@ -162,7 +162,6 @@ mod tests {
         script.handshake();
         script.client(10, "FA", 1, 1, b"");
         script.server(11, "FA", 1, 2, b"");
-        script.client(12, "A", 2, 2, b"");
         script.server(5_000, "FA", 1, 2, b"");
         script.tick(9);
         assert!(script.sink.closed.is_empty());
@@ -174,6 +173,23 @@ mod tests {
         assert_eq!(script.table.counts().late, 1);
         script.client(21_000, "PA", 2, 2, b"new octets");
         assert_eq!(script.facts().reuses, Some(facts.id));
+    }
+
+    #[test]
+    fn a_flow_of_which_nothing_more_is_due_leaves_within_two_seconds() {
+        let mut script = Script::new();
+        script.handshake();
+        script.client(10, "FA", 1, 1, b"");
+        script.server(11, "FA", 1, 2, b"");
+        script.client(12, "A", 2, 2, b"");
+        script.client(13, "A", 2, 2, b"");
+        script.tick(0);
+        assert!(script.sink.closed.is_empty());
+        script.tick(2);
+        assert_eq!(script.sink.closed[0].1, Ended::Closed);
+        script.server(2_100, "FA", 1, 2, b"");
+        assert!(script.table.is_empty());
+        assert_eq!(script.table.counts().late, 1);
     }
 
     #[test]
