@@ -123,3 +123,49 @@ pub fn siblings(findings: &mut [Finding], capture: &CaptureView<'_>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::testing::{Scene, World};
+
+    /// Three SYNs without an answer, beside `one_sided` connections of `all` that show one direction only.
+    fn judged(one_sided: u64, all: u64) -> (Severity, Confidence) {
+        let rule = crate::catalogue::rule("connect-timeout").expect("it exists");
+        let scene = Scene::new().syn(0).syn(1000).syn(3000).capture_ends(9000);
+        let mut finding = scene.check(rule).expect("no answer");
+        let accepted = Scene::starting("10.0.0.7:40000", "10.0.0.1:22", 50, 0).handshake();
+        let mut world = World::new().with_good(&accepted).with(&scene);
+        (world.tally.one_sided, world.tally.tcp_with_payload) = (one_sided, all);
+        limit(&mut finding, rule, &world.view());
+        (finding.severity, finding.confidence)
+    }
+
+    #[test]
+    fn where_answers_are_seen_their_absence_counts() {
+        assert_eq!(judged(0, 9), (Severity::Critical, Confidence::High));
+        assert_eq!(judged(2, 9), (Severity::Critical, Confidence::High));
+    }
+
+    #[test]
+    fn where_only_one_direction_is_recorded_no_silence_is_critical() {
+        assert_eq!(judged(9, 9), (Severity::Warning, Confidence::Low));
+    }
+
+    #[test]
+    fn what_the_capture_cannot_show_is_no_surer_for_being_met_often() {
+        let rule = crate::catalogue::rule("connect-timeout").expect("it exists");
+        let scenes: Vec<Scene> = (0..3)
+            .map(|n| Scene::starting("10.0.0.1:40000", "10.0.0.2:443", 1 + n * 10, n as i64 * 20))
+            .map(|scene| scene.syn(0).syn(1000).syn(3000).capture_ends(9000))
+            .collect();
+        let world = scenes.iter().fold(World::new(), |world, scene| world.with(scene));
+        let told = |confidence: Confidence| {
+            let found = scenes.iter().filter_map(|scene| scene.check(rule));
+            let mut findings: Vec<Finding> = found.map(|finding| finding.confidence(confidence)).collect();
+            siblings(&mut findings, &world.view());
+            findings[0].confidence
+        };
+        assert_eq!((told(Confidence::Low), told(Confidence::Medium)), (Confidence::Low, Confidence::High));
+    }
+}
