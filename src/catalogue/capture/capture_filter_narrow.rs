@@ -1,8 +1,8 @@
 //! The file holds TCP and nothing beside it: what ICMP, ARP and DNS would tell is missing.
 //!
 //! ## How tcpwhy knows
-//! There is TCP, and not one packet of ICMP, ARP or DNS in the whole file. Every "no ICMP was seen" then means less, and the report
-//! says so where an answer is missing or the path or the names are to blame, or where the file itself names its filter.
+//! There is TCP, and not one packet of ICMP, ARP or DNS in the whole file. Every "no ICMP was seen" then means less, and the report says so
+//! where an answer is missing or the path or the names are to blame, or where the file itself names its filter.
 //!
 //! ## What it is not
 //! - `capture-has-nothing`: packets are there.
@@ -13,8 +13,8 @@
 //!
 //! ## False alarms it avoids
 //! A short and quiet capture may hold no other packet without any filter: it is a notice of medium confidence unless the file names its
-//! filter, and nothing at all where every answer came: then nobody misses what is not there. Traffic inside one host (loopback)
-//! never has ARP and is left out.
+//! filter, and nothing at all where every answer came: then nobody misses what is not there. Traffic inside one host (loopback) never has
+//! ARP and is left out.
 
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject};
 use crate::rule::value::Value;

@@ -1,8 +1,8 @@
 //! One side closed the connection, the other never does: it keeps a socket in CLOSE_WAIT.
 //!
 //! ## How tcpwhy knows
-//! The FIN of one side was acknowledged, so the other kernel knows of it. The other side then sent neither octets nor a FIN of its own
-//! for 60 s, or for 10 s up to the end of the capture. Its program does not close what it should.
+//! The FIN of one side was acknowledged, so the other kernel knows of it. The other side then sent neither octets nor a FIN of its own for
+//! 60 s, or for 10 s up to the end of the capture. Its program does not close what it should.
 //!
 //! ## What it is not
 //! - A half-close that is used: there the other side still sends.
@@ -12,8 +12,8 @@
 //! `ss -t state close-wait` grows, in the end "Too many open files".
 //!
 //! ## False alarms it avoids
-//! A client that leaves a connection of its pool half open after the server's idle timeout is a notice: it closes it at the next use. A wait
-//! that only the capture's clock made, by a jump (`capture-clock-jump`), is none.
+//! A client that leaves a connection of its pool half open after the server's idle timeout is a notice: it closes it at the next use. A
+//! wait that only the capture's clock made, by a jump (`capture-clock-jump`), is none.
 
 use crate::event::{Kind, PacketRef, Side};
 use crate::flow::Ended;

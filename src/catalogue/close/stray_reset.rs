@@ -1,9 +1,9 @@
 //! A host received octets of a connection it does not know, and said so with RST.
 //!
 //! ## How tcpwhy knows
-//! A RST without ACK came, whose sequence number is the acknowledgment number of the packet it answers: that is how a kernel refuses
-//! what it has no connection for (RFC 9293 §3.10.7.1). In this file that side had closed nothing before. It restarted, another host has
-//! its address now, or a balancer, NAT box or firewall in between lost or moved its state.
+//! A RST without ACK came, whose sequence number is the acknowledgment number of the packet it answers: that is how a kernel refuses what
+//! it has no connection for (RFC 9293 §3.10.7.1). In this file that side had closed nothing before. It restarted, another host has its
+//! address now, or a balancer, NAT box or firewall in between lost or moved its state.
 //!
 //! ## What it is not
 //! - `connect-refused`: that answers a SYN.
@@ -14,8 +14,8 @@
 //!
 //! ## False alarms it avoids
 //! Connections whose FIN lies before the beginning of the capture, scans that hit a closed port without SYN, handshakes that the client
-//! refuses, clients that reset after the whole answer, and RSTs with numbers beyond what the file holds of their side (its FIN may be what is
-//! missing). A client that spoke within the last second knew the connection a moment ago: a notice.
+//! refuses, clients that reset after the whole answer, and RSTs with numbers beyond what the file holds of their side (its FIN may be what
+//! is missing). A client that spoke within the last second knew the connection a moment ago: a notice.
 
 use crate::event::{Kind, ResetKind, Side};
 use crate::flow::facts::Handshake;

@@ -1,9 +1,9 @@
 //! The server's kernel answered the SYN with RST: nothing listens on that port.
 //!
 //! ## How tcpwhy knows
-//! A SYN was answered by RST+ACK whose acknowledgment number is the SYN's sequence number + 1 (RFC 9293 §3.10.7.1). One is enough: no
-//! live connection sends such a packet. That the connection was *refused* is certain; that *nothing listens* is the most common reason,
-//! and a firewall that rejects with a TCP reset looks the same. A TTL unlike that of the host's other packets points to a firewall.
+//! A SYN was answered by RST+ACK whose acknowledgment number is the SYN's sequence number + 1 (RFC 9293 §3.10.7.1). One is enough: no live
+//! connection sends such a packet. That the connection was *refused* is certain; that *nothing listens* is the most common reason, and a
+//! firewall that rejects with a TCP reset looks the same. A TTL unlike that of the host's other packets points to a firewall.
 //!
 //! ## What it is not
 //! - `icmp-port-unreachable`: there a firewall says so by ICMP, with no RST.
@@ -14,8 +14,8 @@
 //! termination state `SC`, Apache's `AH00957` with `(111)`.
 //!
 //! ## False alarms it avoids
-//! A refusal followed by a success to the same port within 5 s is a restart window (notice). A client that tries IPv6 and IPv4 side by
-//! side and gets through on the other one is served: that refusal is silent. A RST after which the same SYN is accepted was forged on the way.
+//! A refusal followed by a success to the same port within 5 s is a restart window (notice). A client that tries IPv6 and IPv4 side by side
+//! and gets through on the other one is served: that refusal is silent. A RST after which the same SYN is accepted was forged on the way.
 
 use crate::event::{Kind, ResetKind, Side, What};
 use crate::flow::facts::FlowFacts;

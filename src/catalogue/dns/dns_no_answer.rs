@@ -1,8 +1,8 @@
 //! The DNS server does not answer.
 //!
 //! ## How tcpwhy knows
-//! A question (same id, name and type) had no answer when 3 s had passed since its first copy, and it was repeated or 5 s had passed.
-//! Stub resolvers repeat after 1 to 5 s. The server may be dead, a firewall may drop UDP port 53, or connection tracking lost one of two
+//! A question (same id, name and type) had no answer when 3 s had passed since its first copy, and it was repeated or 5 s had passed. Stub
+//! resolvers repeat after 1 to 5 s. The server may be dead, a firewall may drop UDP port 53, or connection tracking lost one of two
 //! questions sent from one port at once (the 5 s delays of Kubernetes).
 //!
 //! ## What it is not
@@ -15,10 +15,10 @@
 //! of 5 s.
 //!
 //! ## False alarms it avoids
-//! Questions to two servers at once of which one answers, multicast DNS, a capture that ends too early, or before the time that the same server
-//! took for the same name a little earlier. When a repeated question or the next server is answered, users only waited: a warning. Who
-//! gets no answer asks again: where nobody does and the capture holds no answer of that server at all, or where it holds answers without their
-//! questions, the answers may just be missing in it: a warning of low confidence.
+//! Questions to two servers at once of which one answers, multicast DNS, a capture that ends too early, or before the time that the same
+//! server took for the same name a little earlier. When a repeated question or the next server is answered, users only waited: a warning.
+//! Who gets no answer asks again: where nobody does and the capture holds no answer of that server at all, or where it holds answers
+//! without their questions, the answers may just be missing in it: a warning of low confidence.
 
 use super::{about, answers_are_visible, asked, made_good, passed_on};
 use crate::event::{Kind, Side, What};

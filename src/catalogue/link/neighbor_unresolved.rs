@@ -2,8 +2,8 @@
 //!
 //! ## How tcpwhy knows
 //! One host asked at least three times, about a second apart, by ARP or neighbour solicitation for one address, and no answer came. Until
-//! it is answered, a kernel sends no packet at all to an address on its own link: every connection fails with "No route to host" before
-//! a single SYN.
+//! it is answered, a kernel sends no packet at all to an address on its own link: every connection fails with "No route to host" before a
+//! single SYN.
 //!
 //! ## What it is not
 //! - `connect-timeout`: that is the consequence where the asking router is not the client.
@@ -15,7 +15,8 @@
 //!
 //! ## False alarms it avoids
 //! Sweeps (more than three silent addresses a minute), probes for duplicates, announcements, a DHCP server that asks whether an address is
-//! free before it gives it out, hosts that ask for something that is switched off and have no other traffic. In the first 15 to 45 s of an outage Linux still trusts the old entry: then TCP repeats itself first.
+//! free before it gives it out, hosts that ask for something that is switched off and have no other traffic. In the first 15 to 45 s of an
+//! outage Linux still trusts the old entry: then TCP repeats itself first.
 
 use std::collections::BTreeMap;
 

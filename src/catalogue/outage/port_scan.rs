@@ -14,8 +14,8 @@
 //!
 //! ## False alarms it avoids
 //! Monitoring of known ports (these answer), one client that retries one port, and a client whose network is gone (it tries few ports of
-//! each host and gets data from nobody, but also worked before). A host that sweeps its link and talks to others as well is told as a scanner,
-//! but no failure of it is put down to that.
+//! each host and gets data from nobody, but also worked before). A host that sweeps its link and talks to others as well is told as a
+//! scanner, but no failure of it is put down to that.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -14,8 +14,8 @@
 //! "Connection reset by peer", ERR_CONNECTION_RESET, often only for certain names, contents or hours.
 //!
 //! ## False alarms it avoids
-//! RSTs after the side's own FIN, refusals of a SYN, RSTs before the handshake is complete (they answer what is left of an older connection),
-//! and connections whose beginning the capture lacks. One odd mark alone says nothing.
+//! RSTs after the side's own FIN, refusals of a SYN, RSTs before the handshake is complete (they answer what is left of an older
+//! connection), and connections whose beginning the capture lacks. One odd mark alone says nothing.
 
 use crate::event::{Kind, ResetKind, Side};
 use crate::flow::facts::{Half, Handshake, Reset};
