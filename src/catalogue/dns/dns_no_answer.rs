@@ -40,9 +40,6 @@ const AGAIN: Elapsed = Elapsed::secs(6);
 /// Answers without a question that make the capture a selection.
 const ODD: usize = 3;
 
-/// The port of DNS.
-const PORT: u16 = 53;
-
 /// Nobody waits for an answer any longer than this.
 const PATIENCE: Elapsed = Elapsed::secs(60);
 
@@ -175,10 +172,11 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     Keep::Yes
 }
 
-/// The same server took longer over the same name a little earlier, and answered: the capture ends before this question's turn.
+/// The same server took longer over the same name for the same host a little earlier, and answered: the capture ends before this question's turn.
 fn may_still_come(finding: &Finding, flow: &FlowSummary, name: &str, capture: &CaptureView<'_>) -> bool {
     let waited = capture.end.since(finding.first().time);
     about(capture, finding.first(), capture.thresholds.window, Elapsed::ZERO)
+        .filter(|other| other.facts.client.address == flow.facts.client.address)
         .filter(|other| other.facts.server == flow.facts.server && other.facts.id != flow.facts.id)
         .flat_map(|other| lookups(&other.story))
         .any(|lookup| lookup.question.name == name && lookup.delay().is_some_and(|delay| delay > waited))
@@ -187,7 +185,7 @@ fn may_still_come(finding: &Finding, flow: &FlowSummary, name: &str, capture: &C
 /// Signs that the answers are missing in the capture and nowhere else.
 fn doubt(finding: &mut Finding, flow: &FlowSummary, (name, qtype): (&str, u16), capture: &CaptureView<'_>) {
     let (client, first) = (flow.facts.client.address, finding.first());
-    let odd = answers_alone(capture);
+    let odd = capture.dns_answers_alone();
     let again = || {
         about(capture, first, PATIENCE, PATIENCE).any(|other| {
             other.facts.client.address == client
@@ -212,16 +210,6 @@ fn doubt(finding: &mut Finding, flow: &FlowSummary, (name, qtype): (&str, u16), 
     finding.confidence = Confidence::Low;
     finding.severity = finding.severity.min(Severity::Warning);
     finding.notes.push(why);
-}
-
-/// DNS answers whose question is not in the capture, later than what was asked before it began.
-fn answers_alone(capture: &CaptureView<'_>) -> usize {
-    let Some(begin) = capture.packets.first.map(|first| first.time + STUB) else { return 0 };
-    let kept = capture.flows.values().map(|flow| &flow.digest);
-    kept.chain(capture.digests.values())
-        .filter(|digest| digest.transport == IpProtocol::Udp && digest.server().port == PORT)
-        .filter(|digest| digest.answered && !digest.completed && digest.id.time > begin)
-        .count()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@
 //! free before it gives it out, hosts that ask for something that is switched off and have no other traffic. In the first 15 to 45 s of an
 //! outage Linux still trusts the old entry: then TCP repeats itself first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::PacketRef;
 use crate::host::neighbor::{Known, Times};
@@ -26,7 +26,7 @@ use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Standi
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Explains, Rule, Scope, Step};
 use crate::time::Elapsed;
-use crate::wire::{Address, Endpoint};
+use crate::wire::Address;
 
 /// Requests that make one attempt (Linux: mcast_solicit = 3).
 const ATTEMPT: usize = 3;
@@ -83,10 +83,11 @@ struct Silent<'a> {
 }
 
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
+    let given_out = given_out(capture);
     let mut by_asker: BTreeMap<Address, Vec<Silent<'_>>> = BTreeMap::new();
     for (address, known) in &capture.neighbors.by_address {
         for (asker, times) in &known.askers {
-            if !asker.to_ip().is_unspecified() && asker != address && !gives_it_out(*asker, *address, capture) {
+            if !asker.to_ip().is_unspecified() && asker != address && !given_out.contains(&(*asker, *address)) {
                 by_asker.entry(*asker).or_default().extend(silent(*address, *asker, known, times));
             }
         }
@@ -103,7 +104,8 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     found.iter().for_each(|(silent, _)| told_of.entry(silent.address).or_default().push(silent.asker));
     // One silent address is one fault, however many ask for it: told by who asked first.
     found.retain(|(silent, _)| told_of.get(&silent.address).and_then(|all| all.first()) == Some(&silent.asker));
-    let found = found.into_iter().map(|(silent, severity)| (silent, severity, &told_of[&silent.address][1..]));
+    let others = |address: &Address| told_of.get(address).and_then(|all| all.get(1..)).unwrap_or(&[]);
+    let found = found.into_iter().map(|(silent, severity)| (silent, severity, others(&silent.address)));
     let told = |(number, (silent, severity, others))| told(number, silent, severity, others, capture);
     (0_u32..).zip(found).filter_map(told).collect()
 }
@@ -120,14 +122,15 @@ fn silent<'a>(address: Address, asker: Address, known: &'a Known, times: &'a Tim
     (asked.len() >= ATTEMPT && gaps + 1 >= ATTEMPT).then_some(Silent { address, asker, times, asked, answer })
 }
 
-/// A DHCP server asks whether an address is free before it gives it out: then silence is what it hopes for. RFC 2131 §2.2.
-fn gives_it_out(asker: Address, address: Address, capture: &CaptureView<'_>) -> bool {
-    let mut flows = capture.flows.values().map(|flow| &flow.digest).chain(capture.digests.values());
-    flows.any(|digest| {
-        let ends = [digest.client(), digest.server()];
-        let has = |host: Address, port: u16| ends.contains(&Endpoint::new(host, port));
-        has(asker, DHCP_SERVER) && has(address, DHCP_CLIENT)
-    })
+/// DHCP servers with the addresses they gave out. Such a server asks whether an address is free before: then silence is what it hopes for.
+/// RFC 2131 §2.2.
+fn given_out(capture: &CaptureView<'_>) -> BTreeSet<(Address, Address)> {
+    let flows = capture.flows.values().map(|flow| &flow.digest).chain(capture.digests.values());
+    flows
+        .flat_map(|digest| [(digest.client(), digest.server()), (digest.server(), digest.client())])
+        .filter(|(server, client)| (server.port, client.port) == (DHCP_SERVER, DHCP_CLIENT))
+        .map(|(server, client)| (server.address, client.address))
+        .collect()
 }
 
 /// Whether the same host asks for too many silent addresses within a minute.
