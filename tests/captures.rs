@@ -22,7 +22,22 @@ fn main() {
         let name = path.strip_prefix(&folder).expect("below captures/").to_string_lossy().into_owned();
         trials.push(Trial::test(name.clone(), move || one(&path, &name, schema)));
     }
+    // What the report of an incident's captures has to say, beside the text that it happens to have.
+    let incidents = std::fs::read_dir(folder.join("incidents")).expect("captures/incidents");
+    for path in incidents.flatten().map(|entry| entry.path().join("expect.toml")).filter(|path| path.is_file()) {
+        let name = path.strip_prefix(&folder).expect("below captures/").to_string_lossy().into_owned();
+        trials.push(Trial::test(name, move || expectations(&path)));
+    }
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Every expectation of the file is met.
+fn expectations(path: &Path) -> Result<(), Failed> {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tcpwhy")).arg("expect").arg(path).output()?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned().into()),
+    }
 }
 
 fn one(path: &Path, name: &str, schema: &jsonschema::Validator) -> Result<(), Failed> {

@@ -95,6 +95,76 @@ fn a_network_that_goes_dark_is_one_incident_with_its_first_and_last_packet() {
     assert!(dark.consequences.iter().any(|text| text.contains("never answers")), "{:?}", dark.consequences);
 }
 
+/// What is wrong in each capture below `tls/`, by its name; of two rules the second says more exactly what the first says.
+const TLS: [(&str, &[&str]); 33] = [
+    ("alpn-sserver", &["tls-fatal-alert", "tls-alpn-mismatch"]),
+    ("cipher-curl", &["tls-fatal-alert", "tls-no-shared-cipher"]),
+    ("exp-curl-12", &["tls-cert-expired"]),
+    ("exp-curl-13", &["tls-cert-expired"]),
+    ("exp-go-12", &["tls-cert-expired"]),
+    // Sealed: one refusal whose reason nobody tells.
+    ("exp-go-13", &["tls-cert-rejected"]),
+    ("exp-java-12", &["tls-cert-expired"]),
+    ("exp-java-13", &["tls-cert-rejected"]),
+    ("exp-node-12", &["tls-cert-expired"]),
+    ("exp-node-13", &["tls-cert-rejected"]),
+    ("mtls-go", &["tls-client-cert-required"]),
+    ("mtls-haproxy-12", &["tls-client-cert-required"]),
+    ("mtls-haproxy-13", &["tls-client-cert-required"]),
+    ("mtls-java", &["tls-client-cert-required"]),
+    // nginx completes the handshake and says 400 inside TLS (both are TLS 1.2): on the wire a connection that works.
+    ("mtls-nginx-12", &[]),
+    ("mtls-nginx-13", &[]),
+    ("mtls-sserver-12", &["tls-client-cert-required"]),
+    ("mtls-sserver-13", &["tls-client-cert-required"]),
+    ("name-curl-12", &["tls-cert-name-mismatch"]),
+    ("name-curl-13", &["tls-cert-name-mismatch"]),
+    ("name-go-12", &["tls-cert-name-mismatch"]),
+    ("name-go13", &["tls-cert-name-mismatch"]),
+    // A bare SSLSocket compares no names: it is served.
+    ("name-java", &[]),
+    ("ok-curl-13", &[]),
+    ("ok-go", &[]),
+    ("ok-java", &[]),
+    ("ok-node", &[]),
+    ("sni-haproxy", &["tls-fatal-alert", "tls-sni-unrecognized"]),
+    ("sni-nginx", &["tls-fatal-alert", "tls-sni-unrecognized"]),
+    ("unkca-curl-12", &["tls-cert-untrusted"]),
+    ("unkca-go-12", &["tls-cert-untrusted"]),
+    ("unkca-java-12", &["tls-cert-untrusted"]),
+    ("ver-curl", &["tls-fatal-alert", "tls-version-mismatch"]),
+];
+
+#[test]
+fn every_fault_of_tls_is_the_first_root() {
+    let Some(shared) = support::shared() else { return };
+    let told: std::collections::BTreeMap<&str, &[&str]> = TLS.into_iter().collect();
+    for path in support::captures_below(&shared.join("captures/tls")) {
+        let name = path.file_stem().expect("a file").to_string_lossy().into_owned();
+        let wanted = told.get(name.as_str()).unwrap_or_else(|| panic!("{name}: nobody said what is in it"));
+        let report = support::report(&path);
+        let roots: Vec<&str> = report.incidents.iter().map(|incident| incident.rule.as_str()).collect();
+        match (wanted, roots.as_slice()) {
+            ([], []) => {}
+            (wanted, [root]) => assert!(wanted.contains(root), "{name}: {root}"),
+            (_, roots) => panic!("{name}: {roots:?}"),
+        }
+    }
+}
+
+#[test]
+fn refusals_of_a_client_without_a_certificate_are_certain_where_they_are_readable() {
+    let sure = |name: &str| Some(report(name)?.incidents.first()?.confidence);
+    for name in ["mtls-haproxy-12", "mtls-sserver-12"] {
+        let Some(sure) = sure(&format!("tls/{name}.pcap")) else { return };
+        assert_eq!(sure, Confidence::Certain, "{name}");
+    }
+    for name in ["mtls-haproxy-13", "mtls-sserver-13", "mtls-go", "mtls-java"] {
+        let Some(sure) = sure(&format!("tls/{name}.pcap")) else { return };
+        assert_eq!(sure, Confidence::High, "{name}");
+    }
+}
+
 #[test]
 fn tls_that_works_is_quiet() {
     let Some(shared) = support::shared() else { return };

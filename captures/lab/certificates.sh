@@ -1,12 +1,14 @@
 #!/bin/bash
 # Certificates that clients refuse, and look-alikes: one nginx, five clients, TLS 1.2 and 1.3. About 3 minutes.
-# certificates.sh [OUTPUT [group…]]      groups: each together client alike
+# certificates.sh [OUTPUT [group…]]      groups: each together client alike rules
+# The group rules writes into captures/rules (or $RULES): what the rules need beside copies of the captures above.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/certs.sh"
-lab_need nginx haproxy go javac java node curl faketime
+lab_need nginx haproxy apache2 go javac java node curl faketime
 OUT=${1:-$CAPTURES/incidents/certificates}
 shift
-WANTED=${*:-each together client alike}
+WANTED=${*:-each together client alike rules}
+RULES=${RULES:-$CAPTURES/rules}
 wants() { [[ " $WANTED " == *" $1 "* ]]; }
 mkdir -p "$OUT"
 lab_begin
@@ -56,8 +58,12 @@ haproxy_start "$B" "defaults
   $HAPROXY_TIMES
 frontend mutual
   bind :4450 ssl crt $TMP/good.both.pem ca-file $TMP/ca.pem verify required
+  http-request return status 200 content-type text/plain string hello
+frontend optional
+  bind :4451 ssl crt $TMP/good.both.pem ca-file $TMP/ca.pem verify optional
   http-request return status 200 content-type text/plain string hello"
 wait_port "$B" 4450
+PORT[mutual]=4450 PORT[optional]=4451
 
 FROM=(203.0.113.7 203.0.113.8 203.0.113.9)
 TURN=0
@@ -74,6 +80,13 @@ seen() { # file command…                  captured on the server
     shift
     record "$B" eth0 "$OUT/$file.pcap" "tcp" "$@"
 }
+
+knowing() { # certificate authority    a curl that knows this authority too
+    cat "$TMP/ca.pem" "$TMP/$2.pem" >"$TMP/both.pem"
+    on "$C" curl -s -m 8 -o /dev/null -w 'curl that knows it: %{http_code} %{errormsg}\n' --cacert "$TMP/both.pem" --tls-max 1.2 \
+        --resolve "$NAME:${PORT[$1]}:$S" "https://$NAME:${PORT[$1]}/" </dev/null
+}
+tls_client_with_intermediate() { knowing chain inter; } # as browsers do
 
 if wants each; then
     for fault in expired future self unknown name chain old-chain; do
@@ -93,11 +106,6 @@ if wants together; then
     encrypted() { many expired 13 go java node go java; }
     seen all-expired-13-no-reason encrypted
     some() { many chain 12 curl go; tls_client_with_intermediate; many chain 12 java; }
-    tls_client_with_intermediate() { # a client that knows the intermediate already, as browsers do
-        cat "$TMP/ca.pem" "$TMP/inter.pem" >"$TMP/both.pem"
-        on "$C" curl -s -m 8 -o /dev/null -w 'curl with intermediate: %{http_code} %{errormsg}\n' --cacert "$TMP/both.pem" --tls-max 1.2 \
-            --resolve "$NAME:${PORT[chain]}:$S" "https://$NAME:${PORT[chain]}/" </dev/null
-    }
     seen all-chain-12-one-knows-the-intermediate some
 fi
 if wants client; then
@@ -138,5 +146,90 @@ if wants alike; then
             --resolve "$NAME:443:$S" "https://$NAME/" </dev/null
     }
     seen client-clock-slow-12 slow
+fi
+if wants rules; then
+    rule() { # rule/case command…
+        local file=$1
+        shift
+        record "$B" eth0 "$RULES/$file.pcap" "tcp" "$@"
+    }
+    copy() { # capture rule/case
+        mkdir -p "$RULES/${2%/*}"
+        cp "$OUT/$1.pcap" "$RULES/$2.pcap"
+    }
+    renewed() { # an nginx of its own: the certificate on its disk is replaced, and loaded by a restart
+        local pid
+        cp "$TMP/expired.crt" "$TMP/site.crt" && cp "$TMP/expired.key" "$TMP/site.key"
+        nginx_start "$B" "server { listen 4442 ssl; ssl_certificate $TMP/site.crt; ssl_certificate_key $TMP/site.key; }"
+        pid=$LAST
+        wait_port "$B" 4442
+        many site 12 curl go openssl java
+        cp "$TMP/good.crt" "$TMP/site.crt" && cp "$TMP/good.key" "$TMP/site.key"
+        stop "$pid"
+        nginx_start "$B" "server { listen 4442 ssl; ssl_certificate $TMP/site.crt; ssl_certificate_key $TMP/site.key; }"
+        wait_port "$B" 4442
+        many site 12 curl go
+    }
+    PORT[site]=4442
+    rule cert-outage/renewed-in-the-end renewed
+    nodes() { # two nodes of one name send the same certificate
+        S=10.224.26.3 many expired 12 curl go
+        S=10.224.26.4 many expired 12 openssl java
+    }
+    rule cert-outage/two-nodes nodes
+    alone() { FROM=(203.0.113.7 203.0.113.7 203.0.113.7) && many expired 12 curl go openssl java curl; }
+    rule cert-outage/not-one-client alone
+    FROM=(203.0.113.7 203.0.113.8 203.0.113.9)
+    beside() { many chain 12 curl go; tls_client_with_intermediate; many chain 12 java; many chain-full 12 openssl; }
+    rule tls-chain-incomplete/beside-a-server-that-sends-it beside
+    private() { many unknown 12 curl curl; knowing unknown other; many unknown 12 curl; }
+    rule tls-chain-incomplete/not-one-kind-lacks-the-authority private
+    go_build
+    spawn "$B" "$TMP/goserver" -mutual "$TMP/ca.pem" -cert "$TMP/good.crt" -key "$TMP/good.key" -https :4452
+    wait_port "$B" 4452
+    apache_start "$B" "Listen 4453
+<VirtualHost *:4453>
+  ServerName $NAME
+  SSLEngine on
+  SSLCertificateFile $TMP/good.crt
+  SSLCertificateKeyFile $TMP/good.key
+  SSLCACertificateFile $TMP/ca.pem
+  SSLVerifyClient require
+</VirtualHost>"
+    wait_port "$B" 4453
+    to_port() { # port version [client certificate]    curl
+        local own=()
+        [ -n "${3:-}" ] && own=(--cert "$TMP/$3.crt" --key "$TMP/$3.key")
+        on "$C" curl -s -m 8 -o /dev/null -w 'curl: %{http_code} %{errormsg}\n' --cacert "$TMP/ca.pem" --tls-max "1.${2#1}" "${own[@]}" \
+            --resolve "$NAME:$1:$S" "https://$NAME:$1/" </dev/null
+    }
+    for version in 12 13; do
+        rule "tls-client-cert-required/at-go-tls$version" to_port 4452 "$version"
+        rule "tls-client-cert-required/at-apache-tls$version" to_port 4453 "$version"
+        rule "tls-client-cert-rejected/at-go-tls$version" to_port 4452 "$version" user-unknown
+        rule "tls-client-cert-rejected/at-apache-tls$version" to_port 4453 "$version" user-expired
+        good_one() { to_port 4452 "$version" user; to_port 4453 "$version" user; }
+        rule "tls-client-cert-rejected/not-good-at-others-tls$version" good_one
+    done
+    without() { many mutual 13 go java; }
+    rule tls-client-cert-required/go-and-java-tls13 without
+    optional() { many optional 12 curl go; many optional 13 curl go openssl java; }
+    rule tls-client-cert-required/not-optional optional
+    copy all-expired-12 cert-outage/every-client-expired
+    copy all-expired-mixed cert-outage/sealed-beside-readable
+    copy all-unknown-13 cert-outage/issuer-unknown-tls13
+    copy all-expired-13-no-reason cert-outage/not-without-a-reason
+    copy all-chain-12-one-knows-the-intermediate cert-outage/not-one-knows-the-intermediate
+    copy client-clock-fast-12 cert-outage/not-a-clock
+    copy all-chain-12-one-knows-the-intermediate tls-chain-incomplete/one-knows-the-intermediate
+    copy all-unknown-12 tls-chain-incomplete/not-nobody-knows-the-issuer
+    copy not-chain-full-12 tls-chain-incomplete/not-full
+    for version in 12 13; do
+        copy "client-cert-missing-$version" "tls-client-cert-required/curl-tls$version"
+        copy "not-client-cert-good-$version" "tls-client-cert-required/not-good-tls$version"
+        for fault in expired unknown; do copy "client-cert-$fault-$version" "tls-client-cert-rejected/$fault-tls$version"; done
+        copy "not-client-cert-good-$version" "tls-client-cert-rejected/not-good-tls$version"
+        copy "client-cert-missing-$version" "tls-client-cert-rejected/not-missing-tls$version"
+    done
 fi
 ls -l "$OUT" | wc -l

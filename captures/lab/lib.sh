@@ -118,14 +118,14 @@ wait_port() { # namespace port           until somebody listens there (3 s at mo
     return 1
 }
 
-# -B: in immediate mode on "any" the ring holds one snapshot length (256 KiB) per packet; the default 2 MiB are eight packets,
+# -B: in immediate mode the ring holds one snapshot length (256 KiB) per packet; the default 2 MiB are eight packets,
 # and a burst of nine loses one
 # capture NAMESPACE INTERFACE FILE [filter...]   "any" is written as SLL2; $LAST is its process id
 capture() {
-    local ns=$1 dev=$2 file=$3 link=()
+    local ns=$1 dev=$2 file=$3 link=(-B 65536)
     shift 3
     mkdir -p "$(dirname "$file")"
-    [ "$dev" = any ] && link=(-y LINUX_SLL2 -B 65536)
+    [ "$dev" = any ] && link+=(-y LINUX_SLL2)
     ip netns exec "$ns" tcpdump -Z root -U --immediate-mode -n -i "$dev" "${link[@]}" -s "${SNAPLEN:-0}" -w "$file" "$@" >>"$TMP/tcpdump.log" 2>&1 </dev/null &
     LAST=$!
     PIDS+=("$LAST")

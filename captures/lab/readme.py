@@ -19,6 +19,9 @@ SCRIPT = {
     "accept": "connect.sh",
     "capture": "capture-quality.sh",
     "tls-cert": "certificates.sh",
+    "tls-chain": "certificates.sh",
+    "tls-client": "certificates.sh",
+    "cert-outage": "certificates.sh",
     "tls": "wrong-protocol.sh",
     "http": "wrong-protocol.sh",
     "unexpected": "wrong-protocol.sh",
@@ -35,11 +38,15 @@ SCRIPT = {
     "pmtu": "path.sh",
     "idle-flow": "path.sh",
     "middlebox": "path.sh",
+    **dict.fromkeys(("port-scan", "service-down", "syn-flood", "network-blackout", "link-flapping"), "wide.sh"),
     **dict.fromkeys(("upstream-hang", "response-stalled", "slow-response", "connection-pileup"), "transfer.sh"),
     **dict.fromkeys(("zero-window", "packet-loss", "loss-burst", "rto-unrecovered", "keepalive-probes"), "transfer.sh"),
 }
 SOFTWARE = "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, OpenSSL 3.0.19, GnuTLS 3.7.9, Go 1.19.8, Node 20.20.2, Python 3.11.7, curl 7.88.1, Redis 7.0, OpenSSH 9.2, tcpdump 4.99, Linux 6.18"
+SOFTWARE_OF = {"wide.sh": "nginx 1.22.1, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18"}
 RULES = {}
+# what stands below a table
+NOTES = {"network-blackout": "A blackout of everything at once, one of an uplink, and their look-alikes: `captures/incidents/blackout`."}
 
 
 def rule(name, text):
@@ -360,6 +367,52 @@ node-tls13-says-nothing | Node, TLS 1.3: a FIN instead of Finished, a warning of
 beside-clients-that-say-why | curl, Go, s_client, Java and Node at one server: those that say why lend their reason
 not-good | a valid certificate
 not-client-certificate-missing | the server wants a client certificate: the client's Finished comes first
+""")
+rule("cert-outage", """
+every-client-expired | curl, Go, s_client, Java and Node in TLS 1.2 at one server whose certificate expired two hours before
+sealed-beside-readable | TLS 1.2 and 1.3: a sealed refusal belongs to those that say why
+issuer-unknown-tls13 | TLS 1.3, an authority that nobody knows: 48 in the clear, others sealed
+renewed-in-the-end | four clients refuse, the certificate is replaced and loaded, two are served: over
+two-nodes | two servers of one name send the same expired certificate
+not-one-client | five programs on one host: `tls-cert-expired`
+not-a-clock | the certificate is good, one client's clock is wrong: `tls-cert-not-yet-valid`
+not-without-a-reason | five sealed refusals, nobody says why: `tls-cert-rejected`
+not-one-knows-the-intermediate | one client accepts what three refuse: `tls-chain-incomplete`
+""")
+rule("tls-chain-incomplete", """
+one-knows-the-intermediate | curl, Go and Java refuse a certificate that comes without its intermediate, a curl that knows it is served: medium confidence
+beside-a-server-that-sends-it | the same, and another port sends the intermediate: high confidence
+not-full | the server sends the intermediate
+not-nobody-knows-the-issuer | an authority that nobody knows: `cert-outage`
+not-one-kind-lacks-the-authority | a private authority: curl does not know it, three times, another curl does: `tls-cert-untrusted`
+""")
+rule("tls-client-cert-required", """
+curl-tls12 | HAProxy with `verify required`, curl without a certificate: alert 40
+curl-tls13 | the same in TLS 1.3: all is sealed, the lengths tell it
+go-and-java-tls13 | Go and Java (41 octets instead of 25) without a certificate
+at-go-tls12 | Go as the server, curl without a certificate: 42
+at-go-tls13 | the same in TLS 1.3
+at-apache-tls12 | Apache with `SSLVerifyClient require`: 40
+at-apache-tls13 | the same in TLS 1.3
+not-good-tls12 | the client sends a good certificate
+not-good-tls13 | the same in TLS 1.3
+not-optional | `verify optional`: six clients without a certificate are served
+""")
+rule("tls-client-cert-rejected", """
+expired-tls12 | the client's certificate expired an hour before: alert 45
+unknown-tls12 | the client's certificate is from an authority that HAProxy does not know: 48
+at-go-tls12 | Go as the server, a certificate from an authority that it does not know
+at-go-tls13 | the same in TLS 1.3
+at-apache-tls12 | Apache with `SSLVerifyClient require`, a certificate that expired
+at-apache-tls13 | the same in TLS 1.3
+not-good-at-others-tls12 | Go and Apache get a good certificate
+not-good-at-others-tls13 | the same in TLS 1.3
+expired-tls13 | the same in TLS 1.3: a sealed certificate, then a sealed record as long as an alert
+unknown-tls13 | the same with the unknown authority
+not-good-tls12 | the client sends a good certificate
+not-good-tls13 | the same in TLS 1.3
+not-missing-tls12 | the client sends none: `tls-client-cert-required`
+not-missing-tls13 | the same in TLS 1.3
 """)
 rule("http-to-tls-port", """
 nginx | 400 "The plain HTTP request was sent to HTTPS port", two clients
@@ -701,6 +754,29 @@ rule("keepalive-probes-unanswered", """
 peer-gone | keep-alive each second; after two answers nothing of the server arrives any more
 not-answered | the same, all answered
 """)
+rule("port-scan", """
+sixty-ports | one source connects to ports 1 to 60 of a server; two users beside it
+not-monitoring | one source asks two ports twelve times each, all answered
+""")
+rule("service-down", """
+stopped | three clients; the service is stopped, its port refuses, nginx on the same host goes on answering
+stopped-and-started | the same, and it is started again
+not-one-client-at-a-port-nobody-served | one client tries a port six times that nobody ever served: `connect-refused`
+""")
+rule("syn-flood", """
+spoofed-sources | 1200 SYNs to one port from addresses that belong to nobody (192.0.2.0/24, 198.51.100.0/24), up to 364 a second; two users beside them
+not-crowd | 60 users at once who complete their handshakes
+""")
+rule("network-blackout", """
+one-peer-dark | three users ask one server twice a second; the router drops everything for 9 s, the connections go on 13 s after
+not-an-idle-server-asks-nobody | the same seen on the server, with nine users and three addresses: it has nothing outstanding, so it sends nothing that stays unanswered
+not-quiet-hour | the users go away for 8 s: nobody asks
+not-two-seconds | the router drops for 2 s only
+""")
+rule("link-flapping", """
+three-times | six connections to two servers; the router drops everything three times for 8 s, 9 s apart
+not-once | one gap: `network-blackout`
+""")
 HEALTHY = dict(
     line.strip().split(" | ", 1)
     for line in """
@@ -752,8 +828,97 @@ HEALTHY = dict(
 44-dns-aaaa-nodata-and-search-list | NXDOMAIN for the search list, empty AAAA, then fine
 45-http2-over-tls | ALPN h2
 46-router-sees-both-sides | `-i any` on a router: everything twice, TTL-1
+47-nginx-proxy-keepalive-pool | both legs of nginx: keep-alive on both sides, 401 then credentials, 404, 410, 302, 429, X-Forwarded-For, four users
+48-haproxy-proxy-keepalive-pool | the same of HAProxy (`http-reuse always`, `option forwardfor`)
+49-haproxy-redispatch | a backend is restarted, HAProxy finds its port closed once and asks the other one; every user gets 200
+50-nginx-next-upstream | the same with nginx (`proxy_next_upstream`)
+51-health-checks-on-another-port | HAProxy checks port 9000 by HTTP and by TCP, the users' traffic goes to port 80
+52-proxy-v2-accepted-both-legs | PROXY v2 in front of HTTP and of TLS, both legs, with checks that send it too
+53-happy-eyeballs-both-legs | the proxy's AAAA refuses, its A works; both legs
+54-navigations-through-a-proxy | a user clicks on before three pages are there (RST), the proxy reads on
+55-rolling-deploy | HAProxy hands its listener to a new process while users come; an idle connection is closed by the old one
+56-load-generator | ab, 8 at a time without and 4 at a time with keep-alive, through nginx
+57-pools-idle-through-the-end | idle keep-alive connections on both legs, probed and not, open when the capture ends
+58-router-both-sides | `-i any` on a router, everything twice: HTTP, TLS, DNS, ping, traceroute, a client's RST after its answer
+59-path-mtu-discovered | "fragmentation needed", then smaller segments and a whole answer
+60-one-percent-lost | 1 % of everything but handshakes is dropped and repeated in time
+61-container-host | `-i any` on a host with a bridge, two containers, masquerade and a published port (DNAT)
+62-asymmetric-by-design | in by one router, out by the other; seen at the server
+63-bridge-many-ports | `-i any` on a bridge with six ports
+64-router-of-one-direction | `-i any` on a router that forwards both directions of five flows and one direction of two, all of which work
+65-vrrp-takeover | keepalived: the gateway's addresses move to the other router, connections go on
+66-address-taken-over-by-gratuitous-arp | a service address moves to another server while nobody waits
+67-dns-search-list-nodata-ptr | dnsmasq: A and empty AAAA, a search list whose first candidates do not exist, two reverse names that do not exist
+68-dns-truncated-then-tcp | dnsmasq truncates, dig asks again over TCP; a larger EDNS buffer
+69-background | DHCP, NTP, mDNS, LLMNR, SSDP and NetBIOS questions that nobody answers, ARP for scanned addresses, a source that tries four closed ports
+70-quiet-night | two pings 26 s apart, NTP and multicast questions, else nothing
+71-zero-window-probed | the receiver pauses for 0.9 s, its closed window is probed
+72-window-full-and-updates | a receiver with a small buffer, window full all the time
+73-slow-and-steady-download | 260 kB at 20 kB/s (`limit_rate`)
+74-syn-ack-repeated-once | one handshake's ACK is lost, the SYN-ACK comes again after 1 s
+75-tls-without-close-notify | complete HTTP answers, then FIN without close_notify, TLS 1.2 and 1.3
+76-certificates-that-clients-accept | an expired certificate and curl -k, a self-signed one behind STARTTLS
+77-tls-tickets-and-early-data-refused | nginx is restarted: old tickets lead to full handshakes, 0-RTT data are refused and sent again
+78-greeting-delayed-on-purpose | an SMTP greeting after 5 s
+79-imap-idle | IDLE, an event after 17 s, DONE (scripted)
+80-mqtt-idle | CONNECT, SUBSCRIBE, PINGREQ every 10 s (scripted)
+81-redis-blocking-pop | BLPOP that gets its element after 13 s, and one that runs into its own timeout
+82-postgresql-listen-and-idle-pool | PostgreSQL 15: LISTEN, an idle pool connection, a query of 4 s, Terminate
+83-reset-right-after-the-answer | `Connection: close`, whole answer, RST by the client, eight times
+84-deadline-then-retry | a request is given up after 0.5 s, the retry works
+85-clean-restart | nginx is stopped and started while nobody waits
+86-early-hints | 103, then 200
 """.strip().splitlines()
 )
+# The benign patterns of the catalogue's section 6, by number, and the captures that hold them
+PATTERNS = [
+    line.split(" | ")
+    for line in """
+1 | RST after FIN | 01 01b 37
+2 | curl and OpenSSL at the end of TLS | 02 29
+3 | a browser's preconnect | 03
+4 | a load balancer's TCP check | 04 51
+5 | a check with PROXY LOCAL | 05 52
+6 | an HTTP check with 404 | 06 51
+7 | keep-alive probes | 07 57
+8 | zero-window probes | 71
+9 | window full, window update | 08 72
+10 | tail loss probe | 09
+11 | super-segments, unfinished checksums | 10
+12 | packets recorded twice | 11 46 58 61 63
+13 | starts in mid-stream | 12
+14 | ends in mid-request | 13
+15 | one side closes TLS first | 14
+16 | no close_notify after a whole answer | 75
+17 | half-close, Terminate | 15 82
+18 | long poll, events, WebSocket, IDLE, SUBSCRIBE, LISTEN, MQTT | 16 17 18 40 57 79 80 81 82
+19 | the server closes an idle connection | 19 55 85
+20 | answers without a body, length by close, CONNECT | 20 21 22 23
+21 | a download cancelled | 24 54
+22 | Happy Eyeballs | 25 53
+23 | noise from outside | 69
+24 | AAAA without data, search lists, PTR, two resolvers, mDNS | 31 44 67 69
+25 | 401, then credentials | 26 47 48
+26 | 100 Continue, 103 | 27 86
+27 | warning alerts, HelloRetryRequest | 28 28b 43
+28 | ticket unknown, 0-RTT refused | 77
+29 | ICMP for late DNS answers, traceroute, path MTU | 31 58 59
+30 | gratuitous ARP, VRRP, ARP for scanned hosts | 32 65 66 69
+31 | asymmetric by design, forwarding hosts | 46 58 61 62 63 64
+32 | one SYN again, single losses | 42 60
+33 | limited by bandwidth | 72 73
+34 | intended waits | 78
+35 | PROXY header accepted | 35 52
+36 | one SYN-ACK again | 74
+37 | certificates that clients accept all the same | 76
+38 | a quiet network | 70
+39 | loopback, containers | 33 61
+40 | Fast Open, ECN | 34 36
+41 | RST right after a whole answer | 83
+42 | given up, then retried | 49 50 84
+43 | 408 on an idle connection | 38
+""".strip().splitlines()
+]
 BROKEN = dict(
     line.strip().split(" | ", 1)
     for line in """
@@ -776,7 +941,7 @@ text-file.pcap | tcpdump's error message saved as a capture
 problems = []
 
 
-def table(directory, head, rows, expected):
+def table(directory, head, rows, expected, note=""):
     present = {name for name in os.listdir(os.path.join(root, directory)) if name.endswith((".pcap", ".pcapng"))}
     named = {name if name.endswith((".pcap", ".pcapng")) else name + ".pcap": text for name, text in rows.items()}
     for name in sorted(present - set(named)):
@@ -786,24 +951,36 @@ def table(directory, head, rows, expected):
     out = [head, "", "| capture | what happens | expected |", "|---|---|---|"]
     for name, text in named.items():
         out.append(f"| {name} | {text} | {expected(name)} |")
+    if note:
+        out += ["", note]
     with open(os.path.join(root, directory, "README.md"), "w") as file:
         file.write("\n".join(out) + "\n")
 
 
 for name, rows in RULES.items():
-    script = next((script for start, script in SCRIPT.items() if name.startswith(start)), "close-kinds.sh")
+    # the longest beginning decides: link-flapping is not made where other link-… rules are
+    script = SCRIPT.get(max((start for start in SCRIPT if name.startswith(start)), key=len, default=""), "close-kinds.sh")
     table(
         f"rules/{name}",
-        f"# Captures for `{name}`\n\nMade by `captures/lab/{script}` with real software in network namespaces ({SOFTWARE});\nwhat was edited or generated afterwards says so.",
+        f"# Captures for `{name}`\n\nMade by `captures/lab/{script}` with real software in network namespaces ({SOFTWARE_OF.get(script, SOFTWARE)});\nwhat was edited or generated afterwards says so.",
         rows,
         lambda capture: "silent" if capture.startswith("not-") else "fires",
+        NOTES.get(name, ""),
     )
 table(
     "healthy",
-    f"# Healthy traffic that looks odd\n\nMade by `captures/lab/healthy.sh` with real software ({SOFTWARE}).\nNo finding above notice may come from any of these files.",
+    f"# Healthy traffic that looks odd\n\nMade by `captures/lab/healthy.sh` (01 to 46), `healthy-hosts.sh` (47 to 70) and `healthy-more.sh` (71 to 86) with real software ({SOFTWARE}; PostgreSQL 15.18,\ndnsmasq 2.90, keepalived 2.2.7).\nNo finding above notice may come from any of these files.",
     HEALTHY,
     lambda capture: "at most notices",
+    "\n".join(
+        ["The patterns they prove silent, numbered as in the catalogue's list of false alarms:", "", "| pattern | what | captures |", "|---|---|---|"]
+        + [f"| {number} | {what} | {captures.replace(' ', ', ')} |" for number, what, captures in PATTERNS]
+    ),
 )
+for number, what, captures in PATTERNS:
+    for capture in captures.split():
+        if not any(name.startswith(capture + "-") for name in HEALTHY):
+            problems.append(f"pattern {number}: no capture {capture}")
 table(
     "broken",
     "# Damaged and unusual files\n\nMade from a real capture by `captures/lab/generate/quality.py`. No file may cause a panic; what is readable before the damage is kept.",

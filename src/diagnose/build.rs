@@ -218,8 +218,11 @@ impl<'a> Builder<'a> {
             shown.iter().flat_map(|flow| self.capture.links_of(*flow)).flat_map(|l| [l.client_leg, l.backend_leg]);
         let members = draft.members.iter().filter_map(|i| self.findings[*i].subject.flow());
         let mut flows = Vec::new();
-        let cited = self.findings[draft.shown].evidence.iter().filter(|_| shown.is_none()).filter_map(|e| e.flow);
-        for id in shown.into_iter().chain(linked).chain(members).chain(cited) {
+        let evidence = || self.findings[draft.shown].evidence.iter().filter(|_| shown.is_none());
+        // What made the claim has a sender; a success before it or after it is cited without one.
+        let claim = evidence().filter(|e| e.side.is_some()).filter_map(|e| e.flow);
+        let cited = evidence().filter_map(|e| e.flow);
+        for id in shown.into_iter().chain(linked).chain(members).chain(claim).chain(cited) {
             if flows.len() < 6 && !flows.contains(&id.number) {
                 flows.push(id.number);
             }

@@ -326,7 +326,10 @@ fn extent_of_reach(
     findings: &[Finding],
     capture: &CaptureView<'_>,
 ) -> Extent {
-    let hit: BTreeSet<PacketRef> = draft.consequences.iter().filter_map(|i| findings[*i].subject.flow()).collect();
+    // Who was only warned of it before it came was not hit.
+    let struck = |i: &&usize| !crate::catalogue::rule(&findings[**i].rule).is_some_and(|rule| rule.foretells);
+    let hit: BTreeSet<PacketRef> =
+        draft.consequences.iter().filter(struck).filter_map(|i| findings[*i].subject.flow()).collect();
     let first = finding.first();
     let end = reach.spans.last().map_or(finding.last().time, |(_, until)| *until);
     let last = PacketRef { time: end, ..finding.last() };

@@ -29,7 +29,7 @@ use crate::host::icmp::StrayErrors;
 use crate::host::names::Names;
 use crate::host::neighbor::Neighbors;
 use crate::host::service::Services;
-use crate::rule::finding::{Finding, Severity};
+use crate::rule::finding::{Confidence, Finding, Severity};
 use crate::rule::summary::{Digest, FlowSummary, Verdict};
 use crate::rule::threshold::Thresholds;
 use crate::rule::view::{CaptureView, Index, LegsView, PacketTally, Tally, index_links};
@@ -158,6 +158,7 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         findings.retain(|finding| selected.wants(finding));
     }
     let causes = cause::find(&findings, &capture);
+    first_things_first(&mut findings, &causes);
     let builder = Builder::new(merged, settings, &capture, &findings, &causes);
 
     let good = incident::Good::of(&capture);
@@ -227,6 +228,19 @@ fn all_findings(capture: &CaptureView<'_>) -> Vec<Finding> {
     });
     findings.sort_by(|a, b| (a.first(), &a.rule, a.subject).cmp(&(b.first(), &b.rule, b.subject)));
     findings
+}
+
+/// Where something is broken now, what is only foretold is a notice: an operator mends the one before the other.
+fn first_things_first(findings: &mut [Finding], causes: &cause::Causes) {
+    let broken = findings.iter().zip(&causes.explained_by).any(|(finding, cause)| {
+        let known = finding.confidence > Confidence::Low && !finding.rule.starts_with("capture-");
+        cause.is_none() && known && finding.severity == Severity::Critical
+    });
+    for finding in findings.iter_mut().filter(|_| broken) {
+        if catalogue::rule(&finding.rule).is_some_and(|rule| rule.foretells) {
+            finding.severity = finding.severity.min(Severity::Notice);
+        }
+    }
 }
 
 fn flows(

@@ -260,6 +260,11 @@ events! {
     /// A record that must be an encrypted alert: type 21 after encryption began; in 1.3 by its size, before the client's Finished or as the
     /// last record of a side that ended.
     AlertEncrypted { /// Record length.
+          len: u16,
+          /// TLS 1.3: the side said nothing else behind its Finished, no session ticket either.
+          alone: bool },
+    /// The first record of a TLS 1.3 client behind the hellos when by its length it can only be a Certificate message that is not empty.
+    CertificateSealed { /// Record length.
           len: u16 },
     /// A record that by its size must be a Finished message (TLS 1.3 sizes) or follows ChangeCipherSpec (1.2).
     TlsFinished,

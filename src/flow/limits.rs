@@ -13,7 +13,7 @@ pub struct Limits {
     pub held_octets_total: usize,
     /// A closed flow is reported so long after its latest packet; late copies and RSTs still count for it.
     pub closed_linger: Elapsed,
-    /// The same for a flow of which nothing more is due: both FINs acknowledged, or a DNS exchange with an answer for each query. Long
+    /// The same for a flow of which nothing more is due, both FINs being acknowledged. Long
     /// enough for the copies that `-i any` and mirror ports make; short, because what leaves soon leaves from the processor's cache.
     pub settled_linger: Elapsed,
     /// After that, late packets are swallowed for so long instead of opening a flow. Linux keeps TIME_WAIT for 60 s.
@@ -22,7 +22,7 @@ pub struct Limits {
     pub syn_expiry: Elapsed,
     /// An open flow ends after so long in silence.
     pub established_expiry: Elapsed,
-    /// A UDP flow ends after so long in silence; `settled_linger` when it is a DNS exchange and every query has its answer.
+    /// A UDP flow ends after so long in silence; `closed_linger` when it is a DNS exchange and every query has its answer.
     pub udp_expiry: Elapsed,
     /// Listening ends remembered, as a hint for the roles of flows that began before the capture. 0: no hint; then the roles depend on the
     /// flow's own packets only, however flows are shared out between tables.

@@ -22,6 +22,8 @@ mod sizes {
     pub(super) const ALERT: [u16; 2] = [19, 35];
     /// A client Certificate message without certificates.
     pub(super) const NO_CERTIFICATE: [u16; 2] = [25, 41];
+    /// No certificate is that small, and every Finished is smaller.
+    pub(super) const CERTIFICATE: u16 = 128;
     /// Finished of a SHA-256 suite.
     pub(super) const FINISHED_256: [u16; 2] = [53, 69];
     /// Finished of a SHA-384 suite.
@@ -71,8 +73,19 @@ struct Half {
     /// Data records of TLS 1.3, for the peer to tell tickets from answers.
     asked: u32,
     /// The latest record has the length of an encrypted alert: it is one if nothing follows it.
-    maybe_alert: Option<(PacketRef, u16)>,
+    maybe_alert: Option<MaybeAlert>,
+    /// Encrypted records of TLS 1.3 came behind its Finished.
+    behind: bool,
     tickets: Tickets,
+}
+
+/// A record as long as an encrypted alert.
+#[derive(Clone, Copy)]
+struct MaybeAlert {
+    at: PacketRef,
+    len: u16,
+    /// It is the first one behind the side's Finished.
+    alone: bool,
 }
 
 /// Where a side's stream stands.
@@ -162,8 +175,8 @@ impl Analyzer for Tls {
     }
 
     fn end(&mut self, side: Side, _at: PacketRef, emit: Emit<'_>) {
-        if let Some((at, len)) = self.sides[index(side)].maybe_alert.take() {
-            emit(Event { at, side, what: What::AlertEncrypted { len } });
+        if let Some(MaybeAlert { at, len, alone }) = self.sides[index(side)].maybe_alert.take() {
+            emit(Event { at, side, what: What::AlertEncrypted { len, alone } });
         }
     }
 
@@ -205,7 +218,7 @@ impl Tls {
                 if complete {
                     // What is encrypted has a tag or MAC besides its two octets.
                     let plain = if header.len == 2 && !encrypted { parse_alert(&half.alert) } else { None };
-                    let what = plain.map_or(What::AlertEncrypted { len: header.len }, What::AlertPlain);
+                    let what = plain.map_or(What::AlertEncrypted { len: header.len, alone: false }, What::AlertPlain);
                     half.alert.clear();
                     emit(Event { at, side, what });
                 }
@@ -234,6 +247,8 @@ impl Tls {
 
     /// An application data record: in TLS 1.3 everything encrypted looks like one.
     fn application(&mut self, side: Side, at: PacketRef, len: u16, emit: Emit<'_>) {
+        let half = &mut self.sides[index(side)];
+        let alone = half.finished && !std::mem::replace(&mut half.behind, true);
         let [client, server] = &mut self.sides;
         let is_13 = match self.chosen {
             Some(chosen) => chosen.version == TLS_1_3,
@@ -243,15 +258,15 @@ impl Tls {
         let alert = sizes::ALERT.contains(&len);
         match side {
             Side::Client if !is_13 => client.data(side, at, emit),
-            Side::Client if alert && client.finished => client.maybe_alert = Some((at, len)),
-            Side::Client if alert => emit(Event { at, side, what: What::AlertEncrypted { len } }),
+            Side::Client if alert && client.finished => client.maybe_alert = Some(MaybeAlert { at, len, alone }),
+            Side::Client if alert => emit(Event { at, side, what: What::AlertEncrypted { len, alone } }),
             Side::Client if client.finished => {
                 client.maybe_alert = None;
                 client.asked = client.asked.wrapping_add(1);
                 client.data(side, at, emit);
             }
             Side::Server if !is_13 => server.data(side, at, emit),
-            Side::Server if alert => server.maybe_alert = Some((at, len)),
+            Side::Server if alert => server.maybe_alert = Some(MaybeAlert { at, len, alone }),
             Side::Server if client.finished => {
                 server.maybe_alert = None;
                 server.behind_handshake(at, len, client.asked, emit);
@@ -269,8 +284,14 @@ impl Tls {
         };
         let half = &mut self.sides[index(side)];
         half.maybe_alert = None;
-        if half.records == 0 && side == Side::Client && sizes::NO_CERTIFICATE.contains(&len) {
-            emit(Event { at, side, what: What::Certificates(Box::default()) });
+        if half.records == 0 && side == Side::Client {
+            let what = match len {
+                len if sizes::NO_CERTIFICATE.contains(&len) => Some(What::Certificates(Box::default())),
+                // Before the ServerHello it may be early data.
+                len if len >= sizes::CERTIFICATE && self.chosen.is_some() => Some(What::CertificateSealed { len }),
+                _ => None,
+            };
+            what.into_iter().for_each(|what| emit(Event { at, side, what }));
         }
         half.records = half.records.saturating_add(1);
         if finished.contains(&len) && !half.finished {
@@ -443,7 +464,9 @@ mod tests {
         for len in [19, 35] {
             let mut play = handshake_13();
             play.client(&data(len));
-            assert!(matches!(play.said().last(), Some((CLIENT, What::AlertEncrypted { len: told })) if *told == len));
+            assert!(
+                matches!(play.said().last(), Some((CLIENT, What::AlertEncrypted { len: told, .. })) if *told == len)
+            );
         }
     }
 
@@ -499,7 +522,21 @@ mod tests {
             );
             assert_eq!(later(&play, CLIENT, 4), [Kind::TlsFinished]);
             assert_eq!(later(&play, SERVER, 4), [Kind::AlertEncrypted]);
+            assert!(matches!(play.said().last(), Some((SERVER, What::AlertEncrypted { alone: true, .. }))));
         }
+    }
+
+    #[test]
+    fn a_client_certificate_is_told_by_its_size_and_an_alert_behind_a_ticket_is_not_alone() {
+        let mut play = handshake_13();
+        for len in [880, 96, 69] {
+            play.client(&data(len));
+        }
+        assert_eq!(later(&play, CLIENT, 3), [Kind::CertificateSealed, Kind::TlsFinished]);
+        play.server(&data(682));
+        play.server(&data(19));
+        play.end(SERVER);
+        assert!(matches!(play.said().last(), Some((SERVER, What::AlertEncrypted { alone: false, .. }))));
     }
 
     #[test]

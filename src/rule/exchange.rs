@@ -81,6 +81,10 @@ impl<'a> Exchange<'a> {
 impl<'a> FlowView<'a> {
     /// The latest HTTP/1 exchange.
     pub fn exchange(&self) -> Option<Exchange<'a>> {
+        *self.latest.get_or_init(|| self.latest_exchange())
+    }
+
+    fn latest_exchange(&self) -> Option<Exchange<'a>> {
         if !self.saw(Kind::Request) {
             return None;
         }

@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod header;
 pub mod lookup;
 pub mod mismatch;
+pub mod mutual;
 pub mod summary;
 mod tally;
 #[cfg(test)]
@@ -38,6 +39,8 @@ pub struct Rule {
     pub needs: Needs,
     /// States a bare fact; any cause of confidence ≥ medium on the same flow or a linked leg explains it.
     pub symptom: bool,
+    /// Warns of what will come while everybody is still served: beside a critical incident it is a notice.
+    pub foretells: bool,
     /// Claims that something did *not* come: the caveats for one-sided, lossy and cut captures apply.
     pub claims_absence: bool,
     /// Headline: what happens between whom, in plain words. Slots in braces.
@@ -80,6 +83,7 @@ impl Rule {
         culprit: Culprit::Server,
         needs: Needs { all: KindSet::EMPTY, any: KindSet::EMPTY },
         symptom: false,
+        foretells: false,
         claims_absence: false,
         says: "",
         variants: &[],

@@ -7,6 +7,7 @@ use crate::event::story::Story;
 use crate::event::{PacketRef, Protocol, Side, What};
 use crate::flow::facts::{Close, FlowFacts, Handshake, IpProtocol};
 use crate::time::Timestamp;
+use crate::wire::tls::Certificate;
 use crate::wire::{Address, Endpoint};
 
 /// Judgement on one flow.
@@ -49,6 +50,10 @@ pub struct Digest {
     pub hello: u64,
     /// Hash of the client's first 64 to 256 octets, a leading PROXY header left out ([`PREFIX`]); 0 = fewer, or not all are known.
     pub prefix: u64,
+    /// Hash of the name in the ClientHello, lower case; 0 = none.
+    pub name: u32,
+    /// Hash of the server's certificate, where it is readable (TLS 1.2); 0 = not.
+    pub leaf: u32,
     /// Verdict by its own findings.
     pub verdict: Verdict,
     /// The protocol both sides agreed on, or what the client spoke.
@@ -92,11 +97,25 @@ pub const PREFIX: std::ops::RangeInclusive<u16> = 64..=256;
 
 /// Hash of a ClientHello's random for [`Digest::hello`]; never 0. FNV-1a: it links, it does not protect.
 pub fn hello_key(random: &[u8; 32]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for octet in random {
-        hash = (hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3);
-    }
-    hash | 1
+    fnv(random.iter().copied())
+}
+
+/// Hash of a server name for [`Digest::name`]; 0 where no name was sent.
+pub fn name_key(name: Option<&str>) -> u32 {
+    name.map_or(0, |name| folded(fnv(name.trim_end_matches('.').bytes().map(|octet| octet.to_ascii_lowercase()))))
+}
+
+/// Hash of a certificate for [`Digest::leaf`]: issuer and serial number are what tells certificates apart (RFC 5280 §4.1.2.2).
+pub fn leaf_key(leaf: &Certificate) -> u32 {
+    folded(fnv(leaf.issuer.bytes().chain([0]).chain(leaf.serial.bytes())))
+}
+
+fn fnv(octets: impl Iterator<Item = u8>) -> u64 {
+    octets.fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)) | 1
+}
+
+fn folded(hash: u64) -> u32 {
+    ((hash >> 32) as u32 ^ hash as u32).max(1)
 }
 
 impl Digest {
@@ -128,6 +147,8 @@ impl Digest {
             last: facts.last.time,
             hello: hello.into_iter().next().unwrap_or(0),
             prefix: 0,
+            name: name_key(asked(story)),
+            leaf: certificate(story).map_or(0, leaf_key),
             verdict,
             protocol: spoken(story),
             transport: facts.transport,
@@ -138,6 +159,22 @@ impl Digest {
             behind_proxy: story.events().any(|e| matches!(e.what, What::ProxyHeader(_))),
         }
     }
+}
+
+/// The name in the ClientHello.
+fn asked(story: &Story) -> Option<&str> {
+    story.events().find_map(|event| match &event.what {
+        What::ClientHello(hello) => hello.sni.as_deref(),
+        _ => None,
+    })
+}
+
+/// The server's own certificate, where it is readable.
+fn certificate(story: &Story) -> Option<&Certificate> {
+    story.events().find_map(|event| match &event.what {
+        What::Certificates(chain) if event.side == Side::Server => chain.first(),
+        _ => None,
+    })
 }
 
 /// A handshake after which the client leaves serves nobody: it may not like the certificate.

@@ -354,13 +354,7 @@ impl Scene {
 
     /// Seen through rules' eyes.
     pub fn view(&self) -> FlowView<'_> {
-        FlowView {
-            facts: &self.facts,
-            story: &self.story,
-            now: self.now,
-            ended: self.ended,
-            thresholds: &self.thresholds,
-        }
+        FlowView::new(&self.facts, &self.story, self.now, self.ended, &self.thresholds)
     }
 
     /// What a flow rule says about it, `needs` included.

@@ -84,6 +84,11 @@ fn hello(story: &Story) -> Option<&ClientHello> {
     })
 }
 
+/// What tells kinds of TLS software apart: the suites that a client offers.
+pub fn ciphers(story: &Story) -> Option<&[u16]> {
+    hello(story).map(|hello| hello.ciphers.as_slice())
+}
+
 /// Whether two flows ask for one name.
 pub fn same_name(one: &Story, other: &Story) -> bool {
     match (asked(one), asked(other)) {
@@ -102,10 +107,11 @@ pub fn refused<'a>(flow: &FlowView<'a>) -> Option<Refused<'a>> {
     if flow.facts.mid_stream {
         return None;
     }
-    let (answered, version) = flow.story.events().find_map(|e| match &e.what {
+    let answer = flow.story.events().find_map(|e| match &e.what {
         What::ServerHello(hello) if !hello.retry_request => Some((e.at, hello.version)),
         _ => None,
-    })?;
+    });
+    let Some((answered, version)) = answer else { return unheard(flow) };
     // Also a warning says why the client goes (user_canceled): then it was not the certificate.
     let plain = flow.story.events().find_map(|e| match e.what {
         What::AlertPlain(alert) if e.side == Side::Client && e.at >= answered => Some((e.at, alert)),
@@ -132,6 +138,21 @@ pub fn refused<'a>(flow: &FlowView<'a>) -> Option<Refused<'a>> {
     Some(Refused { at, how, fault, chain })
 }
 
+/// The server's packets are not in the capture: the client's own word is all there is.
+fn unheard<'a>(flow: &FlowView<'a>) -> Option<Refused<'a>> {
+    let (hello, _) = flow.client_hello().filter(|_| flow.server().packets == 0)?;
+    let (at, alert) = flow.story.events().find_map(|e| match e.what {
+        What::AlertPlain(alert) if e.side == Side::Client && e.at >= hello => Some((e.at, alert)),
+        _ => None,
+    })?;
+    let fault = match alert.description {
+        45 => Fault::SaidExpired,
+        48 => Fault::Untrusted,
+        _ => return None,
+    };
+    alert.fatal().then_some(Refused { at, how: How::Alert(alert), fault, chain: None })
+}
+
 /// TLS 1.3 without a Finished of the client.
 fn in_the_dark(flow: &FlowView<'_>) -> Option<(PacketRef, How)> {
     let by_client = |kind| flow.first(kind, Side::Client);
@@ -140,7 +161,7 @@ fn in_the_dark(flow: &FlowView<'_>) -> Option<(PacketRef, How)> {
     }
     let (closer, close) = flow.facts.closer?;
     let sealed = flow.story.events().find_map(|e| match e.what {
-        What::AlertEncrypted { len } if e.side == Side::Client => Some((e.at, len)),
+        What::AlertEncrypted { len, .. } if e.side == Side::Client => Some((e.at, len)),
         _ => None,
     });
     if let Some((at, len)) = sealed {
@@ -232,7 +253,13 @@ pub fn tell(rule: &Rule, flow: &FlowView<'_>, refused: &Refused<'_>) -> Finding 
 /// Cites the readable leaf.
 pub fn with_chain(finding: Finding, at: PacketRef, chain: &[Certificate]) -> Finding {
     let Some(leaf) = chain.first() else { return finding };
-    let shows = format!(
+    finding.and(at, Side::Server, described(chain)).with("subject", Value::Packet(leaf.subject.clone()))
+}
+
+/// The leaf of a chain in one line.
+pub fn described(chain: &[Certificate]) -> String {
+    let Some(leaf) = chain.first() else { return "no certificate".into() };
+    format!(
         "certificate {} for {}, issuer {}, serial {}, valid {} to {}, {} sent",
         leaf.subject,
         if leaf.names.is_empty() { "no names".into() } else { leaf.names.join(" ") },
@@ -241,8 +268,7 @@ pub fn with_chain(finding: Finding, at: PacketRef, chain: &[Certificate]) -> Fin
         moment(leaf.not_before),
         moment(leaf.not_after),
         chain.len()
-    );
-    finding.and(at, Side::Server, shows).with("subject", Value::Packet(leaf.subject.clone()))
+    )
 }
 
 /// Cites the ClientHello and fills `{name}`: the name asked for, or the server's address.

@@ -1,7 +1,9 @@
 //! The questions a rule may ask of a flow, of two linked legs, and of the whole capture.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
+use super::exchange::Exchange;
 use super::finding::{Confidence, Finding};
 use super::summary::{Digest, FlowSummary, protocol_of};
 use super::threshold::Thresholds;
@@ -21,7 +23,6 @@ use crate::wire::tls::ClientHello;
 use crate::wire::{Address, Endpoint};
 
 /// One flow, as its own rules see it.
-#[derive(Clone, Copy)]
 pub struct FlowView<'a> {
     /// TCP or UDP truth.
     pub facts: &'a FlowFacts,
@@ -33,9 +34,22 @@ pub struct FlowView<'a> {
     pub ended: Ended,
     /// The numbers.
     pub thresholds: &'a Thresholds,
+    /// The latest exchange, once a rule asked for it.
+    pub(super) latest: OnceCell<Option<Exchange<'a>>>,
 }
 
 impl<'a> FlowView<'a> {
+    /// As it stands at `now`.
+    pub fn new(
+        facts: &'a FlowFacts,
+        story: &'a Story,
+        now: Timestamp,
+        ended: Ended,
+        thresholds: &'a Thresholds,
+    ) -> Self {
+        Self { facts, story, now, ended, thresholds, latest: OnceCell::new() }
+    }
+
     /// Client's direction.
     pub fn client(&self) -> &'a Half {
         &self.facts.from_client

@@ -281,6 +281,7 @@ fn meaning(event: &Event) -> Option<String> {
             let level = if alert.fatal() { "fatal" } else { "warning" };
             format!("{level} alert {} {}", alert.description, alert.name())
         }
+        What::CertificateSealed { len } => format!("sealed Certificate (by its size, {len} octets)"),
         What::AlertEncrypted { .. } => "encrypted alert (by its size)".into(),
         What::TlsData => "application data begins".into(),
         What::TlsBroken => "plain text where a TLS record must begin".into(),

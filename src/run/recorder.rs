@@ -105,7 +105,7 @@ impl Recorder {
         let Conversation { story, dissector, watched, interim, .. } = conversation;
         dissector.settle(&mut |event| story.push(event));
         let thresholds = &self.recording.thresholds;
-        let view = FlowView { facts, story, now, ended: Ended::NotYet, thresholds };
+        let view = FlowView::new(facts, story, now, Ended::NotYet, thresholds);
         let Some(since) = view.unanswered() else {
             *watched = false;
             return;
@@ -303,7 +303,7 @@ impl Sink for Recorder {
     fn closed(&mut self, facts: FlowFacts, conversation: Conversation, why: Ended, now: Timestamp) {
         let prefix = if facts.mid_stream { 0 } else { conversation.prefix.key() };
         let story = conversation.story;
-        let view = FlowView { facts: &facts, story: &story, now, ended: why, thresholds: &self.recording.thresholds };
+        let view = FlowView::new(&facts, &story, now, why, &self.recording.thresholds);
         let mut findings = check_flow(&view, |_| true);
         if let Some(interim) = conversation.interim {
             interim.join(&mut findings);
@@ -424,18 +424,22 @@ fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_
             tally.unseen_acks += u64::from(half.unseen_acks);
             note_first(&mut tally.unseen_first, facts, half.unseen_first);
         }
-        let times = story.events().filter(|e| e.what.kind() == Kind::CaptureHole).map(|e| e.at.time);
-        tally.unseen_times.extend(times);
-        tally.unseen_times.sort_unstable();
-        tally.unseen_times.truncate(256);
+        if story.seen().has(Kind::CaptureHole) {
+            let times = story.events().filter(|e| e.what.kind() == Kind::CaptureHole).map(|e| e.at.time);
+            tally.unseen_times.extend(times);
+            tally.unseen_times.sort_unstable();
+            tally.unseen_times.truncate(256);
+        }
     } else if payload > 0 && (facts.handshake != Handshake::Syn || hears_answers(facts)) {
         tally.one_sided += 1;
         tally.one_sided_segments += facts.from_client.segments + facts.from_server.segments;
         let example = facts.from_client.unseen_first.or(facts.from_server.unseen_first).unwrap_or(facts.last);
         note_first(&mut tally.one_sided_example, facts, Some(example));
     }
-    let waits = view.unanswered().filter(|waits| view.now.since(waits.time) < view.thresholds.tail);
-    if let Some(waits) = waits.filter(|_| view.open_at_end()) {
+    let waits = || view.unanswered().filter(|waits| view.now.since(waits.time) < view.thresholds.tail);
+    if view.open_at_end()
+        && let Some(waits) = waits()
+    {
         tally.ends_early += 1;
         note_first(&mut tally.ends_early_example, facts, Some(waits));
     }
@@ -448,6 +452,9 @@ fn mark(seconds: &mut Seconds, facts: &FlowFacts, story: &Story) {
     }
     seconds.add(facts.start().second(), &Cell { opened: 1, ..Cell::default() });
     seconds.add(facts.last.time.second(), &Cell { closed: 1, ..Cell::default() });
+    if !story.seen().has(Kind::Retransmitted) {
+        return;
+    }
     let lost = |event: &&Event| {
         matches!(event.what, What::Retransmitted { kind: Retransmission::Timeout | Retransmission::Fast, .. })
     };

@@ -4,11 +4,13 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
 	"log"
 	"net/http"
+	"os"
 )
 
 func main() {
@@ -17,6 +19,7 @@ func main() {
 	secure := flag.String("https", "", "address for HTTPS")
 	plain := flag.String("http", "", "address for HTTP")
 	alpn := flag.String("alpn", "", "offer only this protocol")
+	mutual := flag.String("mutual", "", "want client certificates of this authority")
 	broken := flag.Bool("broken", false, "fail to load the certificate of every name")
 	flag.Parse()
 	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "hello from go") })
@@ -36,6 +39,15 @@ func main() {
 				log.Fatal(err)
 			}
 			log.Fatal(server.Serve(listener))
+		}
+		if *mutual != "" {
+			pem, err := os.ReadFile(*mutual)
+			if err != nil {
+				log.Fatal(err)
+			}
+			config.ClientCAs = x509.NewCertPool()
+			config.ClientCAs.AppendCertsFromPEM(pem)
+			config.ClientAuth = tls.RequireAndVerifyClientCert
 		}
 		if *alpn != "" {
 			config.NextProtos = []string{*alpn}

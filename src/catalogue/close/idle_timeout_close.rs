@@ -143,7 +143,7 @@ mod tests {
             .data(Side::Server, 5, 500)
             .also(Side::Server, What::TlsData)
             .data(Side::Server, 75_000, 24)
-            .also(Side::Server, What::AlertEncrypted { len: 19 })
+            .also(Side::Server, What::AlertEncrypted { len: 19, alone: false })
             .fin(Side::Server, 75_001);
         let finding = scene.check(&RULE).expect("a timer");
         assert_eq!(finding.values.get("timer"), Some(&"nginx keepalive_timeout 75".into()));

@@ -14,19 +14,32 @@
 //! termination state `SC`, Apache's `AH00957` with `(111)`.
 //!
 //! ## False alarms it avoids
-//! A refusal followed by a success to the same port within 5 s is a restart window (notice). A client that tries IPv6 and IPv4 side by side
-//! and gets through on the other one is served: that refusal is silent. A RST after which the same SYN is accepted was forged on the way.
+//! A refusal followed by a success to the same port within 5 s is a restart window (notice); so is one after which the client, a proxy
+//! with another backend, was served by another server at once, when the port works again within 30 s: nobody noticed. A client that tries
+//! IPv6 and IPv4 side by side and gets through on the other one is served: that refusal is silent. A source that tries at least four ports
+//! of a working host, each once and none of them ever served, probes (notice): programs that need a service try again. A RST
+//! after which the same SYN is accepted was forged on the way.
 
 use crate::event::{Kind, ResetKind, Side, What};
 use crate::flow::facts::FlowFacts;
+use crate::host::service::Service;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::summary::{Digest, Verdict};
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
 use crate::time::Elapsed;
+use crate::wire::Endpoint;
 
 /// A service that answers again after this long was restarted.
 const RESTART: Elapsed = Elapsed::secs(5);
+/// … and after this long, when its clients were served elsewhere meanwhile.
+const REDEPLOY: Elapsed = Elapsed::secs(30);
+/// A proxy asks the next backend within this time (measured: HAProxy's redispatch and nginx's next upstream take 20 µs).
+const AT_ONCE: Elapsed = Elapsed::millis(50);
+/// Ports, each tried once, that make a probe (of 20 and more `port-scan` speaks) …
+const PROBED: std::ops::Range<usize> = 4..20;
+/// … within this time.
+const PROBE: Elapsed = Elapsed::secs(60);
 /// Both families are tried within this time (RFC 8305 §5: 250 ms apart).
 const SIDE_BY_SIDE: Elapsed = Elapsed::millis(300);
 /// Ports named in the hint.
@@ -96,6 +109,18 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         finding.severity = Severity::Notice;
         let gap = again.id.time.since(facts.start());
         finding.notes.push(format!("a connection to the same port worked {gap} later: a restart window"));
+    } else if let Some((other, again)) = taken_over(capture, facts) {
+        finding.severity = Severity::Notice;
+        let gap = again.id.time.since(facts.start());
+        finding
+            .notes
+            .push(format!("{other} answered instead at once, and the port worked again {gap} later: a restart"));
+    } else if let Some(ports) = probed(capture, facts) {
+        finding.severity = Severity::Notice;
+        finding.notes.push(format!(
+            "{} tried {ports} ports of this host once each, none of which served anybody: a probe",
+            facts.client.address
+        ));
     }
     if let Some(ports) = answering_ports(capture, facts) {
         finding.notes.push(format!("other ports of this host answer: {ports}"));
@@ -123,6 +148,33 @@ fn soon_good<'a>(capture: &'a CaptureView<'_>, facts: &FlowFacts) -> Option<&'a 
     capture
         .began_to(&facts.server, start, start + RESTART)
         .find(|other| other.answered && other.verdict == Verdict::Healthy)
+}
+
+/// The server that answered the same client at once instead, and the first connection to the refusing port that worked again.
+fn taken_over<'a>(capture: &'a CaptureView<'_>, facts: &FlowFacts) -> Option<(Endpoint, &'a Digest)> {
+    let start = facts.start();
+    let good = |other: &&Digest| other.answered && other.verdict == Verdict::Healthy;
+    let again = capture.began_to(&facts.server, start, start + REDEPLOY).find(good)?;
+    let instead = capture.began(start, start + AT_ONCE).filter(good).find(|other| {
+        other.client().address == facts.client.address
+            && other.server() != facts.server
+            && other.protocol == again.protocol
+    })?;
+    Some((instead.server(), again))
+}
+
+/// How many ports of the host this client tried once each, when none of them ever worked but others of the host do.
+fn probed(capture: &CaptureView<'_>, facts: &FlowFacts) -> Option<usize> {
+    let client = facts.client.address;
+    let once = |service: &Service| service.flows == 1 && service.good == 0 && service.clients.contains_key(&client);
+    if !capture.service(&facts.server).is_some_and(once) || capture.good_ports(facts.server.address, 0).next().is_none()
+    {
+        return None;
+    }
+    let near = |service: &Service| service.last.is_some_and(|at| at.since(facts.start()).abs() <= PROBE);
+    let ports = capture.services.of_host(facts.server.address).filter(|(_, service)| once(service) && near(service));
+    let count = ports.count();
+    PROBED.contains(&count).then_some(count)
 }
 
 fn answering_ports(capture: &CaptureView<'_>, facts: &FlowFacts) -> Option<String> {
@@ -200,6 +252,49 @@ mod tests {
     fn a_success_an_hour_later_does_not_excuse_the_refusal() {
         let finding = looked_at_again(World::new().with_good(&good("10.0.0.1:40001", "10.0.0.2:443", 3_600_000)));
         assert_eq!(finding.severity, Severity::Critical);
+    }
+
+    #[test]
+    fn a_proxy_served_by_another_backend_at_once_sees_a_restart() {
+        let instead = good("10.0.0.1:40001", "10.0.0.3:80", 3);
+        let again = good("10.0.0.1:40002", "10.0.0.2:443", 11_000);
+        let finding = looked_at_again(World::new().with_good(&instead).with_good(&again));
+        assert_eq!(finding.severity, Severity::Notice);
+        assert!(finding.notes[0].starts_with("10.0.0.3:80 answered instead"), "{:?}", finding.notes);
+    }
+
+    #[test]
+    fn a_backend_that_stays_down_is_no_restart_though_another_one_answers() {
+        let finding = looked_at_again(World::new().with_good(&good("10.0.0.1:40001", "10.0.0.3:80", 3)));
+        assert_eq!(finding.severity, Severity::Critical);
+    }
+
+    #[test]
+    fn another_clients_success_does_not_stand_for_the_refused_one() {
+        let instead = good("10.0.0.9:40001", "10.0.0.3:80", 3);
+        let again = good("10.0.0.1:40002", "10.0.0.2:443", 11_000);
+        assert_eq!(looked_at_again(World::new().with_good(&instead).with_good(&again)).severity, Severity::Critical);
+    }
+
+    fn probes(ports: &[u16]) -> World {
+        let mut world = World::new().with_good(&good("10.0.0.8:40001", "10.0.0.2:80", 20));
+        for (n, port) in ports.iter().enumerate() {
+            let server = format!("10.0.0.2:{port}");
+            let probe = Scene::starting("10.0.0.1:40010", &server, 200 + 10 * n as u64, 30 + n as i64).syn(0);
+            world = world.with(&probe);
+        }
+        world
+    }
+
+    #[test]
+    fn one_try_at_each_of_four_ports_that_serve_nobody_is_a_probe() {
+        assert_eq!(looked_at_again(probes(&[23, 445, 5900])).severity, Severity::Notice);
+    }
+
+    #[test]
+    fn three_ports_or_a_second_try_are_no_probe() {
+        assert_eq!(looked_at_again(probes(&[23, 445])).severity, Severity::Critical);
+        assert_eq!(looked_at_again(probes(&[443, 23, 445, 5900])).severity, Severity::Critical);
     }
 
     #[test]

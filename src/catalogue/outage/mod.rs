@@ -1,5 +1,6 @@
 //! Capture-wide incidents: what only many flows together show.
 
+pub mod cert_outage;
 pub mod link_flapping;
 pub mod network_blackout;
 pub mod port_scan;

@@ -6,5 +6,8 @@ pub mod tls_cert_name_mismatch;
 pub mod tls_cert_not_yet_valid;
 pub mod tls_cert_rejected;
 pub mod tls_cert_untrusted;
+pub mod tls_chain_incomplete;
+pub mod tls_client_cert_rejected;
+pub mod tls_client_cert_required;
 pub mod tls_closed_after_clienthello;
 pub mod tls_fatal_alert;

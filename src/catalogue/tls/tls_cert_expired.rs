@@ -2,7 +2,8 @@
 //!
 //! ## How tcpwhy knows
 //! TLS 1.2: the certificate is readable and the packet that carries it is younger than its notAfter (the leaf, or an intermediate sent with
-//! it), and the client refuses: by alert (OpenSSL and Java 45, Go 42), or by leaving without a request (Node). TLS 1.3: OpenSSL says 45 in the
+//! it), and the client refuses: by alert (OpenSSL and Java 45, Go 42), or by leaving without a request (Node): then it is a warning, for a
+//! balancer's check leaves so too. TLS 1.3: OpenSSL says 45 in the
 //! clear; the certificate is sealed, so a client whose clock is fast cannot be ruled out.
 //!
 //! ## What it is not
@@ -18,7 +19,7 @@
 
 use crate::event::Kind;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
-use crate::rule::trust::{self, Fault};
+use crate::rule::trust::{self, Fault, How};
 use crate::rule::view::FlowView;
 use crate::rule::{Check, Explains, Needs, Rule, Scope, Step};
 
@@ -28,7 +29,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Critical,
     confidence: Confidence::Certain,
     culprit: Culprit::Server,
-    needs: Needs::all(&[Kind::ServerHello]),
+    needs: Needs::any(&[Kind::ServerHello, Kind::AlertPlain]),
     says: "the certificate of {server} for {name} expired on {not_after}, and {client_host} refuses it",
     variants: &["{client_host} refuses the certificate of {server} for {name}: it says expired"],
     users_see: &[
@@ -59,6 +60,7 @@ pub static RULE: Rule = Rule {
         Explains("tls-cert-expiring-soon", Scope::PeerName),
         Explains("http-gateway-error", Scope::Link),
         Explains("closed-without-answer", Scope::Link),
+        Explains("proxy-protocol-mismatch-upstream", Scope::Link),
     ],
     sources: &[
         "RFC 5280 section 4.1.2.5",
@@ -72,6 +74,11 @@ pub static RULE: Rule = Rule {
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let refused = trust::refused(flow)?;
     let finding = trust::tell(&RULE, flow, &refused);
+    // A balancer's check that looks at no certificate leaves in the same way.
+    let finding = match refused.how {
+        How::Left => finding.confidence(Confidence::Medium).severity(Severity::Warning),
+        _ => finding,
+    };
     match refused.fault {
         Fault::Expired(0, leaf) => Some(finding.with("not_after", trust::moment(leaf.not_after))),
         Fault::Expired(_, sent) => {

@@ -32,6 +32,7 @@ pub static RULE: Rule = Rule {
     confidence: Confidence::Certain,
     culprit: Culprit::Config,
     needs: Needs::all(&[Kind::Certificates]),
+    foretells: true,
     says: "the certificate of {server} for {name} expires in {left}, on {not_after}",
     users_see: &["certificate expires in"],
     do_first: &[Step {

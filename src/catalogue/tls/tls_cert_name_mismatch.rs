@@ -43,7 +43,10 @@ pub static RULE: Rule = Rule {
     }],
     not: &[("network", "the certificate arrived and was answered")],
     cannot_show: &["which name the client really checks"],
-    explains: &[Explains("tls-cert-rejected", Scope::PeerName)],
+    explains: &[
+        Explains("tls-cert-rejected", Scope::PeerName),
+        Explains("proxy-protocol-mismatch-upstream", Scope::Link),
+    ],
     sources: &["RFC 5280", "RFC 8446 section 6.2", "measured on OpenSSL 3.0, Go 1.19, Java 17, Node 20"],
     check: Check::Flow(check),
     ..Rule::BLANK

@@ -44,7 +44,11 @@ pub static RULE: Rule = Rule {
     }],
     not: &[("network", "the certificate arrived and was answered")],
     cannot_show: &["the client's clock"],
-    explains: &[Explains("tls-cert-rejected", Scope::PeerName), Explains("http-gateway-error", Scope::Link)],
+    explains: &[
+        Explains("tls-cert-rejected", Scope::PeerName),
+        Explains("http-gateway-error", Scope::Link),
+        Explains("proxy-protocol-mismatch-upstream", Scope::Link),
+    ],
     sources: &["RFC 5280", "RFC 8446 section 6.2", "measured on OpenSSL 3.0, Go 1.19, Java 17, Node 20"],
     check: Check::Flow(check),
     ..Rule::BLANK
@@ -54,7 +58,14 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let refused = trust::refused(flow)?;
     let finding = trust::tell(&RULE, flow, &refused);
     match refused.fault {
-        Fault::Early(_, one) => Some(finding.with("not_before", trust::moment(one.not_before))),
+        Fault::Early(_, one) => Some(
+            match refused.how {
+                // A balancer's check that looks at no certificate leaves in the same way.
+                How::Left => finding.confidence(Confidence::Medium).severity(Severity::Warning),
+                _ => finding,
+            }
+            .with("not_before", trust::moment(one.not_before)),
+        ),
         Fault::Clock(leaf) => {
             let fast = matches!(refused.how, How::Alert(alert) if alert.description == 45);
             let sure = if fast { Confidence::High } else { Confidence::Medium };

@@ -21,7 +21,7 @@ use crate::event::Kind;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::trust::{self, Fault, How};
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Keep, Needs, Rule, Step};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
 
 pub static RULE: Rule = Rule {
     id: "tls-cert-rejected",
@@ -54,6 +54,7 @@ pub static RULE: Rule = Rule {
     }],
     not: &[("network", "the server's flight arrived and was answered")],
     cannot_show: &["the certificate and the client's reason: TLS 1.3 encrypts both"],
+    explains: &[Explains("proxy-protocol-mismatch-upstream", Scope::Link)],
     sources: &["RFC 8446 sections 4.4 and 6.2", "measured on Go 1.19, Java 17, Node 20, OpenSSL 3.0"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),
@@ -106,7 +107,8 @@ mod tests {
     #[test]
     fn a_sealed_alert_where_finished_belongs_is_a_refusal() {
         let scene = samples::tls_13(Scene::open()).data(Side::Client, 5, 24);
-        let scene = scene.also(Side::Client, What::AlertEncrypted { len: 19 }).fin(Side::Client, 6).gone(9);
+        let scene =
+            scene.also(Side::Client, What::AlertEncrypted { len: 19, alone: false }).fin(Side::Client, 6).gone(9);
         assert_eq!(scene.check(&RULE).expect("refused").confidence, Confidence::High);
     }
 

@@ -1,8 +1,7 @@
 //! The client does not trust the issuer of the server's certificate.
 //!
 //! ## How tcpwhy knows
-//! The client's alert 48 says so. Java's 46 and Go's 42 after a readable certificate whose dates and name are fine leave nothing else; a
-//! self-signed certificate and a client that leaves without a request say the same (Node).
+//! The client's alert 48 says so. Java's 46 and Go's 42 after a readable certificate whose dates and name are fine leave nothing else.
 //!
 //! ## What it is not
 //! - `tls-chain-incomplete`: there other clients accept the same certificate.
@@ -12,7 +11,8 @@
 //! curl: `unable to get local issuer certificate`; Java: `PKIX path building failed`; Go: `certificate signed by unknown authority`.
 //!
 //! ## False alarms it avoids
-//! Clients that accept a self-signed certificate are silent.
+//! Clients that accept a self-signed certificate are silent, and so are those that finish the handshake and leave without a request (Node
+//! refuses so, and a balancer's health check ends so).
 
 use crate::event::Kind;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
@@ -26,7 +26,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Critical,
     confidence: Confidence::Certain,
     culprit: Culprit::Config,
-    needs: Needs::all(&[Kind::ServerHello]),
+    needs: Needs::any(&[Kind::ServerHello, Kind::AlertPlain]),
     says: "{client_host} does not trust the issuer of the certificate of {server} for {name}",
     users_see: &[
         "unable to get local issuer certificate",
@@ -45,7 +45,11 @@ pub static RULE: Rule = Rule {
     }],
     not: &[("network", "the certificate arrived and was answered")],
     cannot_show: &["what the client trusts"],
-    explains: &[Explains("tls-cert-rejected", Scope::PeerName), Explains("http-gateway-error", Scope::Link)],
+    explains: &[
+        Explains("tls-cert-rejected", Scope::PeerName),
+        Explains("http-gateway-error", Scope::Link),
+        Explains("proxy-protocol-mismatch-upstream", Scope::Link),
+    ],
     sources: &["RFC 5280", "RFC 8446 section 6.2", "measured on OpenSSL 3.0, Go 1.19, Java 17, Node 20"],
     check: Check::Flow(check),
     ..Rule::BLANK

@@ -67,7 +67,10 @@ pub static RULE: Rule = Rule {
     }],
     not: &[("tls-handshake-stalled", "the server closed"), ("tls-fatal-alert", "no alert was sent")],
     cannot_show: &["why the server closed: it did not say"],
-    explains: &[Explains("closed-before-request", Scope::Same)],
+    explains: &[
+        Explains("closed-before-request", Scope::Same),
+        Explains("proxy-protocol-mismatch-upstream", Scope::Link),
+    ],
     sources: &["GitLab Pages outage, 2021", "measured on nginx 1.22, Apache 2.4, HAProxy 2.6, Go 1.19"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),

@@ -18,9 +18,10 @@
 
 use crate::event::{Kind, Side, What};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::mutual;
 use crate::rule::trust;
 use crate::rule::view::FlowView;
-use crate::rule::{Check, Needs, Rule, Step};
+use crate::rule::{Check, Explains, Needs, Rule, Scope, Step};
 use crate::wire::tls::Alert;
 
 pub static RULE: Rule = Rule {
@@ -55,6 +56,7 @@ pub static RULE: Rule = Rule {
     }],
     not: &[("network", "the alert is an answer of the peer's TLS library")],
     cannot_show: &["more than the number: libraries send the same one for several reasons"],
+    explains: &[Explains("proxy-protocol-mismatch-upstream", Scope::Link)],
     sources: &[
         "RFC 8446 section 6",
         "RFC 7507 (inappropriate_fallback)",
@@ -65,7 +67,7 @@ pub static RULE: Rule = Rule {
 };
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
-    if flow.facts.mid_stream || trust::refused(flow).is_some() {
+    if flow.facts.mid_stream || trust::refused(flow).is_some() || mutual::refused(flow).is_some() {
         return None;
     }
     let (at, side, alert) = flow.story.events().find_map(|e| match e.what {
