@@ -23,6 +23,7 @@
 use crate::event::PacketRef;
 use crate::host::grid::Quiet;
 use crate::rule::finding::{Culprit, Evidence, Finding, Reach, Severity, Standing, Subject};
+use crate::rule::value::counted;
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Explains, Rule, Scope, Step};
 use crate::time::Timestamp;
@@ -176,7 +177,7 @@ fn resumed(finding: Finding, blackout: &Blackout<'_>, back: PacketRef, capture: 
         0 => finding,
         n => finding.rules_out(
             "service-restart",
-            format!("{n} connections went on with their sequence numbers: both ends ran on"),
+            format!("{} went on with the same sequence numbers: both ends ran on", counted(n, "connection")),
             &[heard, back],
         ),
     }

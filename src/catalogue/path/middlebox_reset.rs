@@ -14,7 +14,8 @@
 //! "Connection reset by peer", ERR_CONNECTION_RESET, often only for certain names, contents or hours.
 //!
 //! ## False alarms it avoids
-//! RSTs after the side's own FIN, refusals of a SYN, and connections whose beginning the capture lacks. One odd mark alone says nothing.
+//! RSTs after the side's own FIN, refusals of a SYN, RSTs before the handshake is complete (they answer what is left of an older
+//! connection), and connections whose beginning the capture lacks. One odd mark alone says nothing.
 
 use crate::event::{Kind, ResetKind, Side};
 use crate::flow::facts::{Half, Handshake, Reset};
@@ -61,7 +62,9 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 
 fn judge(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     let half = flow.facts.half(side);
-    let reset = half.resets.iter().find(|reset| suspicious(reset))?;
+    // Before the handshake is complete a kernel refuses what is left of an older connection on the same ports.
+    let open = flow.facts.established?;
+    let reset = half.resets.iter().find(|reset| suspicious(reset) && reset.at > open)?;
     let first = half.first.filter(|first| *first < reset.at)?;
     let far = hops(reset.ttl).abs_diff(hops(half.ttl.0)) >= 2;
     let goes_on = half.last_payload.filter(|last| *last > reset.at);
@@ -156,6 +159,12 @@ mod tests {
         scene.facts.from_server.resets[0].ttl = 255 - 12;
         scene.facts.from_server.ttl.0 = 52;
         assert_eq!(scene.check(&RULE), None);
+    }
+
+    #[test]
+    fn a_client_that_refuses_the_ack_of_an_older_connection_is_no_middlebox() {
+        let scene = Scene::new().syn(0).rst(Side::Client, 29, ResetKind::Edge, 0).syn(3000).syn_ack(3028);
+        assert_eq!(scene.established(3029).data(Side::Client, 3030, 517).check(&RULE), None);
     }
 
     #[test]
