@@ -22,6 +22,7 @@ SCRIPT = {
     "tls-chain": "certificates.sh",
     "tls-client": "certificates.sh",
     "cert-outage": "certificates.sh",
+    **dict.fromkeys(("tls-version", "tls-no", "tls-sni", "tls-alpn", "tls-handshake"), "tls-offers.sh"),
     "tls": "wrong-protocol.sh",
     "http": "wrong-protocol.sh",
     "unexpected": "wrong-protocol.sh",
@@ -677,6 +678,47 @@ for form, (text, answers) in ALERTS.items():
     for server, alert in answers.items():
         lines.append(f"{form}-{server} | ClientHello broken ({text}): alert {alert}")
 rule("tls-fatal-alert", "\n".join(lines))
+rule("tls-version-mismatch", """
+nginx-only-13-beside-a-control | `ssl_protocols TLSv1.3`, `curl --tls-max 1.2` from two addresses, then a curl that has TLS 1.3
+haproxy-only-13 | `ssl-min-ver TLSv1.3`, `curl --tls-max 1.2`
+old-client-at-gnutls | GnuTLS takes TLS 1.2 only here, s_client offers TLS 1.1
+client-refuses-what-gnutls-chose | GnuTLS with TLS 1.1 only chooses it, s_client wants 1.2: the client sends 70
+scanner-is-a-notice | s_client with six different offers that are all refused, and a curl that is served: a notice
+not-in-common | TLS 1.3 on both sides
+not-no-cipher | 40: `tls-no-shared-cipher`
+not-older-version-is-taken | the client offers up to TLS 1.3 and takes TLS 1.2
+""")
+rule("tls-no-shared-cipher", """
+nginx-beside-a-control | one suite for ECDSA certificates, a client with suites for RSA; then a curl that has it
+go-has-no-rsa-certificate | an ECDSA certificate, a client with suites for RSA
+gnutls | the same
+go-no-group | TLS 1.3, the client offers the group X448 only
+not-one-in-common | one of two offered suites is taken
+not-no-version | 70: `tls-version-mismatch`
+""")
+rule("tls-sni-unrecognized", """
+nginx-beside-a-control | `ssl_reject_handshake on` as default site, curl for another name from two addresses, then for the right one
+haproxy-strict-sni | `strict-sni`, curl for another name from two addresses
+no-name-is-a-notice | s_client without a name from a public address: a notice
+not-known | the name is known
+not-default-certificate | Go answers any name with its only certificate
+""")
+rule("tls-alpn-mismatch", """
+go-tls12 | Go has h2 and http/1.1, s_client offers grpc-exp in TLS 1.2
+nginx-beside-a-control | nginx with http2, s_client offers grpc-exp; then curl, whose h2 is taken
+openssl | s_server has h2, s_client offers http/1.1 and grpc-exp
+acme-probe-is-a-notice | s_client offers acme-tls/1 only to s_server, as a certificate authority does: a notice
+not-sealed-go-tls13 | Go sends its ServerHello and seals the alert in TLS 1.3: the number cannot be read
+not-in-common | h2 and http/1.1 offered, h2 taken
+not-none-offered | no ALPN
+not-ignored | GnuTLS without ALPN ignores the offer of h2
+""")
+rule("tls-handshake-stalled", """
+redis-waits-for-ever | curl speaks TLS to plain Redis, which waits for the end of a command; curl gives up after 13 s
+given-up-after-3s | the same, `curl -m 3`: medium confidence
+not-answered-after-5s | HAProxy looks at the connection for 5 s, then nginx answers
+not-given-up-at-once | `curl -m 0.4`: that wait proves nothing
+""")
 rule("tls-to-http-port", """
 nginx | ClientHello answered by `HTTP/1.1 400`, two clients
 nginx-with-control | the same and one HTTP request that works

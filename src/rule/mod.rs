@@ -10,6 +10,7 @@ pub mod header;
 pub mod lookup;
 pub mod mismatch;
 pub mod mutual;
+pub mod offer;
 pub mod summary;
 mod tally;
 #[cfg(test)]

@@ -282,18 +282,6 @@ pub fn named(finding: Finding, flow: &FlowView<'_>) -> Finding {
     }
 }
 
-/// A fatal alert with which the server answers a ClientHello, before any ServerHello.
-pub fn turned_away(flow: &FlowView<'_>) -> Option<(PacketRef, Alert)> {
-    if flow.facts.mid_stream || flow.saw(Kind::ServerHello) || flow.proxy_header().is_some() {
-        return None;
-    }
-    let (hello, _) = flow.client_hello()?;
-    flow.story.events().find_map(|e| match e.what {
-        What::AlertPlain(alert) if e.side == Side::Server && alert.fatal() && e.at > hello => Some((e.at, alert)),
-        _ => None,
-    })
-}
-
 #[cfg(test)]
 pub mod samples {
     //! Handshakes for the tests of the rules.

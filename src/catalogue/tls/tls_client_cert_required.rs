@@ -8,7 +8,7 @@
 //!
 //! ## What it is not
 //! - `tls-client-cert-rejected`: there the client sent a certificate.
-//! - `tls-fatal-alert`, 40 right behind the ClientHello: no cipher suite in common; nobody asked for a certificate.
+//! - `tls-no-shared-cipher`: there the 40 comes right behind the ClientHello; nobody asked for a certificate.
 //! - A server that asks and goes on without one (`optional`): it sends tickets or data.
 //!
 //! ## What people see

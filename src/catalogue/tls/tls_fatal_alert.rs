@@ -7,6 +7,8 @@
 //! ## What it is not
 //! - An encrypted alert: its number cannot be read, and `close_notify` looks the same.
 //! - A warning: `unrecognized_name` of level 1 is followed by the handshake, `close_notify` and `user_canceled` are a normal end.
+//! - `tls-version-mismatch` (70), `tls-no-shared-cipher` (40, 71), `tls-sni-unrecognized` (112), `tls-alpn-mismatch` (120): the server's answer to
+//!   a ClientHello says exactly what is missing.
 //! - `proxy-header-to-tls-port`, `http-to-tls-port`: the server objects to octets that are no TLS.
 //!
 //! ## What people see
@@ -19,6 +21,7 @@
 use crate::event::{Kind, Side, What};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::mutual;
+use crate::rule::offer;
 use crate::rule::trust;
 use crate::rule::view::FlowView;
 use crate::rule::{Check, Explains, Needs, Rule, Scope, Step};
@@ -67,7 +70,9 @@ pub static RULE: Rule = Rule {
 };
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
-    if flow.facts.mid_stream || trust::refused(flow).is_some() || mutual::refused(flow).is_some() {
+    let told_exactly =
+        trust::refused(flow).is_some() || mutual::refused(flow).is_some() || offer::refused(flow).is_some();
+    if flow.facts.mid_stream || told_exactly {
         return None;
     }
     let (at, side, alert) = flow.story.events().find_map(|e| match e.what {
