@@ -244,7 +244,10 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
         clients.extend(beyond.clients.iter().copied());
     }
     // A success counts only when it is the same attempt: same sender, same server, with a PROXY header where the failures had one.
-    let sender_counts = capture.flows.is_empty() || senders.len() == 1;
+    let shown = findings[draft.shown].rule.as_ref();
+    // Others who offer something else were never refused.
+    let by_offer = matches!(shown, "tls-version-mismatch" | "tls-no-shared-cipher" | "tls-alpn-mismatch");
+    let sender_counts = capture.flows.is_empty() || senders.len() == 1 || by_offer;
     let alike = |digest: &&Digest| {
         (!sender_counts || senders.contains(&digest.client().address)) && (digest.behind_proxy || !behind_proxy)
     };
@@ -252,8 +255,8 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
     let ended: Option<Vec<PacketRef>> = draft.members.iter().map(|i| findings[*i].over()).collect();
     let until = draft.members.iter().filter_map(|i| findings[*i].until()).max();
     let later = |id: &PacketRef| *id > last && until.is_none_or(|until| id.time > until);
-    // That other names resolve says nothing of this one.
-    let of_a_name = findings[draft.shown].rule == "dns-nxdomain";
+    // That other names resolve or are served says nothing of this one.
+    let of_a_name = matches!(shown, "dns-nxdomain" | "tls-sni-unrecognized");
     let alike = |digest: &&Digest| alike(digest) && !of_a_name;
     let recovered = all().filter(alike).map(|digest| digest.id).filter(later).min();
     let recovered = recovered.or(ended.and_then(|ended| ended.into_iter().max()));
@@ -310,6 +313,7 @@ fn worked_in_the_end(draft: &Draft, findings: &[Finding], capture: &CaptureView<
     let refused = |event: &Event| match &event.what {
         What::Response(response) => response.status >= 400,
         What::Dns(message) => message.response && message.rcode != 0,
+        What::AlertPlain(alert) => alert.fatal(),
         _ => false,
     };
     if finding.severity != Severity::Warning || flow.story.events().any(refused) {
