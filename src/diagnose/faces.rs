@@ -28,6 +28,20 @@ pub(super) struct Faces {
     pub(super) clocks: BTreeMap<u16, Clock>,
 }
 
+impl Faces {
+    /// How far an input's clock is ahead of that of the earliest input it can be compared with.
+    pub(super) fn ahead(&self, file: u16) -> Elapsed {
+        let mut ahead = Elapsed(0);
+        let mut file = file;
+        // Each step leads to an earlier input.
+        while let Some(clock) = self.clocks.get(&file) {
+            ahead = ahead + clock.ahead;
+            file = clock.of;
+        }
+        ahead
+    }
+}
+
 /// One more face of a connection.
 #[derive(Debug)]
 pub(super) struct Face {

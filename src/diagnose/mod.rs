@@ -159,7 +159,7 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
     }
     let causes = cause::find(&findings, &capture);
     first_things_first(&mut findings, &causes);
-    let builder = Builder::new(merged, settings, &capture, &findings, &causes);
+    let builder = Builder::new(merged, settings, &capture, &findings, &causes, faces);
 
     let good = incident::Good::of(&capture);
     let drafts = incident::group(&findings, &causes, &capture, &good);
@@ -181,7 +181,7 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
     }
     let (mut flows, flow_counts) = flows(merged, selected.as_ref(), &builder, &on_flow, &incidents);
     for flow in &mut flows {
-        flow.faces = builder.faces(flow, faces);
+        flow.faces = builder.faces(flow);
     }
     let trust = |i: usize| findings[i].rule.starts_with("capture-");
     Report {
@@ -250,7 +250,8 @@ fn flows(
     on_flow: &BTreeMap<PacketRef, Vec<usize>>,
     incidents: &[report::Incident],
 ) -> (Vec<FlowEntry>, FlowCounts) {
-    let cited: BTreeSet<u64> = incidents.iter().flat_map(|incident| incident.flows.iter().copied()).collect();
+    let cited: BTreeSet<report::FlowRef> =
+        incidents.iter().flat_map(|incident| incident.flows.iter().copied()).collect();
     let all_flows = builder.settings.all_flows;
     let mut counts = match selected {
         Some(selected) => selected.count(merged),
@@ -275,7 +276,7 @@ fn flows(
             Verdict::Failed => counts.failed += 1,
         }
         let wanted = verdict != Verdict::Healthy && listed < LISTED_FLOWS;
-        if all_flows || cited.contains(&id.number) || wanted {
+        if all_flows || cited.contains(&(*id).into()) || wanted {
             listed += usize::from(wanted);
             entries.push(builder.flow_entry(flow, found));
         }
@@ -295,7 +296,12 @@ fn captures(merged: &Merged, faces: &faces::Faces) -> Vec<report::Capture> {
     let mut captures: Vec<report::Capture> = merged.infos.iter().map(build::capture_entry).collect();
     for (file, clock) in &faces.clocks {
         if let Some(capture) = captures.get_mut(usize::from(*file)) {
-            capture.clock = Some(clock.says());
+            capture.clock = Some(report::ClockEntry {
+                of: clock.of,
+                ahead_ns: clock.ahead.0,
+                connections: clock.connections as u64,
+                says: clock.says(),
+            });
         }
     }
     captures

@@ -2,7 +2,7 @@
 
 use super::layout::{Column, Page, Style, Tone};
 use crate::diagnose::format;
-use crate::diagnose::report::{EvidenceEntry, FindingEntry, FlowEntry, Incident, Leg, Report};
+use crate::diagnose::report::{EvidenceEntry, FindingEntry, FlowEntry, FlowRef, Incident, Leg, Report};
 use crate::rule::finding::Severity;
 use crate::rule::summary::Verdict;
 
@@ -68,7 +68,7 @@ fn several(report: &Report, page: &mut Page) {
     if report.incidents.len() > told {
         page.blank();
         page.labelled("ALSO", "other causes, less urgent or less certain:", Tone::Plain, 1);
-        page.table(&others(&report.incidents[told..], page.style.width));
+        page.table(&others(report, &report.incidents[told..], page.style.width));
     }
     for (i, incident) in report.incidents.iter().enumerate().take(told) {
         page.blank();
@@ -78,12 +78,12 @@ fn several(report: &Report, page: &mut Page) {
 }
 
 /// One line per incident that is not told.
-fn others(incidents: &[Incident], width: usize) -> String {
+fn others(report: &Report, incidents: &[Incident], width: usize) -> String {
     use comfy_table::{ContentArrangement, Table, presets};
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(width as u16);
     for incident in incidents.iter().take(50) {
-        let flows = incident.flows.first().map(|flow| format!("#{flow}")).unwrap_or_default();
+        let flows = incident.flows.first().map(|flow| number(report, *flow)).unwrap_or_default();
         table.add_row([
             word(incident.severity).to_lowercase(),
             format!("{:?}", incident.confidence).to_lowercase(),
@@ -128,22 +128,16 @@ fn screen(report: &Report, incident: &Incident, page: &mut Page, budget: usize) 
         page.command(&verify.command);
     }
     // Numbers are those of one input: the one that holds the flow shown.
-    let holds = |e: &&EvidenceEntry| e.flow.is_some() && e.flow == incident.flows.first().copied();
-    let holder = incident.evidence.iter().find(holds).map_or(0, |evidence| evidence.file);
+    let shown = incident.flows.first();
+    let holder = shown.map(|flow| flow.file).or(incident.display_filters.first().map(|one| one.file)).unwrap_or(0);
     let file = report.captures.get(usize::from(holder)).map_or("FILE", |capture| capture.file.as_str());
-    let flow = incident.flows.first().map(|flow| format!("tcpwhy flow {flow} {file}"));
+    let flow = shown.map(|flow| format!("tcpwhy flow {} {file}", flow.id));
     let mut more: Vec<String> = flow.into_iter().collect();
     more.push(format!("tcpwhy explain {}", incident.rule));
     page.whole("MORE", &more);
-    if !incident.display_filter.is_empty() {
-        let filter = match report.captures.len() {
-            0 | 1 => incident.display_filter.clone(),
-            _ => {
-                let own = incident.evidence.iter().filter(|e| e.file == holder && e.packet > 0);
-                let numbers: Vec<String> = own.map(|e| e.packet.to_string()).collect();
-                format!("frame.number in {{{}}} of {file}", numbers.join(","))
-            }
-        };
+    if let Some(one) = incident.display_filters.iter().find(|one| one.file == holder) {
+        let of = if report.captures.len() > 1 { format!(" of {file}") } else { String::new() };
+        let filter = format!("{}{of}", one.filter);
         page.labelled("", &format!("Wireshark: {filter}"), Tone::Plain, 1);
     }
 }
@@ -162,7 +156,7 @@ fn ruled_out(incident: &Incident) -> Vec<String> {
 
 /// The packets of the incident's own flow and its other leg; those of other flows are controls.
 fn own_evidence<'r>(report: &Report, incident: &'r Incident) -> impl Iterator<Item = &'r EvidenceEntry> {
-    let own: Vec<u64> = incident
+    let own: Vec<FlowRef> = incident
         .links
         .iter()
         .flat_map(|link| [link.client_leg, link.backend_leg])
@@ -196,9 +190,11 @@ fn proof(report: &Report, incident: &Incident, page: &mut Page, room: usize) {
         let (client, backend) = leg_heads(report, incident);
         page.heads("PROOF", &client, &backend);
     } else {
-        let flow = incident.flows.first().and_then(|id| report.flows.iter().find(|flow| flow.id == *id));
+        let flow = incident.flows.first().and_then(|id| report.flows.iter().find(|flow| flow.key() == *id));
         let head = match flow {
-            Some(flow) if !wide => format!("{} to {}, flow {}", flow.client, flow.server, flow.id),
+            Some(flow) if !wide => {
+                format!("{} to {}, flow {}", flow.client, flow.server, flow.key().name(report.captures.len()))
+            }
             _ => "the packets that show it:".to_owned(),
         };
         page.labelled("PROOF", &head, Tone::Plain, 1);
@@ -241,7 +237,7 @@ fn column(evidence: &EvidenceEntry, two_legs: bool) -> Column {
 fn leg_heads(report: &Report, incident: &Incident) -> (String, String) {
     let ends = |leg: Leg| {
         let id = incident.evidence.iter().find(|e| e.leg == Some(leg)).and_then(|e| e.flow);
-        report.flows.iter().find(|flow| Some(flow.id) == id).map(|flow| (flow.client.clone(), flow.server.clone()))
+        report.flows.iter().find(|flow| Some(flow.key()) == id).map(|flow| (flow.client.clone(), flow.server.clone()))
     };
     let client = ends(Leg::Client).map_or("client leg".into(), |(client, _)| format!("client {client}"));
     let backend = ends(Leg::Backend).map_or("backend leg".into(), |(_, server)| format!("proxy to {server}"));
@@ -254,10 +250,13 @@ fn packet(report: &Report, evidence: &EvidenceEntry, two_legs: bool, lines: usiz
 
 /// `#14`; of several inputs the second's `2#14`.
 fn numbered(report: &Report, evidence: &EvidenceEntry) -> String {
-    match report.captures.len() {
-        0 | 1 => format!("#{}", evidence.packet),
-        _ => format!("{}#{}", evidence.file + 1, evidence.packet),
-    }
+    number(report, FlowRef { file: evidence.file, id: evidence.packet })
+}
+
+/// The same for a flow, whose number is that of its first packet.
+fn number(report: &Report, flow: FlowRef) -> String {
+    let name = flow.name(report.captures.len());
+    if report.captures.len() > 1 { name } else { format!("#{name}") }
 }
 
 /// What stands below the first screen.
@@ -442,7 +441,7 @@ fn flows(report: &Report, page: &mut Page) {
         for face in &flow.faces {
             text.push_str(&format!(" Also seen: {face}."));
         }
-        page.labelled(&format!("  #{}", flow.id), &text, Tone::Plain, 4);
+        page.labelled(&format!("  {}", number(report, flow.key())), &text, Tone::Plain, 4);
     }
     if let Some((_, n)) = last
         && n > 2
@@ -476,7 +475,7 @@ fn totals(report: &Report, page: &mut Page) {
             text.push_str(&format!(": {}", damage.what));
         }
         if let Some(clock) = &capture.clock {
-            text.push_str(&format!("; {clock}"));
+            text.push_str(&format!("; {}", clock.says));
         }
         if let Some(hash) = &capture.sha256 {
             text.push_str(&format!(", sha256 {hash}"));
