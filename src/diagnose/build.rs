@@ -244,6 +244,9 @@ impl<'a> Builder<'a> {
                     format!("a request of flow {client_leg} led to flow {backend_leg}: {says}")
                 }
                 [] => format!("flow {client_leg} and flow {backend_leg} are two legs of one connection: {says}"),
+                [[0, backend], ..] => {
+                    format!("request {backend} of flow {backend_leg} came in on flow {client_leg}: {says}")
+                }
                 [[client, 0], ..] => {
                     format!("flow {backend_leg} was opened for request {client} of flow {client_leg}: {says}")
                 }
