@@ -284,7 +284,8 @@ impl Reached<'_> {
                 }
         });
         if by_table {
-            return cause_rule.id != effect_rule.id || near == Near::Linked;
+            // Of two legs with the same fault the client's waits for the other one, never the other way round.
+            return cause_rule.id != effect_rule.id || (near == Near::Linked && self.passed_on(cause, effect));
         }
         if cause_rule.id == effect_rule.id {
             return cause_rule.symptom && near == Near::Linked && self.passed_on(cause, effect);

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::Merged;
 use super::format::{count, packet};
 use crate::event::{PacketRef, Side};
-use crate::flow::facts::{FlowFacts, IpProtocol};
+use crate::flow::facts::{FlowFacts, Half, IpProtocol};
 use crate::rule::finding::{Finding, Severity, Subject};
 use crate::rule::summary::FlowSummary;
 use crate::time::Elapsed;
@@ -18,6 +18,9 @@ use crate::wire::Endpoint;
 
 /// Without a SYN+ACK only 32 bits agree: then the SYNs must be this close in time as well.
 const CLOSE: Elapsed = Elapsed::secs(60);
+
+/// Pairs of one-way flows between the same ends that are compared.
+const PAIRS: usize = 64;
 
 /// What was found out about faces.
 #[derive(Debug, Default)]
@@ -126,6 +129,54 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
     let mut joined = Merged { flows, ..merged.clone() };
     joined.tally.flows = joined.tally.flows.saturating_sub(hidden);
     Some((joined, faces))
+}
+
+/// Pairs of inputs each of which holds one direction of the same connections, and that share no packet: files of two interfaces of one
+/// host. What comes in on one and goes out by the other is whole only when both are read as one capture.
+pub fn one_place(merged: &Merged) -> Vec<(u16, u16)> {
+    let mut lone: BTreeMap<(Endpoint, Endpoint), Vec<&FlowFacts>> = BTreeMap::new();
+    for flow in merged.flows.values().map(|flow| &flow.facts).filter(|flow| flow.transport == IpProtocol::Tcp) {
+        if let Some((from, to, _)) = one_way(flow) {
+            lone.entry((from, to)).or_default().push(flow);
+        }
+    }
+    let mut pairs: BTreeMap<(u16, u16), usize> = BTreeMap::new();
+    for (ends, flows) in &lone {
+        let Some(back) = lone.get(&(ends.1, ends.0)).filter(|_| ends.0 < ends.1) else { continue };
+        for (a, b) in flows.iter().flat_map(|a| back.iter().map(move |b| (*a, *b))).take(PAIRS) {
+            if a.id.file != b.id.file && answer_each_other(a, b) {
+                *pairs.entry((a.id.file.min(b.id.file), a.id.file.max(b.id.file))).or_default() += 1;
+            }
+        }
+    }
+    for group in groups(&merged.flows) {
+        for (i, a) in group.iter().enumerate() {
+            group[i + 1..].iter().for_each(|b| _ = pairs.remove(&(a.file.min(b.file), a.file.max(b.file))));
+        }
+    }
+    pairs.into_keys().collect()
+}
+
+/// Who sends to whom on a flow of which one direction only is in the capture.
+fn one_way(flow: &FlowFacts) -> Option<(Endpoint, Endpoint, &Half)> {
+    match (flow.from_client.packets, flow.from_server.packets) {
+        (1.., 0) => Some((flow.client, flow.server, &flow.from_client)),
+        (0, 1..) => Some((flow.server, flow.client, &flow.from_server)),
+        _ => None,
+    }
+}
+
+/// At one time, and each acknowledges what the other sends.
+fn answer_each_other(a: &FlowFacts, b: &FlowFacts) -> bool {
+    let (Some((.., x)), Some((.., y))) = (one_way(a), one_way(b)) else { return false };
+    let takes = |sent: &Half, got: &Half| match (sent.isn, sent.next, got.acked) {
+        (Some(from), Some(to), Some(acked)) => acked.minus(from) >= 0 && acked.minus(to) <= 1,
+        // A client that heard nothing acknowledges nothing.
+        (_, _, None) => got.packets > 0 && got.syn_count > 0,
+        _ => false,
+    };
+    let acknowledged = x.acked.is_some() || y.acked.is_some();
+    a.start() <= b.last.time && b.start() <= a.last.time && acknowledged && takes(x, y) && takes(y, x)
 }
 
 /// Flows that carry the same packets, two or more each.

@@ -38,6 +38,7 @@ use crate::time::Timestamp;
 use crate::wire::Endpoint;
 use build::Builder;
 pub use build::flow_entry;
+pub use faces::one_place;
 use report::{Counts, FlowCounts, FlowEntry, Report, SCHEMA, Tool};
 use selection::{Ends, Selected};
 
@@ -69,6 +70,8 @@ pub struct Merged {
     pub lines: Vec<FlowEntry>,
     /// What the user asked for in words; empty = everything.
     pub asked: String,
+    /// Pairs of inputs that hold one direction each of the same connections: interfaces of one host, read as one capture.
+    pub one_place: Vec<(u16, u16)>,
     /// Reading was stopped before the input's end.
     pub interrupted: bool,
 }

@@ -67,7 +67,7 @@ impl Diagnosis {
         let summary = flow_with(&whole, ends, (file, number))
             .ok_or_else(|| Error::usage(format!("packet {number} belongs to no TCP or UDP flow that is looked at")))?;
         let told = report(&whole, &settings);
-        let packets = packets(&self, inputs, ends, summary)?;
+        let packets = packets(&self, inputs, &whole.one_place, summary)?;
         Ok(assemble(summary, told, packets))
     }
 }
@@ -116,10 +116,12 @@ struct Step {
 fn packets<S: AsRef<str>>(
     diagnosis: &Diagnosis,
     inputs: &[S],
-    (a, b): (Endpoint, Endpoint),
+    together: &[(u16, u16)],
     summary: &FlowSummary,
 ) -> Result<Vec<Step>> {
+    let (a, b) = (summary.facts.client, summary.facts.server);
     let mut source = open(diagnosis, inputs)?;
+    source.at_one_place(together);
     let mut decoder = Decoder::new(Default::default());
     let mut steps = Vec::new();
     let mut origin: BTreeMap<Endpoint, Seq> = BTreeMap::new();

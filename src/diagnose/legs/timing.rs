@@ -228,7 +228,9 @@ impl<'a> Places<'a> {
         let in_order = |one: &Asked<'_>| match (answered, one.exchange.response) {
             (Some(theirs), Some((ours, _))) => theirs <= ours.time,
             (Some(_), None) => false,
-            (None, ours) => ours.is_none(),
+            // It was closed without an answer, and then the client got its own.
+            (None, Some((ours, _))) => facts.closer.is_some_and(|(_, closed)| closed.time <= ours.time),
+            (None, None) => true,
         };
         // Requests that have waited for long made no connection that begins now.
         let waiting = self.waiting(backend, began).into_iter();
