@@ -584,6 +584,7 @@ pub(super) fn capture_entry(info: &CaptureInfo) -> Capture {
             .first()
             .map_or(0, |damage| info.packets - damage.after_packet.min(info.packets)),
         clock: None,
+        together_with: Vec::new(),
         kernel_drops: info.drops,
     }
 }

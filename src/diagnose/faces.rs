@@ -19,6 +19,8 @@ use crate::wire::Endpoint;
 /// Without a SYN+ACK only 32 bits agree: then the SYNs must be this close in time as well.
 const CLOSE: Elapsed = Elapsed::secs(60);
 
+/// Flows before and after one among which its packets are looked for under another address.
+const NEAR: usize = 512;
 /// Pairs of one-way flows between the same ends that are compared.
 const PAIRS: usize = 64;
 
@@ -290,10 +292,36 @@ fn lost(side: Side, sent: &FlowSummary, got: &FlowSummary, merged: &Merged) -> O
     };
     let (from, to) = (place(sent)?, place(got)?);
     let end = sent.facts.endpoint(side);
-    Some(format!(
-        "{} of {there} packets from {end} that are in {from} are not in {to}: lost in between, or on another way",
-        there - here
-    ))
+    let missing = there - here;
+    let told = format!("{missing} of {there} packets from {end} that are in {from} are not in {to}");
+    Some(match elsewhere(side, sent, got, merged) {
+        Some(way) => format!("{told}: {way}"),
+        None => format!("{told}: lost in between"),
+    })
+}
+
+/// Where the packets that are not in the other input went instead, if anything tells.
+fn elsewhere(side: Side, sent: &FlowSummary, got: &FlowSummary, merged: &Merged) -> Option<String> {
+    let (end, peer, half) = (sent.facts.endpoint(side), sent.facts.endpoint(side.other()), sent.facts.half(side));
+    let (from, to) = (half.isn?, half.next?);
+    let first_seen = merged
+        .flows
+        .range(sent.facts.id..)
+        .map(|(_, flow)| &flow.facts)
+        .chain(merged.flows.range(..sent.facts.id).rev().take(NEAR).map(|(_, flow)| &flow.facts));
+    // The same numbers from another address to the same end.
+    let other = first_seen.take(2 * NEAR).filter(|flow| flow.id.file == got.facts.id.file).find_map(|flow| {
+        let source = [Side::Client, Side::Server].into_iter().find(|one| flow.endpoint(one.other()) == peer)?;
+        let seen = flow.half(source);
+        let first = seen.isn.filter(|_| flow.endpoint(source) != end && seen.packets > 0)?;
+        (first.minus(from) >= 0 && to.minus(first) >= 0).then(|| (flow.endpoint(source), flow.id))
+    });
+    if let Some((source, flow)) = other {
+        let flow = packet(flow, merged.infos.len());
+        return Some(format!("they came from {source} (flow {flow}), by another way"));
+    }
+    let asymmetric = sent.findings.iter().any(|finding| finding.rule == "asymmetric-return-path");
+    (asymmetric && side == Side::Server).then(|| "they left by another interface".to_owned())
 }
 
 #[cfg(test)]

@@ -297,6 +297,13 @@ fn flows(
 /// The inputs, and how far their clocks differ.
 fn captures(merged: &Merged, faces: &faces::Faces) -> Vec<report::Capture> {
     let mut captures: Vec<report::Capture> = merged.infos.iter().map(build::capture_entry).collect();
+    for (a, b) in &merged.one_place {
+        for (one, other) in [(a, b), (b, a)] {
+            if let Some(capture) = captures.get_mut(usize::from(*one)) {
+                capture.together_with.push(*other);
+            }
+        }
+    }
     for (file, clock) in &faces.clocks {
         if let Some(capture) = captures.get_mut(usize::from(*file)) {
             capture.clock = Some(report::ClockEntry {

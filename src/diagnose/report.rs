@@ -76,6 +76,9 @@ pub struct Capture {
     pub packets_after_damage: u64,
     /// How far its clock is from that of an earlier input, when both hold the same connections.
     pub clock: Option<ClockEntry>,
+    /// Other inputs, by index, that hold the other direction of the same connections: interfaces of one host, read as one capture.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub together_with: Vec<u16>,
     /// Drops the capturing kernel reported; `null` = the file does not say.
     pub kernel_drops: Option<u64>,
 }

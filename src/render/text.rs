@@ -131,7 +131,11 @@ fn screen(report: &Report, incident: &Incident, page: &mut Page, budget: usize) 
     let shown = incident.flows.first();
     let holder = shown.map(|flow| flow.file).or(incident.display_filters.first().map(|one| one.file)).unwrap_or(0);
     let file = report.captures.get(usize::from(holder)).map_or("FILE", |capture| capture.file.as_str());
-    let flow = shown.map(|flow| format!("tcpwhy flow {} {file}", flow.id));
+    // The inputs that hold some of the proof, its own first.
+    let holding = incident.display_filters.iter().map(|one| one.file).filter(|one| *one != holder).take(3);
+    let names = holding.filter_map(|one| report.captures.get(usize::from(one))).map(|one| format!(" {}", one.file));
+    let beside: String = names.collect();
+    let flow = shown.map(|flow| format!("tcpwhy flow {} {file}{beside}", flow.id));
     let mut more: Vec<String> = flow.into_iter().collect();
     more.push(format!("tcpwhy explain {}", incident.rule));
     page.whole("MORE", &more);
@@ -476,6 +480,10 @@ fn totals(report: &Report, page: &mut Page) {
         }
         if let Some(clock) = &capture.clock {
             text.push_str(&format!("; {}", clock.says));
+        }
+        if !capture.together_with.is_empty() {
+            let others: Vec<String> = capture.together_with.iter().map(|file| (file + 1).to_string()).collect();
+            text.push_str(&format!("; read as one capture with input {}", others.join(", ")));
         }
         if let Some(hash) = &capture.sha256 {
             text.push_str(&format!(", sha256 {hash}"));
