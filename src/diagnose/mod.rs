@@ -15,6 +15,7 @@ mod legs;
 mod rank;
 pub mod report;
 pub mod selection;
+mod severity;
 mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -229,6 +230,7 @@ fn all_findings(capture: &CaptureView<'_>) -> Vec<Finding> {
         Some(corroborate) => corroborate(finding, capture) == Keep::Yes,
         None => true,
     });
+    severity::lift(&mut findings, capture);
     findings.sort_by(|a, b| (a.first(), &a.rule, a.subject).cmp(&(b.first(), &b.rule, b.subject)));
     findings
 }

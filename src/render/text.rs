@@ -5,6 +5,7 @@ use crate::diagnose::format;
 use crate::diagnose::report::{EvidenceEntry, FindingEntry, FlowEntry, FlowRef, Incident, Leg, Report};
 use crate::rule::finding::Severity;
 use crate::rule::summary::Verdict;
+use crate::rule::view::LinkMethod;
 
 /// Lines of one incident's first screen.
 const SCREEN: usize = 25;
@@ -203,7 +204,19 @@ fn proof(report: &Report, incident: &Incident, page: &mut Page, room: usize) {
         };
         page.labelled("PROOF", &head, Tone::Plain, 1);
     }
-    let own: Vec<&EvidenceEntry> = own_evidence(report, incident).collect();
+    let mut own: Vec<&EvidenceEntry> = own_evidence(report, incident).collect();
+    // What was before (a name's address, a connection that worked) is told where there is room for it.
+    let room_of = |e: &EvidenceEntry| page.packet_lines(&shown(e, two_legs), column(e, two_legs));
+    let taken: usize = own.iter().map(|e| room_of(e)).sum();
+    let first = own.first().map(|e| &e.time);
+    let before: Vec<&EvidenceEntry> = incident
+        .evidence
+        .iter()
+        .filter(|e| Some(&e.time) < first && !own.iter().any(|known| std::ptr::eq(*known, *e)))
+        .collect();
+    if before.iter().map(|e| room_of(e)).sum::<usize>() + taken + page.len() - start <= room {
+        own.splice(0..0, before);
+    }
     // Every packet matters more than every word: what does not fit whole is shortened, and stands whole in the details.
     let left = room.saturating_sub(page.len() - start);
     let whole: usize = own.iter().map(|e| page.packet_lines(&shown(e, two_legs), column(e, two_legs))).sum();
@@ -233,18 +246,27 @@ fn shown(evidence: &EvidenceEntry, two_legs: bool) -> String {
 fn column(evidence: &EvidenceEntry, two_legs: bool) -> Column {
     match (two_legs, evidence.leg) {
         (true, Some(Leg::Client)) => Column::Left,
-        (true, _) => Column::Right,
+        (true, Some(Leg::Backend)) => Column::Right,
+        // Of neither leg: a control, a name.
+        (true, None) => Column::Whole,
         (false, _) => Column::Whole,
     }
 }
 
 fn leg_heads(report: &Report, incident: &Incident) -> (String, String) {
+    let flow_of = |leg: Leg| incident.evidence.iter().find(|e| e.leg == Some(leg)).and_then(|e| e.flow);
     let ends = |leg: Leg| {
-        let id = incident.evidence.iter().find(|e| e.leg == Some(leg)).and_then(|e| e.flow);
+        let id = flow_of(leg);
         report.flows.iter().find(|flow| Some(flow.key()) == id).map(|flow| (flow.client.clone(), flow.server.clone()))
     };
     let client = ends(Leg::Client).map_or("client leg".into(), |(client, _)| format!("client {client}"));
-    let backend = ends(Leg::Backend).map_or("backend leg".into(), |(_, server)| format!("proxy to {server}"));
+    // A request that made the server ask somebody else need not have passed a proxy.
+    let asks = incident
+        .links
+        .iter()
+        .any(|link| Some(link.backend_leg) == flow_of(Leg::Backend) && link.methods == [LinkMethod::FanOut]);
+    let who = if asks { "from there" } else { "proxy" };
+    let backend = ends(Leg::Backend).map_or("backend leg".into(), |(_, server)| format!("{who} to {server}"));
     (client, backend)
 }
 

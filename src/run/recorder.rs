@@ -158,7 +158,7 @@ impl Recorder {
     }
 
     fn keep(&mut self, summary: FlowSummary) {
-        let told = summary.findings.iter().max_by_key(|f| f.severity).map(|finding| finding.rule.to_string());
+        let told = worst(&summary.findings).map(|finding| finding.rule.to_string());
         let mut room = self.kept.len() < KEPT + self.healthy;
         // Counted only while there is room: at most one entry for each kept flow.
         if let (true, Some(rule)) = (room, &told) {
@@ -235,6 +235,15 @@ fn check_flow(view: &FlowView<'_>, wanted: impl Fn(&Rule) -> bool) -> Vec<Findin
         }
     }
     findings
+}
+
+/// The worst finding of a flow; of several the one that no other explains.
+fn worst(findings: &[Finding]) -> Option<&Finding> {
+    let explained = |finding: &Finding| {
+        let rules = findings.iter().filter_map(|other| catalogue::rule(&other.rule));
+        rules.flat_map(|rule| rule.explains).any(|edge| edge.0 == finding.rule)
+    };
+    findings.iter().max_by_key(|finding| (finding.severity, !explained(finding)))
 }
 
 /// The other side speaks after all: whoever said on a tick that it was silent says so.
@@ -441,7 +450,9 @@ fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_
             tally.unseen_times.sort_unstable();
             tally.unseen_times.truncate(256);
         }
-    } else if payload > 0 && (facts.handshake != Handshake::Syn || hears_answers(facts)) {
+    } else if payload + facts.from_client.unseen + facts.from_server.unseen > 0
+        && (facts.handshake != Handshake::Syn || hears_answers(facts))
+    {
         tally.one_sided += 1;
         tally.one_sided_segments += facts.from_client.segments + facts.from_server.segments;
         let example = facts.from_client.unseen_first.or(facts.from_server.unseen_first).unwrap_or(facts.last);
@@ -495,9 +506,11 @@ fn fits(clock: &SenderClock) -> bool {
     })
 }
 
-/// Its acknowledgments advance over octets that the capture never saw: the other side does answer.
+/// Its acknowledgments cover what the capture never saw, octets or a SYN+ACK: the other side does answer.
 fn hears_answers(facts: &FlowFacts) -> bool {
-    facts.from_client.unseen + facts.from_server.unseen > 0
+    let accepted =
+        facts.handshake == Handshake::Syn && facts.from_server.packets == 0 && facts.from_client.acked.is_some();
+    accepted || facts.from_client.unseen + facts.from_server.unseen > 0
 }
 
 fn note_first(slot: &mut Option<(PacketRef, PacketRef)>, facts: &FlowFacts, at: Option<PacketRef>) {
