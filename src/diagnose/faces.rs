@@ -5,7 +5,7 @@
 //! the others alone could see is added to it, and each is counted once. Two captures of one connection also tell how their clocks differ,
 //! and which packets were lost between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Merged;
 use super::format::{count, packet};
@@ -23,6 +23,9 @@ const CLOSE: Elapsed = Elapsed::secs(60);
 const NEAR: usize = 512;
 /// Pairs of one-way flows between the same ends that are compared.
 const PAIRS: usize = 64;
+
+/// A capture is at its end when nothing follows for so long.
+const ENDED: Elapsed = Elapsed::secs(1);
 
 /// What was found out about faces.
 #[derive(Debug, Default)]
@@ -98,7 +101,9 @@ impl Face {
 
 /// `merged` with one flow for each connection; `None` when every flow is a connection of its own.
 pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
-    let groups = groups(&merged.flows);
+    let mut groups = groups(&merged.flows);
+    let begun = groups.len();
+    groups.extend(in_two_captures(&merged.flows, &groups));
     if groups.is_empty() {
         return None;
     }
@@ -106,7 +111,7 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
     let mut clocks: BTreeMap<(u16, u16), Vec<i64>> = BTreeMap::new();
     let mut flows = merged.flows.clone();
     let mut hidden = 0;
-    for group in groups {
+    for (place, group) in groups.into_iter().enumerate() {
         let members: Vec<&FlowSummary> = group.iter().filter_map(|id| merged.flows.get(id)).collect();
         let Some(judged) = members.iter().min_by_key(|flow| nearness(flow)).copied() else { continue };
         let mut whole = judged.clone();
@@ -119,7 +124,10 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
             hidden += 1;
             faces.others.entry(judged.facts.id).or_default().push(told(&judged.facts, &face.facts));
         }
-        compare(&mut whole, &members, merged);
+        // Captures that begin and end at different times hold different parts of a connection that outlives them.
+        if place < begun {
+            compare(&mut whole, &members, merged);
+        }
         whole.digest.verdict = members.iter().map(|face| face.digest.verdict).max().unwrap_or(whole.digest.verdict);
         flows.insert(judged.facts.id, whole);
     }
@@ -202,6 +210,43 @@ fn groups(flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<Vec<PacketRef>> {
         }
     }
     groups
+}
+
+/// Connections that began before one of two captures, and UDP: the same ends at the same time, and sequence numbers that overlap.
+fn in_two_captures(flows: &BTreeMap<PacketRef, FlowSummary>, known: &[Vec<PacketRef>]) -> Vec<Vec<PacketRef>> {
+    let taken: BTreeSet<PacketRef> = known.iter().flatten().copied().collect();
+    let mut by_ends: BTreeMap<(IpProtocol, Endpoint, Endpoint), Vec<&FlowFacts>> = BTreeMap::new();
+    for flow in flows.values().map(|flow| &flow.facts).filter(|flow| !taken.contains(&flow.id)) {
+        by_ends.entry((flow.transport, flow.client, flow.server)).or_default().push(flow);
+    }
+    let mut groups = Vec::new();
+    for mut rest in by_ends.into_values().filter(|alike| alike.len() > 1) {
+        while !rest.is_empty() {
+            let first = rest.remove(0);
+            let (same, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|flow| continues(first, flow));
+            rest = others;
+            if !same.is_empty() {
+                groups.push(std::iter::once(first).chain(same).map(|flow| flow.id).collect());
+            }
+        }
+    }
+    groups
+}
+
+/// Two captures of one flow, begun before one of them or without a beginning. The pieces of one capture follow each other.
+fn continues(a: &FlowFacts, b: &FlowFacts) -> bool {
+    let overlap = |side: Side| {
+        let (x, y) = (a.half(side), b.half(side));
+        match (x.isn.zip(x.next), y.isn.zip(y.next)) {
+            (Some((from, to)), Some((start, end))) => end.minus(from) >= 0 && to.minus(start) >= 0,
+            _ => true,
+        }
+    };
+    let udp = a.transport == IpProtocol::Udp;
+    a.id.file != b.id.file
+        && a.start() <= b.last.time
+        && b.start() <= a.last.time
+        && (udp || ((a.mid_stream || b.mid_stream) && overlap(Side::Client) && overlap(Side::Server)))
 }
 
 /// The same SYN, and the same SYN+ACK where both have one. A port used again at one place is not the same packet.
@@ -291,6 +336,11 @@ fn lost(side: Side, sent: &FlowSummary, got: &FlowSummary, merged: &Merged) -> O
         Some(info.label.clone().unwrap_or_else(|| info.file.clone()))
     };
     let (from, to) = (place(sent)?, place(got)?);
+    // A capture that ended before cannot have them.
+    let ended = merged.infos.get(usize::from(got.facts.id.file)).and_then(|info| info.last);
+    if ended.is_some_and(|ended| sent.facts.half(side).last.is_some_and(|last| last.time.since(ended) > ENDED)) {
+        return None;
+    }
     let end = sent.facts.endpoint(side);
     let missing = there - here;
     let told = format!("{missing} of {there} packets from {end} that are in {from} are not in {to}");
@@ -373,6 +423,24 @@ mod tests {
         let again = Scene::starting("10.0.0.1:40000", "10.0.0.2:443", 50, 9000).handshake();
         assert_eq!(again.facts.client, end("10.0.0.1:40000"));
         assert!(join(&merged(&[Scene::open(), again])).is_none());
+    }
+
+    #[test]
+    fn a_connection_older_than_both_captures_and_one_without_a_beginning_are_counted_once() {
+        let old = |number: u64, start: i64| {
+            let scene = Scene::starting("10.0.0.1:40000", "10.0.0.2:443", number, start).mid_stream();
+            scene.data(Side::Client, 3, 40).data(Side::Server, 50, 40)
+        };
+        let (joined, _) = join(&merged(&[old(1, 0), at_file(old(9, 10), 1)])).expect("two captures");
+        assert_eq!(joined.flows.len(), 1);
+        // The next piece of a rotated capture begins where the one before ends.
+        assert!(join(&merged(&[old(1, 0), at_file(old(9, 500), 1)])).is_none());
+        let question = |number: u64| {
+            let scene = Scene::starting("10.0.0.1:5353", "10.0.0.2:53", number, 0).udp();
+            scene.data(Side::Client, 0, 40).data(Side::Server, 50, 90)
+        };
+        let (joined, _) = join(&merged(&[question(1), at_file(question(2), 1)])).expect("two captures");
+        assert_eq!((joined.flows.len(), joined.tally.flows), (1, 1));
     }
 
     #[test]

@@ -535,6 +535,25 @@ mod tests {
     use crate::rule::testing::Scene;
 
     #[test]
+    fn of_many_healthy_flows_the_first_and_the_latest_are_kept_whole() {
+        let recording = Recording { thresholds: Thresholds::default(), all_flows: false, keep: None };
+        let mut recorder = Recorder::new(recording);
+        let many = (HEALTHY_FIRST + 3 * HEALTHY_LATEST) as u64;
+        for number in 1..=many {
+            let scene = Scene::starting("10.0.0.1:40000", "10.0.0.2:80", number, number as i64).handshake();
+            let summary = scene.request(3, "GET", "/", 40).response(4, 200, 90).fin(Side::Client, 5).summary();
+            let conversation = Conversation { story: summary.story, ..Conversation::default() };
+            recorder.closed(summary.facts, conversation, Ended::Closed, Timestamp::MAX);
+        }
+        let (merged, digests) = recorder.finish();
+        let kept: Vec<u64> = merged.flows.keys().map(|id| id.number).collect();
+        let (first, latest) = kept.split_at(HEALTHY_FIRST);
+        assert_eq!((first[0], first.last()), (1, Some(&(HEALTHY_FIRST as u64))));
+        assert_eq!((latest.len(), latest.last()), (HEALTHY_LATEST, Some(&many)));
+        assert_eq!((merged.tally.dropped_healthy, digests.len()), (2 * HEALTHY_LATEST as u64, 2 * HEALTHY_LATEST));
+    }
+
+    #[test]
     fn failures_beyond_the_cap_are_counted_as_failures() {
         let recording = Recording { thresholds: Thresholds::default(), all_flows: false, keep: None };
         let mut recorder = Recorder::new(recording);
