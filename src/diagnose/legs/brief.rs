@@ -77,7 +77,8 @@ fn fits(client: &Known<'_>, backend: &Known<'_>, key: u32) -> bool {
     // One connection before and after translation is no two legs.
     let same = one.numbers != 0 && one.numbers == other.numbers;
     client.whole != backend.whole
-        && client.end < backend.end
+        && client.end.0 != backend.end.0
+        && client.at < backend.at
         && client.until >= backend.at
         && one.server() != other.server()
         && !same
