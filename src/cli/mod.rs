@@ -189,10 +189,7 @@ fn diff(good: &str, bad: &str, format: Format, verbose: bool) -> Result<ExitCode
             let style = Style { color, verbose, ..Style::default() };
             out.write_all(tcpwhy::render::diff::text(&diff, style).as_bytes())?;
         }
-        Format::Json | Format::Jsonl => {
-            serde_json::to_writer(&mut out, &diff)?;
-            out.write_all(b"\n")?;
-        }
+        Format::Json | Format::Jsonl => json::line(&diff, &mut out)?,
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
@@ -209,10 +206,7 @@ fn flow((file, number): (u16, u64), input: &Input) -> Result<ExitCode> {
     let style = style(input);
     write(input, |out| match input.format {
         Format::Text => out.write_all(ladder::text(&ladder, style).as_bytes()),
-        Format::Json | Format::Jsonl => {
-            serde_json::to_writer(&mut *out, &ladder)?;
-            out.write_all(b"\n")
-        }
+        Format::Json | Format::Jsonl => json::line(&ladder, out),
     })?;
     Ok(ExitCode::SUCCESS)
 }
