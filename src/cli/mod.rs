@@ -156,7 +156,7 @@ fn write(input: &Input, print: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
         }
         None => {
             let mut out = BufWriter::new(io::stdout().lock());
-            Ok(print(&mut out).and_then(|()| out.flush())?)
+            print(&mut out).and_then(|()| out.flush()).context("cannot write the output")
         }
     }
 }
@@ -201,6 +201,12 @@ fn flow((file, number): (u16, u64), input: &Input) -> Result<ExitCode> {
     }
     if input.files.iter().any(|file| file == "-") {
         bail!("tcpwhy flow reads its input twice and cannot read standard input: save it to a file first");
+    }
+    if usize::from(file) >= input.files.len() {
+        let (given, wanted) = (input.files.len(), file + 1);
+        bail!(
+            "{wanted}#{number} is packet {number} of capture {wanted}, and {given} was given: name all captures of the report"
+        );
     }
     let ladder = diagnosis(input)?.ladder(&input.files, file, number)?;
     let style = style(input);

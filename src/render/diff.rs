@@ -2,6 +2,7 @@
 
 use super::layout::{Page, Style, Tone};
 use crate::diagnose::diff::{Diff, Lone, Total};
+use crate::diagnose::format::count;
 
 /// Servers of one list that are shown without `-v`.
 const SHOWN: usize = 12;
@@ -17,7 +18,7 @@ pub fn text(diff: &Diff, style: Style) -> String {
         let tone = if server.failed[1] > server.failed[0] { Tone::Bad } else { Tone::Plain };
         page.labelled(
             "SERVER",
-            &format!("{}: {} and {} flows", server.server, server.flows[0], server.flows[1]),
+            &format!("{}: {} and {}", server.server, server.flows[0], count(server.flows[1], "flow")),
             tone,
             2,
         );
@@ -42,9 +43,13 @@ pub fn text(diff: &Diff, style: Style) -> String {
     let same = diff.alike;
     let nothing = diff.servers.is_empty() && diff.gone.is_empty() && diff.new.is_empty() && diff.names.is_empty();
     if nothing {
-        page.labelled("SAME", &format!("nothing differs in {same} servers"), Tone::Good, 1);
+        page.labelled("SAME", &format!("nothing differs at {}", count(same, "server")), Tone::Good, 1);
     } else {
-        page.labelled("SAME", &format!("{same} servers differ in nothing that is compared"), Tone::Plain, 1);
+        let text = match same {
+            0 => "no server is the same in both".to_owned(),
+            n => format!("nothing differs at {}", count(n, "other server")),
+        };
+        page.labelled("SAME", &text, Tone::Plain, 1);
     }
     page.labelled(
         "COMPARED",
@@ -56,11 +61,11 @@ pub fn text(diff: &Diff, style: Style) -> String {
 }
 
 fn total(total: &Total) -> String {
-    format!("{}: {} flows, {} failed", total.captures.join(" "), total.flows, total.failed)
+    format!("{}: {}, {} failed", total.captures.join(" "), count(total.flows, "flow"), total.failed)
 }
 
 fn alone(lone: &Lone) -> String {
-    format!("{}: {} flows, {} failed; {}", lone.server, lone.flows, lone.failed, lone.speaks)
+    format!("{}: {}, {} failed; {}", lone.server, count(lone.flows, "flow"), lone.failed, lone.speaks)
 }
 
 fn more(page: &mut Page, n: usize, words: &str) {

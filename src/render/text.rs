@@ -1,10 +1,13 @@
 //! The report for a terminal: the first screen of each incident, then its details, then what else there is to know.
 
 use super::layout::{Column, Page, Style, Tone};
+use crate::catalogue;
 use crate::diagnose::format;
-use crate::diagnose::report::{EvidenceEntry, FindingEntry, FlowEntry, Incident, Leg, Report};
+use crate::diagnose::report::{Capture, EvidenceEntry, FindingEntry, FlowEntry, Incident, Leg, Report};
 use crate::rule::finding::Severity;
 use crate::rule::summary::Verdict;
+use crate::rule::value::fill;
+use crate::wire::harmless::{Sink, harmless};
 
 /// Lines of one incident's first screen.
 const SCREEN: usize = 25;
@@ -127,25 +130,48 @@ fn screen(report: &Report, incident: &Incident, page: &mut Page, budget: usize) 
         page.labelled("VERIFY", &verify.says, Tone::Plain, 1);
         page.command(&verify.command);
     }
-    // Numbers are those of one input: the one that holds the flow shown.
-    let holds = |e: &&EvidenceEntry| e.flow.is_some() && e.flow == incident.flows.first().copied();
-    let holder = incident.evidence.iter().find(holds).map_or(0, |evidence| evidence.file);
-    let file = report.captures.get(usize::from(holder)).map_or("FILE", |capture| capture.file.as_str());
-    let flow = incident.flows.first().map(|flow| format!("tcpwhy flow {flow} {file}"));
-    let mut more: Vec<String> = flow.into_iter().collect();
+    more(report, incident, page);
+}
+
+/// Where to read on, each line to be pasted.
+fn more(report: &Report, incident: &Incident, page: &mut Page) {
+    let holder = holder(report, incident);
+    let mut more = Vec::new();
+    if let Some(flow) = incident.flows.first() {
+        let number = if holder == 0 { flow.to_string() } else { format!("{}#{flow}", holder + 1) };
+        more.push(format!("tcpwhy flow {number} {}", inputs(report)));
+    }
     more.push(format!("tcpwhy explain {}", incident.rule));
-    page.whole("MORE", &more);
     if !incident.display_filter.is_empty() {
-        let filter = match report.captures.len() {
-            0 | 1 => incident.display_filter.clone(),
+        more.push(match report.captures.len() {
+            0 | 1 => format!("Wireshark: {}", incident.display_filter),
             _ => {
                 let own = incident.evidence.iter().filter(|e| e.file == holder && e.packet > 0);
                 let numbers: Vec<String> = own.map(|e| e.packet.to_string()).collect();
-                format!("frame.number in {{{}}} of {file}", numbers.join(","))
+                let file = report.captures.get(usize::from(holder)).map_or("FILE", |capture| capture.file.as_str());
+                format!("Wireshark: frame.number in {{{}}} of {file}", numbers.join(","))
             }
-        };
-        page.labelled("", &format!("Wireshark: {filter}"), Tone::Plain, 1);
+        });
     }
+    page.whole("MORE", &more);
+}
+
+/// The input that holds the flow shown: numbers without a file are those of it.
+fn holder(report: &Report, incident: &Incident) -> u16 {
+    let flow = incident.flows.first().copied();
+    let cited = incident.evidence.iter().find(|e| e.flow.is_some() && e.flow == flow).map(|e| e.file);
+    let listed = || report.flows.iter().find(|entry| Some(entry.id) == flow).map(|entry| entry.file);
+    cited.or_else(listed).unwrap_or(0)
+}
+
+/// The inputs as words of a command. Standard input cannot be read again: FILE stands for where it was saved.
+fn inputs(report: &Report) -> String {
+    let word = |capture: &Capture| match (capture.file.as_str(), &capture.label) {
+        ("-", _) => "FILE".to_owned(),
+        (file, Some(label)) => harmless(&format!("{label}={file}"), Sink::Shell).into_owned(),
+        (file, None) => harmless(file, Sink::Shell).into_owned(),
+    };
+    report.captures.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// What was ruled out, one phrase each; several with the same reason share it.
@@ -196,9 +222,13 @@ fn proof(report: &Report, incident: &Incident, page: &mut Page, room: usize) {
         let (client, backend) = leg_heads(report, incident);
         page.heads("PROOF", &client, &backend);
     } else {
-        let flow = incident.flows.first().and_then(|id| report.flows.iter().find(|flow| flow.id == *id));
-        let head = match flow {
-            Some(flow) if !wide => format!("{} to {}, flow {}", flow.client, flow.server, flow.id),
+        let holder = holder(report, incident);
+        let shown = |flow: &&FlowEntry| incident.flows.first() == Some(&flow.id) && flow.file == holder;
+        let head = match report.flows.iter().find(shown) {
+            Some(flow) if !wide => {
+                let number = flow_number(report, flow);
+                format!("{} to {}, flow {}", flow.client, flow.server, number.trim_start_matches('#'))
+            }
             _ => "the packets that show it:".to_owned(),
         };
         page.labelled("PROOF", &head, Tone::Plain, 1);
@@ -260,6 +290,14 @@ fn numbered(report: &Report, evidence: &EvidenceEntry) -> String {
     }
 }
 
+/// `#14`; of several inputs the second's `2#14`.
+fn flow_number(report: &Report, flow: &FlowEntry) -> String {
+    match report.captures.len() {
+        0 | 1 => format!("#{}", flow.id),
+        _ => format!("{}#{}", flow.file + 1, flow.id),
+    }
+}
+
 /// What stands below the first screen.
 fn details(report: &Report, incident: &Incident, number: Option<usize>, page: &mut Page) {
     page.blank();
@@ -297,8 +335,11 @@ fn details(report: &Report, incident: &Incident, number: Option<usize>, page: &m
     }
     let mut label = "FIX";
     for fix in &incident.fix {
-        let risk = if fix.risk.is_empty() { String::new() } else { format!(" Risk: {}", fix.risk) };
-        page.labelled(label, &format!("{}{risk}", fix.says), Tone::Plain, 4);
+        // The risk is read before the command is pasted.
+        page.labelled(label, fix.says.trim_end_matches(':'), Tone::Plain, 4);
+        if !fix.risk.is_empty() {
+            page.labelled("RISK", &fix.risk, Tone::Warn, 3);
+        }
         page.command(&fix.command);
         label = "";
     }
@@ -325,6 +366,8 @@ fn nothing_broken(report: &Report, page: &mut Page) {
     let flows = &report.counts.flows;
     if let Some(nothing) = report.trust.iter().find(|finding| finding.rule == "capture-has-nothing") {
         page.labelled(word(nothing.severity), &nothing.says, tone(nothing.severity), 3);
+        page.blank();
+        look_first(nothing, page, 2);
         return;
     }
     let doubt = report.trust.iter().any(|finding| finding.severity >= Severity::Warning);
@@ -350,6 +393,33 @@ fn nothing_broken(report: &Report, page: &mut Page) {
     page.labelled(label, &text, tone, 2);
     worth_knowing(report, page);
     unjudged(report, page);
+    page.blank();
+    if label == "UNKNOWN" {
+        let packets = |kind: &str| report.counts.packets.get(kind).copied().unwrap_or(0);
+        let foreign = packets("unknown_link") * 2 > packets("read");
+        match report.trust.iter().find(|finding| finding.severity >= Severity::Warning) {
+            Some(limit) if !foreign => look_first(limit, page, 1),
+            _ => {
+                page.labelled("DO FIRST", "Capture on the host itself. This prints what and how long:", Tone::Plain, 1);
+                page.command("tcpwhy capture-plan");
+            }
+        }
+    }
+    if flows.total > 0 && flows.total != report.flows.len() as u64 {
+        page.whole("MORE", &[format!("tcpwhy --all-flows {}", inputs(report))]);
+    }
+}
+
+/// The first `most` steps of what limits the capture.
+fn look_first(limit: &FindingEntry, page: &mut Page, most: usize) {
+    let Some(rule) = catalogue::rule(&limit.rule) else { return };
+    let filled = |text: &str| fill(text, |slot| limit.values.get(slot).cloned());
+    let mut label = "DO FIRST";
+    for step in rule.do_first.iter().take(most) {
+        page.labelled(label, &filled(step.says), Tone::Plain, 2);
+        page.command(&filled(step.command));
+        label = "";
+    }
 }
 
 fn unjudged(report: &Report, page: &mut Page) {
@@ -438,11 +508,12 @@ fn flows(report: &Report, page: &mut Page) {
             Verdict::Undecided => "undecided",
             Verdict::Healthy => "healthy",
         };
-        let mut text = format!("{} -> {} {verdict}: {}", flow.client, flow.server, flow.explanation);
+        let explanation = flow.explanation.strip_prefix("Not judged: ").unwrap_or(&flow.explanation);
+        let mut text = format!("{} -> {} {verdict}: {explanation}", flow.client, flow.server);
         for face in &flow.faces {
             text.push_str(&format!(" Also seen: {face}."));
         }
-        page.labelled(&format!("  #{}", flow.id), &text, Tone::Plain, 4);
+        page.labelled(&format!("  {}", flow_number(report, flow)), &text, Tone::Plain, 4);
     }
     if let Some((_, n)) = last
         && n > 2
@@ -462,8 +533,7 @@ fn totals(report: &Report, page: &mut Page) {
     for capture in &report.captures {
         let links = capture.link_types.join(", ");
         let mut text = format!(
-            "{}: {} ({}{}), {}",
-            capture.file,
+            "{} ({}{}), {}",
             format::count(capture.packets, "packet"),
             capture.format,
             if links.is_empty() { String::new() } else { format!(", {links}") },
@@ -481,7 +551,7 @@ fn totals(report: &Report, page: &mut Page) {
         if let Some(hash) = &capture.sha256 {
             text.push_str(&format!(", sha256 {hash}"));
         }
-        page.labelled("READ", &text, Tone::Plain, 3);
+        page.named("READ", &format!("{}:", capture.file), &text, 3);
     }
     let packets: Vec<String> = report
         .counts
@@ -491,7 +561,10 @@ fn totals(report: &Report, page: &mut Page) {
         .map(|(name, n)| format!("{n} {}", name.replace('_', " ")))
         .collect();
     let read = report.counts.packets.get("read").copied().unwrap_or(0);
-    let packets = if packets.is_empty() { "0".to_owned() } else { packets.join(" + ") };
+    if read == 0 {
+        return;
+    }
+    let packets = packets.join(" + ");
     page.labelled("", &format!("{} = {packets}", format::count(read, "packet")), Tone::Plain, 2);
     let flows = &report.counts.flows;
     let text = format!(

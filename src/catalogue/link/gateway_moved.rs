@@ -93,7 +93,12 @@ fn told(number: u32, address: Address, moved: &Move<'_>, capture: &CaptureView<'
     if let Some(first) = hit.first() {
         let n = hit.len();
         finding = finding.severity(Severity::Warning).note(format!(
-            "{n} connections repeat themselves or fail within 5 s of it, the first is flow {}",
+            "{} within 5 s of it, the first is flow {}",
+            if n == 1 {
+                "1 connection repeats itself or fails".into()
+            } else {
+                format!("{n} connections repeat themselves or fail")
+            },
             first.facts.id.number
         ));
     }
