@@ -333,15 +333,13 @@ fn details(report: &Report, incident: &Incident, number: Option<usize>, page: &m
         page.command(&step.command);
         label = "";
     }
-    let mut label = "FIX";
     for fix in &incident.fix {
         // The risk is read before the command is pasted.
-        page.labelled(label, fix.says.trim_end_matches(':'), Tone::Plain, 4);
+        page.labelled("FIX", fix.says.trim_end_matches(':'), Tone::Plain, 4);
         if !fix.risk.is_empty() {
             page.labelled("RISK", &fix.risk, Tone::Warn, 3);
         }
         page.command(&fix.command);
-        label = "";
     }
     list("NOT", &incident.not.iter().skip(2).map(|n| format!("{}: {}", n.rule, n.because)).collect::<Vec<_>>(), page);
     list("UNSEEN", incident.cannot_show.get(1..).unwrap_or(&[]), page);
