@@ -81,8 +81,8 @@ fn text(wanted: &[Wanted]) -> String {
     }
     line("HOW LONG  the longest timeout involved and 10 s more (60 s is the default of most proxies: 70 s),");
     line("          and one connection that works, for comparison. Then Ctrl-C once.");
-    line("LOOK      all pieces of the ring at once:");
-    line("  sudo sh -c 'tcpwhy /var/tmp/*.pcap*'");
+    line("LOOK      all pieces of the ring at once (move captures of another incident away first):");
+    line("  tcpwhy \"/var/tmp/$(hostname)-\"*.pcap*");
     line("LIVE      without a file:");
     line(&format!("  sudo {} | tcpwhy -", tcpdump("-w -")));
     line("POD       on its node (ID: container); the second from a workstation (C: container's name in POD):");

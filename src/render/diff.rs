@@ -18,7 +18,7 @@ pub fn text(diff: &Diff, style: Style) -> String {
         let tone = if server.failed[1] > server.failed[0] { Tone::Bad } else { Tone::Plain };
         page.labelled(
             "SERVER",
-            &format!("{}: {} and {}", server.server, server.flows[0], count(server.flows[1], "flow")),
+            &format!("{}: flows {} -> {}", server.server, server.flows[0], server.flows[1]),
             tone,
             2,
         );
@@ -42,14 +42,12 @@ pub fn text(diff: &Diff, style: Style) -> String {
     }
     let same = diff.alike;
     let nothing = diff.servers.is_empty() && diff.gone.is_empty() && diff.new.is_empty() && diff.names.is_empty();
-    if nothing {
+    if nothing && same == 0 {
+        page.labelled("SAME", "neither capture has a server to compare", Tone::Warn, 1);
+    } else if nothing {
         page.labelled("SAME", &format!("nothing differs at {}", count(same, "server")), Tone::Good, 1);
-    } else {
-        let text = match same {
-            0 => "no server is the same in both".to_owned(),
-            n => format!("nothing differs at {}", count(n, "other server")),
-        };
-        page.labelled("SAME", &text, Tone::Plain, 1);
+    } else if same > 0 {
+        page.labelled("SAME", &format!("nothing differs at {}", count(same, "other server")), Tone::Plain, 1);
     }
     page.labelled(
         "COMPARED",
