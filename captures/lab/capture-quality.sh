@@ -145,8 +145,22 @@ record "$B" eth0 "$R/$T/not-jumbo-frames.pcap" "" jumbo
 for pair in "$C eth0" "$P eth0" "$P eth1" "$B eth0"; do ip -n ${pair% *} link set ${pair#* } mtu 1500; done
 
 T=capture-filter-narrow
-record "$C" eth0 "$R/$T/one-port.pcap" "tcp port 80" several
-record "$C" eth0 "$R/$T/tcp-only.pcap" "tcp" several
+mkdir -p "$R/$T"
+# dumpcap writes its filter into the file
+ip netns exec "$C" dumpcap -q -i eth0 -f "tcp port 80" -w "$R/$T/one-port.pcapng" >>"$TMP/tcpdump.log" 2>&1 &
+NAMED=$!
+PIDS+=("$NAMED")
+sleep 1.5
+several
+capture_end "$NAMED"
+unanswered() {
+    on "$B" iptables -I INPUT -p tcp --dport 8081 -j DROP
+    several
+    get "$C" -m 4 "http://$S:8081/"
+    on "$B" iptables -F INPUT
+}
+record "$C" eth0 "$R/$T/tcp-only.pcap" "tcp" unanswered
+record "$C" eth0 "$R/$T/not-all-well.pcap" "tcp" several
 wide() {
     ip -n "$C" neigh flush dev eth0
     echo_request "$C" $S

@@ -81,6 +81,15 @@ scan() { get "$C" "http://$S/"; on "$C" python3 "$LAB_DIR/scan.py" $S 1 60; get 
 record "$C" eth0 "$R/$T/sixty-ports.pcap" "" scan
 watch_ports() { local i; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do get "$C" "http://$S/"; get "$C" "http://$S:8080/"; done; }
 record "$C" eth0 "$R/$T/not-monitoring.pcap" "" watch_ports
+neighbours() { # how many addresses of its own link one host knocks at; nobody has them, and the one it finds refuses it
+    local n
+    for n in $(seq 100 $((99 + $1))); do on "$P" nc -zn -w 1 10.224.26.$n 80 >>"$TMP/nc.log" 2>&1 & JOBS+=($!); done
+    on "$P" nc -zn -w 1 $S 81 >>"$TMP/nc.log" 2>&1
+    join
+}
+record "$P" eth1 "$R/$T/link-sweep.pcap" "" neighbours 60
+sleep 4 # the kernel asks three times for each, a second apart
+record "$P" eth1 "$R/$T/not-forty-neighbours.pcap" "" neighbours 40
 
 T=syn-flood
 flood() { get "$C" "http://$S/"; on "$C" python3 "$LAB_DIR/flood.py" $S 80 1200 400; get "$C" "http://$S/"; }

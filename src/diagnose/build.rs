@@ -103,11 +103,14 @@ impl<'a> Builder<'a> {
     /// The headline; of several servers all are named.
     fn headline(&self, shown: usize, extent: &Extent) -> String {
         let finding = &self.findings[shown];
+        let template = self.rule(shown).headline(finding.variant);
         let mut headline = finding.clone();
         if extent.servers.len() > 1 {
-            headline.values.set("server", listed(&extent.servers, 3).into());
+            // The verb that follows stays in the singular.
+            let each = if template.starts_with("{server} ") { "each of " } else { "" };
+            headline.values.set("server", format!("{each}{}", listed(&extent.servers, 3)).into());
         }
-        filled(self.rule(shown).headline(finding.variant), &headline, self.flow(shown), Purpose::Prose)
+        filled(template, &headline, self.flow(shown), Purpose::Prose)
     }
 
     fn scope_line(&self, extent: &Extent, confidence: Confidence) -> String {

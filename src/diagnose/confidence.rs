@@ -35,13 +35,21 @@ fn one_direction(finding: &mut Finding, rule: &Rule, capture: &CaptureView<'_>) 
     // A sender that acknowledges new octets has an answer, whether or not the capture shows it.
     let hears_answers = facts.handshake == Handshake::None && facts.half(sender).unseen_acks > 0
         || facts.half(sender.other()).unseen > 0;
-    if hears_answers || capture.tally.one_sided > 0 && two_sided_flows(capture) == 0 {
+    if hears_answers || mostly_one_sided(capture) || capture.tally.one_sided > 0 && two_sided_flows(capture) == 0 {
         finding.confidence = Confidence::Low;
+        finding.severity = finding.severity.min(Severity::Warning);
         finding.notes.push("this capture shows one direction only: whether an answer came cannot be told".into());
     } else if two_sided_flows(capture) == 0 && finding.confidence > Confidence::Medium {
         finding.confidence = Confidence::Medium;
         finding.notes.push("no other flow of this capture shows that answers would be visible here".into());
     }
+}
+
+/// Hardly any connection with octets shows both directions (`capture-one-sided`).
+fn mostly_one_sided(capture: &CaptureView<'_>) -> bool {
+    let (sided, all) = (capture.tally.one_sided, capture.tally.tcp_with_payload);
+    let percent = u64::from(capture.thresholds.one_sided_percent);
+    sided >= 2 && sided.saturating_mul(100) >= all.saturating_mul(percent)
 }
 
 fn two_sided_flows(capture: &CaptureView<'_>) -> u64 {
@@ -95,7 +103,10 @@ pub fn siblings(findings: &mut [Finding], capture: &CaptureView<'_>) {
     for finding in findings {
         let Some(server) = capture.flow_of(finding).map(|flow| flow.facts.server) else { continue };
         let count = alike.get(&(finding.rule.to_string(), server)).copied().unwrap_or(0);
-        if count >= capture.thresholds.many && finding.confidence < Confidence::High {
+        // What the capture cannot show is no surer for being met often.
+        let hidden = finding.confidence == Confidence::Low
+            && crate::catalogue::rule(&finding.rule).is_some_and(|rule| rule.claims_absence);
+        if count >= capture.thresholds.many && finding.confidence < Confidence::High && !hidden {
             finding.confidence = finding.confidence.raised();
         }
         let good = capture.service(&server).map_or(0, |service| service.good);
@@ -110,5 +121,51 @@ pub fn siblings(findings: &mut [Finding], capture: &CaptureView<'_>) {
             };
             finding.notes.push(format!("{good} other flows to {server} worked"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::testing::{Scene, World};
+
+    /// Three SYNs without an answer, beside `one_sided` connections of `all` that show one direction only.
+    fn judged(one_sided: u64, all: u64) -> (Severity, Confidence) {
+        let rule = crate::catalogue::rule("connect-timeout").expect("it exists");
+        let scene = Scene::new().syn(0).syn(1000).syn(3000).capture_ends(9000);
+        let mut finding = scene.check(rule).expect("no answer");
+        let accepted = Scene::starting("10.0.0.7:40000", "10.0.0.1:22", 50, 0).handshake();
+        let mut world = World::new().with_good(&accepted).with(&scene);
+        (world.tally.one_sided, world.tally.tcp_with_payload) = (one_sided, all);
+        limit(&mut finding, rule, &world.view());
+        (finding.severity, finding.confidence)
+    }
+
+    #[test]
+    fn where_answers_are_seen_their_absence_counts() {
+        assert_eq!(judged(0, 9), (Severity::Critical, Confidence::High));
+        assert_eq!(judged(2, 9), (Severity::Critical, Confidence::High));
+    }
+
+    #[test]
+    fn where_only_one_direction_is_recorded_no_silence_is_critical() {
+        assert_eq!(judged(9, 9), (Severity::Warning, Confidence::Low));
+    }
+
+    #[test]
+    fn what_the_capture_cannot_show_is_no_surer_for_being_met_often() {
+        let rule = crate::catalogue::rule("connect-timeout").expect("it exists");
+        let scenes: Vec<Scene> = (0..3)
+            .map(|n| Scene::starting("10.0.0.1:40000", "10.0.0.2:443", 1 + n * 10, n as i64 * 20))
+            .map(|scene| scene.syn(0).syn(1000).syn(3000).capture_ends(9000))
+            .collect();
+        let world = scenes.iter().fold(World::new(), |world, scene| world.with(scene));
+        let told = |confidence: Confidence| {
+            let found = scenes.iter().filter_map(|scene| scene.check(rule));
+            let mut findings: Vec<Finding> = found.map(|finding| finding.confidence(confidence)).collect();
+            siblings(&mut findings, &world.view());
+            findings[0].confidence
+        };
+        assert_eq!((told(Confidence::Low), told(Confidence::Medium)), (Confidence::Low, Confidence::High));
     }
 }

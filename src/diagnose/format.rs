@@ -59,10 +59,57 @@ pub fn filled(template: &str, finding: &Finding, flow: Option<&FlowSummary>, pur
     let bracketed = flow.is_some_and(|flow| !flow.facts.server.address.is_v4()) && template.contains("://{host}");
     let url = bracketed.then(|| template.replace("://{host}", "://[{host}]"));
     let template = url.as_deref().unwrap_or(template);
-    fill(template, |slot| match finding.values.get(slot) {
+    let singular = if purpose == Purpose::Prose { agreed(template, finding) } else { None };
+    fill(singular.as_deref().unwrap_or(template), |slot| match finding.values.get(slot) {
         Some(value) => Some(written(value, purpose)),
         None => standard(slot, finding, flow),
     })
+}
+
+/// Verbs that follow a counted noun, for many and for one.
+const VERBS: &[(&str, &str)] =
+    &[("were", "was"), ("are", "is"), ("show", "shows"), ("come", "comes"), ("introduce", "introduces")];
+
+/// The template with its counted nouns, and the verbs behind them, in the singular where the count is 1; `None` where nothing changes.
+/// `{one} of {all} connections were`: the noun goes with the second number, the verb with the first.
+fn agreed(template: &str, finding: &Finding) -> Option<String> {
+    let mut words: Vec<String> = template.split(' ').map(str::to_owned).collect();
+    let is_one = |word: &str| {
+        let slot = word.trim_start_matches('(').strip_prefix('{').and_then(|word| word.strip_suffix('}'));
+        slot.is_some_and(|slot| finding.values.get(slot) == Some(&Value::Count(1)))
+    };
+    let mut changed = false;
+    for n in 0..words.len() {
+        let part = n >= 2 && words[n - 1] == "of" && words[n - 2].starts_with('{');
+        let (noun_is_one, subject_is_one) = (is_one(&words[n]), is_one(if part { &words[n - 2] } else { &words[n] }));
+        let noun = n + 1 + usize::from(words.get(n + 1).is_some_and(|word| word == "more"));
+        if !words[n].contains('{') || !(noun_is_one || subject_is_one) {
+            continue;
+        }
+        let Some((stem, mark)) = words.get(noun).and_then(|word| plural(word)) else { continue };
+        let (singular, ends) = (format!("{stem}{mark}"), !mark.is_empty());
+        if noun_is_one {
+            words[noun] = singular;
+            changed = true;
+        }
+        let verb = words.get(noun + 1).and_then(|word| VERBS.iter().find(|(many, _)| many == word));
+        if let Some((_, one)) = verb.filter(|_| subject_is_one && !ends) {
+            words[noun + 1] = (*one).to_owned();
+            changed = true;
+        }
+    }
+    changed.then(|| words.join(" "))
+}
+
+/// The stem of a plural noun and the punctuation behind it: `copies,` is `copy` and `,`.
+fn plural(word: &str) -> Option<(String, &str)> {
+    let letters = word.trim_end_matches(|c: char| c.is_ascii_punctuation());
+    let mark = &word[letters.len()..];
+    let stem = match letters.strip_suffix("ies") {
+        Some(stem) => format!("{stem}y"),
+        None => letters.strip_suffix('s').filter(|stem| stem.len() > 2 && !stem.ends_with('s'))?.to_owned(),
+    };
+    Some((stem, mark))
 }
 
 /// A value as text.
@@ -103,6 +150,22 @@ mod tests {
     fn moments_are_written_in_utc_with_nanoseconds() {
         assert_eq!(rfc3339(Timestamp(1_500_000_000)), "1970-01-01T00:00:01.500000000Z");
         assert_eq!(clock(Timestamp(36_252_000_000_000), &TimeZone::UTC), "10:04:12 UTC");
+    }
+
+    #[test]
+    fn a_template_agrees_with_its_counts() {
+        let rule = crate::catalogue::rule("capture-starts-mid-stream").expect("it exists");
+        let says = |mid: u64, all: u64| {
+            let at = PacketRef { file: 0, number: 1, time: Timestamp(0) };
+            let finding = rule.about(crate::rule::finding::Subject::Capture, at, None, "");
+            let finding = finding.with("mid", mid).with("all", all);
+            filled(rule.says, &finding, None, Purpose::Prose)
+        };
+        assert_eq!(says(1, 1), "1 of 1 connection was already open when the capture began");
+        assert_eq!(says(1, 4), "1 of 4 connections was already open when the capture began");
+        assert_eq!(says(3, 4), "3 of 4 connections were already open when the capture began");
+        assert_eq!(plural("copies,"), Some(("copy".to_owned(), ",")));
+        assert_eq!(plural("address"), None);
     }
 
     #[test]

@@ -252,6 +252,9 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
     let ended: Option<Vec<PacketRef>> = draft.members.iter().map(|i| findings[*i].over()).collect();
     let until = draft.members.iter().filter_map(|i| findings[*i].until()).max();
     let later = |id: &PacketRef| *id > last && until.is_none_or(|until| id.time > until);
+    // That other names resolve says nothing of this one.
+    let of_a_name = findings[draft.shown].rule == "dns-nxdomain";
+    let alike = |digest: &&Digest| alike(digest) && !of_a_name;
     let recovered = all().filter(alike).map(|digest| digest.id).filter(later).min();
     let recovered = recovered.or(ended.and_then(|ended| ended.into_iter().max()));
     let last_good = all().map(|digest| digest.id).filter(|id| *id < first).max();
@@ -304,7 +307,11 @@ fn worked_in_the_end(draft: &Draft, findings: &[Finding], capture: &CaptureView<
     let shown = finding.last();
     let answered = facts.from_server.last_payload.filter(|at| *at >= shown && facts.from_client.payload > 0);
     let flow = capture.flow_of(finding)?;
-    let refused = |event: &Event| matches!(&event.what, What::Response(response) if response.status >= 400);
+    let refused = |event: &Event| match &event.what {
+        What::Response(response) => response.status >= 400,
+        What::Dns(message) => message.response && message.rcode != 0,
+        _ => false,
+    };
     if finding.severity != Severity::Warning || flow.story.events().any(refused) {
         return None;
     }

@@ -141,7 +141,8 @@ fn stranger(mine: &Track, my_trail: &Trail, ip: &Ip, segment: &Segment<'_>) -> b
     if mine.packets < 2 {
         return false;
     }
-    let far = ip.ttl.saturating_add(2) <= mine.ttl_min || ip.ttl >= mine.ttl_max.saturating_add(2);
+    let ttl = u16::from(ip.ttl);
+    let far = ttl + 2 <= u16::from(mine.ttl_min) || ttl >= u16::from(mine.ttl_max) + 2;
     // Linux answers for a connection it does not know without timestamps; a live socket always has them.
     let live = segment.flags.has(Flags::ACK) && my_trail.timestamps;
     let bare = live && Options::read(segment.options).timestamps.is_none();
@@ -224,6 +225,13 @@ mod tests {
     #[test]
     fn a_number_far_outside_the_window_is_not_the_sides_own() {
         assert_eq!(judge(&established(), 64, &rst(0x14, 900_000_000, 1000)), ResetKind::Edge);
+    }
+
+    #[test]
+    fn the_highest_ttl_is_not_far_from_itself() {
+        let mut parts = established();
+        (parts.0.ttl_min, parts.0.ttl_max) = (255, 255);
+        assert_eq!(judge(&parts, 255, &rst(0x14, 5000, 1000)), ResetKind::Abort);
     }
 
     #[test]

@@ -62,6 +62,9 @@ struct Waits {
     others: Vec<(Address, Timestamp)>,
     arp: u64,
     arp_first: Option<PacketRef>,
+    /// When ARP of a host that was asked came, and the first question after it.
+    alive: Option<Timestamp>,
+    ignored: Option<Timestamp>,
 }
 
 /// Hosts watched; the packets of others are counted as unwatched.
@@ -136,12 +139,28 @@ impl Watch {
 
     /// Looks at an ARP packet: who asks for a neighbour while nothing comes.
     pub fn arp(&mut self, at: PacketRef, neighbor: &Neighbor) {
+        if !neighbor.gratuitous {
+            self.alive(at, neighbor.sender);
+        }
         if neighbor.request
             && !neighbor.gratuitous
             && let Some(waits) = self.lanes.known(&neighbor.sender).and_then(|lane| lane.to.waits.as_mut())
         {
             waits.arp += 1;
             waits.arp_first.get_or_insert(at);
+        }
+    }
+
+    /// A host whose ARP comes through the link is not cut off, whatever it goes on leaving unanswered: neither it nor, because of it, those
+    /// who wait for it.
+    fn alive(&mut self, at: PacketRef, host: Address) {
+        let Some(waits) = self.lanes.known(&host).and_then(|lane| lane.from.waits.as_mut()) else { return };
+        waits.alive.get_or_insert(at.time);
+        let waiting: Vec<Address> = waits.others.iter().map(|(other, _)| *other).collect();
+        for other in waiting {
+            if let Some(waits) = self.lanes.known(&other).and_then(|lane| lane.to.waits.as_mut()) {
+                waits.alive.get_or_insert(at.time);
+            }
         }
     }
 
@@ -214,7 +233,9 @@ impl Way {
         black: Elapsed,
     ) -> Option<Silence> {
         let (heard, asked, waits) = (self.heard?, self.asked?, self.waits?);
-        if end.since(asked.time) < black {
+        // Who is there, and answers nothing for all that, was not cut off.
+        let ignored = waits.ignored.is_some_and(|asked| end.since(asked) >= LATE);
+        if end.since(asked.time) < black || ignored {
             return None;
         }
         let repeated = waits.repeated?;
@@ -268,6 +289,9 @@ impl Way {
         let waits = self.waits.get_or_insert_with(|| Box::new(Waits::new(asked, asker)));
         waits.last = at;
         waits.asks += 1;
+        if waits.alive.is_some() {
+            waits.ignored.get_or_insert(at.time);
+        }
         match waits.seen.iter().position(|known| (known.0, known.1) == (flow, seq)) {
             Some(place) => {
                 let (_, _, first, again) = &mut waits.seen[place];
@@ -298,6 +322,8 @@ impl Waits {
             others: Vec::new(),
             arp: 0,
             arp_first: None,
+            alive: None,
+            ignored: None,
         }
     }
 }
@@ -337,5 +363,76 @@ fn question(packet: &Packet<'_>) -> Option<(u64, u32)> {
             Some((flow_hash(source, destination, 17), id))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::{Datagram, Ip, Link};
+
+    fn at(ms: i64) -> PacketRef {
+        PacketRef { file: 0, number: ms as u64 + 1, time: Timestamp::default() + Elapsed::millis(ms) }
+    }
+
+    fn address(last: u8) -> Address {
+        Address::v4([10, 0, 0, last])
+    }
+
+    /// A DNS message with the transaction id `id`.
+    fn dns(watch: &mut Watch, ms: i64, from: u8, to: u8, id: u16) {
+        let (source_port, destination_port) = if from == 1 { (40_000 + id, 53) } else { (53, 40_000 + id) };
+        let payload = [id.to_be_bytes(), [0; 2]].concat();
+        let ip = Ip {
+            source: address(from),
+            destination: address(to),
+            ttl: 64,
+            id: None,
+            len: 32,
+            reassembled: false,
+            tunnelled: false,
+        };
+        let transport = Transport::Udp(Datagram { source_port, destination_port, payload: &payload, payload_len: 4 });
+        let link = Link::default();
+        watch.packet(&Packet { at: at(ms), interface: 0, link, ip: Some(ip), transport, cut: false });
+    }
+
+    /// Host 1 gets answers of host 2 for a second, then repeats three questions in vain for nine.
+    fn deserted(arp_at: &[i64]) -> Grid {
+        let mut watch = Watch::new(Elapsed::secs(5));
+        for n in 0..20 {
+            dns(&mut watch, n * 50, 1, 2, n as u16);
+            dns(&mut watch, n * 50 + 1, 2, 1, n as u16);
+        }
+        let mut times: Vec<(i64, Option<u16>)> = (2..11).map(|n| (n * 1000, Some(100 + n as u16 % 3))).collect();
+        times.extend(arp_at.iter().map(|ms| (*ms, None)));
+        times.sort_unstable();
+        for (ms, id) in times {
+            match id {
+                Some(id) => dns(&mut watch, ms, 1, 2, id),
+                None => {
+                    let (sender, target) = (address(2), address(200));
+                    watch.arp(at(ms), &Neighbor { request: true, sender, sender_mac: None, target, gratuitous: false });
+                }
+            }
+        }
+        watch.finish(Timestamp::default() + Elapsed::secs(11))
+    }
+
+    #[test]
+    fn a_host_that_answers_nothing_for_nine_seconds_is_silent() {
+        let silences = deserted(&[]).silences;
+        let quiet: Vec<Quiet> = silences.iter().map(|silence| silence.quiet).collect();
+        assert!(quiet.contains(&Quiet::Mute) && quiet.contains(&Quiet::Deaf), "{quiet:?}");
+    }
+
+    #[test]
+    fn a_host_whose_arp_still_arrives_is_not_cut_off() {
+        assert_eq!(deserted(&[5100]).silences, []);
+    }
+
+    #[test]
+    fn arp_at_its_end_is_how_a_network_comes_back() {
+        assert!(!deserted(&[10_900]).silences.is_empty());
     }
 }

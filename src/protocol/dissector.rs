@@ -1,5 +1,7 @@
 //! What is kept per flow: the beginning of each side until it is recognised, then the analyzers that read on.
 
+use smallvec::SmallVec;
+
 use super::recognise::{Among, Verdict, decide};
 use super::{Analyzer, Emit, Entry, Sample, dns, index};
 use crate::event::{Event, PacketRef, Protocol, Side, What};
@@ -41,7 +43,7 @@ enum Stage {
 struct Stream {
     sides: [Reader; 2],
     /// One, or one per side when they speak different protocols.
-    analyzers: Vec<(Protocol, Box<dyn Analyzer>)>,
+    analyzers: SmallVec<[(Protocol, Box<dyn Analyzer>); 1]>,
     /// A side said what only one role says: guessed roles are settled.
     roles_known: bool,
     /// The client asked a PostgreSQL server for TLS: the server answers with one octet.
@@ -188,7 +190,7 @@ fn guessed(flow: &FlowHead) -> bool {
 impl Stream {
     fn new(late: bool) -> Self {
         let beginning = || Reader::Beginning(Beginning { late, ..Beginning::default() });
-        Self { sides: [beginning(), beginning()], analyzers: Vec::new(), roles_known: false, asked_for_tls: false }
+        Self { sides: [beginning(), beginning()], analyzers: SmallVec::new(), roles_known: false, asked_for_tls: false }
     }
 
     fn bytes(&mut self, flow: &FlowHead, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Wants {

@@ -5,6 +5,7 @@ use super::layout::{Column, Page, Style, Tone};
 use crate::diagnose::format;
 use crate::diagnose::report::{Capture, EvidenceEntry, FlowEntry, Incident, Leg, Report};
 use crate::rule::finding::Severity;
+use crate::rule::view::LinkMethod;
 use crate::wire::harmless::{Sink, harmless};
 
 /// Lines of one incident's first screen.
@@ -277,12 +278,19 @@ fn column(evidence: &EvidenceEntry, two_legs: bool) -> Column {
 }
 
 fn leg_heads(report: &Report, incident: &Incident) -> (String, String) {
+    let flow_of = |leg: Leg| incident.evidence.iter().find(|e| e.leg == Some(leg)).and_then(|e| e.flow);
     let ends = |leg: Leg| {
-        let id = incident.evidence.iter().find(|e| e.leg == Some(leg)).and_then(|e| e.flow);
+        let id = flow_of(leg);
         report.flows.iter().find(|flow| Some(flow.id) == id).map(|flow| (flow.client.clone(), flow.server.clone()))
     };
     let client = ends(Leg::Client).map_or("client leg".into(), |(client, _)| format!("client {client}"));
-    let backend = ends(Leg::Backend).map_or("backend leg".into(), |(_, server)| format!("proxy to {server}"));
+    // A request that made the server ask somebody else need not have passed a proxy.
+    let asks = incident
+        .links
+        .iter()
+        .any(|link| Some(link.backend_leg) == flow_of(Leg::Backend) && link.methods == [LinkMethod::FanOut]);
+    let who = if asks { "from there" } else { "proxy" };
+    let backend = ends(Leg::Backend).map_or("backend leg".into(), |(_, server)| format!("{who} to {server}"));
     (client, backend)
 }
 

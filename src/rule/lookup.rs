@@ -6,6 +6,9 @@ use crate::flow::facts::FlowFacts;
 use crate::time::Elapsed;
 use crate::wire::dns::DnsMessage;
 
+/// The opcode of a query; updates and notifications of servers look nothing up. RFC 1035 §4.1.1.
+const QUERY: u8 = 0;
+
 /// One question, its repeats and its answer.
 #[derive(Clone, Debug)]
 pub struct Lookup<'a> {
@@ -35,6 +38,9 @@ pub fn lookups(story: &Story) -> Vec<Lookup<'_>> {
     for event in story.events() {
         let What::Dns(message) = &event.what else { continue };
         let message: &DnsMessage = message;
+        if message.opcode != QUERY {
+            continue;
+        }
         let same = |known: &&mut Lookup<'_>| {
             let question = known.question;
             question.id == message.id
@@ -101,6 +107,18 @@ mod tests {
         assert_eq!(list.iter().map(|lookup| lookup.asked.len()).collect::<Vec<_>>(), [2, 1]);
         assert_eq!(list[0].delay(), Some(Elapsed::millis(5003)));
         assert_eq!(list[1].delay(), None);
+    }
+
+    #[test]
+    fn a_dynamic_update_looks_nothing_up() {
+        let update = |message: What| match message {
+            What::Dns(message) => What::Dns(Box::new(DnsMessage { opcode: 5, ..*message })),
+            other => other,
+        };
+        let scene = Scene::between("10.0.0.1:40000", "10.0.0.53:53")
+            .event(Side::Client, 0, update(dns_question(7, "a.example", 6)))
+            .event(Side::Server, 3, update(dns_answer(7, "a.example", 6, 5, &[])));
+        assert!(lookups(&scene.story).is_empty());
     }
 
     #[test]

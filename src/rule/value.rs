@@ -55,6 +55,11 @@ impl Values {
     }
 }
 
+/// `1 more question`, `2 more questions`.
+pub fn counted(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
 /// Fills `{slot}`s of a template; a slot `get` does not know stays as it is (a test proves that none is left).
 pub fn fill(template: &str, mut get: impl FnMut(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(template.len() + 32);

@@ -11,7 +11,7 @@ use crate::capture::CaptureInfo;
 use crate::event::story::Story;
 use crate::event::{Event, Kind, PacketRef, Protocol, Side, What};
 use crate::flow::Ended;
-use crate::flow::facts::{Close, FlowFacts, Half};
+use crate::flow::facts::{Close, FlowFacts, Half, IpProtocol};
 use crate::host::grid::Grid;
 use crate::host::icmp::StrayErrors;
 use crate::host::names::Names;
@@ -344,6 +344,11 @@ pub struct Tally {
     pub dropped_failed: u64,
 }
 
+impl Tally {
+    /// Connections whose hosts' clocks have to disagree with the capture's.
+    pub const CLOCK_FLOWS: u64 = 3;
+}
+
 /// Flows of one rule to one server that are not kept whole.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Beyond {
@@ -477,6 +482,7 @@ pub struct Index<'a> {
     kept: BTreeMap<Endpoint, Vec<&'a FlowSummary>>,
     known: BTreeMap<Endpoint, Vec<&'a Digest>>,
     found: BTreeMap<&'a str, Vec<&'a FlowSummary>>,
+    dns_answers_alone: usize,
 }
 
 impl<'a> Index<'a> {
@@ -492,11 +498,23 @@ impl<'a> Index<'a> {
             }
         }
         known.extend(digests.values().map(|digest| (digest.server(), digest)));
+        index.dns_answers_alone = dns_answers_alone(&known);
         known.sort_unstable_by_key(|(server, digest)| (*server, digest.id));
         let by_server = known.chunk_by(|a, b| a.0 == b.0);
         index.known = by_server.map(|flows| (flows[0].0, flows.iter().map(|(_, digest)| *digest).collect())).collect();
         index
     }
+}
+
+fn dns_answers_alone(known: &[(Endpoint, &Digest)]) -> usize {
+    const DNS: u16 = 53;
+    // Who asked before the capture began is answered within this time.
+    let begin = known.iter().map(|(_, digest)| digest.id.time + Elapsed::secs(5)).min().unwrap_or_default();
+    let alone = |digest: &Digest| digest.answered && !digest.completed && digest.id.time > begin;
+    known
+        .iter()
+        .filter(|(server, digest)| server.port == DNS && digest.transport == IpProtocol::Udp && alone(digest))
+        .count()
 }
 
 impl CaptureView<'_> {
@@ -534,6 +552,19 @@ impl CaptureView<'_> {
     /// The flow a finding is about, when it was kept whole.
     pub fn flow_of(&self, finding: &Finding) -> Option<&FlowSummary> {
         self.flows.get(&finding.subject.flow()?)
+    }
+
+    /// Answers of DNS servers whose question is not in the capture, without those to what was asked just before it began.
+    pub fn dns_answers_alone(&self) -> usize {
+        self.index.dns_answers_alone
+    }
+
+    /// How much time the capture's clock invented or hid at most: a step back, or what the hosts' own clocks deny on three connections.
+    pub fn clock_error(&self) -> Elapsed {
+        let skewed = self.tally.clock_skew_first.filter(|_| self.tally.clock_skewed >= Tally::CLOCK_FLOWS);
+        let denied =
+            skewed.map_or(Elapsed::ZERO, |(first, last, told)| Elapsed((last.time.since(first.time).0 - told.0).abs()));
+        self.packets.clock_step_max.abs().max(denied)
     }
 
     /// What is known of a server ip:port.

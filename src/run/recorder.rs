@@ -430,7 +430,9 @@ fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_
             tally.unseen_times.sort_unstable();
             tally.unseen_times.truncate(256);
         }
-    } else if payload > 0 && (facts.handshake != Handshake::Syn || hears_answers(facts)) {
+    } else if payload + facts.from_client.unseen + facts.from_server.unseen > 0
+        && (facts.handshake != Handshake::Syn || hears_answers(facts))
+    {
         tally.one_sided += 1;
         tally.one_sided_segments += facts.from_client.segments + facts.from_server.segments;
         let example = facts.from_client.unseen_first.or(facts.from_server.unseen_first).unwrap_or(facts.last);
@@ -484,9 +486,11 @@ fn fits(clock: &SenderClock) -> bool {
     })
 }
 
-/// Its acknowledgments advance over octets that the capture never saw: the other side does answer.
+/// Its acknowledgments cover what the capture never saw, octets or a SYN+ACK: the other side does answer.
 fn hears_answers(facts: &FlowFacts) -> bool {
-    facts.from_client.unseen + facts.from_server.unseen > 0
+    let accepted =
+        facts.handshake == Handshake::Syn && facts.from_server.packets == 0 && facts.from_client.acked.is_some();
+    accepted || facts.from_client.unseen + facts.from_server.unseen > 0
 }
 
 fn note_first(slot: &mut Option<(PacketRef, PacketRef)>, facts: &FlowFacts, at: Option<PacketRef>) {

@@ -17,8 +17,9 @@ use crate::rule::summary::Digest;
 use crate::time::Timestamp;
 use crate::wire::icmp::IcmpError;
 
-/// Shards: more than any worker count we aim for, few enough that their tables stay in cache.
-pub const SHARDS: usize = 16;
+/// Shards, and the most workers there can be: what each keeps (services, the first flows, stories at hand) is multiplied by them, and four
+/// workers are as many as one reader can feed.
+pub const SHARDS: usize = 4;
 
 /// One shard.
 pub struct Shard {

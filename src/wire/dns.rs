@@ -14,6 +14,8 @@ pub struct DnsMessage {
     pub id: u16,
     /// QR bit.
     pub response: bool,
+    /// What is asked for: 0 is a query, 5 an update (RFC 1035 §4.1.1, RFC 2136 §2.2).
+    pub opcode: u8,
     /// Response code, EDNS extended bits included.
     pub rcode: u16,
     /// TC bit.
@@ -64,6 +66,7 @@ pub fn parse(bytes: &[u8], cut: bool) -> Result<DnsMessage, Malformed> {
     let mut message = DnsMessage {
         id: header.id,
         response: header.flags & 0x8000 != 0,
+        opcode: (header.flags >> 11 & 0x0f) as u8,
         rcode: header.flags & 0x000f,
         truncated: header.flags & 0x0200 != 0,
         answers: header.answers,

@@ -88,9 +88,12 @@ impl<'a> Group<'a> {
         let waits: Vec<Elapsed> = self.members.iter().map(|member| member.until.since(member.asked.time)).collect();
         let (shortest, longest) = (waits.iter().min()?, waits.iter().max()?);
         let open = |member: &&Member<'_>| matches!(member.flow.facts.close, Close::Open);
-        let for_ever = self.members.iter().filter(open).filter(|member| {
-            member.until.since(member.asked.time) >= NO_TIMEOUT && member.flow.facts.from_client.keepalives == 0
-        });
+        let silent = |member: &Member<'_>| member.flow.facts.from_client.keepalives == 0;
+        let for_ever = self
+            .members
+            .iter()
+            .filter(open)
+            .filter(|member| member.until.since(member.asked.time) >= NO_TIMEOUT && silent(member));
         match for_ever.count() {
             0 => {}
             n => {
@@ -100,6 +103,10 @@ impl<'a> Group<'a> {
                 );
                 return Some(("the caller sets no timeout".into(), says));
             }
+        }
+        if self.len() > 1 && self.members.iter().all(|member| open(&member)) && self.members.iter().all(silent) {
+            let says = format!("none of them was given up within {longest}: no timeout of the caller shows");
+            return Some((format!("no caller gave up within {longest}"), says));
         }
         let given_up = |member: &Member<'_>| matches!(member.flow.facts.closer, Some((Side::Client, _)));
         let alike = (longest.0 - shortest.0).saturating_mul(100) <= longest.0.saturating_mul(3);

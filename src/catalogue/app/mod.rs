@@ -4,6 +4,7 @@ mod group;
 mod poll;
 
 pub mod connection_pileup;
+pub mod health_check_flapping;
 pub mod response_stalled;
 pub mod slow_response;
 pub mod upstream_hang;

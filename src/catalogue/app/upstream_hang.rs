@@ -76,7 +76,7 @@ pub static RULE: Rule = Rule {
     ],
     verify: &[Step {
         says: "six at once, from {client_host}; a 000 is a hang:",
-        command: "seq 6 | xargs -P 6 -I@ curl -sS -o /dev/null -m 9 -w '%{response_code}\\n' http://{host}:{port}/",
+        command: "seq 6 | xargs -P6 -I@ curl -so /dev/null -m9 -w '%{http_code}\\n' http://{host}:{port}/",
     }],
     not: &[("rto-unrecovered", "the request is acknowledged: path and kernel work")],
     cannot_show: &["why the server's program is silent"],

@@ -15,7 +15,7 @@
 //! the hosts' clocks go on in it.
 
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject};
-use crate::rule::view::CaptureView;
+use crate::rule::view::{CaptureView, Tally};
 use crate::rule::{Check, Explains, Rule, Scope, Step};
 
 pub static RULE: Rule = Rule {
@@ -48,9 +48,6 @@ pub static RULE: Rule = Rule {
     ..Rule::BLANK
 };
 
-/// Connections whose hosts' clocks have to disagree with the capture's.
-const FLOWS: u64 = 3;
-
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     backwards(capture).or_else(|| skewed(capture)).into_iter().collect()
 }
@@ -74,7 +71,8 @@ fn backwards(capture: &CaptureView<'_>) -> Option<Finding> {
 }
 
 fn skewed(capture: &CaptureView<'_>) -> Option<Finding> {
-    let (first, last, told) = capture.tally.clock_skew_first.filter(|_| capture.tally.clock_skewed >= FLOWS)?;
+    let (first, last, told) =
+        capture.tally.clock_skew_first.filter(|_| capture.tally.clock_skewed >= Tally::CLOCK_FLOWS)?;
     let seen = last.time.since(first.time);
     Some(
         RULE.about(Subject::Capture, first, None, "a packet with a TCP timestamp")

@@ -1,8 +1,8 @@
 //! One side closed the connection, the other never does: it keeps a socket in CLOSE_WAIT.
 //!
 //! ## How tcpwhy knows
-//! The FIN of one side was acknowledged, so the other kernel knows of it. The other side then sent neither octets nor a FIN of its own
-//! for 60 s, or for 10 s up to the end of the capture. Its program does not close what it should.
+//! The FIN of one side was acknowledged, so the other kernel knows of it. The other side then sent neither octets nor a FIN of its own for
+//! 60 s, or for 10 s up to the end of the capture. Its program does not close what it should.
 //!
 //! ## What it is not
 //! - A half-close that is used: there the other side still sends.
@@ -12,14 +12,16 @@
 //! `ss -t state close-wait` grows, in the end "Too many open files".
 //!
 //! ## False alarms it avoids
-//! A client that leaves a connection of its pool half open after the server's idle timeout is a notice: it closes it at the next use.
+//! A client that leaves a connection of its pool half open after the server's idle timeout is a notice: it closes it at the next use. A
+//! wait that only the capture's clock made, by a jump (`capture-clock-jump`), is none.
 
 use crate::event::{Kind, PacketRef, Side};
 use crate::flow::Ended;
 use crate::flow::facts::Close;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
-use crate::rule::view::FlowView;
-use crate::rule::{Check, Needs, Rule, Step};
+use crate::rule::value::Value;
+use crate::rule::view::{CaptureView, FlowView};
+use crate::rule::{Check, Keep, Needs, Rule, Step};
 
 pub static RULE: Rule = Rule {
     id: "half-closed-stuck",
@@ -44,6 +46,7 @@ pub static RULE: Rule = Rule {
     cannot_show: &["whether the program is busy or has forgotten the socket"],
     sources: &["RFC 9293 §3.6", "RFC 1122 §4.2.2.13"],
     check: Check::Flow(check),
+    corroborate: Some(corroborate),
     ..Rule::BLANK
 };
 
@@ -77,6 +80,12 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     Some(if keeper == Side::Client && pooled(flow, fin) { finding.severity(Severity::Notice) } else { finding })
 }
 
+/// A clock that jumps makes a close look long: what is left of the wait without the clock's own error must still be one.
+fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
+    let Some(Value::Elapsed(since)) = finding.values.get("since") else { return Keep::Yes };
+    if *since - capture.clock_error() < capture.thresholds.hang { Keep::Drop } else { Keep::Yes }
+}
+
 /// The server closed an idle connection that had done its work: the client's pool will notice at the next use.
 fn pooled(flow: &FlowView<'_>, fin: PacketRef) -> bool {
     flow.pending().is_none() && flow.server().first_payload.is_some_and(|first| first < fin)
@@ -86,7 +95,8 @@ fn pooled(flow: &FlowView<'_>, fin: PacketRef) -> bool {
 mod tests {
     use super::*;
     use crate::event::What;
-    use crate::rule::testing::Scene;
+    use crate::rule::testing::{Scene, World};
+    use crate::time::Elapsed;
 
     fn exchange() -> Scene {
         Scene::open().request(3, "GET", "/", 41).response(5, 200, 40).also(Side::Server, What::ResponseEnd)
@@ -106,6 +116,18 @@ mod tests {
     #[test]
     fn twenty_seconds_at_the_end_of_the_capture_are_likely_a_leak() {
         assert_eq!(left().capture_ends(20_000).check(&RULE).expect("stuck").confidence, Confidence::Medium);
+    }
+
+    #[test]
+    fn an_hour_that_only_the_captures_clock_saw_is_no_wait() {
+        let scene = left().capture_ends(3_602_000);
+        let finding = scene.check(&RULE).expect("stuck by the clock");
+        let mut world = World::new().with(&scene);
+        assert!(world.corroborated(&RULE, finding.clone()).is_some());
+        let last = PacketRef { time: scene.facts.id.time + Elapsed::millis(3_602_000), ..scene.facts.id };
+        world.tally.clock_skewed = 3;
+        world.tally.clock_skew_first = Some((scene.facts.id, last, Elapsed::secs(2)));
+        assert_eq!(world.corroborated(&RULE, finding), None);
     }
 
     #[test]

@@ -100,7 +100,7 @@ fn series(capture: &CaptureView<'_>) -> BTreeMap<(Address, Endpoint), Series> {
 }
 
 /// The commonest period and how often it came, when every gap belongs to one of at most `most` periods, each within `percent`.
-fn period(starts: &[PacketRef], most: usize, percent: i64) -> Option<(Elapsed, u32)> {
+pub(in crate::catalogue) fn period(starts: &[PacketRef], most: usize, percent: i64) -> Option<(Elapsed, u32)> {
     let mut periods: Vec<(Elapsed, u32)> = Vec::new();
     for pair in starts.windows(2) {
         let gap = pair[1].time.since(pair[0].time);

@@ -1,9 +1,9 @@
 //! A host received octets of a connection it does not know, and said so with RST.
 //!
 //! ## How tcpwhy knows
-//! A RST without ACK came, whose sequence number is the acknowledgment number of the packet it answers: that is how a kernel refuses
-//! what it has no connection for (RFC 9293 §3.10.7.1). In this file that side had closed nothing before. It restarted, another host has
-//! its address now, or a balancer, NAT box or firewall in between lost or moved its state.
+//! A RST without ACK came, whose sequence number is the acknowledgment number of the packet it answers: that is how a kernel refuses what
+//! it has no connection for (RFC 9293 §3.10.7.1). In this file that side had closed nothing before. It restarted, another host has its
+//! address now, or a balancer, NAT box or firewall in between lost or moved its state.
 //!
 //! ## What it is not
 //! - `connect-refused`: that answers a SYN.
@@ -14,7 +14,8 @@
 //!
 //! ## False alarms it avoids
 //! Connections whose FIN lies before the beginning of the capture, scans that hit a closed port without SYN, handshakes that the client
-//! refuses, and clients that reset after the whole answer.
+//! refuses, clients that reset after the whole answer, and RSTs with numbers beyond what the file holds of their side (its FIN may be what
+//! is missing). A client that spoke within the last second knew the connection a moment ago: a notice.
 
 use crate::event::{Kind, ResetKind, Side};
 use crate::flow::facts::Handshake;
@@ -72,7 +73,9 @@ fn stray(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     let closed = mine.fin.is_some_and(|fin| fin < reset.at);
     let oldest = peer.unacknowledged.map(|waits| waits.first);
     let trigger = oldest.or(peer.last_payload).filter(|octets| *octets <= reset.at)?;
-    if !open || !unknown || closed || (side == Side::Client && nothing_open(flow)) {
+    // Numbers beyond what the file holds of that side: it sent more than is seen, its FIN perhaps.
+    let unseen = mine.next.is_some_and(|next| reset.seq.minus(next) > 0);
+    if !open || !unknown || closed || unseen || (side == Side::Client && nothing_open(flow)) {
         return None;
     }
     let refuser = flow.facts.endpoint(side);
@@ -85,7 +88,16 @@ fn stray(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
         .with("refuser", refuser)
         .with("refuser_host", refuser.address)
         .with("pause", pause.map_or_else(String::new, |pause| format!(" after {pause} idle")));
-    Some(if flow.facts.mid_stream { finding.severity(Severity::Notice) } else { finding })
+    let fresh = [mine.last_payload, flow.facts.established].into_iter().flatten().filter(|at| *at < trigger).max();
+    let fresh = fresh.filter(|at| side == Side::Client && trigger.time.since(at.time) < PAUSE);
+    Some(match fresh {
+        Some(at) => finding.severity(Severity::Notice).note(format!(
+            "the client itself had spoken {} before: a client that throws a connection away looks like this on some systems",
+            trigger.time.since(at.time)
+        )),
+        None if flow.facts.mid_stream => finding.severity(Severity::Notice),
+        None => finding,
+    })
 }
 
 /// The answer is complete: a client may throw the connection away.
@@ -119,6 +131,24 @@ mod tests {
     fn a_reset_after_the_sides_own_fin_is_the_end_of_a_close() {
         let scene = exchange().fin(Side::Server, 6).data(Side::Client, 60, 4);
         assert_eq!(scene.rst(Side::Server, 61, ResetKind::AfterFin, 4).check(&RULE), None);
+    }
+
+    #[test]
+    fn a_reset_beyond_what_is_seen_of_its_side_may_follow_a_fin_that_is_missing() {
+        let mut scene = exchange().data(Side::Client, 17_005, 23).rst(Side::Server, 17_190, ResetKind::Stray, 23);
+        let reset = &mut scene.facts.from_server.resets[0];
+        reset.seq = reset.seq.plus(24);
+        assert_eq!(scene.check(&RULE), None);
+    }
+
+    #[test]
+    fn a_client_that_throws_away_what_it_just_used_is_a_notice() {
+        let told = |ms: i64| {
+            let scene = Scene::open().data(Side::Client, 3, 5).acked(Side::Client, 4).data(Side::Server, ms, 15);
+            scene.rst(Side::Client, ms + 1, ResetKind::Stray, 15).check(&RULE).map(|finding| finding.severity)
+        };
+        assert_eq!(told(5), Some(Severity::Notice));
+        assert_eq!(told(9_000), Some(Severity::Warning));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The server's kernel answered the SYN with RST: nothing listens on that port.
 //!
 //! ## How tcpwhy knows
-//! A SYN was answered by RST+ACK whose acknowledgment number is the SYN's sequence number + 1 (RFC 9293 §3.10.7.1). One is enough: no
-//! live connection sends such a packet. That the connection was *refused* is certain; that *nothing listens* is the most common reason,
-//! and a firewall that rejects with a TCP reset looks the same. A TTL unlike that of the host's other packets points to a firewall.
+//! A SYN was answered by RST+ACK whose acknowledgment number is the SYN's sequence number + 1 (RFC 9293 §3.10.7.1). One is enough: no live
+//! connection sends such a packet. That the connection was *refused* is certain; that *nothing listens* is the most common reason, and a
+//! firewall that rejects with a TCP reset looks the same. A TTL unlike that of the host's other packets points to a firewall.
 //!
 //! ## What it is not
 //! - `icmp-port-unreachable`: there a firewall says so by ICMP, with no RST.
@@ -17,7 +17,8 @@
 //! A refusal followed by a success to the same port within 5 s is a restart window (notice); so is one after which the client, a proxy
 //! with another backend, was served by another server at once, when the port works again within 30 s: nobody noticed. A client that tries
 //! IPv6 and IPv4 side by side and gets through on the other one is served: that refusal is silent. A source that tries at least four ports
-//! of a working host, each once and none of them ever served, probes (notice): programs that need a service try again.
+//! of a working host, each once and none of them ever served, probes (notice): programs that need a service try again. A RST
+//! after which the same SYN is accepted was forged on the way.
 
 use crate::event::{Kind, ResetKind, Side, What};
 use crate::flow::facts::FlowFacts;
@@ -76,6 +77,7 @@ pub static RULE: Rule = Rule {
     explains: &[
         Explains("proxy-upstream-connect-failed", Scope::Link),
         Explains("health-check-flapping", Scope::Link),
+        Explains("health-check-flapping", Scope::Peer),
         Explains("proxy-no-server-available", Scope::Time),
     ],
     sources: &["RFC 9293 §3.10.7.1", "RFC 8305 §5"],
@@ -86,6 +88,10 @@ pub static RULE: Rule = Rule {
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let reset = flow.story.events().find(|e| matches!(e.what, What::Reset { kind: ResetKind::Refused, .. }))?;
+    // The kernel that refuses a SYN forgets it: who opens the connection afterwards did not send that RST.
+    if flow.facts.established.is_some_and(|open| open > reset.at) {
+        return None;
+    }
     let syn = *flow.client().syns.iter().rev().find(|syn| **syn < reset.at).or(flow.client().syns.first())?;
     Some(
         RULE.found(flow, reset.at, Side::Server, "RST+ACK that acknowledges the SYN: refused")
@@ -229,6 +235,12 @@ mod tests {
     #[test]
     fn a_reset_of_an_open_connection_is_no_refusal() {
         assert_eq!(Scene::open().rst(Side::Server, 5, ResetKind::Abort, 0).check(&RULE), None);
+    }
+
+    #[test]
+    fn a_refusal_after_which_the_same_syn_is_accepted_was_forged() {
+        let scene = Scene::new().syn(0).rst(Side::Server, 26, ResetKind::Refused, 0).syn_ack(28).established(29);
+        assert_eq!(scene.check(&RULE), None);
     }
 
     #[test]

@@ -77,6 +77,7 @@ pub static RULE: Rule = Rule {
     explains: &[
         Explains("proxy-upstream-connect-failed", Scope::Link),
         Explains("health-check-flapping", Scope::Link),
+        Explains("health-check-flapping", Scope::Peer),
         Explains("proxy-no-server-available", Scope::Time),
         Explains("slow-response", Scope::Link),
         Explains("proxy-retries-hide-failure", Scope::Link),
@@ -242,7 +243,9 @@ fn silent_neighbours(flow: &FlowSummary, capture: &CaptureView<'_>) -> Option<St
     silent.sort_unstable();
     silent.dedup();
     let (first, more) = (silent.first()?, silent.len());
-    Some(format!("{more} more hosts of that network do not answer ({first}): look at the path to it"))
+    let hosts =
+        if more == 1 { "another host of that network does" } else { &format!("{more} more hosts of that network do") };
+    Some(format!("{hosts} not answer ({first}): look at the path to it"))
 }
 
 #[cfg(test)]

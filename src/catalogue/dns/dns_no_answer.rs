@@ -1,8 +1,8 @@
 //! The DNS server does not answer.
 //!
 //! ## How tcpwhy knows
-//! A question (same id, name and type) had no answer when 3 s had passed since its first copy, and it was repeated or 5 s had passed.
-//! Stub resolvers repeat after 1 to 5 s. The server may be dead, a firewall may drop UDP port 53, or connection tracking lost one of two
+//! A question (same id, name and type) had no answer when 3 s had passed since its first copy, and it was repeated or 5 s had passed. Stub
+//! resolvers repeat after 1 to 5 s. The server may be dead, a firewall may drop UDP port 53, or connection tracking lost one of two
 //! questions sent from one port at once (the 5 s delays of Kubernetes).
 //!
 //! ## What it is not
@@ -15,14 +15,17 @@
 //! of 5 s.
 //!
 //! ## False alarms it avoids
-//! Questions to two servers at once of which one answers, multicast DNS, a capture that ends too early. When a repeated question or the
-//! next server is answered, users only waited: a warning.
+//! Questions to two servers at once of which one answers, multicast DNS, a capture that ends too early, or before the time that the same
+//! server took for the same name a little earlier. When a repeated question or the next server is answered, users only waited: a warning.
+//! Who gets no answer asks again: where nobody does and the capture holds no answer of that server at all, or where it holds answers
+//! without their questions, the answers may just be missing in it: a warning of low confidence.
 
 use super::{about, answers_are_visible, asked, made_good, passed_on};
 use crate::event::{Kind, Side, What};
 use crate::flow::facts::IpProtocol;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::lookup::{Lookup, lookups, type_name, unicast};
+use crate::rule::summary::FlowSummary;
 use crate::rule::value::Value;
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
@@ -30,6 +33,12 @@ use crate::time::Elapsed;
 
 /// A stub resolver of glibc gives a server this long.
 const STUB: Elapsed = Elapsed::secs(5);
+
+/// Every resolver library has asked again, or asked the next server, by then (glibc, dig, Go: 5 s).
+const AGAIN: Elapsed = Elapsed::secs(6);
+
+/// Answers without a question that make the capture a selection.
+const ODD: usize = 3;
 
 /// Nobody waits for an answer any longer than this.
 const PATIENCE: Elapsed = Elapsed::secs(60);
@@ -106,7 +115,10 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     }
     let others = list.iter().filter(silent).count() - 1;
     if others > 0 {
-        finding = finding.note(format!("{others} more questions on this flow have no answer either"));
+        finding = finding.note(match others {
+            1 => "another question on this flow has no answer either".to_owned(),
+            _ => format!("{others} more questions on this flow have no answer either"),
+        });
     } else if list.iter().any(|other| other.answer.is_some()) {
         finding = finding
             .note("another question from the same port was answered: connection tracking may have lost this one");
@@ -132,7 +144,13 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         finding.confidence = finding.confidence.min(Confidence::Medium);
     }
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
-    let Some((name, _)) = asked(finding, flow) else { return Keep::Yes };
+    let Some((name, qtype)) = asked(finding, flow).map(|(name, qtype)| (name.to_owned(), qtype)) else {
+        return Keep::Yes;
+    };
+    if may_still_come(finding, flow, &name, capture) {
+        return Keep::Drop;
+    }
+    doubt(finding, flow, (&name, qtype), capture);
     let answered = |lookup: &Lookup<'_>| lookup.answer.is_some_and(|(at, _)| at > finding.first());
     let works = about(capture, finding.first(), STUB, STUB)
         .filter(|other| other.facts.server == flow.facts.server && other.facts.id != flow.facts.id)
@@ -152,6 +170,46 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     };
     finding.notes.extend(note);
     Keep::Yes
+}
+
+/// The same server took longer over the same name for the same host a little earlier, and answered: the capture ends before this question's turn.
+fn may_still_come(finding: &Finding, flow: &FlowSummary, name: &str, capture: &CaptureView<'_>) -> bool {
+    let waited = capture.end.since(finding.first().time);
+    about(capture, finding.first(), capture.thresholds.window, Elapsed::ZERO)
+        .filter(|other| other.facts.client.address == flow.facts.client.address)
+        .filter(|other| other.facts.server == flow.facts.server && other.facts.id != flow.facts.id)
+        .flat_map(|other| lookups(&other.story))
+        .any(|lookup| lookup.question.name == name && lookup.delay().is_some_and(|delay| delay > waited))
+}
+
+/// Signs that the answers are missing in the capture and nowhere else.
+fn doubt(finding: &mut Finding, flow: &FlowSummary, (name, qtype): (&str, u16), capture: &CaptureView<'_>) {
+    let (client, first) = (flow.facts.client.address, finding.first());
+    let odd = capture.dns_answers_alone();
+    let again = || {
+        about(capture, first, PATIENCE, PATIENCE).any(|other| {
+            other.facts.client.address == client
+                && other.facts.id != flow.facts.id
+                && lookups(&other.story)
+                    .iter()
+                    .any(|lookup| (lookup.question.name.as_str(), lookup.question.qtype) == (name, qtype))
+        })
+    };
+    let silent = capture.service(&flow.facts.server).is_none_or(|service| service.last_good.is_none());
+    let late = capture.end.since(first.time) >= AGAIN || !answers_are_visible(capture);
+    let alone = finding.variant == 1 && silent && late && !again();
+    let why = if odd >= ODD {
+        format!("the capture holds {odd} answers of DNS servers without their questions: it is a selection of packets")
+    } else if alone {
+        format!(
+            "{client} did not ask again, as one does without an answer: the answers may be missing in this capture only"
+        )
+    } else {
+        return;
+    };
+    finding.confidence = Confidence::Low;
+    finding.severity = finding.severity.min(Severity::Warning);
+    finding.notes.push(why);
 }
 
 #[cfg(test)]
@@ -204,6 +262,57 @@ mod tests {
             .event(Side::Server, 2, dns_answer(7, "a.example", 1, 0, &["192.0.2.1"]));
         let finding = asked_at(&[0]).capture_ends(9000).check(&RULE).expect("silent");
         assert_eq!(World::new().with(&asked_at(&[0])).with(&second).corroborated(&RULE, finding), None);
+    }
+
+    fn world_of(scene: &Scene) -> World {
+        World::new().with_good(&Scene::starting("10.0.0.1:40009", "10.0.0.2:80", 90, 0).handshake()).with(scene)
+    }
+
+    #[test]
+    fn a_client_that_does_not_ask_again_has_its_answer_perhaps() {
+        let looked_at = |times: &[i64]| {
+            let scene = asked_at(times).capture_ends(20_000);
+            let mut world = world_of(&scene);
+            world.end = scene.now;
+            let finding = world.corroborated(&RULE, scene.check(&RULE).expect("silent")).expect("told");
+            (finding.severity, finding.confidence)
+        };
+        assert_eq!(looked_at(&[0]), (Severity::Warning, Confidence::Low));
+        assert_eq!(looked_at(&[0, 5000]), (Severity::Critical, Confidence::High));
+    }
+
+    #[test]
+    fn in_a_selection_of_packets_an_answer_may_be_left_out() {
+        let scene = asked_at(&[0, 5000]).capture_ends(20_000);
+        let mut world = world_of(&scene);
+        (world.end, world.packets.first) = (scene.now, Some(scene.facts.id));
+        for n in 0..3 {
+            let other = Scene::starting(&format!("10.0.0.1:4100{n}"), "10.0.0.54:53", 200 + n, 6000 + n as i64).udp();
+            let answer = dns_answer(n as u16, "b.example", 1, 0, &["192.0.2.1"]);
+            world = world.with_good(&other.data(Side::Server, 0, 60).event(Side::Server, 1, answer));
+        }
+        let finding = world.corroborated(&RULE, scene.check(&RULE).expect("silent")).expect("told");
+        assert_eq!((finding.severity, finding.confidence), (Severity::Warning, Confidence::Low));
+    }
+
+    #[test]
+    fn a_server_that_took_longer_for_that_name_before_may_still_answer() {
+        let before = Scene::between("10.0.0.1:41000", "10.0.0.53:53")
+            .udp()
+            .event(Side::Client, 0, dns_question(6, "a.example", 1))
+            .event(Side::Server, 11_400, dns_answer(6, "a.example", 1, 2, &[]));
+        let ends = |after: i64| {
+            let scene = Scene::starting("10.0.0.1:40000", "10.0.0.53:53", 50, 40_000).udp();
+            let scene = [0, 2000]
+                .iter()
+                .fold(scene, |scene, ms| scene.event(Side::Client, *ms, dns_question(7, "a.example", 1)));
+            let scene = scene.capture_ends(after);
+            let mut world = world_of(&scene).with(&before);
+            world.end = scene.now;
+            world.corroborated(&RULE, scene.check(&RULE).expect("silent")).is_some()
+        };
+        assert!(!ends(4000));
+        assert!(ends(12_000));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::rule::Rule;
 use crate::rule::finding::{Finding, Severity};
 use crate::rule::lookup::{Lookup, lookups, type_name, unicast};
 use crate::rule::summary::FlowSummary;
-use crate::rule::value::Value;
+use crate::rule::value::{Value, counted};
 use crate::rule::view::{CaptureView, FlowView};
 use crate::time::Elapsed;
 
@@ -96,7 +96,7 @@ fn answered_with(rule: &Rule, flow: &FlowView<'_>, codes: &[u16]) -> Option<Find
     }
     let more = list.iter().filter(with).count() - 1;
     Some(if more > 0 {
-        finding.note(format!("{more} more questions on this flow got the same answer"))
+        finding.note(format!("{} on this flow got the same answer", counted(more, "more question")))
     } else {
         finding
     })

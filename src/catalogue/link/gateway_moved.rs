@@ -17,6 +17,7 @@ use crate::event::PacketRef;
 use crate::host::neighbor::{Answered, Known};
 use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Subject};
 use crate::rule::summary::FlowSummary;
+use crate::rule::value::counted;
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Explains, Rule, Scope, Step};
 use crate::time::Elapsed;
@@ -91,16 +92,13 @@ fn told(number: u32, address: Address, moved: &Move<'_>, capture: &CaptureView<'
         .with("other_mac", to.mac.to_string());
     let hit: Vec<&FlowSummary> = capture.flows.values().filter(|flow| suffers(flow, at)).collect();
     if let Some(first) = hit.first() {
-        let n = hit.len();
-        finding = finding.severity(Severity::Warning).note(format!(
-            "{} within 5 s of it, the first is flow {}",
-            if n == 1 {
-                "1 connection repeats itself or fails".into()
-            } else {
-                format!("{n} connections repeat themselves or fail")
-            },
-            first.facts.id.number
-        ));
+        let (n, repeat) = (
+            counted(hit.len(), "connection"),
+            if hit.len() == 1 { "repeats itself or fails" } else { "repeat themselves or fail" },
+        );
+        finding = finding
+            .severity(Severity::Warning)
+            .note(format!("{n} {repeat} within 5 s of it, the first is flow {}", first.facts.id.number));
     }
     let reach =
         Reach { spans: vec![(at.time, at.time)], flows: hit.len() as u64, of: hit.len() as u64, ..Reach::default() };

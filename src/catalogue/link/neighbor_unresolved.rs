@@ -2,8 +2,8 @@
 //!
 //! ## How tcpwhy knows
 //! One host asked at least three times, about a second apart, by ARP or neighbour solicitation for one address, and no answer came. Until
-//! it is answered, a kernel sends no packet at all to an address on its own link: every connection fails with "No route to host" before
-//! a single SYN.
+//! it is answered, a kernel sends no packet at all to an address on its own link: every connection fails with "No route to host" before a
+//! single SYN.
 //!
 //! ## What it is not
 //! - `connect-timeout`: that is the consequence where the asking router is not the client.
@@ -14,10 +14,11 @@
 //! `No route to host` (113, EHOSTUNREACH) from the local kernel after about 3 s.
 //!
 //! ## False alarms it avoids
-//! Sweeps (more than three silent addresses a minute), probes for duplicates, announcements, hosts that ask for something that is switched
-//! off and have no other traffic. In the first 15 to 45 s of an outage Linux still trusts the old entry: then TCP repeats itself first.
+//! Sweeps (more than three silent addresses a minute), probes for duplicates, announcements, a DHCP server that asks whether an address is
+//! free before it gives it out, hosts that ask for something that is switched off and have no other traffic. In the first 15 to 45 s of an
+//! outage Linux still trusts the old entry: then TCP repeats itself first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::PacketRef;
 use crate::host::neighbor::{Known, Times};
@@ -31,6 +32,9 @@ use crate::wire::Address;
 const ATTEMPT: usize = 3;
 /// They come about a second apart (retrans_time_ms = 1000).
 const APART: std::ops::RangeInclusive<Elapsed> = Elapsed::millis(700)..=Elapsed::millis(2500);
+/// Ports of DHCP. RFC 2131 §4.1.
+const DHCP_SERVER: u16 = 67;
+const DHCP_CLIENT: u16 = 68;
 /// More silent addresses than this in a minute are a sweep.
 const SWEEP: usize = 3;
 
@@ -79,10 +83,11 @@ struct Silent<'a> {
 }
 
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
+    let given_out = given_out(capture);
     let mut by_asker: BTreeMap<Address, Vec<Silent<'_>>> = BTreeMap::new();
     for (address, known) in &capture.neighbors.by_address {
         for (asker, times) in &known.askers {
-            if !asker.to_ip().is_unspecified() && asker != address {
+            if !asker.to_ip().is_unspecified() && asker != address && !given_out.contains(&(*asker, *address)) {
                 by_asker.entry(*asker).or_default().extend(silent(*address, *asker, known, times));
             }
         }
@@ -95,7 +100,14 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
         }
     }
     found.sort_by_key(|(silent, _)| silent.asked.first().copied());
-    (0_u32..).zip(found).filter_map(|(number, (silent, severity))| told(number, silent, severity, capture)).collect()
+    let mut told_of: BTreeMap<Address, Vec<Address>> = BTreeMap::new();
+    found.iter().for_each(|(silent, _)| told_of.entry(silent.address).or_default().push(silent.asker));
+    // One silent address is one fault, however many ask for it: told by who asked first.
+    found.retain(|(silent, _)| told_of.get(&silent.address).and_then(|all| all.first()) == Some(&silent.asker));
+    let others = |address: &Address| told_of.get(address).and_then(|all| all.get(1..)).unwrap_or(&[]);
+    let found = found.into_iter().map(|(silent, severity)| (silent, severity, others(&silent.address)));
+    let told = |(number, (silent, severity, others))| told(number, silent, severity, others, capture);
+    (0_u32..).zip(found).filter_map(told).collect()
 }
 
 /// Three requests about a second apart before any answer.
@@ -108,6 +120,17 @@ fn silent<'a>(address: Address, asker: Address, known: &'a Known, times: &'a Tim
     let asked: Vec<PacketRef> = times.first.iter().copied().filter(vain).collect();
     let gaps = asked.windows(2).filter(|pair| APART.contains(&pair[1].time.since(pair[0].time))).count();
     (asked.len() >= ATTEMPT && gaps + 1 >= ATTEMPT).then_some(Silent { address, asker, times, asked, answer })
+}
+
+/// DHCP servers with the addresses they gave out. Such a server asks whether an address is free before: then silence is what it hopes for.
+/// RFC 2131 §2.2.
+fn given_out(capture: &CaptureView<'_>) -> BTreeSet<(Address, Address)> {
+    let flows = capture.flows.values().map(|flow| &flow.digest).chain(capture.digests.values());
+    flows
+        .flat_map(|digest| [(digest.client(), digest.server()), (digest.server(), digest.client())])
+        .filter(|(server, client)| (server.port, client.port) == (DHCP_SERVER, DHCP_CLIENT))
+        .map(|(server, client)| (server.address, client.address))
+        .collect()
 }
 
 /// Whether the same host asks for too many silent addresses within a minute.
@@ -142,7 +165,13 @@ fn wanting(silent: &Silent<'_>, capture: &CaptureView<'_>) -> u64 {
     capture.services.of_host(silent.address).map(|(_, service)| service.flows).sum()
 }
 
-fn told(number: u32, silent: &Silent<'_>, severity: Severity, capture: &CaptureView<'_>) -> Option<Finding> {
+fn told(
+    number: u32,
+    silent: &Silent<'_>,
+    severity: Severity,
+    others: &[Address],
+    capture: &CaptureView<'_>,
+) -> Option<Finding> {
     let (first, last) = (*silent.asked.first()?, *silent.asked.last()?);
     let last = if silent.answer.is_none() { silent.times.last.unwrap_or(last) } else { last };
     let who = |after: Elapsed| format!("{} asks for {} again after {after}", silent.asker, silent.address);
@@ -158,13 +187,20 @@ fn told(number: u32, silent: &Silent<'_>, severity: Severity, capture: &CaptureV
     let own = capture.neighbors.macs_of(silent.asker);
     let mut answers = capture.neighbors.by_address.values().flat_map(|known| &known.answers);
     let answers_seen = answers.any(|answered| !own.contains(&answered.mac));
+    let mut severity = severity;
     if !answers_seen {
+        severity = severity.min(Severity::Warning);
         finding = finding
             .confidence(Confidence::Low)
             .note("no answer to any such question is in the capture: answers may not be visible here");
     }
     if let Some(answer) = silent.answer {
         finding = finding.note(format!("it answered in the end (#{})", answer.number));
+    }
+    if !others.is_empty() {
+        let hosts: Vec<String> = others.iter().take(3).map(ToString::to_string).collect();
+        let more = if others.len() > 3 { format!(" and {} more", others.len() - 3) } else { String::new() };
+        finding = finding.note(format!("in vain ask for it as well: {}{more}", hosts.join(", ")));
     }
     let flows = wanting(silent, capture);
     let reach = Reach {
@@ -189,6 +225,7 @@ fn told(number: u32, silent: &Silent<'_>, severity: Severity, capture: &CaptureV
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Side;
     use crate::host::neighbor::Answered;
     use crate::rule::testing::{Scene, World, host};
     use crate::time::Timestamp;
@@ -241,6 +278,32 @@ mod tests {
     fn an_answer_to_the_third_question_is_no_silence() {
         let world = answers(asks(busy(), "10.0.0.99", &[0, 1000, 2000]), "10.0.0.99", &[2001]);
         assert!(world.check(&RULE).is_empty());
+    }
+
+    #[test]
+    fn a_dhcp_server_asks_whether_an_address_is_free() {
+        let offer = Scene::between("10.0.0.1:67", "10.0.0.99:68").udp().data(Side::Client, 9000, 300);
+        let world = asks(busy().with(&offer), "10.0.0.99", &[0, 1000, 2000, 5000, 6000, 7000]);
+        assert!(world.check(&RULE).is_empty());
+    }
+
+    #[test]
+    fn one_address_that_several_miss_is_one_fault() {
+        let mut world = asks(busy(), "10.0.0.99", &[0, 1000, 2000]);
+        let known = world.neighbors.by_address.get_mut(&host("10.0.0.99")).expect("it was asked for");
+        known.askers.insert(host("10.0.0.7"), times(&[500, 1500, 2500]));
+        let findings = world.check(&RULE);
+        assert_eq!(
+            (findings.len(), findings[0].notes.as_slice()),
+            (1, ["in vain ask for it as well: 10.0.0.7".to_owned()].as_slice())
+        );
+    }
+
+    #[test]
+    fn where_no_answer_is_ever_seen_silence_is_not_critical() {
+        let world = World::new().with_good(&Scene::open());
+        let findings = asks(world, "10.0.0.99", &[0, 1000, 2000, 5000, 6000, 7000]).check(&RULE);
+        assert_eq!((findings[0].severity, findings[0].confidence), (Severity::Warning, Confidence::Low));
     }
 
     #[test]

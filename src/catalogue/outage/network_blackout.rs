@@ -9,6 +9,8 @@
 //! - `capture-packet-loss`, or a capture that was paused: then the outgoing packets would be missing too.
 //! - `loss-storm`: there some packets still arrive.
 //! - `service-down`: there other ports of the host go on answering, or a RST comes.
+//! - One dead host: while the host that asks it hears others, and no connection that was open repeats itself, only new connections fail
+//!   (`connect-timeout`, `service-down`).
 //! - `service-restart`: after a blackout the same connections go on where they stopped; after a restart they draw RSTs.
 //!
 //! ## What people see
@@ -21,6 +23,7 @@
 use crate::event::PacketRef;
 use crate::host::grid::Quiet;
 use crate::rule::finding::{Culprit, Evidence, Finding, Reach, Severity, Standing, Subject};
+use crate::rule::value::counted;
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Explains, Rule, Scope, Step};
 use crate::time::Timestamp;
@@ -174,7 +177,7 @@ fn resumed(finding: Finding, blackout: &Blackout<'_>, back: PacketRef, capture: 
         0 => finding,
         n => finding.rules_out(
             "service-restart",
-            format!("{n} connections went on with their sequence numbers: both ends ran on"),
+            format!("{} went on with the same sequence numbers: both ends ran on", counted(n, "connection")),
             &[heard, back],
         ),
     }
@@ -222,9 +225,10 @@ fn named(hosts: &[Address]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Side;
     use crate::host::grid::Silence;
     use crate::rule::finding::Confidence;
-    use crate::rule::testing::{World, host};
+    use crate::rule::testing::{Scene, World, host};
     use crate::time::Elapsed;
 
     fn at(number: u64, secs: i64) -> PacketRef {
@@ -296,6 +300,21 @@ mod tests {
         let mut quiet = silence("10.0.0.2", Quiet::Mute, &["10.0.0.1"], 100);
         quiet.rate = 6;
         assert!(world(vec![quiet]).check(&RULE).is_empty());
+    }
+
+    #[test]
+    fn a_host_that_takes_no_connection_while_others_answer_is_that_host_s_affair() {
+        let dead = Scene::starting("10.0.0.1:40000", "10.0.0.2:80", 101, 101_000).syn(0).syn(1000).capture_ends(20_000);
+        let other =
+            Scene::starting("10.0.0.1:41000", "10.0.0.3:80", 110, 105_000).handshake().request(3, "GET", "/", 40);
+        let other = other.response(4, 200, 90);
+        let silent = || world(vec![silence("10.0.0.2", Quiet::Mute, &["10.0.0.1"], 100)]);
+        assert!(silent().with(&dead).with_good(&other).check(&RULE).is_empty());
+        assert_eq!(silent().with(&dead).check(&RULE).len(), 1, "nobody else answers");
+        let cut =
+            Scene::starting("10.0.0.1:42000", "10.0.0.2:80", 50, 50_000).handshake().data(Side::Client, 51_000, 40);
+        let cut = cut.again(Side::Client, 53_000);
+        assert_eq!(silent().with(&dead).with(&cut).with_good(&other).check(&RULE).len(), 1, "a connection was cut");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! ## How tcpwhy knows
 //! Within 60 s one source opens connections to at least 20 different ports of one host, or to one port of at least 50 hosts, and at least
-//! four fifths of them are refused, unanswered or closed without data. Its connections count for no other diagnosis.
+//! four fifths of them are refused, unanswered or closed without data. Or it asks by ARP for at least 50 addresses of its link that nobody
+//! has, and the few connections it opens meanwhile come to nothing. Its connections count for no other diagnosis.
 //!
 //! ## What it is not
 //! - `service-down`: there many clients fail at one port.
@@ -13,7 +14,8 @@
 //!
 //! ## False alarms it avoids
 //! Monitoring of known ports (these answer), one client that retries one port, and a client whose network is gone (it tries few ports of
-//! each host and gets data from nobody, but also worked before).
+//! each host and gets data from nobody, but also worked before). A host that sweeps its link and talks to others as well is told as a
+//! scanner, but no failure of it is put down to that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,6 +46,7 @@ pub static RULE: Rule = Rule {
     says: "{source} tries {ports} ports of {target} within {span}: {bad} of {tries} connections come to nothing",
     variants: &[
         "{source} tries port {port} of {hosts} hosts within {span}: {bad} of {tries} connections come to nothing",
+        "{source} asks for {hosts} addresses of its link within {span} that nobody has",
     ],
     users_see: &["port scan detected", "connections without a request in the log"],
     do_first: &[Step {
@@ -81,7 +84,62 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
         tries.sort_unstable_by_key(|digest| digest.id);
         found.extend(scan(source, &tries, found.len() as u32, capture));
     }
+    for (source, asked) in vain(capture) {
+        let scans = |finding: &Finding| finding.reach.as_ref().is_some_and(|reach| reach.sources == [source]);
+        if !found.iter().any(scans) {
+            found.extend(sweep(source, &asked, found.len() as u32, capture));
+        }
+    }
     found
+}
+
+/// What each host asked for by ARP or neighbour discovery and nobody answered, in order of time.
+fn vain(capture: &CaptureView<'_>) -> BTreeMap<Address, Vec<(PacketRef, Address)>> {
+    let mut by_asker: BTreeMap<Address, Vec<(PacketRef, Address)>> = BTreeMap::new();
+    for (address, known) in capture.neighbors.by_address.iter().filter(|(_, known)| known.answers.is_empty()) {
+        for (asker, times) in known.askers.iter().filter(|(asker, _)| !asker.to_ip().is_unspecified()) {
+            by_asker.entry(*asker).or_default().extend(times.first.first().map(|first| (*first, *address)));
+        }
+    }
+    by_asker.retain(|_, asked| asked.len() >= HOSTS);
+    by_asker.values_mut().for_each(|asked| asked.sort_unstable());
+    by_asker
+}
+
+/// The first minute in which one host asks for that many addresses.
+fn sweep(source: Address, asked: &[(PacketRef, Address)], n: u32, capture: &CaptureView<'_>) -> Option<Finding> {
+    let minute = asked.windows(HOSTS).find(|part| part[HOSTS - 1].0.time.since(part[0].0.time) <= WITHIN)?;
+    let (first, from) = (minute[0], minute[0].0.time);
+    let end = asked.partition_point(|(at, _)| at.time.since(from) <= WITHIN);
+    let minute: Vec<_> = asked[..end].iter().filter(|(at, _)| at.time >= from).collect();
+    let last = **minute.last()?;
+    let shows = |address: Address| format!("{source} asks for {address}");
+    // Failures are put down to it only where the source does nothing else meanwhile.
+    let tries = capture.began(from, last.0.time + WITHIN).filter(|digest| digest.client().address == source);
+    let (mut bad, mut good) = (0_u64, 0_u64);
+    tries.filter(|digest| digest.transport == IpProtocol::Tcp).for_each(|digest| match digest.answered {
+        true => good += 1,
+        false => bad += 1,
+    });
+    let finding = RULE
+        .about(Subject::Host(n), first.0, None, shows(first.1))
+        .cites(last.0, None, shows(last.1))
+        .variant(2)
+        .with("source", source)
+        .with("hosts", minute.len() as u64)
+        .with("span", last.0.time.since(from));
+    if good > 0 {
+        return Some(finding.note(format!("{good} connections of it meanwhile carried data")));
+    }
+    Some(finding.reaches(Reach {
+        sources: vec![source],
+        spans: vec![(from, last.0.time)],
+        flows: bad,
+        of: bad,
+        clients: 1,
+        standing: Standing::Unknown,
+        ..Reach::default()
+    }))
 }
 
 /// The busiest minute of one source, if it is a scan.
@@ -171,7 +229,7 @@ fn finding(
 mod tests {
     use super::*;
     use crate::event::ResetKind;
-    use crate::rule::testing::{Scene, World};
+    use crate::rule::testing::{Scene, World, host};
 
     fn refused(n: u64, server: String) -> Scene {
         let client = format!("203.0.113.66:{}", 40000 + n);
@@ -190,6 +248,33 @@ mod tests {
     fn one_port_of_fifty_hosts_is_a_sweep() {
         let world = (0..50).fold(World::new(), |world, n| world.with(&refused(n, format!("10.0.1.{}:22", n + 1))));
         assert_eq!(world.check(&RULE)[0].variant, 1);
+    }
+
+    fn sweeps(mut world: World, addresses: u8) -> World {
+        for n in 0..addresses {
+            let at = Scene::starting("10.0.0.1:1", "10.0.0.2:2", 1000 + u64::from(n), i64::from(n) * 30).facts.id;
+            let times = crate::host::neighbor::Times { count: 1, first: vec![at], last: Some(at) };
+            let known = world.neighbors.by_address.entry(host(&format!("203.0.113.{}", 100 + n))).or_default();
+            known.askers.insert(host("203.0.113.66"), times);
+        }
+        world
+    }
+
+    #[test]
+    fn a_host_that_asks_for_fifty_addresses_that_nobody_has_sweeps_its_link() {
+        let findings = sweeps(World::new().with(&refused(3, "203.0.113.9:80".into())), 50).check(&RULE);
+        assert_eq!((findings.len(), findings[0].variant), (1, 2));
+        let reach = findings[0].reach.as_ref().expect("its refusals are its own doing");
+        assert_eq!((reach.flows, reach.sources.as_slice()), (1, [host("203.0.113.66")].as_slice()));
+        assert!(sweeps(World::new(), 49).check(&RULE).is_empty());
+    }
+
+    #[test]
+    fn a_sweeping_host_that_also_works_has_its_own_failures() {
+        let good = Scene::starting("203.0.113.66:40000", "10.0.0.2:443", 1, 100);
+        let good = good.handshake().request(3, "GET", "/", 40).response(4, 200, 90);
+        let findings = sweeps(World::new().with_good(&good), 60).check(&RULE);
+        assert_eq!((findings.len(), findings[0].reach.is_none()), (1, true));
     }
 
     #[test]

@@ -18,6 +18,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::service_restart;
 use crate::event::{PacketRef, Side};
 use crate::rule::finding::{Confidence, Culprit, Evidence, Finding, Reach, Severity, Standing, Subject};
 use crate::rule::summary::Digest;
@@ -57,7 +58,9 @@ pub static RULE: Rule = Rule {
         command: "nc -vz -w 5 {host} {port}",
     }],
     not: &[("accept-queue-overflow", "nobody gets through to the port at the same time")],
-    cannot_show: &["why nothing listens there: a crash, a stop that was planned, or a firewall"],
+    cannot_show: &[
+        "why nothing answers there: a crash, a stop that was planned, a firewall, or an address that its name has left",
+    ],
     explains: &[
         Explains("connect-refused", Scope::Peer),
         Explains("connect-timeout", Scope::Peer),
@@ -93,6 +96,7 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
         }
     }
     let mut found = Vec::new();
+    let restarts = service_restart::restarts(capture);
     for (server, mut failures) in ports {
         if failures.len() < CLIENTS {
             continue;
@@ -100,7 +104,15 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
         failures.sort_by_key(|failure| failure.id);
         let all: Vec<&Digest> = capture.began_to(&server, Timestamp::MIN, Timestamp::MAX).collect();
         let accepted: Vec<PacketRef> = all.iter().filter(|digest| digest.accepted).map(|digest| digest.id).collect();
-        for part in parts(&failures, &accepted) {
+        // Refused between the end of all its connections and its return: that is the restart's.
+        let restarting = |part: &[Failure]| {
+            let within = |at: PacketRef| {
+                let holds = |restart: &service_restart::Restart<'_>| restart.from() <= at.time && at < restart.back;
+                restarts.iter().any(|restart| restart.server == server && holds(restart))
+            };
+            part.iter().all(|failure| within(failure.id))
+        };
+        for part in parts(&failures, &accepted).into_iter().filter(|part| !restarting(part)) {
             found.extend(judge(found.len() as u32, server, part, &accepted, all.len(), capture));
         }
     }

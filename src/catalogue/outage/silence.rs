@@ -3,6 +3,7 @@
 use crate::event::PacketRef;
 use crate::host::grid::{Quiet, Silence};
 use crate::rule::finding::Confidence;
+use crate::rule::summary::FlowSummary;
 use crate::rule::view::CaptureView;
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::{Address, Mac};
@@ -105,7 +106,59 @@ pub(super) fn blackouts<'a>(capture: &CaptureView<'a>) -> Vec<Blackout<'a>> {
         }
     }
     blackouts.truncate(TOLD);
+    blackouts.retain(|blackout| !one_dead_host(blackout, capture));
     blackouts
+}
+
+/// Whether either side sent something again from then on.
+fn repeats(flow: &FlowSummary, from: Timestamp) -> bool {
+    [&flow.facts.from_client, &flow.facts.from_server].into_iter().any(|half| {
+        half.unacknowledged.is_some_and(|waits| waits.copies > 1 && waits.last.time >= from)
+            || half.loss.span.is_some_and(|(_, last)| last.time >= from)
+    })
+}
+
+/// One host that accepts no new connection, while the host that asks it hears others and no open connection was cut: that is the host's own
+/// affair (`connect-timeout`, `service-down`), not the network's.
+fn one_dead_host(blackout: &Blackout<'_>, capture: &CaptureView<'_>) -> bool {
+    let (silent, askers) = match (blackout.hop(), blackout.deaf()) {
+        (Some(_), _) => return false,
+        (None, true) => (blackout.others(), blackout.hosts()),
+        (None, false) => (blackout.hosts(), blackout.others()),
+    };
+    let [silent] = silent.as_slice() else { return false };
+    let (from, until) = blackout.span(capture.end);
+    let mut here = capture.neighbors.machines(&askers);
+    // A proxy has another address towards its clients.
+    for link in capture.links {
+        let ends = (capture.flows.get(&link.client_leg), capture.flows.get(&link.backend_leg));
+        if let (Some(client), Some(backend)) = ends
+            && here.contains(&backend.facts.client.address)
+            && !here.contains(&client.facts.server.address)
+        {
+            here.push(client.facts.server.address);
+        }
+    }
+    let mut others_answer = false;
+    let kept = capture.flows.values().map(|flow| &flow.digest);
+    for digest in kept.chain(capture.digests.values()) {
+        let (client, server) = (digest.client().address, digest.server().address);
+        if !digest.accepted && !digest.answered || digest.last <= from || digest.id.time >= until {
+            continue;
+        }
+        let cut = || match capture.flows.get(&digest.id) {
+            Some(flow) => repeats(flow, from),
+            None => digest.last > until,
+        };
+        if client == *silent || server == *silent {
+            if cut() {
+                return false;
+            }
+        } else if here.contains(&client) != here.contains(&server) {
+            others_answer = true;
+        }
+    }
+    others_answer
 }
 
 /// Whether the wider silence is all there is to say of the narrower one.

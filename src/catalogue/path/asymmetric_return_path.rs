@@ -115,12 +115,17 @@ fn one_sided(flow: &FlowView<'_>) -> Option<Finding> {
     let waits = client.unacknowledged.filter(|waits| u64::from(waits.len) == client.payload && waits.len > 0)?;
     let span = waits.last.time.since(waits.first.time);
     let heard = client.syn_count == 1 && client.syns.first().is_some_and(|syn| *syn < waits.first);
-    if facts.mid_stream || flow.server().packets > 0 || !heard || waits.copies < COPIES || span < SPAN {
+    // A RST in the client's name that the client knows nothing of: it answers what came to it from elsewhere.
+    let reset = client.resets.first().filter(|reset| waits.first < reset.at && reset.at < waits.last);
+    let unanswered = waits.copies >= COPIES && span >= SPAN || waits.copies > 1 && reset.is_some();
+    if facts.mid_stream || flow.server().packets > 0 || !heard || !unanswered {
         return None;
     }
+    let reset = reset.map(|reset| reset.at);
     Some(
         RULE.found(flow, facts.id, Side::Client, "SYN, and no SYN+ACK here")
             .and(waits.first, Side::Client, "octets: so the SYN+ACK did arrive, by a way that is not in this capture")
+            .and_maybe(reset, Side::Client, "RST in the client's name, yet the client goes on")
             .and(waits.last, Side::Client, format!("the same, {} copies in {span}: no answer arrives", waits.copies))
             .severity(Severity::Warning)
             .confidence(Confidence::Medium)
@@ -195,13 +200,20 @@ fn fails(flow: &FlowView<'_>) -> bool {
     let stuck = |waits: Option<crate::flow::facts::Unacknowledged>| waits.is_some_and(|waits| waits.copies >= 3);
     let reset = matches!(flow.facts.close, Close::Reset(..)) && server.acknowledged == 0;
     let unheard = client.syn_count >= flow.thresholds.syn_copies && flow.facts.established.is_none();
-    reset || unheard || stuck(client.unacknowledged) || stuck(server.unacknowledged)
+    // The server repeats its answer and the client its question: neither hears that the other has it.
+    let talks_past = client.loss.total() > 0
+        && server
+            .unacknowledged
+            .is_some_and(|waits| waits.copies > 1 && waits.last.time.since(waits.first.time) >= SPAN);
+    reset || unheard || talks_past || stuck(client.unacknowledged) || stuck(server.unacknowledged)
 }
 
 /// Names interfaces where the file does, and shows a connection that takes one way only.
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
     if finding.variant == 2 {
+        // Many alike are still one interface: what the other one carries nobody has seen.
+        finding.confidence = finding.confidence.min(Confidence::Medium);
         return Keep::Yes;
     }
     let far = if finding.variant == 1 { Side::Server } else { Side::Client };
@@ -321,6 +333,32 @@ mod tests {
         let scene = scene.again(Side::Client, 613).again(Side::Client, 1445);
         let finding = scene.check(&RULE).expect("asymmetric");
         assert_eq!((finding.variant, finding.confidence), (2, Confidence::Medium));
+    }
+
+    #[test]
+    fn a_reset_that_its_own_sender_ignores_answers_what_came_from_elsewhere() {
+        let scene = Scene::new()
+            .syn(0)
+            .data(Side::Client, 2, 75)
+            .rst(Side::Client, 3, ResetKind::Stray, 0)
+            .again(Side::Client, 205);
+        let finding = scene.check(&RULE).expect("asymmetric");
+        assert_eq!((finding.variant, finding.confidence, finding.evidence.len()), (2, Confidence::Medium, 4));
+        let ended = Scene::new().syn(0).data(Side::Client, 2, 75).again(Side::Client, 205);
+        assert_eq!(ended.rst(Side::Client, 300, ResetKind::Abort, 0).check(&RULE), None);
+    }
+
+    #[test]
+    fn both_sides_repeat_themselves_in_the_middle_of_a_connection() {
+        let scene = Scene::new()
+            .mid_stream()
+            .data(Side::Client, 1, 75)
+            .data(Side::Server, 2, 253)
+            .again(Side::Client, 1500)
+            .acked(Side::Client, 1501)
+            .again(Side::Server, 1600);
+        let finding = faces(scene, &[(3, IN)], &[(2, OUT)]).check(&RULE).expect("asymmetric");
+        assert_eq!(finding.severity, Severity::Critical);
     }
 
     #[test]

@@ -14,13 +14,14 @@
 //! "Connection reset by peer", ERR_CONNECTION_RESET, often only for certain names, contents or hours.
 //!
 //! ## False alarms it avoids
-//! RSTs after the side's own FIN, refusals of a SYN, and connections whose beginning the capture lacks. One odd mark alone says nothing.
+//! RSTs after the side's own FIN, refusals of a SYN, RSTs before the handshake is complete (they answer what is left of an older
+//! connection), and connections whose beginning the capture lacks. One odd mark alone says nothing.
 
 use crate::event::{Kind, ResetKind, Side};
 use crate::flow::facts::{Half, Handshake, Reset};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
-use crate::rule::view::FlowView;
-use crate::rule::{Check, Explains, Needs, Rule, Scope, Step};
+use crate::rule::view::{CaptureView, FlowView};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
 
 pub static RULE: Rule = Rule {
     id: "middlebox-reset",
@@ -48,6 +49,7 @@ pub static RULE: Rule = Rule {
     ],
     sources: &["Weaver, Sommer, Paxson: Detecting Forged TCP Reset Packets, 2009", "RFC 3360"],
     check: Check::Flow(check),
+    corroborate: Some(corroborate),
     ..Rule::BLANK
 };
 
@@ -60,7 +62,9 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 
 fn judge(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     let half = flow.facts.half(side);
-    let reset = half.resets.iter().find(|reset| suspicious(reset))?;
+    // Before the handshake is complete a kernel refuses what is left of an older connection on the same ports.
+    let open = flow.facts.established?;
+    let reset = half.resets.iter().find(|reset| suspicious(reset) && reset.at > open)?;
     let first = half.first.filter(|first| *first < reset.at)?;
     let far = hops(reset.ttl).abs_diff(hops(half.ttl.0)) >= 2;
     let goes_on = half.last_payload.filter(|last| *last > reset.at);
@@ -83,6 +87,18 @@ fn judge(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     }
     let marks = u8::from(reset.kind == ResetKind::Edge) + u8::from(far) + u8::from(goes_on.is_some()) + u8::from(early);
     Some(if marks >= 2 { finding.confidence(Confidence::High) } else { finding })
+}
+
+/// Where the answers took another way, whoever got them there answered with that RST: no middlebox made it up.
+fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
+    let elsewhere = |found: &Finding| {
+        matches!(&*found.rule, "asymmetric-return-path" | "reply-from-other-address")
+            && found.severity >= Severity::Warning
+    };
+    match capture.flow_of(finding).is_some_and(|flow| flow.findings.iter().any(elsewhere)) {
+        true => Keep::Drop,
+        false => Keep::Yes,
+    }
 }
 
 fn suspicious(reset: &Reset) -> bool {
@@ -143,6 +159,12 @@ mod tests {
         scene.facts.from_server.resets[0].ttl = 255 - 12;
         scene.facts.from_server.ttl.0 = 52;
         assert_eq!(scene.check(&RULE), None);
+    }
+
+    #[test]
+    fn a_client_that_refuses_the_ack_of_an_older_connection_is_no_middlebox() {
+        let scene = Scene::new().syn(0).rst(Side::Client, 29, ResetKind::Edge, 0).syn(3000).syn_ack(3028);
+        assert_eq!(scene.established(3029).data(Side::Client, 3030, 517).check(&RULE), None);
     }
 
     #[test]

@@ -177,6 +177,41 @@ fn a_request_that_leads_to_another_one_is_fan_out_and_often_it_is_sure() {
     assert_eq!(told(&legs), [(1, 100, vec![LinkMethod::FanOut], Confidence::Medium)]);
 }
 
+/// A page at `ms` whose fetch follows 10 ms later; both stay open.
+fn hanging(n: u64, ms: i64) -> [Scene; 2] {
+    let page = asks(opened(&format!("203.0.113.7:{}", 40000 + n), FRONT, 1 + n * 200, ms), 3, get("/page", "shop"));
+    let fetch = asks(opened(&format!("10.0.0.2:{}", 50000 + n), BACK, 100 + n * 200, ms + 10), 3, get("/crl", "ca"));
+    [page, fetch]
+}
+
+#[test]
+fn fetches_of_a_server_whose_requests_all_hang_are_told_apart_by_the_time_they_begin() {
+    let scenes: Vec<Scene> = (0..6).flat_map(|n| hanging(n, n as i64 * 1000)).collect();
+    let pairs: Vec<(u64, u64, Confidence)> = told(&joined(&scenes)).iter().map(|row| (row.0, row.1, row.3)).collect();
+    let expected: Vec<(u64, u64, Confidence)> =
+        (0..6).map(|n| (1 + n * 200, 100 + n * 200, Confidence::High)).collect();
+    assert_eq!(pairs, expected);
+    let few: Vec<Scene> = (0..3).flat_map(|n| hanging(n, n as i64 * 1000)).collect();
+    assert_eq!(told(&joined(&few)).len(), 1, "beside others that wait three are no habit");
+}
+
+#[test]
+fn pages_that_come_at_once_take_their_fetches_in_order_where_that_is_a_habit() {
+    let mut scenes: Vec<Scene> = (0..6).flat_map(|n| hanging(n, n as i64 * 1000)).collect();
+    scenes.extend(hanging(10, 9000).into_iter().chain(hanging(11, 9002)));
+    let rows = told(&joined(&scenes));
+    let last: Vec<(u64, u64, Confidence)> = rows.iter().skip(6).map(|row| (row.0, row.1, row.3)).collect();
+    assert_eq!(last, [(2001, 2100, Confidence::Medium), (2201, 2300, Confidence::Medium)]);
+}
+
+#[test]
+fn a_fetch_that_ended_before_the_page_was_answered_belongs_to_it_and_one_that_outlived_the_answer_does_not() {
+    let page = || answers(asks(opened(CLIENT, FRONT, 1, 0), 3, get("/page", "shop")), 9000, 502, 0);
+    let fetch = || asks(opened(OUT, BACK, 100, 10), 3, get("/crl", "ca"));
+    assert_eq!(told(&joined(&[page(), fetch().fin(Side::Client, 8980)])).len(), 1);
+    assert_eq!(told(&joined(&[page(), fetch()])), []);
+}
+
 #[test]
 fn fifty_thousand_flows_are_joined_in_no_time() {
     let mut digests = BTreeMap::new();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::hosts::{Host, Hosts};
 use super::requests::{Asked, asked};
-use super::{AT_ONCE, Candidate, LOOK, PASSED_ON, latest, same_connection};
+use super::{AT_ONCE, Candidate, End, LOOK, PASSED_ON, latest, same_connection};
 use crate::event::{PacketRef, Protocol, Side, What};
 use crate::flow::facts::{Handshake, IpProtocol};
 use crate::rule::exchange::exchanges;
@@ -195,23 +195,28 @@ impl<'a> Places<'a> {
             return;
         }
         let began = facts.start();
-        let [one] = self.waiting(backend, began)[..] else { return };
+        if first.time.since(began) > PASSED_ON {
+            return;
+        }
+        let waiting = self.waiting(backend, began);
         let answered = facts.from_server.last_payload.map(|at| at.time);
-        let in_order = match (answered, one.exchange.response) {
+        let given_up = facts.closer.map(|(_, at)| at.time);
+        let in_order = |one: &Asked<'_>| match (answered, one.exchange.response) {
             (Some(theirs), Some((ours, _))) => theirs <= ours.time,
             (Some(_), None) => false,
-            (None, ours) => ours.is_none(),
+            (None, Some((ours, _))) => given_up.is_some_and(|given_up| given_up <= ours.time),
+            (None, None) => true,
         };
-        let at_once = began.since(one.at()) <= PASSED_ON && first.time.since(began) <= PASSED_ON;
-        if in_order && at_once {
-            found.push(Candidate {
-                client: one.end(),
-                backend: (facts.id, 0),
-                method: LinkMethod::FanOut,
-                certainty: Confidence::Medium,
-                pair: Some(one.pair(0)),
-            });
-        }
+        let fits = |one: &&Asked<'_>| began.since(one.at()) <= PASSED_ON && in_order(one);
+        // Beside others that wait it may be one of those: believed only when the same happens again and again.
+        let certainty = if waiting.len() == 1 { Confidence::Medium } else { Confidence::Low };
+        found.extend(waiting.iter().copied().filter(fits).map(|one| Candidate {
+            client: one.end(),
+            backend: (facts.id, 0),
+            method: LinkMethod::FanOut,
+            certainty,
+            pair: Some(one.pair(0)),
+        }));
     }
 
     /// Streams that fit: one is believed; of several none is taken in the end.
@@ -243,15 +248,34 @@ fn raise_repeated(flows: &BTreeMap<PacketRef, FlowSummary>, found: &mut [Candida
     let ends = |one: &Candidate| -> Option<(Endpoint, Endpoint)> {
         Some((flows.get(&one.client.0)?.facts.server, flows.get(&one.backend.0)?.facts.server))
     };
-    let mut often: BTreeMap<(Endpoint, Endpoint), usize> = BTreeMap::new();
+    let mut fits: BTreeMap<PacketRef, usize> = BTreeMap::new();
     for one in found.iter().filter(|one| one.method == LinkMethod::FanOut) {
+        *fits.entry(one.backend.0).or_default() += 1;
+    }
+    let mut often: BTreeMap<(Endpoint, Endpoint), usize> = BTreeMap::new();
+    for one in found.iter().filter(|one| one.method == LinkMethod::FanOut && fits.get(&one.backend.0) == Some(&1)) {
         if let Some(ends) = ends(one) {
             *often.entry(ends).or_default() += 1;
         }
     }
-    for one in found.iter_mut().filter(|one| one.method == LinkMethod::FanOut) {
-        if ends(one).is_some_and(|ends| often.get(&ends).is_some_and(|n| *n >= REPEATED)) {
-            one.certainty = Confidence::High;
+    let repeated = |one: &Candidate| {
+        one.method == LinkMethod::FanOut
+            && ends(one).is_some_and(|ends| often.get(&ends).is_some_and(|n| *n >= REPEATED))
+    };
+    let mut taken: BTreeSet<End> = BTreeSet::new();
+    for one in found.iter_mut().filter(|one| fits.get(&one.backend.0) == Some(&1) && repeated(one)) {
+        one.certainty = Confidence::High;
+        taken.insert(one.client);
+    }
+    // Where several came at once, first come is first served: the order may be wrong, what they all lead to is not. Candidates of one
+    // backend leg stand together, the legs in order of time, the requests of a leg in that of their flows.
+    let mut served: Option<PacketRef> = None;
+    for one in found.iter_mut().filter(|one| fits.get(&one.backend.0) > Some(&1) && repeated(one)) {
+        if served != Some(one.backend.0) && taken.insert(one.client) {
+            served = Some(one.backend.0);
+            one.certainty = Confidence::Medium;
+        } else {
+            one.certainty = Confidence::Low;
         }
     }
 }
