@@ -152,7 +152,7 @@ impl Recorder {
     }
 
     fn keep(&mut self, summary: FlowSummary) {
-        let told = summary.findings.iter().max_by_key(|f| f.severity).map(|finding| finding.rule.to_string());
+        let told = worst(&summary.findings).map(|finding| finding.rule.to_string());
         let mut room = self.kept.len() < KEPT + self.healthy;
         // Counted only while there is room: at most one entry for each kept flow.
         if let (true, Some(rule)) = (room, &told) {
@@ -224,6 +224,15 @@ fn check_flow(view: &FlowView<'_>, wanted: impl Fn(&Rule) -> bool) -> Vec<Findin
         }
     }
     findings
+}
+
+/// The worst finding of a flow; of several the one that no other explains.
+fn worst(findings: &[Finding]) -> Option<&Finding> {
+    let explained = |finding: &Finding| {
+        let rules = findings.iter().filter_map(|other| catalogue::rule(&other.rule));
+        rules.flat_map(|rule| rule.explains).any(|edge| edge.0 == finding.rule)
+    };
+    findings.iter().max_by_key(|finding| (finding.severity, !explained(finding)))
 }
 
 /// The other side speaks after all: whoever said on a tick that it was silent says so.
