@@ -18,7 +18,7 @@ pub(super) fn fitting(step: &Step, flow: Option<&FlowSummary>) -> (Cow<'static, 
     let (command, tells) = match spoke {
         Some(Protocol::Http) | None => return as_it_is,
         Some(Protocol::Tls) => {
-            let command = step.command.replace(HTTP, "https://{host}:{port}/").replacen("curl -sS", "curl -sSk", 1);
+            let command = step.command.replace(HTTP, "https://{host}:{port}/").replacen("curl ", "curl -k ", 1);
             return (step.says.into(), command.into());
         }
         Some(Protocol::Http2) => {
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn other_protocols_are_asked_in_their_own_words() {
-        assert_eq!(asked(Protocol::Tls).1, "curl -sSk -o /dev/null -m 10 https://{host}:{port}/");
+        assert_eq!(asked(Protocol::Tls).1, "curl -k -sS -o /dev/null -m 10 https://{host}:{port}/");
         assert_eq!(
             asked(Protocol::Redis),
             ("from the client's host; PONG means that it answers:".into(), "redis-cli -h {host} -p {port} ping".into())

@@ -227,7 +227,7 @@ pub(super) fn totals(report: &Report, page: &mut Page) {
 }
 
 /// A time to the millisecond.
-fn short(time: &str) -> String {
+pub(super) fn short(time: &str) -> String {
     match time.split_once('.') {
         Some((seconds, fraction)) => format!("{seconds}.{}Z", &fraction[..fraction.len().min(3)]),
         None => time.to_owned(),

@@ -1,6 +1,6 @@
 //! The report for a terminal: the first screen of each incident, then its details, then what else there is to know.
 
-use super::beside::{flows, nothing_broken, silent, totals, trust, unjudged, worth_knowing};
+use super::beside::{flows, nothing_broken, short, silent, totals, trust, unjudged, worth_knowing};
 use super::layout::{Column, Page, Style, Tone};
 use crate::diagnose::format;
 use crate::diagnose::report::{Capture, EvidenceEntry, FlowEntry, Incident, Leg, Report};
@@ -327,7 +327,12 @@ fn details(report: &Report, incident: &Incident, number: Option<usize>, page: &m
         page.labelled("", sentence, Tone::Plain, 4);
     }
     if let (Some(last_good), Some(first_bad)) = (&incident.scope.last_good, &incident.scope.first_bad) {
-        page.labelled("ONSET", &format!("last good {last_good}, first bad {first_bad}"), Tone::Plain, 2);
+        page.labelled(
+            "ONSET",
+            &format!("last good {}, first bad {}", short(last_good), short(first_bad)),
+            Tone::Plain,
+            2,
+        );
     }
     list("EXPLAINS", &incident.consequences, page);
     list("BEHIND", &incident.possible_deeper_causes, page);
