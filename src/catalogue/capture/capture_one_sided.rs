@@ -29,7 +29,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Warning,
     confidence: Confidence::High,
     culprit: Culprit::Capture,
-    says: "{sided} of {all} {show} one direction only: the other is missing in this capture",
+    says: "{sided} of {all} connections show one direction only: the other is missing in this capture",
     users_see: &["TCP ACKed unseen segment", "requests without responses in Wireshark"],
     do_first: &[Step {
         says: "Capture on the host itself, all interfaces; on a mirror port copy both receive and transmit:",
@@ -73,18 +73,8 @@ fn one_sided(capture: &CaptureView<'_>) -> Option<Finding> {
         RULE.about(Subject::Capture, flow, None, "first packet of a connection with one direction")
             .cites(ack, Some(flow), "its acknowledgment number covers octets of the unseen side")
             .with("sided", sided)
-            .with("show", show(sided, all))
             .with("all", all),
     )
-}
-
-/// The noun and verb for `some` of `all`.
-fn show(some: u64, all: u64) -> &'static str {
-    match (some, all) {
-        (_, 1) => "connection shows",
-        (1, _) => "connections shows",
-        _ => "connections show",
-    }
 }
 
 #[cfg(test)]

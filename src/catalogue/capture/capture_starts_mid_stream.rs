@@ -23,7 +23,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Notice,
     confidence: Confidence::Certain,
     culprit: Culprit::Capture,
-    says: "{mid} of {all} {were} already open when the capture began",
+    says: "{mid} of {all} connections were already open when the capture began",
     users_see: &["TCP ACKed unseen segment"],
     do_first: &[Step {
         says: "Start the capture, then let the fault happen again. How old are the open connections?",
@@ -47,18 +47,8 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     let finding = RULE
         .about(Subject::Capture, first, None, "first packet of a connection, and no SYN")
         .with("mid", tally.mid_stream)
-        .with("all", tally.flows)
-        .with("were", were(tally.mid_stream, tally.flows));
+        .with("all", tally.flows);
     vec![finding]
-}
-
-/// The noun and verb for `some` of `all`.
-fn were(some: u64, all: u64) -> &'static str {
-    match (some, all) {
-        (_, 1) => "connection was",
-        (1, _) => "connections was",
-        _ => "connections were",
-    }
 }
 
 #[cfg(test)]
