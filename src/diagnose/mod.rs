@@ -16,6 +16,7 @@ mod probe;
 mod rank;
 pub mod report;
 pub mod selection;
+mod severity;
 mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -227,6 +228,7 @@ fn all_findings(capture: &CaptureView<'_>) -> Vec<Finding> {
         Some(corroborate) => corroborate(finding, capture) == Keep::Yes,
         None => true,
     });
+    severity::lift(&mut findings, capture);
     findings.sort_by(|a, b| (a.first(), &a.rule, a.subject).cmp(&(b.first(), &b.rule, b.subject)));
     findings
 }

@@ -242,7 +242,19 @@ fn proof(report: &Report, incident: &Incident, page: &mut Page, room: usize) {
         };
         page.labelled("PROOF", &head, Tone::Plain, 1);
     }
-    let own: Vec<&EvidenceEntry> = own_evidence(report, incident).collect();
+    let mut own: Vec<&EvidenceEntry> = own_evidence(report, incident).collect();
+    // What was before (a name's address, a connection that worked) is told where there is room for it.
+    let room_of = |e: &EvidenceEntry| page.packet_lines(&shown(e, two_legs), column(e, two_legs));
+    let taken: usize = own.iter().map(|e| room_of(e)).sum();
+    let first = own.first().map(|e| &e.time);
+    let before: Vec<&EvidenceEntry> = incident
+        .evidence
+        .iter()
+        .filter(|e| Some(&e.time) < first && !own.iter().any(|known| std::ptr::eq(*known, *e)))
+        .collect();
+    if before.iter().map(|e| room_of(e)).sum::<usize>() + taken + page.len() - start <= room {
+        own.splice(0..0, before);
+    }
     // Every packet matters more than every word: what does not fit whole is shortened, and stands whole in the details.
     let left = room.saturating_sub(page.len() - start);
     let whole: usize = own.iter().map(|e| page.packet_lines(&shown(e, two_legs), column(e, two_legs))).sum();
@@ -272,7 +284,9 @@ fn shown(evidence: &EvidenceEntry, two_legs: bool) -> String {
 fn column(evidence: &EvidenceEntry, two_legs: bool) -> Column {
     match (two_legs, evidence.leg) {
         (true, Some(Leg::Client)) => Column::Left,
-        (true, _) => Column::Right,
+        (true, Some(Leg::Backend)) => Column::Right,
+        // Of neither leg: a control, a name.
+        (true, None) => Column::Whole,
         (false, _) => Column::Whole,
     }
 }

@@ -100,6 +100,8 @@ pub static RULE: Rule = Rule {
         Explains("icmp-port-unreachable", Scope::SameOrLink),
         Explains("icmp-admin-prohibited", Scope::SameOrLink),
         Explains("proxy-upstream-connect-failed", Scope::SameOrLink),
+        Explains("rto-unrecovered", Scope::SameOrLink),
+        Explains("http-gateway-error", Scope::Link),
         Explains("proxy-upstream-connect-failed", Scope::Peer),
         Explains("tls-cert-name-mismatch", Scope::Peer),
         Explains("tls-sni-unrecognized", Scope::Peer),

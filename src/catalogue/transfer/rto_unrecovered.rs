@@ -50,6 +50,7 @@ pub static RULE: Rule = Rule {
         Explains("client-abandoned", Scope::SameOrLink),
         Explains("response-stalled", Scope::SameOrLink),
         Explains("proxy-upstream-timeout", Scope::SameOrLink),
+        Explains("http-gateway-error", Scope::Link),
     ],
     sources: &["RFC 9293 §3.8.3", "RFC 6298 §5"],
     check: Check::Flow(check),
