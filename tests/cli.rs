@@ -219,6 +219,14 @@ fn a_capture_without_packets_says_what_to_do_next() {
 }
 
 #[test]
+fn what_was_asked_for_and_is_not_there_is_not_called_an_empty_capture() {
+    for asked in [["--client", "192.0.2.99"], ["--since", "23:59"]] {
+        let report = stdout(&tcpwhy(&[asked[0], asked[1], GITLAB]));
+        assert!(report.contains("asked for") && report.contains(&format!("tcpwhy --all-flows {GITLAB}")), "{report}");
+    }
+}
+
+#[test]
 fn filters_keep_the_packet_numbers() {
     let all: serde_json::Value = serde_json::from_slice(&tcpwhy(&["--format", "json", GITLAB]).stdout).expect("JSON");
     let some: serde_json::Value =

@@ -15,12 +15,19 @@ pub(super) fn nothing_broken(report: &Report, page: &mut Page) {
     if let Some(nothing) = report.trust.iter().find(|finding| finding.rule == "capture-has-nothing") {
         page.labelled(word(nothing.severity), &nothing.says, tone(nothing.severity), 3);
         page.blank();
-        look_first(nothing, page, 2);
+        // Packets are there, and --filter, --since or --until passed over all of them.
+        match packets(report, "read") {
+            0 => look_first(nothing, page, 2),
+            _ => look_at_all(report, page),
+        }
         return;
     }
     let doubt = report.trust.iter().any(|finding| finding.severity >= Severity::Warning);
     let many = format::count(flows.total, "flow");
+    // Flows are there, and none fits --client, --server, --name or --path.
+    let none_fits = flows.total == 0 && packets(report, "tcp") + packets(report, "udp") > 0;
     let (label, text, tone) = match flows.total {
+        0 if none_fits => ("UNKNOWN", "no flow in this capture is one that was asked for".into(), Tone::Warn),
         0 => (
             "UNKNOWN",
             "no TCP or UDP flow in this capture: nothing can be said about any connection".into(),
@@ -42,9 +49,10 @@ pub(super) fn nothing_broken(report: &Report, page: &mut Page) {
     worth_knowing(report, page);
     unjudged(report, page);
     page.blank();
-    if label == "UNKNOWN" {
-        let packets = |kind: &str| report.counts.packets.get(kind).copied().unwrap_or(0);
-        let foreign = packets("unknown_link") * 2 > packets("read");
+    if none_fits {
+        look_at_all(report, page);
+    } else if label == "UNKNOWN" {
+        let foreign = packets(report, "unknown_link") * 2 > packets(report, "read");
         match report.trust.iter().find(|finding| finding.severity >= Severity::Warning) {
             Some(limit) if !foreign => look_first(limit, page, 1),
             _ => {
@@ -56,6 +64,17 @@ pub(super) fn nothing_broken(report: &Report, page: &mut Page) {
     if let Some(inputs) = inputs(report).filter(|_| flows.total > 0 && flows.total != report.flows.len() as u64) {
         page.whole("MORE", &[format!("tcpwhy --all-flows {inputs}")]);
     }
+}
+
+/// How many packets of a kind were read.
+fn packets(report: &Report, kind: &str) -> u64 {
+    report.counts.packets.get(kind).copied().unwrap_or(0)
+}
+
+/// The same without what was asked for.
+fn look_at_all(report: &Report, page: &mut Page) {
+    page.labelled("DO FIRST", "Is what was asked for right? Everything that is there:", Tone::Plain, 1);
+    page.command(&format!("tcpwhy --all-flows {}", inputs(report).unwrap_or_else(|| "FILE".into())));
 }
 
 /// The first `most` steps of what limits the capture.
