@@ -9,7 +9,7 @@ use super::format::{self, Purpose, filled, packet, rfc3339};
 use super::id::{community_id, finding_id};
 use super::incident::{Draft, Extent};
 use super::report::*;
-use super::{Merged, Settings, rank, shared};
+use super::{Merged, Settings, probe, rank, shared};
 use crate::capture::CaptureInfo;
 use crate::catalogue;
 use crate::event::PacketRef;
@@ -626,9 +626,12 @@ fn link_entry(link: &Link) -> LinkEntry {
 fn steps(steps: &[Step], finding: &Finding, flow: Option<&FlowSummary>) -> Vec<StepEntry> {
     steps
         .iter()
-        .map(|step| StepEntry {
-            says: filled(step.says, finding, flow, Purpose::Prose),
-            command: filled(step.command, finding, flow, Purpose::Command),
+        .map(|step| {
+            let (says, command) = probe::fitting(step, flow);
+            StepEntry {
+                says: filled(&says, finding, flow, Purpose::Prose),
+                command: filled(&command, finding, flow, Purpose::Command),
+            }
         })
         .collect()
 }

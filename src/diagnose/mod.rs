@@ -12,6 +12,7 @@ pub mod format;
 pub mod id;
 mod incident;
 mod legs;
+mod probe;
 mod rank;
 pub mod report;
 pub mod selection;
