@@ -72,7 +72,8 @@ fn told<'a>(facts: &FlowFacts, story: &'a Story) -> Option<Refused<'a>> {
     let greeted = story.events().any(|e| matches!(e.what, What::ServerHello(_)));
     let lack = match (side, alert.description, greeted) {
         (Side::Server, 70, false) | (Side::Client, 70, true) => Lack::Version,
-        (Side::Server, 40 | 71, false) => Lack::Suite,
+        // Content networks answer a ClientHello without a name with 40 as well.
+        (Side::Server, 40 | 71, false) if hello.sni.is_some() => Lack::Suite,
         (Side::Server, 112, false) => Lack::Name,
         (Side::Server, 120, false) => Lack::Application,
         _ => return None,

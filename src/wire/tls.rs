@@ -182,6 +182,7 @@ pub fn version_name(version: u16) -> &'static str {
         0x0302 => "TLS 1.1",
         0x0303 => "TLS 1.2",
         0x0304 => "TLS 1.3",
+        0x7f00..=0x7fff => "a draft of TLS 1.3",
         _ => "an unknown TLS version",
     }
 }

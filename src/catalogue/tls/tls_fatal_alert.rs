@@ -124,7 +124,9 @@ fn meaning(description: u8) -> &'static str {
         10 => "The message came at the wrong moment, or was no TLS at all",
         20 | 51 => "Decryption failed: damaged octets, or session keys not shared between servers of one name",
         22 => "A record was too long: mostly no TLS at all",
-        40 => "No common ground: cipher suites, groups, or a client certificate that is missing",
+        40 => {
+            "No common ground: cipher suites, groups, a client certificate that is missing, or a name that is missing or not known"
+        }
         42 | 43 | 46 => "The certificate was refused; Go says this for expired, unknown and wrongly named ones alike",
         44 => "The certificate is revoked",
         45 => "The certificate is expired, or not yet valid by the clock of the side that objects",

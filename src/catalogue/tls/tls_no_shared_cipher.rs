@@ -13,8 +13,9 @@
 //! `sslv3 alert handshake failure`; nginx's log: `no shared cipher`; Go: `remote error: tls: handshake failure`.
 //!
 //! ## False alarms it avoids
-//! A public client that is turned away with five different offers where others are served is a scanner: a notice. Some content networks send 40 for a name they do not know: where
-//! the same offer is taken for another name, or at another time, the finding says so and is of medium confidence.
+//! A public client that is turned away with five different offers where others are served is a scanner: a notice. Content
+//! networks send 40 for a name they do not know, and for none: a ClientHello without a name is left to `tls-fatal-alert`, and where the offer is
+//! one that nearly every server takes, or was taken for another name or at another time, the finding says so and is of medium confidence.
 
 use crate::event::Kind;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
@@ -70,7 +71,20 @@ const NAMED: usize = 3;
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let refused = offer::refused(flow).filter(|refused| refused.lack == Lack::Suite)?;
-    Some(offer::tell(&RULE, flow, &refused, &offers(refused.hello)))
+    let finding = offer::tell(&RULE, flow, &refused, &offers(refused.hello));
+    Some(if modern(refused.hello) {
+        let sentence =
+            "nearly every server takes one of these suites: a group may be missing, or the server refuses the name";
+        finding.confidence(Confidence::Medium).note(sentence)
+    } else {
+        finding
+    })
+}
+
+/// AES-GCM with ephemeral keys for TLS 1.3, or for ECDSA and for RSA certificates in TLS 1.2.
+fn modern(hello: &ClientHello) -> bool {
+    let any = |suites: &[u16]| suites.iter().any(|suite| hello.ciphers.contains(suite));
+    any(&[0x1301, 0x1302]) || any(&[0xc02b, 0xc02c]) && any(&[0xc02f, 0xc030])
 }
 
 fn offers(hello: &ClientHello) -> String {
@@ -117,7 +131,18 @@ mod tests {
             "ClientHello www.example.com: offers TLS 1.0 to TLS 1.2, 2 suites, first \
              TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_RSA_WITH_AES_128_CBC_SHA"
         );
+        assert_eq!(found.confidence, Confidence::High);
         assert!(turned_away(Scene::open(), offer(), 71).check(&RULE).is_some());
+    }
+
+    #[test]
+    fn a_modern_offer_is_doubted_and_one_without_a_name_is_silent() {
+        let mut hello = offer();
+        hello.ciphers.push(0xc02b);
+        assert_eq!(turned_away(Scene::open(), hello, 40).check(&RULE).expect("told").confidence, Confidence::Medium);
+        let mut nameless = offer();
+        nameless.sni = None;
+        assert!(turned_away(Scene::open(), nameless, 40).check(&RULE).is_none());
     }
 
     #[test]
