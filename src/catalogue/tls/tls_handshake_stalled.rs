@@ -65,7 +65,7 @@ pub static RULE: Rule = Rule {
     cannot_show: &[
         "why the server's program is silent: it hangs, waits for a backend, or expects other first octets (no TLS, a PROXY header)",
     ],
-    sources: &["RFC 8446 section 2", "measured on Redis 7.0, HAProxy 2.6 and Java's HttpServer"],
+    sources: &["RFC 8446 section 2", "measured on Redis 7.0"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),
     spoke_late: Some(spoke_late),
