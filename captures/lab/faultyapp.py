@@ -1,7 +1,8 @@
 """An application with faults: faultyapp.py PORT   serves HTTP/1.1 with Python's http.server.
 
   /crash raises (500)   /busy 503 with Retry-After   /form 400 of the application's own   /missing 404   /login 401
-  /short breaks off a body of known length   /chunks breaks off a chunked one   /close is ended by the close   anything else 200"""
+  /short breaks off a body of known length   /chunks breaks off a chunked one   /close is ended by the close   /fat 12 kB of fields
+  anything else 200"""
 import http.server
 import json
 import sys
@@ -34,6 +35,8 @@ class App(http.server.BaseHTTPRequestHandler):
             self.answer(404, {"error": "no such article"})
         elif path == "/login":
             self.answer(401, {"error": "who are you?"}, ("WWW-Authenticate", "Basic"))
+        elif path == "/fat":
+            self.answer(200, {"ok": True}, ("Set-Cookie", "basket=" + "b" * 12000))
         elif path in ("/short", "/chunks", "/close"):
             self.broken_off(path)
         else:

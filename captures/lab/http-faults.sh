@@ -60,6 +60,17 @@ at_backend $T/nginx-no-request 80 say 80 'what is this\r\n\r\n'
 at_backend $T/not-the-applications-own 8000 app form ok
 at_backend $T/not-accepted 80 get "$C" "http://$S:80/" "http://$S:80/missing"
 
+T=http-header-too-large
+long() { head -c "$1" /dev/zero | tr '\0' "${2:-c}"; }
+cookie() { get "$C" -H "Cookie: session=$(long "$2")" "http://$S:$1/"; }
+at_backend $T/nginx-cookie 80 cookie 80 9000
+at_backend $T/apache-cookie 81 cookie 81 9000
+at_backend $T/haproxy-cookie 82 cookie 82 17000
+at_backend $T/python-cookie-431 8000 cookie 8000 66000
+at_backend $T/nginx-target-414 80 get "$C" "http://$S:80/$(long 9000 u)"
+both $T/answer-too-large-for-nginx get "$C" "http://$FRONT/fat"
+at_backend $T/not-large-but-taken 80 cookie 80 7000
+at_backend $T/not-large-answer-taken 8000 app fat
 fi
 if wants cuts; then
 T=http-response-truncated

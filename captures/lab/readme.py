@@ -6,7 +6,7 @@ import sys
 
 root = sys.argv[1]
 SCRIPT = {
-    **dict.fromkeys(("http-server", "http-bad", "http-response", "service-greeting"), "http-faults.sh"),
+    **dict.fromkeys(("http-server", "http-bad", "http-response", "http-header", "service-greeting"), "http-faults.sh"),
     "http-gateway": "proxy-faults.sh",
     "http-keepalive": "proxy-faults.sh",
     "http-upstream": "proxy-faults.sh",
@@ -73,6 +73,16 @@ haproxy-length-twice | two Content-Length fields that differ
 nginx-no-request | a line that is no request: a notice
 not-the-applications-own | the application's own 400 to a well-formed request
 not-accepted | two requests, 200 and 404
+""")
+rule("http-header-too-large", """
+nginx-cookie | a cookie of 9,000 octets: nginx answers 400
+apache-cookie | the same: Apache answers 400
+haproxy-cookie | a cookie of 17,000 octets: HAProxy answers 400
+python-cookie-431 | a cookie of 66,000 octets: 431
+nginx-target-414 | a target of 9,000 octets: 414
+answer-too-large-for-nginx | both legs: 12 kB of fields in the answer, nginx says 502
+not-large-but-taken | a cookie of 7,000 octets is taken
+not-large-answer-taken | 12 kB of fields in an answer, no proxy in front
 """)
 rule("http-response-truncated", """
 length | an application closes after 9,000 of 50,000 octets

@@ -76,6 +76,7 @@ pub static RULES: &[(&Rule, &str)] = &[
     (&super::wrong_protocol::unexpected_protocol_on_port::RULE, include_str!("wrong_protocol/unexpected_protocol_on_port.rs")),
     (&super::http::http_bad_request::RULE, include_str!("http/http_bad_request.rs")),
     (&super::http::http_gateway_error::RULE, include_str!("http/http_gateway_error.rs")),
+    (&super::http::http_header_too_large::RULE, include_str!("http/http_header_too_large.rs")),
     (&super::http::http_keepalive_race::RULE, include_str!("http/http_keepalive_race.rs")),
     (&super::http::http_response_truncated::RULE, include_str!("http/http_response_truncated.rs")),
     (&super::http::http_server_error::RULE, include_str!("http/http_server_error.rs")),

@@ -2,6 +2,7 @@
 
 pub mod http_bad_request;
 pub mod http_gateway_error;
+pub mod http_header_too_large;
 pub mod http_keepalive_race;
 pub mod http_response_truncated;
 pub mod http_server_error;

@@ -50,12 +50,12 @@ pub static RULE: Rule = Rule {
     ],
     do_first: &[
         Step {
-            says: "On {host}: how many connections does the service hold? Compare with the limit that it names",
-            command: "ss -tn state established 'sport = :{port}' | wc -l",
-        },
-        Step {
             says: "On {host}: which limits and which lists of clients are set?",
             command: "sudo grep -rnE 'max_connections|maxclients|protected-mode|^bind|^host|MaxStartups' /etc/mysql /etc/postgresql /etc/redis /etc/ssh",
+        },
+        Step {
+            says: "On {host}: how many connections does the service hold? Compare with its limit:",
+            command: "ss -tn state established 'sport = :{port}' | wc -l",
         },
     ],
     verify: &[Step {
