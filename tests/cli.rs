@@ -174,7 +174,8 @@ fn an_interrupt_ends_the_reading_and_the_report_says_so() {
     pipe.write_all(half).expect("it reads");
     // It listens for the signal before it reads; what was written fits a pipe, so give it a moment.
     std::thread::sleep(std::time::Duration::from_millis(500));
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    // The shell's own kill: the program of that name is not everywhere.
+    let sent = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().expect("a shell");
     assert!(sent.success());
     std::thread::sleep(std::time::Duration::from_millis(200));
     // The end of the pipe may be gone already.
@@ -190,6 +191,39 @@ fn a_packet_beyond_the_end_is_a_clear_error() {
     let output = tcpwhy(&["flow", "99999999", GITLAB]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("there is no packet 99999999"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_packet_of_a_capture_that_was_not_given_is_a_clear_error() {
+    let output = tcpwhy(&["flow", "2#17", GITLAB]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("2#17 is packet 17 of capture 2"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_next_command_of_a_report_from_several_captures_runs() {
+    let [client, backend] = ["client", "backend"].map(|leg| {
+        format!("{leg}={}", support::root().join(format!("captures/incidents/gitlab/{leg}-leg.pcap")).display())
+    });
+    let report = stdout(&tcpwhy(&[&client, &backend]));
+    let line = report.lines().find_map(|line| line.strip_prefix("MORE      tcpwhy ")).expect("a next command");
+    let output = tcpwhy(&line.split_whitespace().collect::<Vec<_>>());
+    assert!(output.status.success() && stdout(&output).starts_with("FLOW"), "{line}: {}", stderr(&output));
+}
+
+#[test]
+fn a_capture_without_packets_says_what_to_do_next() {
+    let empty = support::root().join("captures/broken/empty-file.pcap");
+    let report = stdout(&tcpwhy(&[&empty.display().to_string()]));
+    assert!(report.contains("DO FIRST") && !report.contains("0 packets ="), "{report}");
+}
+
+#[test]
+fn what_was_asked_for_and_is_not_there_is_not_called_an_empty_capture() {
+    for asked in [["--client", "192.0.2.99"], ["--since", "23:59"]] {
+        let report = stdout(&tcpwhy(&[asked[0], asked[1], GITLAB]));
+        assert!(report.contains("asked for") && report.contains(&format!("tcpwhy --all-flows {GITLAB}")), "{report}");
+    }
 }
 
 #[test]

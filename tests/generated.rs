@@ -107,6 +107,32 @@ fn the_readme_shows_a_real_output() {
     check_file(&path, &fresh).expect("fresh");
 }
 
+/// A block of the pages that begins with `$ tcpwhy …` shows what this command prints, run in the project's directory.
+#[test]
+fn the_pages_show_real_outputs() {
+    for name in ["docs/guide.md", "docs/output.md"] {
+        let path = root().join(name);
+        let page = std::fs::read_to_string(&path).expect("a page");
+        let mut fresh = String::new();
+        let mut rest = page.as_str();
+        while let Some((before, block)) = rest.split_once("```\n$ tcpwhy ") {
+            let (command, after) = block.split_once('\n').expect("a line");
+            let (_, after) = after.split_once("```\n").or_else(|| after.split_once("```")).expect("the block's end");
+            let output = std::process::Command::new(env!("CARGO_BIN_EXE_tcpwhy"))
+                .args(command.split_whitespace())
+                .current_dir(root())
+                .output()
+                .expect("tcpwhy runs");
+            assert!(output.status.success(), "tcpwhy {command}");
+            let text = String::from_utf8(output.stdout).expect("text");
+            let _ = write!(fresh, "{before}```\n$ tcpwhy {command}\n{text}```\n");
+            rest = after;
+        }
+        fresh.push_str(rest);
+        check_file(&path, &fresh).expect("fresh");
+    }
+}
+
 fn lower(word: impl std::fmt::Debug) -> String {
     format!("{word:?}").to_lowercase()
 }

@@ -86,7 +86,9 @@ fn is_plain_pcap(bytes: &[u8]) -> bool {
 fn news(cut: &Report, whole: &Report) -> Vec<String> {
     let of_traffic = |rule: &str| !rule.starts_with("capture-");
     let known = |rule: &str| support::findings(whole).any(|finding| finding.rule == rule);
-    let told = |id: Option<u64>| whole.flows.iter().any(|flow| Some(flow.id) == id && !flow.findings.is_empty());
+    let told = |id: Option<tcpwhy::diagnose::report::FlowRef>| {
+        whole.flows.iter().any(|flow| Some(flow.key()) == id && !flow.findings.is_empty())
+    };
     let superseded = |finding: &tcpwhy::diagnose::report::FindingEntry| {
         tcpwhy::catalogue::rule(&finding.rule).is_some_and(|rule| rule.symptom) && told(finding.flow)
     };

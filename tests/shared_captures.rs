@@ -12,7 +12,7 @@ fn report(name: &str) -> Option<Report> {
 /// Findings of a rule at a server port, by the flow's server end.
 fn at<'r>(report: &'r Report, rule: &str, port: u16) -> Vec<&'r FindingEntry> {
     let ends_so = |finding: &&FindingEntry| {
-        let flow = report.flows.iter().find(|flow| Some(flow.id) == finding.flow);
+        let flow = report.flows.iter().find(|flow| Some(flow.key()) == finding.flow);
         flow.is_some_and(|flow| flow.server.ends_with(&format!(":{port}")))
     };
     report.findings.iter().filter(|finding| finding.rule == rule).filter(ends_so).collect()

@@ -19,6 +19,8 @@ pub struct Source {
     options: OpenOptions,
     /// The input whose record was handed out last.
     current: Option<usize>,
+    /// Inputs that were recorded at one place, found out by an earlier reading.
+    together: Vec<(u16, u16)>,
     /// The input that is due when the current one is past it.
     rival: Option<Due>,
 }
@@ -95,7 +97,7 @@ impl Source {
     }
 
     fn empty(options: OpenOptions) -> Self {
-        Self { inputs: Vec::new(), infos: Vec::new(), options, current: None, rival: None }
+        Self { inputs: Vec::new(), infos: Vec::new(), options, current: None, together: Vec::new(), rival: None }
     }
 
     /// The next frame in time order, ties by input. Frames of one input keep their order, whatever their times.
@@ -137,8 +139,23 @@ impl Source {
         self.infos
     }
 
+    /// Pairs of inputs, by index, that are one point: files of the interfaces of one host. To be said before the first frame.
+    pub fn at_one_place(&mut self, pairs: &[(u16, u16)]) {
+        self.together = pairs.to_vec();
+    }
+
     /// Gives input `n`, whose first packet is due, its point: that of its label, else the first that no capture beside it has.
     fn place(&mut self, n: usize) -> u16 {
+        let beside = |(a, b): &(u16, u16)| match n {
+            n if n == usize::from(*a) => Some(usize::from(*b)),
+            n if n == usize::from(*b) => Some(usize::from(*a)),
+            _ => None,
+        };
+        let known = |other: usize| self.inputs.get(other).and_then(|input| input.point);
+        if let Some(point) = self.together.iter().filter_map(beside).find_map(known) {
+            self.inputs[n].point = Some(point);
+            return point;
+        }
         let label = self.infos[n].label.as_deref();
         let mut taken = Vec::new();
         for other in (0..self.inputs.len()).filter(|other| *other != n) {
@@ -227,7 +244,7 @@ fn named(file: &str, label: Option<&str>) -> CaptureInfo {
 }
 
 /// `name=path`; a path that exists as a whole is no label.
-fn labelled(input: &str) -> (Option<&str>, &str) {
+pub fn labelled(input: &str) -> (Option<&str>, &str) {
     match input.split_once('=') {
         Some((label, path)) if !label.is_empty() && !label.contains('/') && !Path::new(input).exists() => {
             (Some(label), path)

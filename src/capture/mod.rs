@@ -14,7 +14,7 @@ mod reader;
 pub mod window;
 
 pub use compressed::Caps;
-pub use merge::Source;
+pub use merge::{Source, labelled};
 
 use serde::{Deserialize, Serialize};
 

@@ -36,7 +36,10 @@ impl Reader {
         let failed = |error| Error::io(format!("cannot open {path}"), error);
         let file = File::open(path).map_err(failed)?;
         if file.metadata().map_err(failed)?.is_dir() {
-            return Err(Error::new(ErrorKind::NotACapture, format!("{path} is a folder, not a capture file")));
+            return Err(Error::new(
+                ErrorKind::NotACapture,
+                format!("{path} is a folder: name the capture files in it"),
+            ));
         }
         Self::new(Box::new(file), options, info)
     }
@@ -189,7 +192,7 @@ mod tests {
         let open = |path: &str| Reader::open(path, &OpenOptions::default(), &mut CaptureInfo::default()).err();
         let folder = std::env::temp_dir();
         let error = open(&folder.to_string_lossy()).expect("a folder");
-        assert!(error.to_string().ends_with("is a folder, not a capture file"));
+        assert!(error.to_string().contains("is a folder"));
         let error = open("/nowhere/a.pcap").expect("no such file");
         assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Io, "cannot open /nowhere/a.pcap"));
     }

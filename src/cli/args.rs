@@ -13,11 +13,17 @@ use clap::{Parser, Subcommand, ValueEnum};
     args_conflicts_with_subcommands = true,
     after_help = "Examples:\n  tcpwhy incident.pcap                     the first screen names the root cause\n  \
                   tcpdump -i eth0 -w - | tcpwhy -          from a pipe\n  \
+                  tcpwhy client=c.pcap server=s.pcap       two capture points of the same traffic\n  \
                   tcpwhy flow 17 incident.pcap             the flow that packet 17 belongs to, as a ladder\n  \
+                  tcpwhy flow 2#17 c.pcap s.pcap           packet 17 of the second capture\n  \
+                  tcpwhy diff good.pcap bad.pcap           what differs, server by server\n  \
+                  tcpwhy capture-plan 10.0.0.5:443         what to capture, where, how long\n  \
                   tcpwhy explain SSL_ERROR_SYSCALL         which diagnoses users see with these words\n\n\
-                  Exit codes: 0 diagnosed (also damaged or empty input); 1 --fail-on reached or an expectation not met;\n\
-                  2 usage, nothing readable, output failed; 3 with --fail-on only: not reached, but more than half of\n\
-                  the flows could not be judged."
+                  Exit codes:\n  \
+                  0  diagnosed, whatever was found; also damaged or empty captures\n  \
+                  1  --fail-on was reached, or an expectation was not met\n  \
+                  2  wrong usage, nothing readable, or the output could not be written\n  \
+                  3  only with --fail-on: not reached, but more than half of the flows could not be judged"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -81,7 +87,7 @@ pub(crate) enum Command {
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Input {
-    /// Capture files (pcap, pcapng; gzip and zstd too); `-` = standard input; name=path labels a file
+    /// Capture files (pcap, pcapng; gzip and zstd too), several at once; `-` = standard input; name=path labels a file
     #[arg(value_name = "FILE")]
     pub files: Vec<String>,
     /// Output format
@@ -132,7 +138,7 @@ pub(crate) struct Input {
     /// Report only flows with a request whose target begins like this, with the legs linked to them (repeatable)
     #[arg(long, value_name = "PATH", help_heading = "What to look at")]
     pub path: Vec<String>,
-    /// Where the backends of the proxy are meant to be; a leg that goes elsewhere is told (repeatable: name every server)
+    /// Where the proxy's backends are meant to be; a leg that goes elsewhere is told (repeatable: name every server)
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "What to look at")]
     pub expect_upstream: Vec<SocketAddr>,
     /// Set a number of the diagnoses, such as hang=5s (repeatable; see tcpwhy thresholds)

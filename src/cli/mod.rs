@@ -156,7 +156,7 @@ fn write(input: &Input, print: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
         }
         None => {
             let mut out = BufWriter::new(io::stdout().lock());
-            Ok(print(&mut out).and_then(|()| out.flush())?)
+            print(&mut out).and_then(|()| out.flush()).context("cannot write the output")
         }
     }
 }
@@ -189,10 +189,7 @@ fn diff(good: &str, bad: &str, format: Format, verbose: bool) -> Result<ExitCode
             let style = Style { color, verbose, ..Style::default() };
             out.write_all(tcpwhy::render::diff::text(&diff, style).as_bytes())?;
         }
-        Format::Json | Format::Jsonl => {
-            serde_json::to_writer(&mut out, &diff)?;
-            out.write_all(b"\n")?;
-        }
+        Format::Json | Format::Jsonl => json::line(&diff, &mut out)?,
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
@@ -205,14 +202,17 @@ fn flow((file, number): (u16, u64), input: &Input) -> Result<ExitCode> {
     if input.files.iter().any(|file| file == "-") {
         bail!("tcpwhy flow reads its input twice and cannot read standard input: save it to a file first");
     }
+    if usize::from(file) >= input.files.len() {
+        let (given, wanted) = (input.files.len(), file + 1);
+        bail!(
+            "{wanted}#{number} is packet {number} of capture {wanted}, and {given} was given: name all captures of the report"
+        );
+    }
     let ladder = diagnosis(input)?.ladder(&input.files, file, number)?;
     let style = style(input);
     write(input, |out| match input.format {
         Format::Text => out.write_all(ladder::text(&ladder, style).as_bytes()),
-        Format::Json | Format::Jsonl => {
-            serde_json::to_writer(&mut *out, &ladder)?;
-            out.write_all(b"\n")
-        }
+        Format::Json | Format::Jsonl => json::line(&ladder, out),
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -54,7 +54,11 @@ fn text(wanted: &[Wanted]) -> String {
             IpAddr::V6(address) => format!("[{address}]"),
             IpAddr::V4(address) => address.to_string(),
         };
-        let scheme = if matches!(end.port?, 80 | 8000 | 8080) { "http" } else { "https" };
+        let scheme = match end.port? {
+            80 | 3000 | 8000 | 8080 => "http",
+            443 | 4443 | 8443 => "https",
+            _ => return None,
+        };
         Some(format!("curl -skv -m 20 -o /dev/null {scheme}://{host}:{}/", end.port?))
     });
     let mut text = String::new();
@@ -62,21 +66,23 @@ fn text(wanted: &[Wanted]) -> String {
         text.push_str(words);
         text.push('\n');
     };
-    line(
-        "WHERE     on the proxy, or else on the host that makes the failing connections: it sees both legs, or at least",
-    );
-    line("          who closes first. `-i any` with LINUX_SLL2 keeps the interface of every packet. During a network");
-    line("          outage the host is reached out-of-band only (console, management network).");
+    line("WHERE     on the proxy, which sees both legs; or else on the host that makes the failing");
+    line("          connections: it sees at least who closes first. `-i any` with LINUX_SLL2 keeps the");
+    line("          interface of every packet (leave -y LINUX_SLL2 out where tcpdump refuses it). During a");
+    line("          network outage a host is reached by its console or management network only.");
     line("START     a ring of ten files of 200 MB, headers and payload, with ICMP, ARP and DNS:");
     line(&format!("  sudo {ring}"));
-    if let Some(probe) = probe {
-        line("MEANWHILE once, from where it fails, while the capture runs:");
-        line(&format!("  {probe}"));
+    match probe {
+        Some(probe) => {
+            line("MEANWHILE once, from where it fails, while the capture runs:");
+            line(&format!("  {probe}"));
+        }
+        None => line("MEANWHILE once, what fails, from where it fails, while the capture runs."),
     }
-    line("HOW LONG  the longest timeout involved and 10 s more (60 s is the default of most proxies: 70 s), and one");
-    line("          connection that works, for comparison. Then Ctrl-C once.");
-    line("LOOK      all pieces of the ring at once:");
-    line("  sudo sh -c 'tcpwhy /var/tmp/*.pcap*'");
+    line("HOW LONG  the longest timeout involved and 10 s more (60 s is the default of most proxies: 70 s),");
+    line("          and one connection that works, for comparison. Then Ctrl-C once.");
+    line("LOOK      all pieces of the ring at once (move captures of another incident away first):");
+    line("  tcpwhy \"/var/tmp/$(hostname)-\"*.pcap*");
     line("LIVE      without a file:");
     line(&format!("  sudo {} | tcpwhy -", tcpdump("-w -")));
     line("POD       on its node (ID: container); the second from a workstation (C: container's name in POD):");
@@ -110,6 +116,8 @@ mod tests {
     fn the_probe_fits_the_port_and_brackets_ipv6() {
         let plan = text(&[parse("[2001:db8::1]:8443").expect("an end")]);
         assert!(plan.contains("https://[2001:db8::1]:8443/"), "{plan}");
-        assert!(!text(&[]).contains("MEANWHILE"));
+        for ends in [vec![], vec![parse("10.0.0.5:5432").expect("an end")]] {
+            assert!(!text(&ends).contains("curl"), "PostgreSQL is not asked by curl");
+        }
     }
 }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cause::Causes;
 use super::explain;
+use super::faces::Faces;
 use super::format::{self, Purpose, filled, packet, rfc3339};
 use super::id::{community_id, finding_id};
 use super::incident::{Draft, Extent};
 use super::report::*;
-use super::{Merged, Settings, rank, shared};
+use super::{Merged, Settings, probe, rank, shared};
 use crate::capture::CaptureInfo;
 use crate::catalogue;
 use crate::event::PacketRef;
@@ -17,6 +18,7 @@ use crate::rule::summary::{FlowSummary, Verdict};
 use crate::rule::value::Value;
 use crate::rule::view::{CaptureView, Link, LinkMethod};
 use crate::rule::{Rule, Step};
+use crate::time::{Elapsed, Timestamp};
 use crate::wire::Address;
 
 /// Everything the parts of the report are made from.
@@ -26,6 +28,7 @@ pub(super) struct Builder<'a> {
     pub capture: &'a CaptureView<'a>,
     pub findings: &'a [Finding],
     pub causes: &'a Causes,
+    pub faces: &'a Faces,
     pub ids: Vec<String>,
 }
 
@@ -36,9 +39,10 @@ impl<'a> Builder<'a> {
         capture: &'a CaptureView<'a>,
         findings: &'a [Finding],
         causes: &'a Causes,
+        faces: &'a Faces,
     ) -> Self {
         let ids = findings.iter().map(|f| finding_id(f, capture.flow_of(f))).collect();
-        Self { merged, settings, capture, findings, causes, ids }
+        Self { merged, settings, capture, findings, causes, faces, ids }
     }
 
     fn rule(&self, i: usize) -> &'static Rule {
@@ -79,9 +83,9 @@ impl<'a> Builder<'a> {
             recovered_at: extent.recovered.map(|at| rfc3339(at.time)),
             headline: self.headline(shown, extent),
             scope_line: self.scope_line(extent, finding.confidence),
-            what_happened: [self.what_happened(draft, &links), self.names(extent)].concat(),
+            what_happened: [self.what_happened(draft, &links), self.names(extent), self.one_clock(&evidence)].concat(),
             scope: self.scope(extent),
-            display_filter: self.display_filter(&evidence),
+            display_filters: display_filters(&evidence),
             evidence,
             misleads: self.misleads(extent),
             control: self.control(draft, extent),
@@ -173,11 +177,13 @@ impl<'a> Builder<'a> {
         if let Some(own) = own {
             legs.extend(self.capture.links_of(own).flat_map(|link| [link.client_leg, link.backend_leg]));
         }
-        let mut entries: BTreeMap<PacketRef, EvidenceEntry> = BTreeMap::new();
+        // In the order of one clock: see `one_clock`.
+        let aligned = |at: PacketRef| (at.time - self.faces.ahead(at.file), at);
+        let mut entries: BTreeMap<(Timestamp, PacketRef), EvidenceEntry> = BTreeMap::new();
         let mut add = |finding: &Finding| {
             for evidence in &finding.evidence {
                 let entry = self.evidence_entry(evidence, finding, links);
-                entries.entry(evidence.at).or_insert(entry);
+                entries.entry(aligned(evidence.at)).or_insert(entry);
             }
         };
         add(&self.findings[draft.shown]);
@@ -190,7 +196,7 @@ impl<'a> Builder<'a> {
     }
 
     fn evidence_entry(&self, evidence: &Evidence, finding: &Finding, links: &[LinkEntry]) -> EvidenceEntry {
-        let flow = evidence.flow.or_else(|| finding.subject.flow()).map(|id| id.number);
+        let flow = evidence.flow.or_else(|| finding.subject.flow()).map(FlowRef::from);
         let leg = links.iter().find_map(|link| match flow {
             Some(n) if n == link.client_leg => Some(Leg::Client),
             Some(n) if n == link.backend_leg => Some(Leg::Backend),
@@ -212,7 +218,7 @@ impl<'a> Builder<'a> {
         self.capture.links_of(flow).take(6).map(link_entry).collect()
     }
 
-    fn representatives(&self, draft: &Draft) -> Vec<u64> {
+    fn representatives(&self, draft: &Draft) -> Vec<FlowRef> {
         let shown = self.findings[draft.shown].subject.flow();
         let linked =
             shown.iter().flat_map(|flow| self.capture.links_of(*flow)).flat_map(|l| [l.client_leg, l.backend_leg]);
@@ -223,8 +229,8 @@ impl<'a> Builder<'a> {
         let claim = evidence().filter(|e| e.side.is_some()).filter_map(|e| e.flow);
         let cited = evidence().filter_map(|e| e.flow);
         for id in shown.into_iter().chain(linked).chain(members).chain(claim).chain(cited) {
-            if flows.len() < 6 && !flows.contains(&id.number) {
-                flows.push(id.number);
+            if flows.len() < 6 && !flows.contains(&FlowRef::from(id)) {
+                flows.push(id.into());
             }
         }
         flows
@@ -234,12 +240,16 @@ impl<'a> Builder<'a> {
         let finding = &self.findings[draft.shown];
         let mut sentences = finding.notes.clone();
         sentences.extend(links.iter().map(|link| {
-            let LinkEntry { client_leg, backend_leg, says, .. } = link;
+            let says = &link.says;
+            let [client_leg, backend_leg] = [link.client_leg, link.backend_leg].map(|leg| leg.name(self.files()));
             match link.exchanges.as_slice() {
                 _ if link.methods == [LinkMethod::FanOut] => {
                     format!("a request of flow {client_leg} led to flow {backend_leg}: {says}")
                 }
                 [] => format!("flow {client_leg} and flow {backend_leg} are two legs of one connection: {says}"),
+                [[0, backend], ..] => {
+                    format!("request {backend} of flow {backend_leg} came in on flow {client_leg}: {says}")
+                }
                 [[client, 0], ..] => {
                     format!("flow {backend_leg} was opened for request {client} of flow {client_leg}: {says}")
                 }
@@ -253,10 +263,26 @@ impl<'a> Builder<'a> {
         }));
         let own = finding.subject.flow();
         sentences.extend(self.capture.open_links.iter().filter(|open| Some(open.backend_leg) == own).map(|open| {
-            let legs: Vec<String> = open.candidates.iter().map(|flow| flow.number.to_string()).collect();
+            let legs: Vec<String> =
+                open.candidates.iter().map(|flow| FlowRef::from(*flow).name(self.files())).collect();
             format!("which client it served is open: {} candidates (flows {})", legs.len(), legs.join(", "))
         }));
         sentences
+    }
+
+    /// Says that packets of several inputs are in the order of one clock, where the inputs' clocks differ.
+    fn one_clock(&self, evidence: &[EvidenceEntry]) -> Vec<String> {
+        let files: BTreeSet<u16> = evidence.iter().filter(|entry| entry.packet > 0).map(|entry| entry.file).collect();
+        let shifts: BTreeSet<Elapsed> = files.iter().map(|file| self.faces.ahead(*file)).collect();
+        if shifts.len() < 2 {
+            return Vec::new();
+        }
+        let told = files.iter().filter_map(|file| {
+            let clock = self.faces.clocks.get(file)?;
+            Some(format!("of input {} {}", file + 1, clock.says()))
+        });
+        let told = told.collect::<Vec<_>>().join("; ");
+        vec![format!("the packets are put in the order of one clock, their times stand as recorded: {told}")]
     }
 
     /// Which names the DNS in the capture gave to the hosts, with the packet that says so.
@@ -334,7 +360,7 @@ impl<'a> Builder<'a> {
         let proven = finding.not.iter().map(|not| NotEntry {
             rule: not.what.to_string(),
             because: not.because.clone(),
-            evidence: not.evidence.iter().map(|at| at.number).collect(),
+            evidence: not.evidence.iter().map(|at| PacketEntry { file: at.file, packet: at.number }).collect(),
         });
         let stated = rule.not.iter().filter(|(what, _)| !finding.not.iter().any(|not| not.what == *what));
         let stated = stated.map(|(what, because)| NotEntry {
@@ -389,12 +415,6 @@ impl<'a> Builder<'a> {
         }]
     }
 
-    fn display_filter(&self, evidence: &[EvidenceEntry]) -> String {
-        let numbers: BTreeSet<u64> = evidence.iter().filter(|e| e.packet > 0).map(|e| e.packet).collect();
-        let numbers: Vec<String> = numbers.into_iter().map(|n| n.to_string()).collect();
-        if numbers.is_empty() { String::new() } else { format!("frame.number in {{{}}}", numbers.join(",")) }
-    }
-
     /// Findings that `wanted` accepts, equal ones folded into one entry.
     pub(super) fn entries(&self, wanted: impl Fn(usize) -> bool) -> Vec<FindingEntry> {
         type Key<'k> = (&'k str, Option<crate::wire::Endpoint>, Severity, Confidence, Option<&'k str>);
@@ -433,7 +453,7 @@ impl<'a> Builder<'a> {
                 crate::rule::finding::Subject::Capture => "capture",
             }
             .into(),
-            flow: finding.subject.flow().map(|id| id.number),
+            flow: finding.subject.flow().map(FlowRef::from),
             severity: finding.severity,
             confidence: finding.confidence,
             says: self.says(i),
@@ -471,9 +491,9 @@ impl<'a> Builder<'a> {
     }
 
     /// The other faces of a flow, in words.
-    pub(super) fn faces(&self, entry: &FlowEntry, faces: &super::faces::Faces) -> Vec<String> {
-        let here = |id: &&PacketRef| id.number == entry.id && id.file == entry.file;
-        let Some((id, others)) = faces.others.iter().find(|(id, _)| here(id)) else { return Vec::new() };
+    pub(super) fn faces(&self, entry: &FlowEntry) -> Vec<String> {
+        let here = |id: &&PacketRef| FlowRef::from(**id) == entry.key();
+        let Some((id, others)) = self.faces.others.iter().find(|(id, _)| here(id)) else { return Vec::new() };
         let Some(flow) = self.merged.flows.get(id) else { return Vec::new() };
         others.iter().map(|face| face.says(&flow.facts, self.files())).collect()
     }
@@ -494,7 +514,8 @@ impl<'a> Builder<'a> {
         let root = self.causes.root(main);
         if root != main {
             let of = self.findings[root].subject.flow().filter(|id| *id != flow.facts.id);
-            let of = of.map(|id| format!(" what happened on flow {}", id.number)).unwrap_or(" this".into());
+            let of = of.map(|id| format!(" what happened on flow {}", FlowRef::from(id).name(self.files())));
+            let of = of.unwrap_or(" this".into());
             text.push_str(&format!(" It follows from{of}: {}.", self.says(root)));
         }
         text
@@ -566,8 +587,22 @@ pub(super) fn capture_entry(info: &CaptureInfo) -> Capture {
             .first()
             .map_or(0, |damage| info.packets - damage.after_packet.min(info.packets)),
         clock: None,
+        together_with: Vec::new(),
         kernel_drops: info.drops,
     }
+}
+
+/// The packets of the proof as Wireshark finds them, for each input.
+fn display_filters(evidence: &[EvidenceEntry]) -> Vec<DisplayFilter> {
+    let mut numbers: BTreeMap<u16, BTreeSet<u64>> = BTreeMap::new();
+    for entry in evidence.iter().filter(|entry| entry.packet > 0) {
+        numbers.entry(entry.file).or_default().insert(entry.packet);
+    }
+    let filter = |(file, numbers): (u16, BTreeSet<u64>)| {
+        let numbers: Vec<String> = numbers.into_iter().map(|n| n.to_string()).collect();
+        DisplayFilter { file, filter: format!("frame.number in {{{}}}", numbers.join(",")) }
+    };
+    numbers.into_iter().map(filter).collect()
 }
 
 fn link_entry(link: &Link) -> LinkEntry {
@@ -579,8 +614,8 @@ fn link_entry(link: &Link) -> LinkEntry {
         Confidence::Low => "low",
     };
     LinkEntry {
-        client_leg: link.client_leg.number,
-        backend_leg: link.backend_leg.number,
+        client_leg: link.client_leg.into(),
+        backend_leg: link.backend_leg.into(),
         methods: link.methods.clone(),
         exchanges: link.exchanges.iter().take(8).map(|pair| [pair.client, pair.backend]).collect(),
         says: format!("linked by {} ({certainty})", methods.join(" and by ")),
@@ -591,9 +626,12 @@ fn link_entry(link: &Link) -> LinkEntry {
 fn steps(steps: &[Step], finding: &Finding, flow: Option<&FlowSummary>) -> Vec<StepEntry> {
     steps
         .iter()
-        .map(|step| StepEntry {
-            says: filled(step.says, finding, flow, Purpose::Prose),
-            command: filled(step.command, finding, flow, Purpose::Command),
+        .map(|step| {
+            let (says, command) = probe::fitting(step, flow);
+            StepEntry {
+                says: filled(&says, finding, flow, Purpose::Prose),
+                command: filled(&command, finding, flow, Purpose::Command),
+            }
         })
         .collect()
 }

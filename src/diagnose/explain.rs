@@ -18,19 +18,19 @@ pub fn undecided(facts: &FlowFacts, story: &Story, now: Timestamp, thresholds: &
     let only_syns =
         facts.handshake == Handshake::Syn && facts.from_client.packets <= u64::from(facts.from_client.syn_count);
     if !facts.both_ways() && !only_syns {
-        return Some("only one direction of it is in the capture".into());
+        return Some("only one direction is in the capture".into());
     }
     if !matches!(facts.close, Close::Open) {
         return None;
     }
     if facts.handshake == Handshake::Syn && facts.from_server.packets == 0 {
         let waited = now.since(facts.id.time);
-        return Some(format!("its SYN was unanswered for {waited} when the capture ended"));
+        return Some(format!("the SYN was unanswered for {waited} when the capture ended"));
     }
     let request = facts.from_client.first_payload?;
     let waited = now.since(request.time);
     if facts.from_server.payload == 0 && !facts.mid_stream && waited < thresholds.hang {
-        return Some(format!("its request was unanswered for {waited} when the capture ended"));
+        return Some(format!("the request was unanswered for {waited} when the capture ended"));
     }
     let requests = story.events().filter(|e| e.what.kind() == Kind::Request).count();
     let responses = story.events().filter(|e| matches!(&e.what, What::Response(r) if r.status >= 200)).count();

@@ -5,12 +5,12 @@
 //! the others alone could see is added to it, and each is counted once. Two captures of one connection also tell how their clocks differ,
 //! and which packets were lost between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Merged;
 use super::format::{count, packet};
 use crate::event::{PacketRef, Side};
-use crate::flow::facts::{FlowFacts, IpProtocol};
+use crate::flow::facts::{FlowFacts, Half, IpProtocol};
 use crate::rule::finding::{Finding, Severity, Subject};
 use crate::rule::summary::FlowSummary;
 use crate::time::Elapsed;
@@ -19,6 +19,14 @@ use crate::wire::Endpoint;
 /// Without a SYN+ACK only 32 bits agree: then the SYNs must be this close in time as well.
 const CLOSE: Elapsed = Elapsed::secs(60);
 
+/// Flows before and after one among which its packets are looked for under another address.
+const NEAR: usize = 512;
+/// Pairs of one-way flows between the same ends that are compared.
+const PAIRS: usize = 64;
+
+/// A capture is at its end when nothing follows for so long.
+const ENDED: Elapsed = Elapsed::secs(1);
+
 /// What was found out about faces.
 #[derive(Debug, Default)]
 pub(super) struct Faces {
@@ -26,6 +34,20 @@ pub(super) struct Faces {
     pub(super) others: BTreeMap<PacketRef, Vec<Face>>,
     /// By input: how far its clock is ahead of an earlier input's.
     pub(super) clocks: BTreeMap<u16, Clock>,
+}
+
+impl Faces {
+    /// How far an input's clock is ahead of that of the earliest input it can be compared with.
+    pub(super) fn ahead(&self, file: u16) -> Elapsed {
+        let mut ahead = Elapsed(0);
+        let mut file = file;
+        // Each step leads to an earlier input.
+        while let Some(clock) = self.clocks.get(&file) {
+            ahead = ahead + clock.ahead;
+            file = clock.of;
+        }
+        ahead
+    }
 }
 
 /// One more face of a connection.
@@ -79,7 +101,9 @@ impl Face {
 
 /// `merged` with one flow for each connection; `None` when every flow is a connection of its own.
 pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
-    let groups = groups(&merged.flows);
+    let mut groups = groups(&merged.flows);
+    let begun = groups.len();
+    groups.extend(in_two_captures(&merged.flows, &groups));
     if groups.is_empty() {
         return None;
     }
@@ -87,7 +111,7 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
     let mut clocks: BTreeMap<(u16, u16), Vec<i64>> = BTreeMap::new();
     let mut flows = merged.flows.clone();
     let mut hidden = 0;
-    for group in groups {
+    for (place, group) in groups.into_iter().enumerate() {
         let members: Vec<&FlowSummary> = group.iter().filter_map(|id| merged.flows.get(id)).collect();
         let Some(judged) = members.iter().min_by_key(|flow| nearness(flow)).copied() else { continue };
         let mut whole = judged.clone();
@@ -100,7 +124,10 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
             hidden += 1;
             faces.others.entry(judged.facts.id).or_default().push(told(&judged.facts, &face.facts));
         }
-        compare(&mut whole, &members, merged);
+        // Captures that begin and end at different times hold different parts of a connection that outlives them.
+        if place < begun {
+            compare(&mut whole, &members, merged);
+        }
         whole.digest.verdict = members.iter().map(|face| face.digest.verdict).max().unwrap_or(whole.digest.verdict);
         flows.insert(judged.facts.id, whole);
     }
@@ -112,6 +139,54 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
     let mut joined = Merged { flows, ..merged.clone() };
     joined.tally.flows = joined.tally.flows.saturating_sub(hidden);
     Some((joined, faces))
+}
+
+/// Pairs of inputs each of which holds one direction of the same connections, and that share no packet: files of two interfaces of one
+/// host. What comes in on one and goes out by the other is whole only when both are read as one capture.
+pub fn one_place(merged: &Merged) -> Vec<(u16, u16)> {
+    let mut lone: BTreeMap<(Endpoint, Endpoint), Vec<&FlowFacts>> = BTreeMap::new();
+    for flow in merged.flows.values().map(|flow| &flow.facts).filter(|flow| flow.transport == IpProtocol::Tcp) {
+        if let Some((from, to, _)) = one_way(flow) {
+            lone.entry((from, to)).or_default().push(flow);
+        }
+    }
+    let mut pairs: BTreeMap<(u16, u16), usize> = BTreeMap::new();
+    for (ends, flows) in &lone {
+        let Some(back) = lone.get(&(ends.1, ends.0)).filter(|_| ends.0 < ends.1) else { continue };
+        for (a, b) in flows.iter().flat_map(|a| back.iter().map(move |b| (*a, *b))).take(PAIRS) {
+            if a.id.file != b.id.file && answer_each_other(a, b) {
+                *pairs.entry((a.id.file.min(b.id.file), a.id.file.max(b.id.file))).or_default() += 1;
+            }
+        }
+    }
+    for group in groups(&merged.flows) {
+        for (i, a) in group.iter().enumerate() {
+            group[i + 1..].iter().for_each(|b| _ = pairs.remove(&(a.file.min(b.file), a.file.max(b.file))));
+        }
+    }
+    pairs.into_keys().collect()
+}
+
+/// Who sends to whom on a flow of which one direction only is in the capture.
+fn one_way(flow: &FlowFacts) -> Option<(Endpoint, Endpoint, &Half)> {
+    match (flow.from_client.packets, flow.from_server.packets) {
+        (1.., 0) => Some((flow.client, flow.server, &flow.from_client)),
+        (0, 1..) => Some((flow.server, flow.client, &flow.from_server)),
+        _ => None,
+    }
+}
+
+/// At one time, and each acknowledges what the other sends.
+fn answer_each_other(a: &FlowFacts, b: &FlowFacts) -> bool {
+    let (Some((.., x)), Some((.., y))) = (one_way(a), one_way(b)) else { return false };
+    let takes = |sent: &Half, got: &Half| match (sent.isn, sent.next, got.acked) {
+        (Some(from), Some(to), Some(acked)) => acked.minus(from) >= 0 && acked.minus(to) <= 1,
+        // A client that heard nothing acknowledges nothing.
+        (_, _, None) => got.packets > 0 && got.syn_count > 0,
+        _ => false,
+    };
+    let acknowledged = x.acked.is_some() || y.acked.is_some();
+    a.start() <= b.last.time && b.start() <= a.last.time && acknowledged && takes(x, y) && takes(y, x)
 }
 
 /// Flows that carry the same packets, two or more each.
@@ -135,6 +210,43 @@ fn groups(flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<Vec<PacketRef>> {
         }
     }
     groups
+}
+
+/// Connections that began before one of two captures, and UDP: the same ends at the same time, and sequence numbers that overlap.
+fn in_two_captures(flows: &BTreeMap<PacketRef, FlowSummary>, known: &[Vec<PacketRef>]) -> Vec<Vec<PacketRef>> {
+    let taken: BTreeSet<PacketRef> = known.iter().flatten().copied().collect();
+    let mut by_ends: BTreeMap<(IpProtocol, Endpoint, Endpoint), Vec<&FlowFacts>> = BTreeMap::new();
+    for flow in flows.values().map(|flow| &flow.facts).filter(|flow| !taken.contains(&flow.id)) {
+        by_ends.entry((flow.transport, flow.client, flow.server)).or_default().push(flow);
+    }
+    let mut groups = Vec::new();
+    for mut rest in by_ends.into_values().filter(|alike| alike.len() > 1) {
+        while !rest.is_empty() {
+            let first = rest.remove(0);
+            let (same, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|flow| continues(first, flow));
+            rest = others;
+            if !same.is_empty() {
+                groups.push(std::iter::once(first).chain(same).map(|flow| flow.id).collect());
+            }
+        }
+    }
+    groups
+}
+
+/// Two captures of one flow, begun before one of them or without a beginning. The pieces of one capture follow each other.
+fn continues(a: &FlowFacts, b: &FlowFacts) -> bool {
+    let overlap = |side: Side| {
+        let (x, y) = (a.half(side), b.half(side));
+        match (x.isn.zip(x.next), y.isn.zip(y.next)) {
+            (Some((from, to)), Some((start, end))) => end.minus(from) >= 0 && to.minus(start) >= 0,
+            _ => true,
+        }
+    };
+    let udp = a.transport == IpProtocol::Udp;
+    a.id.file != b.id.file
+        && a.start() <= b.last.time
+        && b.start() <= a.last.time
+        && (udp || ((a.mid_stream || b.mid_stream) && overlap(Side::Client) && overlap(Side::Server)))
 }
 
 /// The same SYN, and the same SYN+ACK where both have one. A port used again at one place is not the same packet.
@@ -224,11 +336,42 @@ fn lost(side: Side, sent: &FlowSummary, got: &FlowSummary, merged: &Merged) -> O
         Some(info.label.clone().unwrap_or_else(|| info.file.clone()))
     };
     let (from, to) = (place(sent)?, place(got)?);
+    // A capture that ended before cannot have them.
+    let ended = merged.infos.get(usize::from(got.facts.id.file)).and_then(|info| info.last);
+    if ended.is_some_and(|ended| sent.facts.half(side).last.is_some_and(|last| last.time.since(ended) > ENDED)) {
+        return None;
+    }
     let end = sent.facts.endpoint(side);
-    Some(format!(
-        "{} of {there} packets from {end} that are in {from} are not in {to}: lost in between, or on another way",
-        there - here
-    ))
+    let missing = there - here;
+    let told = format!("{missing} of {there} packets from {end} that are in {from} are not in {to}");
+    Some(match elsewhere(side, sent, got, merged) {
+        Some(way) => format!("{told}: {way}"),
+        None => format!("{told}: lost in between"),
+    })
+}
+
+/// Where the packets that are not in the other input went instead, if anything tells.
+fn elsewhere(side: Side, sent: &FlowSummary, got: &FlowSummary, merged: &Merged) -> Option<String> {
+    let (end, peer, half) = (sent.facts.endpoint(side), sent.facts.endpoint(side.other()), sent.facts.half(side));
+    let (from, to) = (half.isn?, half.next?);
+    let first_seen = merged
+        .flows
+        .range(sent.facts.id..)
+        .map(|(_, flow)| &flow.facts)
+        .chain(merged.flows.range(..sent.facts.id).rev().take(NEAR).map(|(_, flow)| &flow.facts));
+    // The same numbers from another address to the same end.
+    let other = first_seen.take(2 * NEAR).filter(|flow| flow.id.file == got.facts.id.file).find_map(|flow| {
+        let source = [Side::Client, Side::Server].into_iter().find(|one| flow.endpoint(one.other()) == peer)?;
+        let seen = flow.half(source);
+        let first = seen.isn.filter(|_| flow.endpoint(source) != end && seen.packets > 0)?;
+        (first.minus(from) >= 0 && to.minus(first) >= 0).then(|| (flow.endpoint(source), flow.id))
+    });
+    if let Some((source, flow)) = other {
+        let flow = packet(flow, merged.infos.len());
+        return Some(format!("they came from {source} (flow {flow}), by another way"));
+    }
+    let asymmetric = sent.findings.iter().any(|finding| finding.rule == "asymmetric-return-path");
+    (asymmetric && side == Side::Server).then(|| "they left by another interface".to_owned())
 }
 
 #[cfg(test)]
@@ -280,6 +423,24 @@ mod tests {
         let again = Scene::starting("10.0.0.1:40000", "10.0.0.2:443", 50, 9000).handshake();
         assert_eq!(again.facts.client, end("10.0.0.1:40000"));
         assert!(join(&merged(&[Scene::open(), again])).is_none());
+    }
+
+    #[test]
+    fn a_connection_older_than_both_captures_and_one_without_a_beginning_are_counted_once() {
+        let old = |number: u64, start: i64| {
+            let scene = Scene::starting("10.0.0.1:40000", "10.0.0.2:443", number, start).mid_stream();
+            scene.data(Side::Client, 3, 40).data(Side::Server, 50, 40)
+        };
+        let (joined, _) = join(&merged(&[old(1, 0), at_file(old(9, 10), 1)])).expect("two captures");
+        assert_eq!(joined.flows.len(), 1);
+        // The next piece of a rotated capture begins where the one before ends.
+        assert!(join(&merged(&[old(1, 0), at_file(old(9, 500), 1)])).is_none());
+        let question = |number: u64| {
+            let scene = Scene::starting("10.0.0.1:5353", "10.0.0.2:53", number, 0).udp();
+            scene.data(Side::Client, 0, 40).data(Side::Server, 50, 90)
+        };
+        let (joined, _) = join(&merged(&[question(1), at_file(question(2), 1)])).expect("two captures");
+        assert_eq!((joined.flows.len(), joined.tally.flows), (1, 1));
     }
 
     #[test]

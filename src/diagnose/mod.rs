@@ -12,6 +12,7 @@ pub mod format;
 pub mod id;
 mod incident;
 mod legs;
+mod probe;
 mod rank;
 pub mod report;
 pub mod selection;
@@ -39,6 +40,7 @@ use crate::time::Timestamp;
 use crate::wire::Endpoint;
 use build::Builder;
 pub use build::flow_entry;
+pub use faces::one_place;
 use report::{Counts, FlowCounts, FlowEntry, Report, SCHEMA, Tool};
 use selection::{Ends, Selected};
 
@@ -70,6 +72,8 @@ pub struct Merged {
     pub lines: Vec<FlowEntry>,
     /// What the user asked for in words; empty = everything.
     pub asked: String,
+    /// Pairs of inputs that hold one direction each of the same connections: interfaces of one host, read as one capture.
+    pub one_place: Vec<(u16, u16)>,
     /// Reading was stopped before the input's end.
     pub interrupted: bool,
 }
@@ -160,7 +164,7 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
     }
     let causes = cause::find(&findings, &capture);
     first_things_first(&mut findings, &causes);
-    let builder = Builder::new(merged, settings, &capture, &findings, &causes);
+    let builder = Builder::new(merged, settings, &capture, &findings, &causes, faces);
 
     let good = incident::Good::of(&capture);
     let drafts = incident::group(&findings, &causes, &capture, &good);
@@ -182,7 +186,7 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
     }
     let (mut flows, flow_counts) = flows(merged, selected.as_ref(), &builder, &on_flow, &incidents);
     for flow in &mut flows {
-        flow.faces = builder.faces(flow, faces);
+        flow.faces = builder.faces(flow);
     }
     let trust = |i: usize| findings[i].rule.starts_with("capture-");
     Report {
@@ -252,7 +256,8 @@ fn flows(
     on_flow: &BTreeMap<PacketRef, Vec<usize>>,
     incidents: &[report::Incident],
 ) -> (Vec<FlowEntry>, FlowCounts) {
-    let cited: BTreeSet<u64> = incidents.iter().flat_map(|incident| incident.flows.iter().copied()).collect();
+    let cited: BTreeSet<report::FlowRef> =
+        incidents.iter().flat_map(|incident| incident.flows.iter().copied()).collect();
     let all_flows = builder.settings.all_flows;
     let mut counts = match selected {
         Some(selected) => selected.count(merged),
@@ -277,7 +282,7 @@ fn flows(
             Verdict::Failed => counts.failed += 1,
         }
         let wanted = verdict != Verdict::Healthy && listed < LISTED_FLOWS;
-        if all_flows || cited.contains(&id.number) || wanted {
+        if all_flows || cited.contains(&(*id).into()) || wanted {
             listed += usize::from(wanted);
             entries.push(builder.flow_entry(flow, found));
         }
@@ -295,9 +300,21 @@ fn flows(
 /// The inputs, and how far their clocks differ.
 fn captures(merged: &Merged, faces: &faces::Faces) -> Vec<report::Capture> {
     let mut captures: Vec<report::Capture> = merged.infos.iter().map(build::capture_entry).collect();
+    for (a, b) in &merged.one_place {
+        for (one, other) in [(a, b), (b, a)] {
+            if let Some(capture) = captures.get_mut(usize::from(*one)) {
+                capture.together_with.push(*other);
+            }
+        }
+    }
     for (file, clock) in &faces.clocks {
         if let Some(capture) = captures.get_mut(usize::from(*file)) {
-            capture.clock = Some(clock.says());
+            capture.clock = Some(report::ClockEntry {
+                of: clock.of,
+                ahead_ns: clock.ahead.0,
+                connections: clock.connections as u64,
+                says: clock.says(),
+            });
         }
     }
     captures

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Protocol, Side};
+use crate::event::{PacketRef, Protocol, Side};
 use crate::rule::finding::{Confidence, Culprit, Severity};
 use crate::rule::summary::Verdict;
 use crate::rule::view::LinkMethod;
@@ -75,9 +75,25 @@ pub struct Capture {
     /// Of `packets`, those read after the first broken place: they may lack what the damage took.
     pub packets_after_damage: u64,
     /// How far its clock is from that of an earlier input, when both hold the same connections.
-    pub clock: Option<String>,
+    pub clock: Option<ClockEntry>,
+    /// Other inputs, by index, that hold the other direction of the same connections: interfaces of one host, read as one capture.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub together_with: Vec<u16>,
     /// Drops the capturing kernel reported; `null` = the file does not say.
     pub kernel_drops: Option<u64>,
+}
+
+/// How an input's clock differs from another one's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ClockEntry {
+    /// Index of the other input in `captures`.
+    pub of: u16,
+    /// How far this one is ahead, in nanoseconds; negative: behind.
+    pub ahead_ns: i64,
+    /// The median of so many connections that are in both.
+    pub connections: u64,
+    /// Words for it.
+    pub says: String,
 }
 
 /// One broken place.
@@ -183,11 +199,51 @@ pub struct Incident {
     /// The same for people: "closed without answer on 14 client legs".
     pub consequences: Vec<String>,
     /// Representative flows, at most six.
-    pub flows: Vec<u64>,
+    pub flows: Vec<FlowRef>,
     /// Links between legs of these flows.
     pub links: Vec<LinkEntry>,
-    /// A Wireshark display filter for the evidence.
-    pub display_filter: String,
+    /// Wireshark display filters for the evidence, one for each input that holds some of it.
+    pub display_filters: Vec<DisplayFilter>,
+}
+
+/// Which flow: numbers of packets are those of one input, so the input belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct FlowRef {
+    /// Index of the input in `captures`.
+    pub file: u16,
+    /// Number of the flow's first packet in that input.
+    pub id: u64,
+}
+
+impl From<PacketRef> for FlowRef {
+    fn from(id: PacketRef) -> Self {
+        Self { file: id.file, id: id.number }
+    }
+}
+
+impl FlowRef {
+    /// `14`; of several inputs the second's `2#14`.
+    pub fn name(self, files: usize) -> String {
+        if files > 1 { format!("{}#{}", self.file + 1, self.id) } else { self.id.to_string() }
+    }
+}
+
+/// A display filter and the input it is meant for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DisplayFilter {
+    /// Index of the input in `captures`.
+    pub file: u16,
+    /// `frame.number in {…}`
+    pub filter: String,
+}
+
+/// One packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PacketEntry {
+    /// Index of the input in `captures`.
+    pub file: u16,
+    /// Frame number in that file.
+    pub packet: u64,
 }
 
 /// Who has to act and why.
@@ -233,8 +289,8 @@ pub struct EvidenceEntry {
     pub packet: u64,
     /// RFC 3339, nanoseconds.
     pub time: String,
-    /// Flow number.
-    pub flow: Option<u64>,
+    /// The flow it belongs to.
+    pub flow: Option<FlowRef>,
     /// Which leg it belongs to: `client` or `backend` where two legs are linked.
     pub leg: Option<Leg>,
     /// Who sent it.
@@ -280,17 +336,17 @@ pub struct NotEntry {
     pub rule: String,
     /// By what.
     pub because: String,
-    /// Frame numbers that rule it out.
-    pub evidence: Vec<u64>,
+    /// Packets that rule it out.
+    pub evidence: Vec<PacketEntry>,
 }
 
 /// Two legs of one connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LinkEntry {
-    /// Flow number.
-    pub client_leg: u64,
-    /// Flow number.
-    pub backend_leg: u64,
+    /// The flow from the client.
+    pub client_leg: FlowRef,
+    /// The flow to the backend.
+    pub backend_leg: FlowRef,
     /// Every method that joins them.
     pub methods: Vec<LinkMethod>,
     /// Which request of the client leg is which of the backend leg, from 1 (0: the connection failed before it carried one); at most 8.
@@ -312,8 +368,8 @@ pub struct FindingEntry {
     pub rule: String,
     /// `flow`, `exchange`, `legs`, `host` or `capture`.
     pub subject: String,
-    /// Flow number.
-    pub flow: Option<u64>,
+    /// The flow it is about.
+    pub flow: Option<FlowRef>,
     /// How bad.
     pub severity: Severity,
     /// How sure.
@@ -371,4 +427,11 @@ pub struct FlowEntry {
     pub handshake: String,
     /// How it ended: `open`, `fin`, `half-closed by client`, `reset by server (abort)`, …
     pub close: String,
+}
+
+impl FlowEntry {
+    /// What others call it by.
+    pub fn key(&self) -> FlowRef {
+        FlowRef { file: self.file, id: self.id }
+    }
 }

@@ -270,6 +270,11 @@ events! {
     TlsFinished,
     /// First application data record of a side (TLS 1.3: after handshake records and session tickets were accounted for).
     TlsData,
+    /// A server sends no more: what its application data records hold, alerts and tickets left out.
+    TlsSealed { /// Records.
+                records: u32,
+                /// Octets in them, header fields of the records and what seals them left out (RFC 8446 §5.2, RFC 5288 §3).
+                clear: u64 },
     /// A record header that no TLS allows after TLS began: plain text on a TLS connection.
     TlsBroken,
     /// A whole request head. After the first 16 exchanges of a connection only unusual ones and the latest are told.

@@ -30,6 +30,9 @@ mod sizes {
     pub(super) const FINISHED_384: [u16; 2] = [69, 85];
     /// No session ticket is that small.
     pub(super) const TICKET: u16 = 64;
+    /// What a record holds besides its content: type and tag; before 1.3 (GCM) an explicit nonce and the tag.
+    pub(super) const SEAL_13: u16 = 17;
+    pub(super) const SEAL_12: u16 = 24;
 }
 /// Encrypted handshake records of one side, all of them: EncryptedExtensions, CertificateRequest, Certificate, CertificateVerify, Finished
 /// of a server, Certificate, CertificateVerify, Finished of a client; then data, though no Finished was told by its length.
@@ -68,6 +71,9 @@ struct Half {
     changed: bool,
     finished: bool,
     data: bool,
+    /// Records of data, and the octets in them.
+    records_of_data: u32,
+    clear: u64,
     /// Encrypted handshake records of TLS 1.3.
     records: u8,
     /// Data records of TLS 1.3, for the peer to tell tickets from answers.
@@ -174,20 +180,28 @@ impl Analyzer for Tls {
         Wants::More
     }
 
-    fn end(&mut self, side: Side, _at: PacketRef, emit: Emit<'_>) {
+    fn end(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {
         if let Some(MaybeAlert { at, len, alone }) = self.sides[index(side)].maybe_alert.take() {
             emit(Event { at, side, what: What::AlertEncrypted { len, alone } });
+        }
+        if side == Side::Server {
+            self.settle(emit);
+            let [_, Half { records_of_data: records, clear, .. }] = self.sides;
+            if records > 0 {
+                emit(Event { at, side, what: What::TlsSealed { records, clear } });
+            }
         }
     }
 
     fn settle(&mut self, emit: Emit<'_>) {
         // One record is all that came back for the client's data.
         let [client, server] = &mut self.sides;
-        if let Tickets::One { at, .. } = server.tickets
+        if let Tickets::One { at, len, .. } = server.tickets
             && client.data
         {
             server.tickets = Tickets::Over;
             server.data(Side::Server, at, emit);
+            server.sealed(len, sizes::SEAL_13);
         }
     }
 
@@ -273,6 +287,10 @@ impl Tls {
             }
             _ => self.encrypted_handshake(side, at, len, emit),
         }
+        let server = &mut self.sides[index(Side::Server)];
+        if side == Side::Server && server.data && server.maybe_alert.is_none() {
+            server.sealed(len, if is_13 { sizes::SEAL_13 } else { sizes::SEAL_12 });
+        }
     }
 
     /// A record of TLS 1.3 before the client's Finished.
@@ -342,6 +360,11 @@ impl Half {
         if !std::mem::replace(&mut self.finished, true) {
             emit(Event { at, side, what: What::TlsFinished });
         }
+    }
+
+    fn sealed(&mut self, len: u16, seal: u16) {
+        self.records_of_data = self.records_of_data.saturating_add(1);
+        self.clear += u64::from(len.saturating_sub(seal));
     }
 
     fn data(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {

@@ -2,6 +2,7 @@
 
 use super::layout::{Page, Style, Tone};
 use crate::diagnose::diff::{Diff, Lone, Total};
+use crate::diagnose::format::count;
 
 /// Servers of one list that are shown without `-v`.
 const SHOWN: usize = 12;
@@ -17,7 +18,7 @@ pub fn text(diff: &Diff, style: Style) -> String {
         let tone = if server.failed[1] > server.failed[0] { Tone::Bad } else { Tone::Plain };
         page.labelled(
             "SERVER",
-            &format!("{}: {} and {} flows", server.server, server.flows[0], server.flows[1]),
+            &format!("{}: flows {} -> {}", server.server, server.flows[0], server.flows[1]),
             tone,
             2,
         );
@@ -41,10 +42,12 @@ pub fn text(diff: &Diff, style: Style) -> String {
     }
     let same = diff.alike;
     let nothing = diff.servers.is_empty() && diff.gone.is_empty() && diff.new.is_empty() && diff.names.is_empty();
-    if nothing {
-        page.labelled("SAME", &format!("nothing differs in {same} servers"), Tone::Good, 1);
-    } else {
-        page.labelled("SAME", &format!("{same} servers differ in nothing that is compared"), Tone::Plain, 1);
+    if nothing && same == 0 {
+        page.labelled("SAME", "neither capture has a server to compare", Tone::Warn, 1);
+    } else if nothing {
+        page.labelled("SAME", &format!("nothing differs at {}", count(same, "server")), Tone::Good, 1);
+    } else if same > 0 {
+        page.labelled("SAME", &format!("nothing differs at {}", count(same, "other server")), Tone::Plain, 1);
     }
     page.labelled(
         "COMPARED",
@@ -56,11 +59,11 @@ pub fn text(diff: &Diff, style: Style) -> String {
 }
 
 fn total(total: &Total) -> String {
-    format!("{}: {} flows, {} failed", total.captures.join(" "), total.flows, total.failed)
+    format!("{}: {}, {} failed", total.captures.join(" "), count(total.flows, "flow"), total.failed)
 }
 
 fn alone(lone: &Lone) -> String {
-    format!("{}: {} flows, {} failed; {}", lone.server, lone.flows, lone.failed, lone.speaks)
+    format!("{}: {}, {} failed; {}", lone.server, count(lone.flows, "flow"), lone.failed, lone.speaks)
 }
 
 fn more(page: &mut Page, n: usize, words: &str) {

@@ -1,17 +1,25 @@
 //! A flow as a ladder: client on the left, server on the right, repeats collapsed.
 
 use super::layout::{Page, Style, Tone, clean};
+use crate::diagnose::report::FlowRef;
 use crate::event::Side;
 use crate::run::ladder::Ladder;
 
 /// Rungs shown without `-v`: the beginning and the end of a long flow.
 const SHOWN: usize = 60;
 
+/// `#14`; of several inputs the second's `2#14`.
+fn packet(at: FlowRef, ladder: &Ladder) -> String {
+    let name = at.name(ladder.captures.len());
+    if ladder.captures.len() > 1 { name } else { format!("#{name}") }
+}
+
 /// The ladder for a terminal.
 pub fn text(ladder: &Ladder, style: Style) -> String {
     let mut page = Page::new(style);
     let flow = &ladder.flow;
-    page.labelled("FLOW", &format!("#{} {} -> {}", flow.id, flow.client, flow.server), Tone::Plain, 2);
+    let head = format!("{} {} -> {}", packet(flow.key(), ladder), flow.client, flow.server);
+    page.labelled("FLOW", &head, Tone::Plain, 2);
     page.labelled("", &flow.explanation, Tone::Plain, 6);
     for incident in &ladder.incidents {
         page.labelled("INCIDENT", incident, Tone::Bad, 3);
@@ -37,10 +45,8 @@ pub fn text(ladder: &Ladder, style: Style) -> String {
             }
             continue;
         }
-        let number = match rung.until {
-            Some(until) => format!("#{}-{until}", rung.packet),
-            None => format!("#{}", rung.packet),
-        };
+        let first = packet(FlowRef { file: rung.file, id: rung.packet }, ladder);
+        let number = rung.until.map_or(first.clone(), |until| format!("{first}-{until}"));
         let times = if rung.count > 1 { format!(" ({} packets)", rung.count) } else { String::new() };
         let arrow = match rung.side {
             Side::Client => format!("{}{times} ->", rung.what),

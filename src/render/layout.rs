@@ -80,21 +80,30 @@ impl Page {
         }
     }
 
-    /// Commands to type, on one line where they fit, each whole.
+    /// What is pasted, one item on a line, each whole.
     pub(super) fn whole(&mut self, label: &str, items: &[String]) {
-        let items: Vec<String> = items.iter().map(|item| clean(item)).collect();
-        let joined = items.join("   ");
-        let lines = if LABEL + joined.chars().count() <= self.style.width { vec![joined] } else { items };
-        for (i, line) in lines.into_iter().enumerate() {
+        for (i, item) in items.iter().enumerate() {
             let label = self.toned(&format!("{:<LABEL$}", if i == 0 { label } else { "" }), Tone::Plain);
-            self.lines.push(format!("{label}{line}"));
+            self.lines.push(format!("{label}{}", harmless(item, Sink::Line)));
+        }
+    }
+
+    /// A name that may be pasted and text about it. The name stays whole; where both do not fit, the text begins on the next line.
+    pub(super) fn named(&mut self, label: &str, name: &str, text: &str, most: usize) {
+        let width = self.style.width.saturating_sub(LABEL);
+        let name = harmless(name, Sink::Line);
+        if wrap(&format!("{name} {}", clean(text)), width).iter().any(|line| line.contains(name.as_ref())) {
+            self.labelled(label, &format!("{name} {text}"), Tone::Plain, most);
+        } else {
+            self.whole(label, &[name.into_owned()]);
+            self.labelled("", text, Tone::Plain, most);
         }
     }
 
     /// A command: alone on its line, never wrapped.
     pub(super) fn command(&mut self, command: &str) {
         if !command.is_empty() {
-            self.lines.push(format!("  {}", clean(command)));
+            self.lines.push(format!("  {}", harmless(command, Sink::Line)));
         }
     }
 
@@ -229,5 +238,26 @@ mod tests {
     fn words_wrap_and_long_ones_break() {
         assert_eq!(wrap("one two three", 8), ["one two", "three"]);
         assert_eq!(wrap("abcdefghijkl m", 8), ["abcdefgh", "ijkl m"]);
+    }
+
+    #[test]
+    fn a_command_is_never_cut() {
+        let mut page = Page::new(Style::default());
+        let long = format!("tcpdump 'host {}'", "2001:db8::1 or host ".repeat(60));
+        page.command(&long);
+        page.whole("MORE", std::slice::from_ref(&long));
+        let text = page.finish();
+        assert!(text.lines().all(|line| line.ends_with(&long)), "{text}");
+    }
+
+    #[test]
+    fn a_name_longer_than_a_line_stays_whole() {
+        let mut page = Page::new(Style { width: 60, ..Style::default() });
+        page.named("READ", &"x".repeat(70), "and 3 packets", 3);
+        page.named("READ", "a b.pcap", "and 3 packets", 3);
+        assert_eq!(
+            page.finish(),
+            format!("READ      {}\n          and 3 packets\nREAD      a b.pcap and 3 packets\n", "x".repeat(70))
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! The report as text, JSON and JSON lines; a flow as a ladder; a rule as its page.
 
+mod beside;
 pub mod diff;
 pub mod json;
 pub mod ladder;

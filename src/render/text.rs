@@ -1,11 +1,12 @@
 //! The report for a terminal: the first screen of each incident, then its details, then what else there is to know.
 
+use super::beside::{flows, nothing_broken, short, silent, totals, trust, unjudged, worth_knowing};
 use super::layout::{Column, Page, Style, Tone};
 use crate::diagnose::format;
-use crate::diagnose::report::{EvidenceEntry, FindingEntry, FlowEntry, Incident, Leg, Report};
+use crate::diagnose::report::{Capture, EvidenceEntry, FlowEntry, FlowRef, Incident, Leg, Report};
 use crate::rule::finding::Severity;
-use crate::rule::summary::Verdict;
 use crate::rule::view::LinkMethod;
+use crate::wire::harmless::{Sink, harmless};
 
 /// Lines of one incident's first screen.
 const SCREEN: usize = 25;
@@ -36,7 +37,7 @@ pub fn report(report: &Report, style: Style) -> String {
     page.finish()
 }
 
-fn tone(severity: Severity) -> Tone {
+pub(super) fn tone(severity: Severity) -> Tone {
     match severity {
         Severity::Critical => Tone::Bad,
         Severity::Warning => Tone::Warn,
@@ -44,7 +45,7 @@ fn tone(severity: Severity) -> Tone {
     }
 }
 
-fn word(severity: Severity) -> &'static str {
+pub(super) fn word(severity: Severity) -> &'static str {
     match severity {
         Severity::Critical => "CRITICAL",
         Severity::Warning => "WARNING",
@@ -69,7 +70,7 @@ fn several(report: &Report, page: &mut Page) {
     if report.incidents.len() > told {
         page.blank();
         page.labelled("ALSO", "other causes, less urgent or less certain:", Tone::Plain, 1);
-        page.table(&others(&report.incidents[told..], page.style.width));
+        page.table(&others(report, &report.incidents[told..], page.style.width));
     }
     for (i, incident) in report.incidents.iter().enumerate().take(told) {
         page.blank();
@@ -79,12 +80,12 @@ fn several(report: &Report, page: &mut Page) {
 }
 
 /// One line per incident that is not told.
-fn others(incidents: &[Incident], width: usize) -> String {
+fn others(report: &Report, incidents: &[Incident], width: usize) -> String {
     use comfy_table::{ContentArrangement, Table, presets};
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(width as u16);
     for incident in incidents.iter().take(50) {
-        let flows = incident.flows.first().map(|flow| format!("#{flow}")).unwrap_or_default();
+        let flows = incident.flows.first().map(|flow| number(report, *flow)).unwrap_or_default();
         table.add_row([
             word(incident.severity).to_lowercase(),
             format!("{:?}", incident.confidence).to_lowercase(),
@@ -128,24 +129,45 @@ fn screen(report: &Report, incident: &Incident, page: &mut Page, budget: usize) 
         page.labelled("VERIFY", &verify.says, Tone::Plain, 1);
         page.command(&verify.command);
     }
-    // Numbers are those of one input: the one that holds the flow shown.
-    let holds = |e: &&EvidenceEntry| e.flow.is_some() && e.flow == incident.flows.first().copied();
-    let holder = incident.evidence.iter().find(holds).map_or(0, |evidence| evidence.file);
-    let file = report.captures.get(usize::from(holder)).map_or("FILE", |capture| capture.file.as_str());
-    let flow = incident.flows.first().map(|flow| format!("tcpwhy flow {flow} {file}"));
-    let mut more: Vec<String> = flow.into_iter().collect();
+    more(report, incident, page);
+}
+
+/// Where to read on, each line to be pasted.
+fn more(report: &Report, incident: &Incident, page: &mut Page) {
+    let files = report.captures.len();
+    let shown = incident.flows.first();
+    let holder = shown.map(|flow| flow.file).or(incident.display_filters.first().map(|one| one.file)).unwrap_or(0);
+    let mut more = Vec::new();
+    match (shown, inputs(report)) {
+        (Some(flow), Some(inputs)) => more.push(format!("tcpwhy flow {} {inputs}", flow.name(files))),
+        (Some(flow), None) => {
+            let file = report.captures.get(usize::from(holder)).map_or_else(|| "FILE".to_owned(), word_of);
+            more.push(format!("tcpwhy flow {} {file}", flow.id));
+        }
+        (None, _) => {}
+    }
     more.push(format!("tcpwhy explain {}", incident.rule));
+    // Numbers are those of one input: the one that holds the flow shown.
+    if let Some(one) = incident.display_filters.iter().find(|one| one.file == holder) {
+        let file = report.captures.get(usize::from(holder)).map_or("FILE", |capture| capture.file.as_str());
+        let of = if files > 1 { format!(" of {file}") } else { String::new() };
+        more.push(format!("Wireshark: {}{of}", one.filter));
+    }
     page.whole("MORE", &more);
-    if !incident.display_filter.is_empty() {
-        let filter = match report.captures.len() {
-            0 | 1 => incident.display_filter.clone(),
-            _ => {
-                let own = incident.evidence.iter().filter(|e| e.file == holder && e.packet > 0);
-                let numbers: Vec<String> = own.map(|e| e.packet.to_string()).collect();
-                format!("frame.number in {{{}}} of {file}", numbers.join(","))
-            }
-        };
-        page.labelled("", &format!("Wireshark: {filter}"), Tone::Plain, 1);
+}
+
+/// The inputs as words of a command, where these are not too many for a line.
+pub(super) fn inputs(report: &Report) -> Option<String> {
+    let few = report.captures.len() <= 8;
+    few.then(|| report.captures.iter().map(word_of).collect::<Vec<_>>().join(" "))
+}
+
+/// An input as a word of a command. Standard input cannot be read again: FILE stands for where it was saved.
+fn word_of(capture: &Capture) -> String {
+    match (capture.file.as_str(), &capture.label) {
+        ("-", _) => "FILE".to_owned(),
+        (file, Some(label)) => harmless(&format!("{label}={file}"), Sink::Shell).into_owned(),
+        (file, None) => harmless(file, Sink::Shell).into_owned(),
     }
 }
 
@@ -163,7 +185,7 @@ fn ruled_out(incident: &Incident) -> Vec<String> {
 
 /// The packets of the incident's own flow and its other leg; those of other flows are controls.
 fn own_evidence<'r>(report: &Report, incident: &'r Incident) -> impl Iterator<Item = &'r EvidenceEntry> {
-    let own: Vec<u64> = incident
+    let own: Vec<FlowRef> = incident
         .links
         .iter()
         .flat_map(|link| [link.client_leg, link.backend_leg])
@@ -197,9 +219,11 @@ fn proof(report: &Report, incident: &Incident, page: &mut Page, room: usize) {
         let (client, backend) = leg_heads(report, incident);
         page.heads("PROOF", &client, &backend);
     } else {
-        let flow = incident.flows.first().and_then(|id| report.flows.iter().find(|flow| flow.id == *id));
+        let flow = incident.flows.first().and_then(|id| report.flows.iter().find(|flow| flow.key() == *id));
         let head = match flow {
-            Some(flow) if !wide => format!("{} to {}, flow {}", flow.client, flow.server, flow.id),
+            Some(flow) if !wide => {
+                format!("{} to {}, flow {}", flow.client, flow.server, flow.key().name(report.captures.len()))
+            }
             _ => "the packets that show it:".to_owned(),
         };
         page.labelled("PROOF", &head, Tone::Plain, 1);
@@ -257,7 +281,7 @@ fn leg_heads(report: &Report, incident: &Incident) -> (String, String) {
     let flow_of = |leg: Leg| incident.evidence.iter().find(|e| e.leg == Some(leg)).and_then(|e| e.flow);
     let ends = |leg: Leg| {
         let id = flow_of(leg);
-        report.flows.iter().find(|flow| Some(flow.id) == id).map(|flow| (flow.client.clone(), flow.server.clone()))
+        report.flows.iter().find(|flow| Some(flow.key()) == id).map(|flow| (flow.client.clone(), flow.server.clone()))
     };
     let client = ends(Leg::Client).map_or("client leg".into(), |(client, _)| format!("client {client}"));
     // A request that made the server ask somebody else need not have passed a proxy.
@@ -275,11 +299,19 @@ fn packet(report: &Report, evidence: &EvidenceEntry, two_legs: bool, lines: usiz
 }
 
 /// `#14`; of several inputs the second's `2#14`.
-fn numbered(report: &Report, evidence: &EvidenceEntry) -> String {
-    match report.captures.len() {
-        0 | 1 => format!("#{}", evidence.packet),
-        _ => format!("{}#{}", evidence.file + 1, evidence.packet),
-    }
+pub(super) fn numbered(report: &Report, evidence: &EvidenceEntry) -> String {
+    number(report, FlowRef { file: evidence.file, id: evidence.packet })
+}
+
+/// The same for a flow, whose number is that of its first packet.
+fn number(report: &Report, flow: FlowRef) -> String {
+    let name = flow.name(report.captures.len());
+    if report.captures.len() > 1 { name } else { format!("#{name}") }
+}
+
+/// The same for an entry of a flow.
+pub(super) fn flow_number(report: &Report, flow: &FlowEntry) -> String {
+    number(report, flow.key())
 }
 
 /// What stands below the first screen.
@@ -295,7 +327,12 @@ fn details(report: &Report, incident: &Incident, number: Option<usize>, page: &m
         page.labelled("", sentence, Tone::Plain, 4);
     }
     if let (Some(last_good), Some(first_bad)) = (&incident.scope.last_good, &incident.scope.first_bad) {
-        page.labelled("ONSET", &format!("last good {last_good}, first bad {first_bad}"), Tone::Plain, 2);
+        page.labelled(
+            "ONSET",
+            &format!("last good {}, first bad {}", short(last_good), short(first_bad)),
+            Tone::Plain,
+            2,
+        );
     }
     list("EXPLAINS", &incident.consequences, page);
     list("BEHIND", &incident.possible_deeper_causes, page);
@@ -317,12 +354,13 @@ fn details(report: &Report, incident: &Incident, number: Option<usize>, page: &m
         page.command(&step.command);
         label = "";
     }
-    let mut label = "FIX";
     for fix in &incident.fix {
-        let risk = if fix.risk.is_empty() { String::new() } else { format!(" Risk: {}", fix.risk) };
-        page.labelled(label, &format!("{}{risk}", fix.says), Tone::Plain, 4);
+        // The risk is read before the command is pasted.
+        page.labelled("FIX", fix.says.trim_end_matches(':'), Tone::Plain, 4);
+        if !fix.risk.is_empty() {
+            page.labelled("RISK", &fix.risk, Tone::Warn, 3);
+        }
         page.command(&fix.command);
-        label = "";
     }
     list("NOT", &incident.not.iter().skip(2).map(|n| format!("{}: {}", n.rule, n.because)).collect::<Vec<_>>(), page);
     list("UNSEEN", incident.cannot_show.get(1..).unwrap_or(&[]), page);
@@ -339,198 +377,5 @@ fn list(label: &str, lines: &[String], page: &mut Page) {
     for line in lines.iter().take(8) {
         page.labelled(label, line, Tone::Plain, 3);
         label = "";
-    }
-}
-
-/// The screen when nothing is wrong: as useful as the other one.
-fn nothing_broken(report: &Report, page: &mut Page) {
-    let flows = &report.counts.flows;
-    if let Some(nothing) = report.trust.iter().find(|finding| finding.rule == "capture-has-nothing") {
-        page.labelled(word(nothing.severity), &nothing.says, tone(nothing.severity), 3);
-        return;
-    }
-    let doubt = report.trust.iter().any(|finding| finding.severity >= Severity::Warning);
-    let many = format::count(flows.total, "flow");
-    let (label, text, tone) = match flows.total {
-        0 => (
-            "UNKNOWN",
-            "no TCP or UDP flow in this capture: nothing can be said about any connection".into(),
-            Tone::Warn,
-        ),
-        n if flows.undecided == n => ("UNKNOWN", format!("nothing can be said about {many}: see below"), Tone::Warn),
-        n if flows.undecided * 2 > n => {
-            let text = format!("nothing is seen to be broken in {many}, but {} cannot be judged", flows.undecided);
-            ("UNKNOWN", text, Tone::Warn)
-        }
-        _ if doubt => (
-            "OK",
-            format!("nothing is seen to be broken in {many}, as far as this capture shows: see TRUST"),
-            Tone::Warn,
-        ),
-        _ => ("OK", format!("nothing is broken in {many}"), Tone::Good),
-    };
-    page.labelled(label, &text, tone, 2);
-    worth_knowing(report, page);
-    unjudged(report, page);
-}
-
-fn unjudged(report: &Report, page: &mut Page) {
-    let mut label = "UNDECIDED";
-    for line in report.not_judged.iter().take(5) {
-        page.labelled(label, line, Tone::Plain, 2);
-        label = "";
-    }
-}
-
-/// Up to five notices.
-fn worth_knowing(report: &Report, page: &mut Page) {
-    let notices: Vec<&FindingEntry> =
-        report.findings.iter().filter(|f| f.severity == Severity::Notice && f.explained_by.is_none()).collect();
-    if notices.is_empty() {
-        return;
-    }
-    page.blank();
-    let mut label = "NOTICE";
-    for finding in notices.iter().take(5) {
-        page.labelled(label, &entry_line(report, finding), Tone::Plain, 2);
-        label = "";
-    }
-    if notices.len() > 5 {
-        page.labelled("", &format!("and {} more in --format json", notices.len() - 5), Tone::Plain, 1);
-    }
-}
-
-fn silent(report: &Report, page: &mut Page) {
-    let mut label = "SILENT";
-    for finding in report.findings.iter().filter(|f| f.severity == Severity::Silent).take(50) {
-        page.labelled(label, &entry_line(report, finding), Tone::Plain, 2);
-        label = "";
-    }
-}
-
-fn entry_line(report: &Report, finding: &FindingEntry) -> String {
-    let packets: Vec<String> =
-        finding.evidence.iter().filter(|e| e.packet > 0).take(3).map(|e| numbered(report, e)).collect();
-    let times = if finding.count > 1 { format!(", {} times", finding.count) } else { String::new() };
-    let notes = finding.notes.first().map(|note| format!("; {note}")).unwrap_or_default();
-    format!("{} ({}{times}){notes}", finding.says, packets.join(" "))
-}
-
-/// How far to trust this capture.
-fn trust(report: &Report, page: &mut Page) {
-    if report.trust.is_empty() {
-        return;
-    }
-    page.blank();
-    let mut label = "TRUST";
-    for finding in report.trust.iter().filter(|finding| finding.rule != "capture-has-nothing") {
-        page.labelled(label, &entry_line(report, finding), tone(finding.severity), 3);
-        label = "";
-    }
-}
-
-/// Flows that are not healthy with their explanations; with `--all-flows` every flow.
-fn flows(report: &Report, page: &mut Page) {
-    let told = |flow: &&FlowEntry| flow.verdict != Verdict::Healthy;
-    let listed: Vec<&FlowEntry> = match report.counts.flows.total == report.flows.len() as u64 {
-        true => report.flows.iter().collect(),
-        false => report.flows.iter().filter(told).collect(),
-    };
-    if listed.is_empty() {
-        return;
-    }
-    page.blank();
-    page.line("FLOWS");
-    let mut last: Option<(&str, usize)> = None;
-    for flow in listed.iter().take(if page.style.verbose { usize::MAX } else { 40 }) {
-        // The same words for the tenth flow in a row say nothing new.
-        let same = last.is_some_and(|(text, _)| generic(text) == generic(&flow.explanation));
-        let count = last.map_or(0, |(_, n)| n);
-        if same && count >= 2 && !page.style.verbose {
-            last = Some((&flow.explanation, count + 1));
-            continue;
-        }
-        if count > 2 {
-            page.labelled("", &format!("and {} more like it", count - 2), Tone::Plain, 1);
-        }
-        last = Some((&flow.explanation, if same { count + 1 } else { 0 }));
-        let verdict = match flow.verdict {
-            Verdict::Failed => "failed",
-            Verdict::Degraded => "degraded",
-            Verdict::Undecided => "undecided",
-            Verdict::Healthy => "healthy",
-        };
-        let mut text = format!("{} -> {} {verdict}: {}", flow.client, flow.server, flow.explanation);
-        for face in &flow.faces {
-            text.push_str(&format!(" Also seen: {face}."));
-        }
-        page.labelled(&format!("  #{}", flow.id), &text, Tone::Plain, 4);
-    }
-    if let Some((_, n)) = last
-        && n > 2
-    {
-        page.labelled("", &format!("and {} more like it", n - 2), Tone::Plain, 1);
-    }
-}
-
-/// An explanation without its numbers, to see that two say the same.
-fn generic(text: &str) -> String {
-    text.chars().filter(|c| !c.is_ascii_digit()).collect()
-}
-
-/// What was read: the last lines of every report.
-fn totals(report: &Report, page: &mut Page) {
-    page.blank();
-    for capture in &report.captures {
-        let links = capture.link_types.join(", ");
-        let mut text = format!(
-            "{}: {} ({}{}), {}",
-            capture.file,
-            format::count(capture.packets, "packet"),
-            capture.format,
-            if links.is_empty() { String::new() } else { format!(", {links}") },
-            match (&capture.first, &capture.last) {
-                (Some(first), Some(last)) => format!("{} to {}", short(first), short(last)),
-                _ => "empty".to_owned(),
-            }
-        );
-        if let (0, Some(damage)) = (capture.packets, capture.damaged.iter().flatten().next()) {
-            text.push_str(&format!(": {}", damage.what));
-        }
-        if let Some(clock) = &capture.clock {
-            text.push_str(&format!("; {clock}"));
-        }
-        if let Some(hash) = &capture.sha256 {
-            text.push_str(&format!(", sha256 {hash}"));
-        }
-        page.labelled("READ", &text, Tone::Plain, 3);
-    }
-    let packets: Vec<String> = report
-        .counts
-        .packets
-        .iter()
-        .filter(|(name, n)| **n > 0 && name.as_str() != "read")
-        .map(|(name, n)| format!("{n} {}", name.replace('_', " ")))
-        .collect();
-    let read = report.counts.packets.get("read").copied().unwrap_or(0);
-    let packets = if packets.is_empty() { "0".to_owned() } else { packets.join(" + ") };
-    page.labelled("", &format!("{} = {packets}", format::count(read, "packet")), Tone::Plain, 2);
-    let flows = &report.counts.flows;
-    let text = format!(
-        "{}: {} healthy, {} degraded, {} failed, {} undecided",
-        format::count(flows.total, "flow"),
-        flows.healthy,
-        flows.degraded,
-        flows.failed,
-        flows.undecided
-    );
-    page.labelled("", &text, Tone::Plain, 1);
-}
-
-/// A time to the millisecond.
-fn short(time: &str) -> String {
-    match time.split_once('.') {
-        Some((seconds, fraction)) => format!("{seconds}.{}Z", &fraction[..fraction.len().min(3)]),
-        None => time.to_owned(),
     }
 }

@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::finding::Finding;
 use crate::event::story::Story;
-use crate::event::{PacketRef, Protocol, Side, What};
+use crate::event::{Kind, PacketRef, Protocol, Side, What};
 use crate::flow::facts::{Close, FlowFacts, Handshake, IpProtocol};
 use crate::time::Timestamp;
+use crate::wire::http::{RequestHead, request_ids};
 use crate::wire::tls::Certificate;
 use crate::wire::{Address, Endpoint};
 
@@ -54,6 +55,10 @@ pub struct Digest {
     pub name: u32,
     /// Hash of the server's certificate, where it is readable (TLS 1.2); 0 = not.
     pub leaf: u32,
+    /// Hash of what tells its first HTTP/1 request from others ([`id_key`], else [`line_key`]); 0 = none.
+    pub request: u32,
+    /// Hash of both initial sequence numbers, the same at any place of capture; 0 = SYN or SYN+ACK is not in the capture.
+    pub numbers: u32,
     /// Verdict by its own findings.
     pub verdict: Verdict,
     /// The protocol both sides agreed on, or what the client spoke.
@@ -110,6 +115,46 @@ pub fn leaf_key(leaf: &Certificate) -> u32 {
     folded(fnv(leaf.issuer.bytes().chain([0]).chain(leaf.serial.bytes())))
 }
 
+/// Hash of a request id for [`Digest::request`]: odd.
+pub fn id_key(id: &str) -> u32 {
+    folded(fnv(id.bytes())) | 1
+}
+
+/// Hash of request line and Host for [`Digest::request`]: even.
+pub fn line_key(head: &RequestHead) -> u32 {
+    let host = head.host.as_deref().unwrap_or("").bytes().map(|octet| octet.to_ascii_lowercase());
+    let line = head.method.bytes().chain([b' ']).chain(head.target.bytes()).chain([b' ']).chain(host);
+    (folded(fnv(line)) & !1).max(2)
+}
+
+/// Of a flow's first request: its id, else one that its answer carries, else its line.
+fn request_key(story: &Story) -> u32 {
+    if !story.seen().has(Kind::Request) {
+        return 0;
+    }
+    let head = story.events().find_map(|event| match &event.what {
+        What::Request(head) => Some(head.as_ref()),
+        _ => None,
+    });
+    let Some(head) = head else { return 0 };
+    let answer = story.events().find_map(|event| match &event.what {
+        What::Response(head) if head.status >= 200 => Some(head.as_ref()),
+        _ => None,
+    });
+    let id = request_ids(&head.ids).next().or_else(|| answer.and_then(|head| request_ids(&head.ids).next()));
+    id.map_or_else(|| line_key(head), id_key)
+}
+
+fn numbers_key(facts: &FlowFacts) -> u32 {
+    let (client, server) = (&facts.from_client, &facts.from_server);
+    match (client.isn, server.isn) {
+        (Some(one), Some(other)) if client.syn_count > 0 && server.syn_count > 0 => {
+            folded(fnv(one.0.to_be_bytes().into_iter().chain(other.0.to_be_bytes())))
+        }
+        _ => 0,
+    }
+}
+
 fn fnv(octets: impl Iterator<Item = u8>) -> u64 {
     octets.fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)) | 1
 }
@@ -149,6 +194,8 @@ impl Digest {
             prefix: 0,
             name: name_key(asked(story)),
             leaf: certificate(story).map_or(0, leaf_key),
+            request: request_key(story),
+            numbers: numbers_key(facts),
             verdict,
             protocol: spoken(story),
             transport: facts.transport,

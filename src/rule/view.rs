@@ -165,6 +165,8 @@ pub enum LinkMethod {
     RequestLine,
     /// The same answer on both, at nearly the same time.
     SameAnswer,
+    /// As many octets in the TLS records of the client leg as in the answer of the backend leg, at nearly the same time.
+    AnswerSize,
     /// The proxy opened one while the other waited, and passed its close on.
     Timing,
     /// The SNI of the client leg is the Host of the backend leg.
@@ -184,6 +186,7 @@ impl LinkMethod {
             Self::ForwardedFor => "the forwarded client address",
             Self::RequestLine => "request line, Host and time",
             Self::SameAnswer => "the same answer",
+            Self::AnswerSize => "the size of the answer",
             Self::Timing => "timing",
             Self::ServerName => "SNI equal to Host",
             Self::FanOut => "fan-out",

@@ -8,7 +8,7 @@ use super::{Diagnosis, Ends};
 use crate::capture::Source;
 use crate::decode::{Decoder, Flags, Packet, Transport};
 use crate::diagnose::format::rfc3339;
-use crate::diagnose::report::{FindingEntry, FlowEntry, Incident};
+use crate::diagnose::report::{FindingEntry, FlowEntry, FlowRef, Incident};
 use crate::diagnose::{Merged, report};
 use crate::error::{Error, Result};
 use crate::event::{Event, PacketRef, Side};
@@ -20,6 +20,8 @@ use crate::wire::seq::Seq;
 /// A flow with everything known of it and its packets.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ladder {
+    /// The inputs, as given.
+    pub captures: Vec<String>,
     /// The flow as the report lists it.
     pub flow: FlowEntry,
     /// Findings on it.
@@ -35,6 +37,8 @@ pub struct Ladder {
 /// One packet, or several alike.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Rung {
+    /// Index of the input in `captures`.
+    pub file: u16,
     /// Frame number of the first.
     pub packet: u64,
     /// Frame number of the last of several.
@@ -63,7 +67,7 @@ impl Diagnosis {
         let summary = flow_with(&whole, ends, (file, number))
             .ok_or_else(|| Error::usage(format!("packet {number} belongs to no TCP or UDP flow that is looked at")))?;
         let told = report(&whole, &settings);
-        let packets = packets(&self, inputs, ends, summary)?;
+        let packets = packets(&self, inputs, &whole.one_place, summary)?;
         Ok(assemble(summary, told, packets))
     }
 }
@@ -112,10 +116,12 @@ struct Step {
 fn packets<S: AsRef<str>>(
     diagnosis: &Diagnosis,
     inputs: &[S],
-    (a, b): (Endpoint, Endpoint),
+    together: &[(u16, u16)],
     summary: &FlowSummary,
 ) -> Result<Vec<Step>> {
+    let (a, b) = (summary.facts.client, summary.facts.server);
     let mut source = open(diagnosis, inputs)?;
+    source.at_one_place(together);
     let mut decoder = Decoder::new(Default::default());
     let mut steps = Vec::new();
     let mut origin: BTreeMap<Endpoint, Seq> = BTreeMap::new();
@@ -171,16 +177,17 @@ fn describe(packet: &Packet<'_>, from: Endpoint, to: Endpoint, origin: &mut BTre
 }
 
 fn assemble(summary: &FlowSummary, told: crate::diagnose::report::Report, packets: Vec<Step>) -> Ladder {
-    let id = summary.facts.id.number;
-    let mut means: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+    let id = FlowRef::from(summary.facts.id);
+    let captures: Vec<String> = told.captures.iter().map(|capture| capture.file.clone()).collect();
+    let mut means = Means::new();
     for event in summary.story.events() {
         if let Some(words) = meaning(event) {
-            means.entry(event.at.number).or_default().push(words);
+            means.entry((event.at.file, event.at.number)).or_default().push(words);
         }
     }
     let findings: Vec<FindingEntry> = told.findings.into_iter().filter(|f| f.flow == Some(id)).collect();
     for evidence in findings.iter().flat_map(|finding| &finding.evidence) {
-        let list = means.entry(evidence.packet).or_default();
+        let list = means.entry((evidence.file, evidence.packet)).or_default();
         // What the event said already is not said again in the finding's words.
         let begins = |text: &str| text.split(' ').next().unwrap_or("").to_owned();
         if !list.iter().any(|known| begins(known) == begins(&evidence.shows)) {
@@ -189,31 +196,36 @@ fn assemble(summary: &FlowSummary, told: crate::diagnose::report::Report, packet
     }
     let belongs = |incident: &&Incident| incident.flows.contains(&id);
     let incidents: Vec<&Incident> = told.incidents.iter().filter(belongs).collect();
-    let links = incidents
-        .iter()
-        .flat_map(|incident| &incident.links)
-        .map(|link| format!("client leg {} and backend leg {} {}", link.client_leg, link.backend_leg, link.says));
+    let links = incidents.iter().flat_map(|incident| &incident.links).map(|link| {
+        let [client, backend] = [link.client_leg, link.backend_leg].map(|leg| leg.name(captures.len()));
+        format!("client leg {client} and backend leg {backend} {}", link.says)
+    });
+    let links = links.collect();
     let flow = told
         .flows
         .into_iter()
-        .find(|flow| flow.id == id && flow.file == summary.facts.id.file)
+        .find(|flow| flow.key() == id)
         .unwrap_or_else(|| crate::diagnose::flow_entry(summary, summary.digest.verdict, String::new()));
     Ladder {
         incidents: incidents.iter().map(|incident| incident.headline.clone()).collect(),
-        links: links.collect(),
+        links,
+        captures,
         flow,
         findings,
         steps: collapse(packets, &means, summary.facts.id.time),
     }
 }
 
+/// What packets mean, by input and number.
+type Means = BTreeMap<(u16, u64), Vec<String>>;
+
 /// Packets of one side that say nothing new are one rung.
-fn collapse(packets: Vec<Step>, means: &BTreeMap<u64, Vec<String>>, start: Timestamp) -> Vec<Rung> {
+fn collapse(packets: Vec<Step>, means: &Means, start: Timestamp) -> Vec<Rung> {
     let mut rungs: Vec<Rung> = Vec::new();
     for step in packets {
-        let means = means.get(&step.at.number).cloned().unwrap_or_default();
+        let means = means.get(&(step.at.file, step.at.number)).cloned().unwrap_or_default();
         if let Some(last) = rungs.last_mut()
-            && last.side == step.side
+            && (last.file, last.side) == (step.at.file, step.side)
             && means.is_empty()
             && kind(&last.what) == kind(&step.what)
             && (last.count > 1 || last.means.is_empty())
@@ -223,6 +235,7 @@ fn collapse(packets: Vec<Step>, means: &BTreeMap<u64, Vec<String>>, start: Times
             continue;
         }
         rungs.push(Rung {
+            file: step.at.file,
             packet: step.at.number,
             until: None,
             count: 1,

@@ -15,7 +15,7 @@ use crate::capture::window::TimeBound;
 use crate::capture::{OpenOptions, Source};
 use crate::diagnose::report::Report;
 pub use crate::diagnose::selection::Ends;
-use crate::diagnose::{Merged, Settings, report};
+use crate::diagnose::{Merged, Settings, one_place, report};
 use crate::error::Result;
 use crate::rule::threshold::Thresholds;
 use crate::time::Timestamp;
@@ -143,7 +143,8 @@ impl Diagnosis {
     pub fn open<S: AsRef<str>>(self, inputs: &[S]) -> Result<Opened> {
         let inputs: Vec<&str> = inputs.iter().map(AsRef::as_ref).collect();
         let source = Source::open(&inputs, &self.open)?;
-        self.source(source)
+        let inputs: Vec<String> = inputs.into_iter().map(str::to_owned).collect();
+        Ok(Opened { inputs, ..self.source(source)? })
     }
 
     /// Diagnoses an open source.
@@ -152,7 +153,7 @@ impl Diagnosis {
     /// When the filter does not compile.
     pub fn source(self, source: Source) -> Result<Opened> {
         let filter = self.filter.as_deref().map(Filter::new).transpose()?;
-        Ok(Opened { diagnosis: self, source, filter })
+        Ok(Opened { diagnosis: self, source, filter, inputs: Vec::new() })
     }
 }
 
@@ -161,6 +162,8 @@ pub struct Opened {
     diagnosis: Diagnosis,
     source: Source,
     filter: Option<Filter>,
+    /// What was opened by name, and can be opened again.
+    inputs: Vec<String>,
 }
 
 impl Opened {
@@ -173,12 +176,27 @@ impl Opened {
         Ok(report(&self.merged()?, &settings))
     }
 
-    /// Reads everything; the report is made from what this returns.
+    /// Reads everything; the report is made from what this returns. Files of several interfaces of one host, which only the packets tell,
+    /// are read once more as one capture.
     ///
     /// # Errors
     /// As [`Opened::run`].
     pub fn merged(self) -> Result<Merged> {
-        let Self { diagnosis, mut source, filter } = self;
+        let Self { diagnosis, inputs, .. } = &self;
+        let (diagnosis, inputs) = (diagnosis.clone(), inputs.clone());
+        let merged = self.read()?;
+        let again = inputs.len() > 1 && !merged.interrupted && inputs.iter().all(|input| is_file(input));
+        let together = if again { one_place(&merged) } else { Vec::new() };
+        if together.is_empty() {
+            return Ok(merged);
+        }
+        let mut opened = diagnosis.open(&inputs)?;
+        opened.source.at_one_place(&together);
+        Ok(Merged { one_place: together, ..opened.read()? })
+    }
+
+    fn read(self) -> Result<Merged> {
+        let Self { diagnosis, mut source, filter, .. } = self;
         let asked = asked(&diagnosis);
         let window = Window { since: diagnosis.since.clone(), until: diagnosis.until.clone(), ends: None };
         let mut trip = Trip::new(filter, window, &diagnosis.settings.thresholds);
@@ -212,6 +230,11 @@ impl Diagnosis {
     fn recording(&self) -> Recording {
         Recording { thresholds: self.settings.thresholds.clone(), all_flows: self.settings.all_flows, keep: self.keep }
     }
+}
+
+/// Whether `path` or `name=path` is a file that can be read again.
+fn is_file(input: &str) -> bool {
+    std::path::Path::new(crate::capture::labelled(input).1).is_file()
 }
 
 /// What was asked for, in words for the report.

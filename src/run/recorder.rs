@@ -52,6 +52,8 @@ pub struct Recorder {
     recording: Recording,
     kept: BTreeMap<PacketRef, FlowSummary>,
     healthy: usize,
+    /// The latest flows without a finding, behind the first [`HEALTHY_FIRST`].
+    latest: VecDeque<FlowSummary>,
     alike: BTreeMap<(String, Endpoint), u32>,
     digests: VecDeque<Digest>,
     services: Learner,
@@ -68,8 +70,10 @@ pub struct Recorder {
 /// Flows kept whole per shard, and of these per first rule and server: enough for evidence and counts, bounded on any capture.
 const KEPT: usize = 1024;
 const KEPT_ALIKE: u32 = 512;
-/// Flows without a finding kept whole per shard, the first: they may be the other leg of a failure, and on a small capture that is all.
-const HEALTHY: usize = 256;
+/// Flows without a finding kept whole per shard, because they may be the other leg of a failure: the first, as the picture of how it was
+/// while it worked, and the latest, for what fails long after. A small capture is kept whole.
+const HEALTHY_FIRST: usize = 128;
+const HEALTHY_LATEST: usize = 192;
 /// Stories whose memory is at hand, per shard.
 const SPARE: usize = 16;
 /// Digests kept per shard inside the window.
@@ -82,6 +86,7 @@ impl Recorder {
             recording,
             kept: BTreeMap::new(),
             healthy: 0,
+            latest: VecDeque::new(),
             alike: BTreeMap::new(),
             digests: VecDeque::new(),
             services: Learner::default(),
@@ -137,7 +142,8 @@ impl Recorder {
     }
 
     /// Everything it knows; the digests apart, because one map of all shards' digests is built much faster than many are merged.
-    pub fn finish(self) -> (Merged, VecDeque<Digest>) {
+    pub fn finish(mut self) -> (Merged, VecDeque<Digest>) {
+        self.kept.extend(self.latest.into_iter().map(|summary| (summary.facts.id, summary)));
         let merged = Merged {
             flows: self.kept,
             services: self.services.finish(),
@@ -174,14 +180,19 @@ impl Recorder {
         self.leave(summary);
     }
 
-    /// Kept whole while there is room.
+    /// Kept whole: the first for good, the latest until as many came after them.
     fn keep_healthy(&mut self, summary: FlowSummary) {
-        if self.healthy < HEALTHY {
+        if self.healthy < HEALTHY_FIRST {
             self.healthy += 1;
             self.kept.insert(summary.facts.id, summary);
-        } else {
-            self.leave(summary);
+            return;
         }
+        if self.latest.len() == HEALTHY_LATEST
+            && let Some(oldest) = self.latest.pop_front()
+        {
+            self.leave(oldest);
+        }
+        self.latest.push_back(summary);
     }
 
     /// An ICMP error that quotes no flow of the table.
@@ -522,6 +533,23 @@ mod tests {
     use super::*;
     use crate::event::ResetKind;
     use crate::rule::testing::Scene;
+
+    #[test]
+    fn of_many_healthy_flows_the_first_and_the_latest_are_kept_whole() {
+        let recording = Recording { thresholds: Thresholds::default(), all_flows: false, keep: None };
+        let mut recorder = Recorder::new(recording);
+        let many = (HEALTHY_FIRST + 3 * HEALTHY_LATEST) as u64;
+        for number in 1..=many {
+            let scene = Scene::starting("10.0.0.1:40000", "10.0.0.2:80", number, number as i64).handshake();
+            recorder.keep_healthy(scene.summary());
+        }
+        let (merged, digests) = recorder.finish();
+        let kept: Vec<u64> = merged.flows.keys().map(|id| id.number).collect();
+        let (first, latest) = kept.split_at(HEALTHY_FIRST);
+        assert_eq!((first[0], first.last()), (1, Some(&(HEALTHY_FIRST as u64))));
+        assert_eq!((latest.len(), latest.last()), (HEALTHY_LATEST, Some(&many)));
+        assert_eq!((merged.tally.dropped_healthy, digests.len()), (2 * HEALTHY_LATEST as u64, 2 * HEALTHY_LATEST));
+    }
 
     #[test]
     fn failures_beyond_the_cap_are_counted_as_failures() {

@@ -1,7 +1,8 @@
 //! Makes text from packets harmless for the place where it will be shown. Whoever made the packets chose the octets: a server's banner may
 //! hold escape sequences for the terminal, markup for the ticket, a formula for the spreadsheet, a command for the shell.
 //!
-//! The one place for this: no other code writes text from packets to an output.
+//! The one place for this: no other code writes text from packets to an output. JSON keeps every character, escaped by `render::json` where
+//! [`is_hidden`] says so.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -19,11 +20,11 @@ pub enum Sink {
     Csv,
     /// One word of a command for sh, to be pasted.
     Shell,
-    /// A JSON string before encoding: the encoder quotes, but lets through what confuses a terminal.
-    Json,
+    /// A whole line for a terminal, such as a command: as `Terminal`, but never cut.
+    Line,
 }
 
-/// Characters shown before the text is cut and an ellipsis added; a word for the shell is never cut.
+/// Characters shown before the text is cut and an ellipsis added; a word for the shell and a whole line are never cut.
 const LONGEST: usize = 512;
 
 /// What splits a word for software that looks for links and names, and is not seen by people: an entity for U+200B.
@@ -55,13 +56,14 @@ pub fn harmless_octets(bytes: &[u8], sink: Sink) -> Cow<'_, str> {
 /// Writes out what cannot be seen and cuts what is too long; `whole` itself when it needs neither. `Err` is an octet that is no UTF-8.
 fn visible<'a>(characters: impl Iterator<Item = Result<char, u8>>, whole: &'a str, sink: Sink) -> Cow<'a, str> {
     // Characters are at most as many as octets.
-    let fits = sink == Sink::Shell || whole.len() <= LONGEST;
+    let cut = !matches!(sink, Sink::Shell | Sink::Line);
+    let fits = !cut || whole.len() <= LONGEST;
     if !whole.is_empty() && fits && !whole.chars().any(is_hidden) {
         return Cow::Borrowed(whole);
     }
     let mut shown = String::new();
     for (count, character) in characters.enumerate() {
-        if count == LONGEST && sink != Sink::Shell {
+        if cut && count == LONGEST {
             shown.push('…');
             break;
         }
@@ -79,7 +81,7 @@ fn visible<'a>(characters: impl Iterator<Item = Result<char, u8>>, whole: &'a st
 }
 
 /// Whether a character acts on what shows it, or cannot be seen.
-fn is_hidden(character: char) -> bool {
+pub(crate) fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
@@ -91,7 +93,7 @@ fn is_hidden(character: char) -> bool {
 /// Takes away the meaning that characters have to the sink itself.
 fn escape(text: &str, sink: Sink) -> Cow<'_, str> {
     match sink {
-        Sink::Terminal | Sink::Json => Cow::Borrowed(text),
+        Sink::Terminal | Sink::Line => Cow::Borrowed(text),
         Sink::Markdown => markdown(text),
         Sink::Html => html(text),
         Sink::Csv => csv(text),
@@ -183,7 +185,7 @@ mod tests {
 
     use super::*;
 
-    const SINKS: [Sink; 6] = [Sink::Terminal, Sink::Markdown, Sink::Html, Sink::Csv, Sink::Shell, Sink::Json];
+    const SINKS: [Sink; 6] = [Sink::Terminal, Sink::Markdown, Sink::Html, Sink::Csv, Sink::Shell, Sink::Line];
 
     #[test]
     fn plain_text_is_left_alone_and_not_copied() {
@@ -210,7 +212,7 @@ mod tests {
     fn marks_of_direction_and_characters_without_width_become_visible() {
         assert_eq!(harmless("a\u{202e}fdp.exe", Sink::Terminal), r"a\u{202e}fdp.exe");
         assert_eq!(harmless("x\u{200b}\u{2066}\u{feff}\u{ad}", Sink::Terminal), r"x\u{200b}\u{2066}\u{feff}\xad");
-        assert_eq!(harmless("\u{e0041}\u{2028}", Sink::Json), r"\u{e0041}\u{2028}");
+        assert_eq!(harmless("\u{e0041}\u{2028}", Sink::Line), r"\u{e0041}\u{2028}");
     }
 
     #[test]
@@ -282,11 +284,12 @@ mod tests {
     }
 
     #[test]
-    fn long_text_is_cut_except_for_the_shell() {
+    fn long_text_is_cut_except_for_what_is_pasted() {
         let long = "é".repeat(600);
         assert_eq!(harmless(&long, Sink::Terminal).chars().count(), 513);
         assert!(harmless(&long, Sink::Html).ends_with('…'));
         assert_eq!(harmless(&"x".repeat(600), Sink::Shell).len(), 600);
+        assert_eq!(harmless(&"x".repeat(600), Sink::Line).len(), 600);
         assert_eq!(harmless(&"é".repeat(512), Sink::Terminal).chars().count(), 512);
         assert_eq!(harmless_octets(&[0xff; 600], Sink::Terminal).len(), 512 * 4 + "…".len());
     }

@@ -8,7 +8,7 @@ mod recognise;
 use serde::{Deserialize, Serialize};
 
 pub use chunked::{ChunkedReader, ChunkedStep};
-pub use head::{parse_request, parse_response};
+pub use head::{SHORTEST_ID, parse_request, parse_response, request_ids};
 pub use recognise::{PREFACE, looks_like_preface, looks_like_request, looks_like_response};
 
 /// What a request head tells. RFC 9112 §3.
@@ -24,7 +24,7 @@ pub struct RequestHead {
     pub host: Option<String>,
     /// User-Agent, cut to 80 octets.
     pub user_agent: Option<String>,
-    /// Last entries of X-Forwarded-For, Forwarded for=, X-Real-IP: (field name in lower case, value cut to 64).
+    /// Last entries of X-Forwarded-For, Forwarded for=, X-Real-IP, True-Client-IP, CF-Connecting-IP: (field name in lower case, value cut to 64).
     pub forwarded: Vec<(String, String)>,
     /// Request ids: X-Request-ID, traceparent, …: (field name in lower case, value cut to 64), at most 8.
     pub ids: Vec<(String, String)>,

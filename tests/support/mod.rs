@@ -42,9 +42,17 @@ pub fn shared() -> Option<PathBuf> {
         root().ancestors().skip(1).map(|folder| folder.join("shared")).find(|path| path.join("corpora").is_dir());
     if found.is_none() {
         assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "the shared captures are missing");
-        eprintln!("skipped: no shared captures beside the project");
+        // Once for each test program, and past the harness, which hides what passing tests print.
+        static TOLD: std::sync::Once = std::sync::Once::new();
+        TOLD.call_once(|| skipped("no shared captures beside the project"));
     }
     found
+}
+
+/// Says why tests do nothing.
+fn skipped(why: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "skipped, tests of other people's captures: {why}");
 }
 
 /// The report of one capture; captures of the project go by their path in it, so that reports are the same everywhere.

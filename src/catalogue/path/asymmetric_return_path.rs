@@ -22,8 +22,9 @@
 use std::collections::BTreeSet;
 
 use crate::event::{Kind, PacketRef, Side};
-use crate::flow::facts::{Close, Face, IpProtocol};
-use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::flow::facts::{Close, Face, Half, IpProtocol};
+use crate::rule::finding::{Confidence, Culprit, Evidence, Finding, Severity};
+use crate::rule::summary::FlowSummary;
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Explains, Fix, Keep, Needs, Rule, Scope, Step};
 use crate::time::Elapsed;
@@ -85,6 +86,8 @@ pub static RULE: Rule = Rule {
 
 const IN: u8 = 1;
 const OUT: u8 = 2;
+/// The file does not tell.
+const UNKNOWN: u8 = 0;
 /// Packets each way that make one connection enough.
 const ENOUGH: u64 = 3;
 
@@ -140,10 +143,13 @@ fn one_sided(flow: &FlowView<'_>) -> Option<Finding> {
 fn judge(flow: &FlowView<'_>, far: Side) -> Option<Finding> {
     let (theirs, ours) = (flow.facts.half(far), flow.facts.half(far.other()));
     let (ins, outs) = (interfaces(&theirs.faces, IN), interfaces(&ours.faces, OUT));
-    if ins.is_empty() || outs.is_empty() || !ins.is_disjoint(&outs) {
+    let apart = !ins.is_empty() && !outs.is_empty() && ins.is_disjoint(&outs);
+    let by_files = !apart && far == Side::Client && in_two_files(theirs, ours);
+    if !apart && !by_files {
         return None;
     }
-    let (first_in, first_out) = (first(&theirs.faces, IN)?, first(&ours.faces, OUT)?);
+    let sense = |sense: u8| if by_files { UNKNOWN } else { sense };
+    let (first_in, first_out) = (first(&theirs.faces, sense(IN))?, first(&ours.faces, sense(OUT))?);
     let fails = fails(flow);
     let (near, away) = (flow.facts.endpoint(far.other()).address, flow.facts.endpoint(far).address);
     let outcome = match fails {
@@ -158,7 +164,8 @@ fn judge(flow: &FlowView<'_>, far: Side) -> Option<Finding> {
             (true, Side::Server) => "SYN+ACK, ",
             _ => "",
         };
-        format!("{what}{verb} {}", name(face.interface, face.ifindex))
+        let place = if by_files { "this interface".to_owned() } else { name(face.interface, face.ifindex) };
+        format!("{what}{verb} {place}")
     };
     let mut finding = RULE
         .found(flow, first_in.first, far, seen(first_in, far, "in on"))
@@ -180,10 +187,22 @@ fn judge(flow: &FlowView<'_>, far: Side) -> Option<Finding> {
     if let Some(reset) = flow.facts.reset(far) {
         finding = finding.and(reset.at, far, "RST");
     }
+    if by_files {
+        return Some(finding.confidence(Confidence::High));
+    }
     if theirs.packets < ENOUGH || ours.packets < ENOUGH {
         finding = finding.confidence(Confidence::High).note("few packets each way");
     }
     Some(finding)
+}
+
+/// One direction is in one input and the other, at the same time, in another one: files of two interfaces. The pieces of one capture follow
+/// each other.
+fn in_two_files(theirs: &Half, ours: &Half) -> bool {
+    let span = |half: &Half| Some((half.first?, half.last?));
+    let (Some((a, b)), Some((x, y))) = (span(theirs), span(ours)) else { return false };
+    let enough = theirs.packets >= ENOUGH && ours.packets >= ENOUGH;
+    enough && a.file == b.file && x.file == y.file && a.file != x.file && a.time <= y.time && x.time <= b.time
 }
 
 fn first(faces: &[Face], sense: u8) -> Option<&Face> {
@@ -217,6 +236,10 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         return Keep::Yes;
     }
     let far = if finding.variant == 1 { Side::Server } else { Side::Client };
+    if in_two_files(flow.facts.half(far), flow.facts.half(far.other())) {
+        name_files(finding, flow, capture);
+        return Keep::Yes;
+    }
     let near = flow.facts.endpoint(far.other()).address;
     for (slot, faces, sense) in
         [("in", &flow.facts.half(far).faces, IN), ("out", &flow.facts.half(far.other()).faces, OUT)]
@@ -231,7 +254,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         }
     }
     if let Some((control, at)) = control(capture, flow.facts.id, far) {
-        finding.evidence.push(crate::rule::finding::Evidence {
+        finding.evidence.push(Evidence {
             at,
             flow: Some(control),
             side: None,
@@ -245,6 +268,33 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         finding.notes.push(format!("{near} is not the capturing host itself: packets of it come in as well"));
     }
     Keep::Yes
+}
+
+/// Names the inputs; where each of them holds other connections in both directions, no filter by direction explains it.
+fn name_files(finding: &mut Finding, flow: &FlowSummary, capture: &CaptureView<'_>) {
+    let files = [Side::Client, Side::Server].map(|side| flow.facts.half(side).first.map_or(0, |at| at.file));
+    for (slot, file) in ["in", "out"].into_iter().zip(files) {
+        let Some(info) = capture.infos.get(usize::from(file)) else { continue };
+        let name = info.file.rsplit('/').next().unwrap_or(&info.file);
+        finding.values.set(slot, crate::rule::value::Value::Packet(format!("the interface of {name}")));
+    }
+    let whole = |one: &&FlowSummary| {
+        let halves = [&one.facts.from_client, &one.facts.from_server];
+        let file = halves.map(|half| half.first.map(|at| at.file));
+        file[0].is_some() && file[0] == file[1] && files.contains(&one.facts.id.file)
+    };
+    match capture.flows.values().find(whole) {
+        Some(control) => finding.evidence.extend(control.facts.from_server.first.map(|at| Evidence {
+            at,
+            flow: Some(control.facts.id),
+            side: None,
+            shows: "control: another connection that comes in and goes out by one interface".into(),
+        })),
+        None => {
+            finding.confidence = finding.confidence.min(Confidence::Medium);
+            finding.notes.push("two captures of one direction each (tcpdump -Q in, -Q out) look the same".into());
+        }
+    }
 }
 
 /// A connection of the same side that has one way and an answer.

@@ -51,7 +51,10 @@ pub static RULE: Rule = Rule {
         },
     ],
     verify: &[
-        Step { says: "on {sender}; this fails", command: "ping -M do -s 1472 -c 3 {peer}" },
+        Step {
+            says: "on {sender}; it fails as long as the fault is there:",
+            command: "ping -M do -s 1472 -c 3 {peer}",
+        },
         Step { says: "and this works:", command: "ping -M do -s 1200 -c 3 {peer}" },
     ],
     not: &[("packet-loss", "every copy of the full segment is lost, the small rest arrives at once")],

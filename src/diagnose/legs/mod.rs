@@ -1,11 +1,15 @@
 //! Which client leg belongs to which backend leg: ten methods, from octets that only two legs can share down to mere timing.
 //!
-//! Methods 1 to 3 ([`whole`]) join flows, 4 to 7 ([`requests`]) join single requests of HTTP/1 flows, 8 to 10 ([`timing`]) what is left. A
+//! Methods 1 to 3 ([`whole`]) join flows, 4 to 7 ([`requests`]) join single requests of HTTP/1 flows, 8 to 10 ([`timing`]) what is left, and
+//! method 7 where the client leg is sealed. [`brief`] does 4 and 6 where one leg is a digest. A
 //! backend leg that a surer method has joined is not offered to a weaker one. Among the candidates of one backend leg (or of one of its
 //! requests) the surest wins; where several are equally sure none is taken, and the report says so.
 //!
 //! Cost: every method looks its candidates up by a key and by time, and looks at [`LOOK`] of them at most: near-linear in flows.
 
+#[cfg(test)]
+mod alike;
+mod brief;
 mod hosts;
 mod requests;
 #[cfg(test)]
@@ -59,10 +63,13 @@ pub fn link(flows: &BTreeMap<PacketRef, FlowSummary>, digests: &BTreeMap<PacketR
     settle(whole::candidates(flows, digests), &mut legs);
     let linked = |legs: &Legs| -> BTreeSet<PacketRef> { legs.links.iter().map(|link| link.backend_leg).collect() };
     let hosts = hosts::Hosts::of(flows);
-    settle(requests::candidates(flows, &hosts, &linked(&legs)), &mut legs);
+    let asked = requests::asked(flows);
+    settle(requests::candidates(&asked, flows, &hosts, &linked(&legs)), &mut legs);
+    let known = linked(&legs);
+    settle(brief::candidates(&asked, digests, |flow| known.contains(&flow)), &mut legs);
     let whole: BTreeSet<PacketRef> =
         legs.links.iter().filter(|link| link.exchanges.is_empty()).map(|link| link.client_leg).collect();
-    settle(timing::candidates(flows, &hosts, &linked(&legs), &whole), &mut legs);
+    settle(timing::candidates(&asked, flows, &hosts, &linked(&legs), &whole), &mut legs);
     let linked = linked(&legs);
     legs.open.retain(|open| !linked.contains(&open.backend_leg));
     legs.open.sort_by_key(|open| open.backend_leg);
@@ -125,6 +132,9 @@ fn join(all: &[Candidate], links: &mut BTreeMap<(PacketRef, PacketRef), Link>) {
 
 /// The same packets before and after address translation keep their initial sequence number: one connection, no second leg.
 fn same_connection(a: &Digest, b: &Digest, flows: &BTreeMap<PacketRef, FlowSummary>) -> bool {
+    if a.numbers != 0 && b.numbers != 0 {
+        return a.numbers == b.numbers;
+    }
     let isn = |digest: &Digest| flows.get(&digest.id).and_then(|flow| flow.facts.from_client.isn);
     matches!((isn(a), isn(b)), (Some(a), Some(b)) if a == b)
 }

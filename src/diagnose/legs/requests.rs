@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::hosts::Hosts;
 use super::{AT_ONCE, Candidate, LOOK, PASSED_ON, latest, same_connection};
-use crate::event::PacketRef;
+use crate::event::{PacketRef, What};
 use crate::rule::exchange::{Exchange, exchanges};
 use crate::rule::finding::Confidence;
 use crate::rule::summary::FlowSummary;
 use crate::rule::view::{ExchangePair, LinkMethod};
 use crate::time::{Elapsed, Timestamp};
+use crate::wire::http::{Framing, SHORTEST_ID, request_ids};
 
 /// A request is forwarded, or forwarded again, within this time while nobody has answered the client.
 const OPEN_FOR: Elapsed = Elapsed::secs(120);
@@ -24,9 +25,16 @@ pub(super) struct Asked<'a> {
     /// Which request of the flow, from 1.
     pub number: u32,
     pub exchange: Exchange<'a>,
+    /// The id in the connection's own PROXY header (version 2, UNIQUE_ID).
+    announced: Option<&'a str>,
 }
 
 impl Asked<'_> {
+    /// Ids it was asked with.
+    fn ids(&self) -> impl Iterator<Item = &str> {
+        request_ids(&self.exchange.head.ids).chain(self.announced)
+    }
+
     /// The flow's number and that of the request.
     pub(super) fn end(&self) -> (PacketRef, u32) {
         (self.flow.facts.id, self.number)
@@ -65,7 +73,9 @@ pub(super) fn asked(flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<Asked<'_>> 
     let mut all: Vec<Asked<'_>> = flows
         .values()
         .flat_map(|flow| {
-            exchanges(&flow.story).into_iter().zip(1..).map(move |(exchange, number)| Asked { flow, number, exchange })
+            let announced = announced(flow);
+            let asked = move |(exchange, number)| Asked { flow, number, exchange, announced };
+            exchanges(&flow.story).into_iter().zip(1..).map(asked)
         })
         .collect();
     all.sort_by_key(|one| (one.exchange.request, one.flow.facts.id, one.number));
@@ -74,26 +84,26 @@ pub(super) fn asked(flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<Asked<'_>> 
 
 /// What the four methods say about requests of flows that are not linked yet.
 pub(super) fn candidates(
+    all: &[Asked<'_>],
     flows: &BTreeMap<PacketRef, FlowSummary>,
     hosts: &Hosts,
     linked: &BTreeSet<PacketRef>,
 ) -> Vec<Candidate> {
-    let all = asked(flows);
-    let index = Index::of(&all);
+    let index = Index::of(all);
     let mut found = Vec::new();
+    announced_elsewhere(all, flows, &index, linked, &mut found);
     for backend in all.iter().filter(|one| !linked.contains(&one.flow.facts.id)) {
         let fits = |client: &&usize| {
             let client = &all[**client];
-            let ends = |one: &Asked<'_>| (one.flow.facts.client.address, one.flow.facts.server);
             client.flow.facts.id != backend.flow.facts.id
                 && client.exchange.request < backend.exchange.request
                 && client.waits_at(backend.at())
-                && ends(client) != ends(backend)
+                && client.flow.facts.server != backend.flow.facts.server
                 && !same_connection(&client.flow.digest, &backend.flow.digest, flows)
         };
-        let near = index.near(&all, backend);
+        let near = index.near(all, backend);
         let near: BTreeSet<usize> = near.iter().filter(fits).copied().collect();
-        judge(&all, backend, &near, hosts, &mut found);
+        judge(all, backend, &near, hosts, &mut found);
     }
     found
 }
@@ -118,7 +128,7 @@ impl<'a> Index<'a> {
             index.by_line.entry(line_key(one)).or_default().push(place);
             let answer = one.exchange.response.map(|(_, head)| head);
             // An id that a proxy makes up stands in the answer to the client only.
-            for id in ids(&one.exchange.head.ids).chain(answer.into_iter().flat_map(|head| ids(&head.ids))) {
+            for id in one.ids().chain(answer.into_iter().flat_map(|head| request_ids(&head.ids))) {
                 index.by_id.entry(id).or_default().push(place);
             }
             index.by_client.entry(one.flow.facts.client.address.to_string()).or_default().push(place);
@@ -133,7 +143,8 @@ impl<'a> Index<'a> {
     fn near(&self, all: &[Asked<'_>], backend: &Asked<'_>) -> Vec<usize> {
         let mut lists: Vec<&Vec<usize>> = Vec::new();
         lists.extend(self.by_line.get(&line_key(backend)));
-        lists.extend(ids(&backend.exchange.head.ids).filter_map(|id| self.by_id.get(id)));
+        let answered = backend.exchange.response.into_iter().flat_map(|(_, head)| request_ids(&head.ids));
+        lists.extend(backend.ids().chain(answered).filter_map(|id| self.by_id.get(id)));
         lists.extend(backend.exchange.head.forwarded.iter().filter_map(|(_, who)| self.by_client.get(host_of(who))));
         if let Some((_, head)) = backend.exchange.response {
             lists.extend(self.by_answer.get(&(head.status, head.identity)));
@@ -149,19 +160,42 @@ fn line_key<'a>(one: &Asked<'a>) -> (&'a str, &'a [u8]) {
     (&one.exchange.head.method, target.get(target.len().saturating_sub(TAIL)..).unwrap_or(target))
 }
 
-/// Ids without what changes from hop to hop: of `traceparent` and `b3` only the trace's own part counts.
-fn ids(list: &[(String, String)]) -> impl Iterator<Item = &str> {
-    list.iter().filter_map(|(name, value)| {
-        let id = match name.as_str() {
-            "traceparent" => value.split('-').nth(1)?,
-            "b3" => value.split('-').next()?,
-            "uber-trace-id" => value.split(':').next()?,
-            "x-amzn-trace-id" => value.split(';').find_map(|part| part.trim().strip_prefix("Root="))?,
-            "x-cloud-trace-context" => value.split('/').next()?,
-            _ => value,
-        };
-        (id.len() >= TAIL).then_some(id)
-    })
+/// The id in a flow's PROXY header, where it is text that tells a connection from others.
+pub(super) fn announced(flow: &FlowSummary) -> Option<&str> {
+    let id = flow.story.events().find_map(|event| match &event.what {
+        What::ProxyHeader(header) => header.unique_id(),
+        _ => None,
+    })?;
+    std::str::from_utf8(id).ok().filter(|id| id.len() >= SHORTEST_ID)
+}
+
+/// Method 2's id on a connection whose octets nobody here reads, and the same id on a request of the next or the previous leg.
+fn announced_elsewhere(
+    all: &[Asked<'_>],
+    flows: &BTreeMap<PacketRef, FlowSummary>,
+    index: &Index<'_>,
+    linked: &BTreeSet<PacketRef>,
+    found: &mut Vec<Candidate>,
+) {
+    let read: BTreeSet<PacketRef> = all.iter().map(|one| one.flow.facts.id).collect();
+    for flow in flows.values().filter(|flow| !read.contains(&flow.facts.id)) {
+        let began = flow.facts.start();
+        let Some(list) = announced(flow).and_then(|id| index.by_id.get(id)) else { continue };
+        for one in list.iter().take(LOOK).map(|place| &all[*place]) {
+            let until = flow.facts.last.time;
+            let (client, backend, pair) = if one.at() > began {
+                let pair = ExchangePair { client: 0, backend: one.number, from: began, until };
+                ((flow.facts.id, 0), one.end(), pair)
+            } else {
+                (one.end(), (flow.facts.id, 0), one.pair(0))
+            };
+            let free = !linked.contains(&backend.0) && !same_connection(&flow.digest, &one.flow.digest, flows);
+            if free && one.at() <= until {
+                let (method, certainty) = (LinkMethod::RequestId, Confidence::Certain);
+                found.push(Candidate { client, backend, method, certainty, pair: Some(pair) });
+            }
+        }
+    }
 }
 
 /// The address of `192.0.2.1`, `192.0.2.1:4711`, `[2001:db8::1]:4711`.
@@ -180,6 +214,11 @@ fn judge(all: &[Asked<'_>], backend: &Asked<'_>, near: &BTreeSet<usize>, hosts: 
     let at_once = |client: &Asked<'_>| backend.at().since(client.at()) <= AT_ONCE;
     let first = |place: &usize| line(&all[*place], backend).is_some() && at_once(&all[*place]);
     let only_at_once = near.iter().filter(meet).filter(|place| first(place)).count() == 1;
+    let agent = |client: &Asked<'_>| {
+        let (one, other) = (&client.exchange.head.user_agent, &backend.exchange.head.user_agent);
+        one.is_some() && one == other && line(client, backend).is_some()
+    };
+    let only_agent = near.iter().filter(meet).filter(|place| agent(&all[**place])).count() == 1;
     for place in near {
         let client = &all[*place];
         let mut add = |method, certainty| {
@@ -191,8 +230,8 @@ fn judge(all: &[Asked<'_>], backend: &Asked<'_>, near: &BTreeSet<usize>, hosts: 
                 pair: Some(client.pair(backend.number)),
             });
         };
-        if same_id(client, backend) {
-            add(LinkMethod::RequestId, Confidence::Certain);
+        if let Some(certainty) = same_id(client, backend) {
+            add(LinkMethod::RequestId, certainty);
         }
         if !meet(&place) {
             continue;
@@ -206,6 +245,7 @@ fn judge(all: &[Asked<'_>], backend: &Asked<'_>, near: &BTreeSet<usize>, hosts: 
             1 => Confidence::High,
             // Of several alike the only one that came at once before it is the likeliest.
             _ if only_at_once && at_once(client) => Confidence::High,
+            2..=ALIKE if only_agent && agent(client) => Confidence::High,
             2..=ALIKE => Confidence::Medium,
             _ => Confidence::Low,
         };
@@ -220,11 +260,15 @@ fn judge(all: &[Asked<'_>], backend: &Asked<'_>, near: &BTreeSet<usize>, hosts: 
     }
 }
 
-fn same_id(client: &Asked<'_>, backend: &Asked<'_>) -> bool {
-    let answer = client.exchange.response.map(|(_, head)| head);
-    let theirs: BTreeSet<&str> =
-        ids(&client.exchange.head.ids).chain(answer.into_iter().flat_map(|head| ids(&head.ids))).collect();
-    ids(&backend.exchange.head.ids).any(|id| theirs.contains(id))
+/// An id that the backend was asked with is certain; one that only its answer carries, high.
+fn same_id(client: &Asked<'_>, backend: &Asked<'_>) -> Option<Confidence> {
+    let answered = |one: &Asked<'_>| one.exchange.response.map(|(_, head)| head.ids.clone()).unwrap_or_default();
+    let (ours, theirs) = (answered(client), answered(backend));
+    let known: BTreeSet<&str> = client.ids().chain(request_ids(&ours)).collect();
+    if backend.ids().any(|id| known.contains(id)) {
+        return Some(Confidence::Certain);
+    }
+    request_ids(&theirs).any(|id| known.contains(id)).then_some(Confidence::High)
 }
 
 /// Whether the backend leg names the client: with its port, or its address only.
@@ -243,7 +287,9 @@ enum Line {
 /// How much of the request line and Host is the same.
 fn line(client: &Asked<'_>, backend: &Asked<'_>) -> Option<Line> {
     let (a, b) = (client.exchange.head, backend.exchange.head);
-    if a.method != b.method {
+    let bodies_differ =
+        matches!((a.framing, b.framing), (Framing::Length(one), Framing::Length(other)) if one != other);
+    if a.method != b.method || bodies_differ {
         return None;
     }
     let host = |head: &crate::wire::http::RequestHead| head.host.as_deref().unwrap_or("").to_ascii_lowercase();

@@ -8,40 +8,40 @@ use crate::rule::testing::Scene;
 use crate::wire::http::{RequestHead, ResponseHead};
 use crate::wire::tls::ClientHello;
 
-const CLIENT: &str = "203.0.113.7:40000";
-const FRONT: &str = "10.0.0.2:80";
-const OUT: &str = "10.0.0.2:50000";
-const BACK: &str = "10.0.0.3:8080";
+pub(super) const CLIENT: &str = "203.0.113.7:40000";
+pub(super) const FRONT: &str = "10.0.0.2:80";
+pub(super) const OUT: &str = "10.0.0.2:50000";
+pub(super) const BACK: &str = "10.0.0.3:8080";
 
-fn joined(scenes: &[Scene]) -> Legs {
+pub(super) fn joined(scenes: &[Scene]) -> Legs {
     let flows: BTreeMap<PacketRef, FlowSummary> =
         scenes.iter().map(|scene| (scene.facts.id, scene.summary())).collect();
     link(&flows, &BTreeMap::new())
 }
 
 /// Client leg and backend leg by number, methods, certainty.
-fn told(legs: &Legs) -> Vec<(u64, u64, Vec<LinkMethod>, Confidence)> {
+pub(super) fn told(legs: &Legs) -> Vec<(u64, u64, Vec<LinkMethod>, Confidence)> {
     let row = |link: &Link| (link.client_leg.number, link.backend_leg.number, link.methods.clone(), link.certainty);
     legs.links.iter().map(row).collect()
 }
 
 /// A connection with its own initial sequence number.
-fn opened(client: &str, server: &str, number: u64, start: i64) -> Scene {
+pub(super) fn opened(client: &str, server: &str, number: u64, start: i64) -> Scene {
     let mut scene = Scene::starting(client, server, number, start).handshake();
     scene.facts.from_client.isn = Some(crate::wire::seq::Seq(number as u32));
     scene
 }
 
-fn asks(scene: Scene, ms: i64, head: RequestHead) -> Scene {
+pub(super) fn asks(scene: Scene, ms: i64, head: RequestHead) -> Scene {
     let scene = scene.data(Side::Client, ms, 80).speaks(Side::Client, Protocol::Http);
     scene.also(Side::Client, What::Request(Box::new(head))).also(Side::Client, What::RequestEnd)
 }
 
-fn get(target: &str, host: &str) -> RequestHead {
+pub(super) fn get(target: &str, host: &str) -> RequestHead {
     RequestHead { method: "GET".into(), target: target.into(), host: Some(host.into()), ..RequestHead::default() }
 }
 
-fn answers(scene: Scene, ms: i64, status: u16, identity: u64) -> Scene {
+pub(super) fn answers(scene: Scene, ms: i64, status: u16, identity: u64) -> Scene {
     let head = ResponseHead { status, identity, ..ResponseHead::default() };
     scene
         .data(Side::Server, ms, 80)
@@ -175,6 +175,9 @@ fn a_request_that_leads_to_another_one_is_fan_out_and_often_it_is_sure() {
     };
     let legs = joined(&page(0));
     assert_eq!(told(&legs), [(1, 100, vec![LinkMethod::FanOut], Confidence::Medium)]);
+    let five: Vec<Scene> = (0..5).flat_map(page).collect();
+    let sure: Vec<Confidence> = told(&joined(&five)).iter().map(|row| row.3).collect();
+    assert_eq!(sure, [Confidence::High; 5]);
 }
 
 /// A page at `ms` whose fetch follows 10 ms later; both stay open.

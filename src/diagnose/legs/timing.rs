@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::hosts::{Host, Hosts};
-use super::requests::{Asked, asked};
+use super::requests::Asked;
 use super::{AT_ONCE, Candidate, End, LOOK, PASSED_ON, latest, same_connection};
-use crate::event::{PacketRef, Protocol, Side, What};
+use crate::event::{Kind, PacketRef, Protocol, Side, What};
 use crate::flow::facts::{Handshake, IpProtocol};
 use crate::rule::exchange::exchanges;
 use crate::rule::finding::Confidence;
@@ -19,13 +19,13 @@ const REPEATED: usize = 5;
 
 /// What the three methods say about flows that nothing has joined yet.
 pub(super) fn candidates(
+    all: &[Asked<'_>],
     flows: &BTreeMap<PacketRef, FlowSummary>,
     hosts: &Hosts,
     linked: &BTreeSet<PacketRef>,
     whole: &BTreeSet<PacketRef>,
 ) -> Vec<Candidate> {
-    let all = asked(flows);
-    let places = Places::of(flows, &all, hosts, whole);
+    let places = Places::of(flows, all, hosts, whole);
     let mut found = Vec::new();
     for backend in flows.values().filter(|flow| {
         flow.facts.transport == IpProtocol::Tcp && !linked.contains(&flow.facts.id) && !flow.facts.mid_stream
@@ -36,7 +36,8 @@ pub(super) fn candidates(
             places.passed_through(backend, &mut found);
         }
         if found.len() == before {
-            places.server_name(backend, &mut found);
+            places.answer_size(backend, &mut found);
+            places.server_name(backend, before, &mut found);
         }
         if found.len() == before {
             places.fan_out(backend, &mut found);
@@ -169,8 +170,32 @@ impl<'a> Places<'a> {
         self.streams_that(backend, fits, LinkMethod::Timing, found);
     }
 
-    /// The proxy ends TLS, so that only names can be compared (method 9).
-    fn server_name(&self, backend: &FlowSummary, found: &mut Vec<Candidate>) {
+    /// The proxy ends TLS: the answer on the backend leg is as long as what the client's leg carries sealed (method 7).
+    fn answer_size(&self, backend: &FlowSummary, found: &mut Vec<Candidate>) {
+        let asked = exchanges(&backend.story);
+        let [one] = asked.as_slice() else { return };
+        let Some((answer, _)) = one.response else { return };
+        let half = &backend.facts.from_server;
+        if half.unseen > 0 || half.cut > 0 {
+            return;
+        }
+        let fits = |flow: &FlowSummary| {
+            let sealed = flow.story.pick(|e| match e.what {
+                What::TlsSealed { clear, .. } => Some(clear),
+                _ => None,
+            });
+            let alike = |clear: u64| clear.abs_diff(half.payload) <= half.payload / 20;
+            let first = flow.story.first(Kind::TlsData, Side::Server).map(|event| event.at.time);
+            let passed_on = first.is_some_and(|at| at >= answer.time && at.since(answer.time) <= PASSED_ON);
+            passed_on && flow.facts.from_server.unseen == 0 && sealed.into_iter().any(alike)
+        };
+        self.streams_that(backend, fits, LinkMethod::AnswerSize, found);
+    }
+
+    /// The proxy ends TLS, so that only names can be compared (method 9). Where sizes told the client legs from others (from `before` on in
+    /// the list), names only confirm them.
+    fn server_name(&self, backend: &FlowSummary, before: usize, found: &mut Vec<Candidate>) {
+        let sized: BTreeSet<PacketRef> = found.iter().skip(before).map(|one| one.client.0).collect();
         let asked = exchanges(&backend.story);
         let [one] = asked.as_slice() else { return };
         let Some(host) = one.head.host.as_deref() else { return };
@@ -182,7 +207,8 @@ impl<'a> Places<'a> {
                 What::ClientHello(hello) => hello.sni.as_deref(),
                 _ => None,
             });
-            spoke && flow.facts.last.time >= at && name.any(|name| name.eq_ignore_ascii_case(host))
+            let among = sized.is_empty() || sized.contains(&flow.facts.id);
+            among && spoke && flow.facts.last.time >= at && name.any(|name| name.eq_ignore_ascii_case(host))
         };
         self.streams_that(backend, fits, LinkMethod::ServerName, found);
     }
@@ -208,9 +234,11 @@ impl<'a> Places<'a> {
             (None, None) => true,
         };
         let fits = |one: &&Asked<'_>| began.since(one.at()) <= PASSED_ON && in_order(one);
-        // Beside others that wait it may be one of those: believed only when the same happens again and again.
-        let certainty = if waiting.len() == 1 { Confidence::Medium } else { Confidence::Low };
-        found.extend(waiting.iter().copied().filter(fits).map(|one| Candidate {
+        let caused: Vec<&Asked<'_>> = waiting.iter().copied().filter(fits).collect();
+        // Beside others that wait it may be one of those: believed only when the same happens again and again. Of several that fit equally
+        // well none is taken in the end.
+        let certainty = if waiting.len() == 1 || caused.len() > 1 { Confidence::Medium } else { Confidence::Low };
+        found.extend(caused.into_iter().map(|one| Candidate {
             client: one.end(),
             backend: (facts.id, 0),
             method: LinkMethod::FanOut,

@@ -10,9 +10,13 @@ use crate::rule::summary::{Digest, FlowSummary};
 use crate::rule::view::LinkMethod;
 use crate::time::Elapsed;
 use crate::wire::Endpoint;
+use crate::wire::proxy::ProxyHeader;
 
 /// A PROXY header's addresses link only legs that began this close together: ports are used again.
 const HEADER_AGE: Elapsed = Elapsed::secs(60);
+
+/// Where only the port is left to compare, the proxy must have turned to its backend at once.
+const TRANSLATED_AGE: Elapsed = Elapsed::secs(1);
 
 /// What the three methods say.
 pub(super) fn candidates(
@@ -31,7 +35,13 @@ pub(super) fn candidates(
     };
     let mut found: Vec<Candidate> = Vec::new();
     found.extend(by_hello(&known, flows).into_iter().map(certain(LinkMethod::ClientHelloRandom)));
-    found.extend(by_header(&known, flows).into_iter().map(certain(LinkMethod::ProxyHeader)));
+    found.extend(by_header(&known, flows).into_iter().map(|((client, backend), certainty)| Candidate {
+        client: (client, 0),
+        backend: (backend, 0),
+        method: LinkMethod::ProxyHeader,
+        certainty,
+        pair: None,
+    }));
     let taken: std::collections::BTreeSet<PacketRef> =
         found.iter().flat_map(|one| [one.client.0, one.backend.0]).collect();
     by_prefix(&known, flows, |flow| taken.contains(&flow), &mut found);
@@ -57,41 +67,83 @@ fn by_hello(known: &[&Digest], flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<
     pairs
 }
 
+/// A PROXY header that names its client, and the leg that it came on.
+struct Announced<'a> {
+    leg: &'a FlowSummary,
+    header: &'a ProxyHeader,
+    source: Endpoint,
+}
+
 /// Method 2: the backend leg's header names the client leg's own address and port.
-fn by_header(known: &[&Digest], flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<(PacketRef, PacketRef)> {
-    let headers: Vec<(&FlowSummary, Endpoint, Option<Endpoint>)> = flows
-        .values()
-        .filter_map(|flow| {
-            let header = flow.story.events().find_map(|e| match &e.what {
-                What::ProxyHeader(header) => Some(header),
-                _ => None,
-            })?;
-            Some((flow, header.source?, header.destination))
-        })
-        .collect();
+fn by_header(known: &[&Digest], flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<((PacketRef, PacketRef), Confidence)> {
+    let headers: Vec<Announced<'_>> = flows.values().filter_map(announced).collect();
     if headers.is_empty() {
         return Vec::new();
     }
-    let mut by_client: BTreeMap<Endpoint, Vec<&Digest>> =
-        headers.iter().map(|(_, source, _)| (*source, Vec::new())).collect();
+    let mut by_port: BTreeMap<u16, Vec<&Digest>> = headers.iter().map(|one| (one.source.port, Vec::new())).collect();
     for digest in known {
-        if let Some(legs) = by_client.get_mut(&digest.client()) {
+        if let Some(legs) = by_port.get_mut(&digest.client().port) {
             legs.push(digest);
         }
     }
+    by_port.values_mut().for_each(|legs| legs.sort_by_key(|leg| leg.id));
     let mut pairs = Vec::new();
-    for (backend, source, destination) in headers {
-        let candidates = by_client.get(&source).map(Vec::as_slice).unwrap_or(&[]);
+    for (place, one) in headers.iter().enumerate() {
+        let backend = one.leg.facts.id;
+        let mut pair = |client: PacketRef, certainty| pairs.push(((client, backend), certainty));
+        if let Some(previous) = previous_hop(&headers[..place], one) {
+            pair(previous, Confidence::Certain);
+            continue;
+        }
+        let legs = by_port.get(&one.source.port).map(Vec::as_slice).unwrap_or(&[]);
+        let age = |leg: &Digest| backend.time.since(leg.id.time);
         let fits = |leg: &&&Digest| {
-            leg.id < backend.facts.id
-                && backend.facts.id.time.since(leg.id.time) <= HEADER_AGE
-                && destination.is_none_or(|destination| destination == leg.server())
+            leg.id < backend
+                && leg.client() == one.source
+                && one.header.destination.is_none_or(|destination| destination == leg.server())
         };
-        if let Some(client) = candidates.iter().filter(fits).max_by_key(|leg| leg.id) {
-            pairs.push((client.id, backend.facts.id));
+        let before = || latest(legs, |leg| leg.id.time, backend.time, LOOK).filter(|leg| age(leg) <= HEADER_AGE);
+        if let Some(client) = before().find(fits) {
+            pair(client.id, Confidence::Certain);
+            continue;
+        }
+        // Before address translation the client, or what it asked for, had another address; its port mostly stays.
+        let seen = legs.iter().any(|leg| leg.client() == one.source && Some(leg.server()) == one.header.destination);
+        let translated = |leg: &&&Digest| {
+            leg.id < backend
+                && leg.last >= backend.time
+                && age(leg) <= TRANSLATED_AGE
+                && meets(leg, &one.leg.digest, flows)
+                && !same_connection(leg, &one.leg.digest, flows)
+        };
+        if !seen {
+            before().filter(translated).for_each(|leg| pair(leg.id, Confidence::High));
         }
     }
     pairs
+}
+
+fn announced(leg: &FlowSummary) -> Option<Announced<'_>> {
+    let header = leg.story.events().find_map(|e| match &e.what {
+        What::ProxyHeader(header) => Some(header),
+        _ => None,
+    })?;
+    Some(Announced { leg, header, source: header.source? })
+}
+
+/// In a chain every hop repeats the first client: the leg before is the one with the same header that ends where this one begins.
+fn previous_hop(earlier: &[Announced<'_>], one: &Announced<'_>) -> Option<PacketRef> {
+    let backend = one.leg.facts.id;
+    let same = |hop: &&Announced<'_>| {
+        let ids = (hop.header.unique_id(), one.header.unique_id());
+        hop.source == one.source
+            && hop.header.destination == one.header.destination
+            && (ids.0.is_none() || ids.1.is_none() || ids.0 == ids.1)
+            && hop.leg.facts.server != one.leg.facts.server
+            && hop.leg.facts.server.address == one.leg.facts.client.address
+            && backend.time.since(hop.leg.facts.id.time) <= HEADER_AGE
+    };
+    earlier.iter().rev().take(LOOK).find(same).map(|hop| hop.leg.facts.id)
 }
 
 /// Method 3: the same first octets, from the host where the client leg ends. Octets of no text protocol are as good as random.

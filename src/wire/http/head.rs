@@ -28,6 +28,8 @@ const REQUEST_IDS: [&str; 12] = [
     "request-id",
     "cf-ray",
 ];
+/// Octets that tell a request from all others.
+pub const SHORTEST_ID: usize = 8;
 /// Request ids kept of one head.
 const MOST_IDS: usize = 8;
 
@@ -161,7 +163,14 @@ fn forwarded(fields: Fields<'_>) -> Vec<(String, String)> {
     let list = fields.entries("x-forwarded-for").last().map(|entry| ("x-forwarded-for", entry));
     let standard = fields.entries("forwarded").last().and_then(forwarded_for).map(|node| ("forwarded", node));
     let real = fields.first("x-real-ip").map(|value| ("x-real-ip", value));
-    [list, standard, real].into_iter().flatten().map(|(name, value)| (name.to_owned(), text_of(value, 64))).collect()
+    let edge = |name: &'static str| fields.first(name).map(|value| (name, value));
+    let edges = [edge("true-client-ip"), edge("cf-connecting-ip")];
+    [list, standard, real]
+        .into_iter()
+        .chain(edges)
+        .flatten()
+        .map(|(name, value)| (name.to_owned(), text_of(value, 64)))
+        .collect()
 }
 
 /// The `for` parameter of one element of Forwarded, without quotes. RFC 7239 §4.
@@ -180,6 +189,21 @@ fn identity(fields: Fields<'_>) -> u64 {
     let length = fields.first("content-length").unwrap_or(b"");
     let octets = name.bytes().chain(value.iter().copied()).chain(*b"\0").chain(length.iter().copied());
     octets.fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)) | 1
+}
+
+/// Ids without what changes from hop to hop: of `traceparent` and `b3` only the trace's own part counts. Very short ones are no ids.
+pub fn request_ids(list: &[(String, String)]) -> impl Iterator<Item = &str> {
+    list.iter().filter_map(|(name, value)| {
+        let id = match name.as_str() {
+            "traceparent" => value.split('-').nth(1)?,
+            "b3" => value.split('-').next()?,
+            "uber-trace-id" => value.split(':').next()?,
+            "x-amzn-trace-id" => value.split(';').find_map(|part| part.trim().strip_prefix("Root="))?,
+            "x-cloud-trace-context" => value.split('/').next()?,
+            _ => value,
+        };
+        (id.len() >= SHORTEST_ID).then_some(id)
+    })
 }
 
 fn ids(fields: Fields<'_>) -> Vec<(String, String)> {

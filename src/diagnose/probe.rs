@@ -1,0 +1,87 @@
+//! Asks a server in the protocol of the flow. Rules about any protocol give their commands for plain HTTP; where the flow spoke something
+//! else, that command would fail on a healthy server, and be taken for the fault.
+
+use std::borrow::Cow;
+
+use crate::event::{Protocol, Side};
+use crate::rule::Step;
+use crate::rule::summary::{FlowSummary, protocol_of, spoken};
+
+/// The part of a rule's command that asks the flow's server by plain HTTP.
+const HTTP: &str = "http://{host}:{port}/";
+
+/// Question and command of a rule's step, as templates, for a flow that spoke something else than HTTP.
+pub(super) fn fitting(step: &Step, flow: Option<&FlowSummary>) -> (Cow<'static, str>, Cow<'static, str>) {
+    let as_it_is = (step.says.into(), step.command.into());
+    let Some(flow) = flow.filter(|_| step.command.contains(HTTP)) else { return as_it_is };
+    let spoke = spoken(&flow.story).or_else(|| protocol_of(&flow.story, Side::Client));
+    let (command, tells) = match spoke {
+        Some(Protocol::Http) | None => return as_it_is,
+        Some(Protocol::Tls) => {
+            let command = step.command.replace(HTTP, "https://{host}:{port}/").replacen("curl ", "curl -k ", 1);
+            return (step.says.into(), command.into());
+        }
+        Some(Protocol::Http2) => {
+            return (step.says.into(), step.command.replace(HTTP, &format!("--http2-prior-knowledge {HTTP}")).into());
+        }
+        Some(Protocol::Redis) => ("redis-cli -h {host} -p {port} ping", "PONG means that it answers"),
+        Some(Protocol::Mysql) => {
+            ("mysqladmin -h {host} -P {port} --connect-timeout=5 ping", "'mysqld is alive' means that it answers")
+        }
+        Some(Protocol::Postgres) => {
+            ("pg_isready -h {host} -p {port} -t 5", "'accepting connections' means that it answers")
+        }
+        Some(Protocol::Ssh) => ("ssh-keyscan -T 5 -p {port} {host}", "a key means that it answers"),
+        Some(Protocol::Smtp) => ("nc -w 5 {host} {port} </dev/null", "a line with 220 means that it answers"),
+        Some(Protocol::Dns) => ("dig +tcp +time=5 +tries=1 -p {port} @{host} . NS", "any status means that it answers"),
+        Some(Protocol::Proxy | Protocol::Unknown) => {
+            ("nc -vz -w 5 {host} {port}", "it shows no more than that the port accepts")
+        }
+    };
+    // A question stays; what to expect of the other command does not.
+    let says = match step.says.ends_with('?') {
+        true => step.says.into(),
+        false => format!("from the client's host; {tells}:").into(),
+    };
+    (says, command.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::testing::Scene;
+
+    const STEP: Step = Step {
+        says: "from the client's host; (52) means that it is broken:",
+        command: "curl -sS -o /dev/null -m 10 http://{host}:{port}/",
+    };
+
+    fn asked(protocol: Protocol) -> (String, String) {
+        let scene = Scene::open().data(Side::Client, 3, 28).speaks(Side::Client, protocol);
+        let (says, command) = fitting(&STEP, Some(&scene.summary()));
+        (says.into_owned(), command.into_owned())
+    }
+
+    #[test]
+    fn http_is_asked_as_the_rule_says() {
+        assert_eq!(asked(Protocol::Http), (STEP.says.to_owned(), STEP.command.to_owned()));
+        assert_eq!(fitting(&STEP, None).1, STEP.command);
+    }
+
+    #[test]
+    fn other_protocols_are_asked_in_their_own_words() {
+        assert_eq!(asked(Protocol::Tls).1, "curl -k -sS -o /dev/null -m 10 https://{host}:{port}/");
+        assert_eq!(
+            asked(Protocol::Redis),
+            ("from the client's host; PONG means that it answers:".into(), "redis-cli -h {host} -p {port} ping".into())
+        );
+        assert!(asked(Protocol::Unknown).1.starts_with("nc -vz "));
+    }
+
+    #[test]
+    fn a_command_that_does_not_ask_by_http_stays() {
+        let step = Step { says: "full?", command: "ss -ltn" };
+        let scene = Scene::open().speaks(Side::Client, Protocol::Redis);
+        assert_eq!(fitting(&step, Some(&scene.summary())).1, "ss -ltn");
+    }
+}
