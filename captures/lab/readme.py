@@ -6,6 +6,7 @@ import sys
 
 root = sys.argv[1]
 SCRIPT = {
+    **dict.fromkeys(("http-server", "http-bad", "http-response", "http-header", "service-greeting"), "http-faults.sh"),
     "http-gateway": "proxy-faults.sh",
     "http-keepalive": "proxy-faults.sh",
     "http-upstream": "proxy-faults.sh",
@@ -54,6 +55,56 @@ def rule(name, text):
     RULES[name] = dict(line.strip().split(" | ", 1) for line in text.strip().splitlines())
 
 
+rule("http-server-error", """
+application-500 | an application in Python raises; the requests before and after it are answered
+one-in-three | six of 18 answers are 500: critical
+behind-nginx | both legs, nginx passes the 500 on: told at the application's leg only
+on-a-kept-connection | the second of three requests of one connection
+not-404-401-and-400 | the application's own 404, 401 and 400
+not-maintenance | 503 with Retry-After
+not-a-check-that-fails | three answers to kube-probe are 500: a notice
+""")
+rule("http-bad-request", """
+nginx-no-host | HTTP/1.1 without Host
+apache-no-host | the same, Apache
+haproxy-space-in-target | a space in the target
+nginx-space-in-name | a space in a field's name
+apache-space-in-name | a space between a field's name and the colon
+haproxy-length-twice | two Content-Length fields that differ
+nginx-no-request | a line that is no request: a notice
+not-the-applications-own | the application's own 400 to a well-formed request
+not-accepted | two requests, 200 and 404
+""")
+rule("http-header-too-large", """
+nginx-cookie | a cookie of 9,000 octets: nginx answers 400
+apache-cookie | the same: Apache answers 400
+haproxy-cookie | a cookie of 17,000 octets: HAProxy answers 400
+python-cookie-431 | a cookie of 66,000 octets: 431
+nginx-target-414 | a target of 9,000 octets: 414
+answer-too-large-for-nginx | both legs: 12 kB of fields in the answer, nginx says 502
+not-large-but-taken | a cookie of 7,000 octets is taken
+not-large-answer-taken | 12 kB of fields in an answer, no proxy in front
+""")
+rule("http-response-truncated", """
+length | an application closes after 9,000 of 50,000 octets
+chunked | the same with chunks
+nginx-file-shrank | nginx sends a file that is emptied meanwhile
+behind-nginx | both legs: nginx passes on what it has, and closes
+not-ended-by-close-head-304 | an answer whose end is the close, an answer to HEAD, 304
+not-the-client-left | the client gives up in the middle of a download
+""")
+rule("service-greeting-error", """
+postgresql-too-many-clients | max_connections is reached: 53300
+postgresql-no-hba-entry | a user whom pg_hba.conf does not name, then one whom it names: a warning
+postgresql-asked-for-tls-first | the refusal comes behind the answer to the request for TLS
+redis-protected-mode | protected mode, no password
+redis-max-clients | maxclients 1, the second client
+sshd-max-startups | MaxStartups 1, the second client
+mysql-too-many-connections | MySQL's error 1040 (a scripted server)
+smtp-554 | an SMTP server that greets with 554 (scripted)
+not-postgresql-answers | a login and a query
+not-redis-refuses-a-command | NOAUTH and "unknown command": answers to commands
+""")
 rule("dns-no-answer", """
 glibc-retries | DROP in front of dnsmasq: glibc's stub asks twice, 2 s apart, and gives up; before and after it answers
 dig | dig asks twice from two ports, 3 s apart

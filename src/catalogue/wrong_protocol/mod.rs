@@ -1,5 +1,6 @@
 //! Two ends that speak different protocols.
 
 pub mod http_to_tls_port;
+pub mod service_greeting_error;
 pub mod tls_to_http_port;
 pub mod unexpected_protocol_on_port;

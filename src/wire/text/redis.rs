@@ -1,6 +1,6 @@
 //! Redis: commands as RESP arrays or in one line, and the answers that name the protocol. redis.io, "Redis serialization protocol".
 
-use super::{Greeting, first_line};
+use super::{Greeting, LONGEST, first_line};
 use crate::wire::Recognition;
 
 /// Commands with which connections begin, in lower case; others are not believed in their one-line form.
@@ -98,12 +98,16 @@ fn looks_like_number(bytes: &[u8]) -> Recognition {
     }
 }
 
-/// The server's first line, without its type octet.
+/// The server's first line, without its type octet. The words of the protected mode are longer than any line is looked at: their beginning
+/// says enough.
 pub fn greeting(bytes: &[u8]) -> Option<Greeting> {
     if looks_like_server(bytes) != Recognition::Yes {
         return None;
     }
-    let (kind, text) = first_line(bytes)??.split_first()?;
+    let (kind, text) = match first_line(bytes)? {
+        Some(line) => line.split_first()?,
+        None => bytes.get(..LONGEST)?.split_first().filter(|(kind, _)| **kind == b'-')?,
+    };
     Some(Greeting::new(text, None, *kind == b'-'))
 }
 
@@ -112,6 +116,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_refusal_longer_than_a_line_is_told_by_its_beginning() {
+        let text = [&b"-DENIED Redis is running in protected mode"[..], &[b'x'; 900], b"\r\n"].concat();
+        let words = greeting(&text).expect("a refusal");
+        assert!(words.refuses && words.text.starts_with("DENIED Redis"), "{words:?}");
+    }
 
     #[test]
     fn commands_are_recognised() {

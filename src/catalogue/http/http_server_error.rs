@@ -1,0 +1,225 @@
+//! The application answered with an error of its own: 500 and its like.
+//!
+//! ## How tcpwhy knows
+//! The answer's status is 5xx, and it is none by which a proxy speaks of its backend. At least five such answers, and one in twenty of all
+//! answers of that port, make it critical; fewer are a warning. Where the backend leg carries the same status, that leg is the place.
+//!
+//! ## What it is not
+//! - `http-gateway-error`: 502, 504, and 503 that a proxy signs, speak of the server behind.
+//! - `http-bad-request` and other 4xx: there the server blames the request.
+//!
+//! ## What people see
+//! A page that says 500 Internal Server Error, or an application that shows an error.
+//!
+//! ## False alarms it avoids
+//! A 503 with Retry-After is meant: maintenance, or a limit. 501 and 505 answer requests that no application has to understand, often those
+//! of scanners: a notice. Answers to the health checks of load balancers fail no user: a notice too.
+
+use crate::event::{Kind, PacketRef, Side};
+use crate::flow::facts::FlowFacts;
+use crate::rule::exchange::{Exchange, exchanges};
+use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::gateway::{gateway_error, joined};
+use crate::rule::value::Value;
+use crate::rule::view::{CaptureView, FlowView, LegsView};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
+
+/// From here errors are no exception any more: so many answers, and one in so many.
+const MANY: u64 = 5;
+const ONE_IN: u64 = 20;
+/// Flows of one port whose answers are counted.
+const COUNTED: usize = 4096;
+/// Exchanges of a connection that are all told; of a longer one the usual ones are left out.
+const TOLD: usize = 16;
+/// How the health checks of load balancers name themselves.
+const CHECKERS: [&str; 3] = ["ELB-HealthChecker", "kube-probe", "GoogleHC"];
+
+pub static RULE: Rule = Rule {
+    id: "http-server-error",
+    title: "the application answered with a server error",
+    severity: Severity::Warning,
+    confidence: Confidence::Certain,
+    culprit: Culprit::Upstream,
+    needs: Needs::all(&[Kind::Request, Kind::Response]),
+    says: "{server} answered {status} to {request} {after} after the request: the application's own error",
+    variants: &["{server} answers {status}: {failed} of {answers} answers are server errors of the application"],
+    users_see: &["500 Internal Server Error", "HTTP 500", "Internal Server Error"],
+    do_first: &[
+        Step {
+            says: "On {host}: what did the application log at that second?",
+            command: "sudo journalctl --since '15 min ago' -p warning",
+        },
+        Step { says: "On {host}: which process answers on that port?", command: "sudo ss -ltnp 'sport = :{port}'" },
+    ],
+    verify: &[Step {
+        says: "from the client's host; below 500 means that the application answers again:",
+        command: "curl -sS -o /dev/null -m 30 -w '%{response_code}\\n' http://{host}:{port}{path}",
+    }],
+    not: &[("network", "request and answer arrived"), ("http-gateway-error", "the status is none of a proxy's own")],
+    cannot_show: &["why the application failed: its log says so"],
+    explains: &[Explains("http-server-error", Scope::Link)],
+    sources: &["RFC 9110 §15.6", "measured: 500 of a Python application alone and behind nginx"],
+    check: Check::Flow(check),
+    corroborate: Some(weigh),
+    ..Rule::BLANK
+};
+
+/// The exchange was answered with an error of the application itself.
+fn failed(exchange: &Exchange<'_>) -> Option<(PacketRef, u16)> {
+    let (at, head) = exchange.response?;
+    let meant = head.status == 503 && head.retry_after.is_some();
+    ((500..600).contains(&head.status) && !meant && !gateway_error(head)).then_some((at, head.status))
+}
+
+/// It hurts somebody: no health check, and no request that an application need not understand.
+fn hurts(exchange: &Exchange<'_>) -> bool {
+    let check =
+        exchange.head.user_agent.as_deref().is_some_and(|agent| CHECKERS.iter().any(|name| agent.starts_with(name)));
+    !check && failed(exchange).is_some_and(|(_, status)| !matches!(status, 501 | 505))
+}
+
+fn check(flow: &FlowView<'_>) -> Option<Finding> {
+    let all = exchanges(flow.story);
+    let worst = all.iter().find(|one| hurts(one)).or_else(|| all.iter().find(|one| failed(one).is_some()))?;
+    let (at, status) = failed(worst)?;
+    let after = at.time.since(worst.request.time);
+    let request = format!("{} {}", worst.head.method, worst.head.target);
+    let finding = RULE
+        .found(flow, at, Side::Server, format!("{status} {after} after the request"))
+        .and(worst.request, Side::Client, format!("the request: {request}"))
+        .with("after", after)
+        .with("path", plain(&worst.head.target))
+        .with("request", request)
+        .with("status", Value::Count(status.into()));
+    let count = all.iter().filter(|one| failed(one).is_some()).count();
+    let finding =
+        if count > 1 { finding.note(format!("{count} answers of this connection are of that kind")) } else { finding };
+    Some(if hurts(worst) {
+        finding
+    } else {
+        finding.severity(Severity::Notice).note("a health check, or a request that no application has to understand")
+    })
+}
+
+/// The path of a request for a command line: only what no shell reads as anything else.
+pub(super) fn plain(target: &str) -> &str {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '%' | '~');
+    let path = target.split('?').next().unwrap_or(target);
+    if path.starts_with('/') && path.chars().all(harmless) { path } else { "/" }
+}
+
+/// How often it happened at that port; the leg of the application speaks for the legs in front of it.
+fn weigh(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
+    let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
+    if passed_on(flow.facts.id, finding, capture) {
+        return Keep::Drop;
+    }
+    let (mut errors, mut answers) = (0, 0);
+    for sibling in capture.flows_to(&flow.facts.server).take(COUNTED) {
+        let all = exchanges(&sibling.story);
+        errors += all.iter().filter(|one| hurts(one)).count() as u64;
+        answers += answered(&sibling.facts, &all);
+    }
+    // Healthy flows that were let go answered at least once.
+    let kept = capture.flows_to(&flow.facts.server).take(COUNTED).count() as u64;
+    let served = capture.began_to(&flow.facts.server, crate::time::Timestamp::MIN, crate::time::Timestamp::MAX);
+    answers += (served.take(16 * COUNTED).filter(|digest| digest.answered).count() as u64).saturating_sub(kept);
+    if errors >= MANY && errors.saturating_mul(ONE_IN) >= answers && finding.severity == Severity::Warning {
+        let told = finding.clone().severity(Severity::Critical).variant(1);
+        *finding = told.with("failed", errors).with("answers", answers);
+    }
+    Keep::Yes
+}
+
+/// How many answers a connection carried, at most: where not all are told, each segment of the client may have been a request.
+fn answered(facts: &FlowFacts, told: &[Exchange<'_>]) -> u64 {
+    let answers = told.iter().filter(|one| one.response.is_some()).count();
+    if answers < TOLD { answers as u64 } else { facts.from_client.segments.max(answers as u64) }
+}
+
+/// The backend gave the same status: the finding of its leg tells it.
+fn passed_on(flow: PacketRef, finding: &Finding, capture: &CaptureView<'_>) -> bool {
+    let own: Vec<PacketRef> = finding.evidence.iter().map(|told| told.at).collect();
+    capture.links_of(flow).filter(|link| link.client_leg == flow).any(|link| {
+        let (client_leg, backend_leg) = (capture.flows.get(&link.client_leg), capture.flows.get(&link.backend_leg));
+        joined(&LegsView { link, client_leg, backend_leg, capture }).iter().any(|(client, backend)| {
+            match (failed(client), failed(backend)) {
+                (Some((at, ours)), Some((_, theirs))) => own.contains(&at) && ours == theirs,
+                _ => false,
+            }
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::What;
+    use crate::rule::testing::{Scene, World};
+    use crate::wire::http::{RequestHead, ResponseHead};
+
+    fn head(status: u16) -> ResponseHead {
+        ResponseHead { status, server: Some("shop/1.4".into()), ..Default::default() }
+    }
+
+    fn answered(scene: Scene, ms: i64, head: ResponseHead) -> Scene {
+        scene
+            .request(ms, "GET", "/cart?id=1", 80)
+            .data(Side::Server, ms + 5, 300)
+            .also(Side::Server, What::Response(Box::new(head)))
+            .also(Side::Server, What::ResponseEnd)
+    }
+
+    fn nth(n: u64, status: u16) -> Scene {
+        let scene = Scene::starting(&format!("10.0.0.1:{}", 40_000 + n), "10.0.0.2:443", 100 * n, 1000 * n as i64);
+        answered(scene.handshake(), 3, head(status))
+    }
+
+    #[test]
+    fn a_500_is_a_warning_with_request_and_answer() {
+        let finding = answered(Scene::open(), 3, head(500)).check(&RULE).expect("an error");
+        assert_eq!((finding.evidence[0].at.number, finding.evidence[1].at.number), (5, 4));
+        assert_eq!((finding.severity, finding.values.get("path")), (Severity::Warning, Some(&Value::from("/cart"))));
+    }
+
+    #[test]
+    fn a_gateways_words_maintenance_and_4xx_are_none() {
+        for status in [200, 304, 400, 404, 502, 504] {
+            assert_eq!(answered(Scene::open(), 3, head(status)).check(&RULE), None, "{status}");
+        }
+        let maintenance = ResponseHead { retry_after: Some("120".into()), ..head(503) };
+        assert_eq!(answered(Scene::open(), 3, maintenance).check(&RULE), None);
+        assert!(answered(Scene::open(), 3, head(503)).check(&RULE).is_some());
+    }
+
+    #[test]
+    fn health_checks_and_methods_that_nobody_implements_are_notices() {
+        let finding = answered(Scene::open(), 3, head(501)).check(&RULE).expect("seen");
+        assert_eq!(finding.severity, Severity::Notice);
+        let probe =
+            RequestHead { user_agent: Some("kube-probe/1.29".into()), method: "GET".into(), ..Default::default() };
+        let scene = Scene::open().data(Side::Client, 3, 80).also(Side::Client, What::Request(Box::new(probe)));
+        let scene = scene.data(Side::Server, 5, 90).also(Side::Server, What::Response(Box::new(head(500))));
+        assert_eq!(scene.check(&RULE).expect("seen").severity, Severity::Notice);
+    }
+
+    #[test]
+    fn five_errors_of_a_hundred_answers_are_critical_and_four_are_not() {
+        let world = |errors: u64, all: u64| {
+            (1..=all).fold(World::new(), |world, n| world.with(&nth(n, if n <= errors { 500 } else { 200 })))
+        };
+        let severity = |errors, all| {
+            let finding = nth(1, 500).check(&RULE).expect("an error");
+            world(errors, all).corroborated(&RULE, finding).expect("kept").severity
+        };
+        assert_eq!(severity(5, 100), Severity::Critical);
+        assert_eq!(severity(4, 10), Severity::Warning);
+        assert_eq!(severity(5, 101), Severity::Warning);
+    }
+
+    #[test]
+    fn only_what_no_shell_reads_stands_in_a_command() {
+        assert_eq!(plain("/a/b-c.html?x=1"), "/a/b-c.html");
+        assert_eq!((plain("/a;reboot"), plain("http://x/"), plain("/$(id)")), ("/", "/", "/"));
+    }
+}
