@@ -33,7 +33,7 @@ fn nothing_is_wrong_with_healthy_traffic() {
 #[test]
 fn nothing_is_wrong_with_ten_thousand_flows_that_look_odd() {
     for seed in [7, 8] {
-        let (bytes, totals) = generate::bytes(Shape::Benign, 37_000_000, seed);
+        let (bytes, totals) = generate::bytes(Shape::Benign, 42_000_000, seed);
         assert!(totals.flows >= 10_000, "{totals:?}");
         let report = report(bytes);
         let loud: BTreeSet<String> = support::findings(&report)

@@ -40,6 +40,10 @@ pub(super) const PATTERNS: &[Pattern] = &[
     (53, no_such_record),
     (80, fast_retry_of_syn_ack),
     (80, check_by_http),
+    (80, cancelled_download),
+    (443, happy_eyeballs),
+    (53, search_list),
+    (80, one_syn_retry),
 ];
 
 impl Conversation {
@@ -74,6 +78,18 @@ impl Conversation {
         self.acknowledge(1);
         self.at += 300 + random.below(4_000);
         self.tell(&messages::application(100 + random.below(4_000), random));
+    }
+
+    /// Goes on with another connection of the same client, from a port below the ephemeral ones.
+    fn connect_again(&mut self, random: &mut Random) {
+        self.ends.ports[0] -= 20_000;
+        self.next = [random.next() as u32, random.next() as u32];
+        self.handshake();
+    }
+
+    fn datagram(&mut self, side: usize, octets: &[u8]) {
+        let frame = self.ends.udp(side, octets);
+        self.push(frame);
     }
 
     /// A segment with other numbers than the next ones.
@@ -334,18 +350,31 @@ fn no_such_record(flow: &mut Conversation, random: &mut Random) {
     // AAAA.
     let kind = query.len() - 3;
     query[kind] = 28;
-    let frame = flow.ends.udp(0, &query);
-    flow.push(frame);
+    flow.datagram(0, &query);
     flow.at += flow.rtt;
-    let mut answer = query.clone();
-    answer[2..4].copy_from_slice(&[0x81, 0x80]);
-    let frame = flow.ends.udp(1, &answer);
-    flow.push(frame);
+    query[2..4].copy_from_slice(&[0x81, 0x80]);
+    flow.datagram(1, &query);
 }
 
-/// The first ACK was lost once; the SYN+ACK comes again after a second.
+/// The first name of the search list does not exist, the second does.
+fn search_list(flow: &mut Conversation, random: &mut Random) {
+    let name = messages::name(random);
+    let mut query = messages::query(&format!("{name}.svc.cluster.local"), random);
+    flow.datagram(0, &query);
+    flow.at += flow.rtt;
+    // NXDOMAIN.
+    query[2..4].copy_from_slice(&[0x81, 0x83]);
+    flow.datagram(1, &query);
+    flow.at += 200;
+    let query = messages::query(&name, random);
+    flow.datagram(0, &query);
+    flow.at += flow.rtt;
+    flow.datagram(1, &messages::answer_of(&query, 0xc0a8_0001));
+}
+
+/// One in 200 lost the first ACK: the SYN+ACK comes again after a second.
 fn fast_retry_of_syn_ack(flow: &mut Conversation, random: &mut Random) {
-    if random.below(40) > 0 {
+    if random.below(200) > 0 {
         flow.handshake();
     } else {
         flow.send(0, SYN, &[]);
@@ -367,4 +396,54 @@ fn check_by_http(flow: &mut Conversation, _: &mut Random) {
     flow.at += flow.rtt + 500;
     flow.tell(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     flow.close(1);
+}
+
+/// A video player seeks: it leaves the first answer and asks for a part.
+fn cancelled_download(flow: &mut Conversation, random: &mut Random) {
+    flow.handshake();
+    let name = messages::name(random);
+    flow.send(0, PSH | ACK, format!("GET /film HTTP/1.1\r\nHost: {name}\r\nRange: bytes=0-\r\n\r\n").as_bytes());
+    flow.at += flow.rtt + 1_000;
+    let mut head = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-999999/1000000\r\n".to_vec();
+    head.extend_from_slice(b"Content-Length: 1000000\r\n\r\n");
+    head.resize(8 * flow.mss(), b'v');
+    flow.tell(&head);
+    flow.send(0, RST | ACK, &[]);
+    flow.at += 2_000;
+    flow.connect_again(random);
+    let part = format!("GET /film HTTP/1.1\r\nHost: {name}\r\nRange: bytes=900000-901999\r\n\r\n");
+    flow.send(0, PSH | ACK, part.as_bytes());
+    flow.at += flow.rtt + 1_000;
+    let mut head = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 900000-901999/1000000\r\n".to_vec();
+    head.extend_from_slice(b"Content-Length: 2000\r\n\r\n");
+    head.resize(head.len() + 2_000, b'v');
+    flow.tell(&head);
+    flow.close(0);
+}
+
+/// Both families are tried (RFC 8305 §5); the one that comes second is given up at once.
+fn happy_eyeballs(flow: &mut Conversation, random: &mut Random) {
+    flow.ends.v6 = true;
+    flow.send(0, SYN, &[]);
+    flow.at += flow.rtt;
+    flow.send(1, SYN | ACK, &[]);
+    flow.send(0, RST | ACK, &[]);
+    flow.ends.v6 = false;
+    flow.connect_again(random);
+    flow.tls_handshake(random);
+    flow.tls_exchange(random);
+    flow.send(0, PSH | ACK, &messages::application(19, random));
+    flow.close(0);
+}
+
+/// One in 200: a single SYN among thousands is lost.
+fn one_syn_retry(flow: &mut Conversation, random: &mut Random) {
+    if random.below(200) == 0 {
+        flow.send(0, SYN, &[]);
+        flow.next[0] = flow.next[0].wrapping_sub(1);
+        flow.at += SECOND + 20_000;
+    }
+    flow.handshake();
+    flow.exchange(random);
+    flow.close(0);
 }

@@ -81,7 +81,7 @@ pub struct Totals {
     pub octets: u64,
     /// Packets.
     pub packets: u64,
-    /// Flows begun.
+    /// Flows begun; some patterns of [`Shape::Benign`] take two.
     pub flows: u64,
 }
 
