@@ -208,6 +208,7 @@ rule("proxy-upstream-connect-failed", """
 nginx-refused | nothing listens: 502, two clients, and requests that work
 nginx-timeout | SYNs are dropped: 504 after 2 s
 haproxy-refused | HAProxy says 503
+sidecar | `-i any` in a pod whose sidecar (HAProxy behind REDIRECT) finds the application's port closed
 apache-refused | Apache says 503
 not-answered | two requests, answered
 not-backend-says-503 | the backend says 503 itself
@@ -351,6 +352,7 @@ closed-port | RST from the kernel, two clients; the same host answers on port 80
 closed-port-ipv6 | the same over IPv6
 nginx-upstream | both legs: nginx answers 502
 firewall-tcp-reset | iptables `REJECT --reject-with tcp-reset`: identical on the wire
+kubernetes-endpoint | `-i any` on a node: a service address is dealt out to two pods by DNAT, the program of one has ended
 not-restart-window | one refusal in a restart of 2 s, then fine: notice at most
 not-happy-eyeballs | AAAA refused, A works at once
 not-icmp-port-unreachable | iptables REJECT by ICMP 3/3
@@ -961,6 +963,8 @@ HEALTHY = dict(
 84-deadline-then-retry | a request is given up after 0.5 s, the retry works
 85-clean-restart | nginx is stopped and started while nobody waits
 86-early-hints | 103, then 200
+93-kubernetes-service | `-i any` on a node: a service address, DNAT to one of two pods, masquerade (captures/lab/containers.sh)
+94-sidecar | `-i any` in a pod: HAProxy takes what is meant for the application (REDIRECT) and asks it on 127.0.0.1
 """.strip().splitlines()
 )
 # The benign patterns of the catalogue's section 6, by number, and the captures that hold them

@@ -5,12 +5,13 @@
 //! the others alone could see is added to it, and each is counted once. Two captures of one connection also tell how their clocks differ,
 //! and which packets were lost between them.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Merged;
 use super::format::{count, packet};
-use crate::event::{PacketRef, Side};
-use crate::flow::facts::{FlowFacts, Half, IpProtocol};
+use crate::event::{PacketRef, ResetKind, Side};
+use crate::flow::facts::{Close, FlowFacts, Half, IpProtocol};
 use crate::rule::finding::{Finding, Severity, Subject};
 use crate::rule::summary::FlowSummary;
 use crate::time::Elapsed;
@@ -18,6 +19,9 @@ use crate::wire::Endpoint;
 
 /// Without a SYN+ACK only 32 bits agree: then the SYNs must be this close in time as well.
 const CLOSE: Elapsed = Elapsed::secs(60);
+
+/// A packet is translated and sent on this fast: then the numbers of its SYN are enough even where both ends are translated.
+const AT_ONCE: Elapsed = Elapsed::millis(5);
 
 /// Flows before and after one among which its packets are looked for under another address.
 const NEAR: usize = 512;
@@ -92,6 +96,9 @@ impl Face {
     pub(super) fn says(&self, judged: &FlowFacts, files: usize) -> String {
         let at = packet(self.id, files);
         match self.translated {
+            Some(how) if self.id < judged.id => {
+                format!("{} asked {}, translated ({how}): flow {at}", self.client, self.server)
+            }
             Some("SNAT") => format!("{} -> (SNAT) {} as flow {at}", judged.client, self.client),
             Some(how) => format!("{} -> ({how}) {} as flow {at}", judged.server, self.server),
             None => format!("the same addresses at another place as flow {at}"),
@@ -102,6 +109,7 @@ impl Face {
 /// `merged` with one flow for each connection; `None` when every flow is a connection of its own.
 pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
     let mut groups = groups(&merged.flows);
+    slices(&merged.flows, &mut groups);
     let begun = groups.len();
     groups.extend(in_two_captures(&merged.flows, &groups));
     if groups.is_empty() {
@@ -110,10 +118,15 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
     let mut faces = Faces::default();
     let mut clocks: BTreeMap<(u16, u16), Vec<i64>> = BTreeMap::new();
     let mut flows = merged.flows.clone();
-    let mut hidden = 0;
+    let (mut hidden, mut begun_before) = (0, 0);
     for (place, group) in groups.into_iter().enumerate() {
         let members: Vec<&FlowSummary> = group.iter().filter_map(|id| merged.flows.get(id)).collect();
-        let Some(judged) = members.iter().min_by_key(|flow| nearness(flow)).copied() else { continue };
+        // Nobody is at a service address: who refuses is told where the last translation leads.
+        let refused = members.iter().all(|flow| matches!(flow.facts.close, Close::Reset(_, ResetKind::Refused)));
+        let depth = |flow: &&&FlowSummary| refused.then(|| Reverse(flow.facts.id));
+        let part = |flow: &&&FlowSummary| one_way(&flow.facts).is_some();
+        let judged = members.iter().min_by_key(|flow| (refused && part(flow), depth(flow), nearness(flow))).copied();
+        let Some(judged) = judged else { continue };
         let mut whole = judged.clone();
         for face in members.iter().filter(|face| face.facts.id != judged.facts.id) {
             adopt(&mut whole, face);
@@ -122,6 +135,7 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
             }
             flows.remove(&face.facts.id);
             hidden += 1;
+            begun_before += u64::from(face.facts.mid_stream && !judged.facts.mid_stream);
             faces.others.entry(judged.facts.id).or_default().push(told(&judged.facts, &face.facts));
         }
         // Captures that begin and end at different times hold different parts of a connection that outlives them.
@@ -138,6 +152,7 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
     }
     let mut joined = Merged { flows, ..merged.clone() };
     joined.tally.flows = joined.tally.flows.saturating_sub(hidden);
+    joined.tally.mid_stream = joined.tally.mid_stream.saturating_sub(begun_before);
     Some((joined, faces))
 }
 
@@ -201,15 +216,57 @@ fn groups(flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<Vec<PacketRef>> {
     let mut groups = Vec::new();
     for mut rest in by_number.into_values().filter(|alike| alike.len() > 1) {
         while !rest.is_empty() {
-            let first = rest.remove(0);
-            let (same, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|flow| same_packets(first, flow));
-            rest = others;
-            if !same.is_empty() {
-                groups.push(std::iter::once(first).chain(same).map(|flow| flow.id).collect());
+            // A face may share its client with one of the others and its server with another one.
+            let mut group = vec![rest.remove(0)];
+            let mut looked_at = 0;
+            while let Some(member) = group.get(looked_at).copied() {
+                let (same, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|flow| same_packets(member, flow));
+                rest = others;
+                group.extend(same);
+                looked_at += 1;
+            }
+            if group.len() > 1 {
+                groups.push(group.into_iter().map(|flow| flow.id).collect());
             }
         }
     }
     groups
+}
+
+/// Adds what stands between two faces of a connection: packets of one direction, with the client's address of one face and the server's of
+/// another, where a bridge translates in two steps.
+fn slices(flows: &BTreeMap<PacketRef, FlowSummary>, groups: &mut [Vec<PacketRef>]) {
+    let mut between: BTreeMap<(Endpoint, Endpoint), usize> = BTreeMap::new();
+    let mut taken: BTreeSet<PacketRef> = BTreeSet::new();
+    for (place, group) in groups.iter().enumerate() {
+        let faces: Vec<&FlowFacts> = group.iter().filter_map(|id| flows.get(id)).map(|flow| &flow.facts).collect();
+        for (a, b) in faces.iter().flat_map(|a| faces.iter().map(move |b| (a, b))) {
+            between.insert((a.client, b.server), place);
+            between.insert((b.server, a.client), place);
+        }
+        taken.extend(group);
+    }
+    for flow in flows.values().map(|flow| &flow.facts).filter(|flow| !taken.contains(&flow.id)) {
+        let Some((from, to, half)) = one_way(flow).filter(|_| flow.transport == IpProtocol::Tcp) else { continue };
+        let Some(group) = between.get(&(from, to)).and_then(|place| groups.get_mut(*place)) else { continue };
+        let holds = |id: &PacketRef| {
+            let Some(whole) = flows.get(id).map(|whole| &whole.facts) else { return false };
+            let side = if whole.client == from || whole.server == to { Side::Client } else { Side::Server };
+            let sent = whole.half(side);
+            let within = match (sent.isn.zip(sent.next), half.isn.zip(half.next)) {
+                (Some((first, next)), Some((begin, end))) => begin.minus(first) >= 0 && next.minus(end) >= 0,
+                // A refusal has no numbers of its own, only the one it answers.
+                _ => half.acked.is_some() && half.acked == sent.acked,
+            };
+            within
+                && whole.id.file == flow.id.file
+                && whole.start() <= flow.last.time
+                && flow.start() <= whole.last.time
+        };
+        if group.iter().any(holds) {
+            group.push(flow.id);
+        }
+    }
 }
 
 /// Connections that began before one of two captures, and UDP: the same ends at the same time, and sequence numbers that overlap.
@@ -256,7 +313,11 @@ fn same_packets(a: &FlowFacts, b: &FlowFacts) -> bool {
     let options = x.window_scale == y.window_scale && x.sack == y.sack && x.timestamps == y.timestamps;
     let answers = match (a.from_server.syn_count > 0, b.from_server.syn_count > 0) {
         (true, true) => a.from_server.isn == b.from_server.isn,
-        _ => a.start().since(b.start()).abs() <= CLOSE && (a.client == b.client || a.server == b.server),
+        _ => {
+            let apart = a.start().since(b.start()).abs();
+            let at_once = apart <= AT_ONCE && a.id.file == b.id.file;
+            at_once || (apart <= CLOSE && (a.client == b.client || a.server == b.server))
+        }
     };
     elsewhere && options && answers
 }
@@ -441,6 +502,41 @@ mod tests {
         };
         let (joined, _) = join(&merged(&[question(1), at_file(question(2), 1)])).expect("two captures");
         assert_eq!((joined.flows.len(), joined.tally.flows), (1, 1));
+    }
+
+    #[test]
+    fn a_refusal_is_told_where_the_last_translation_leads() {
+        let service =
+            Scene::starting("10.0.0.1:40000", "10.96.0.10:80", 1, 0).syn(0).rst(Side::Server, 1, ResetKind::Refused, 0);
+        let pod = Scene::starting("10.244.0.1:40000", "10.244.0.3:8080", 2, 1).syn(0).rst(
+            Side::Server,
+            1,
+            ResetKind::Refused,
+            0,
+        );
+        let (joined, faces) = join(&merged(&[service.clone(), pod])).expect("two faces");
+        let judged = &joined.flows.values().next().expect("one").facts;
+        assert_eq!((joined.flows.len(), judged.server), (1, end("10.244.0.3:8080")));
+        let says = faces.others[&judged.id][0].says(judged, 1);
+        assert_eq!(says, "10.0.0.1:40000 asked 10.96.0.10:80, translated (NAT): flow #1");
+        let later = Scene::starting("10.244.0.1:40000", "10.244.0.3:8080", 2, 50).syn(0).rst(
+            Side::Server,
+            1,
+            ResetKind::Refused,
+            0,
+        );
+        assert!(join(&merged(&[service, later])).is_none(), "another connection with the same number by chance");
+    }
+
+    #[test]
+    fn a_step_between_two_translations_belongs_to_the_connection() {
+        let step = |server: &str| {
+            let scene = Scene::starting("10.0.0.1:40000", server, 60, 1).mid_stream();
+            scene.data(Side::Client, 3, 40)
+        };
+        let all = |step: Scene| join(&merged(&[Scene::open(), translated(0), step])).expect("faces").0.flows.len();
+        assert_eq!(all(step("10.244.1.7:8443")), 1);
+        assert_eq!(all(step("10.244.1.8:8443")), 2, "an end that no face has");
     }
 
     #[test]
