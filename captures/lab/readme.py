@@ -358,6 +358,10 @@ not-happy-eyeballs | AAAA refused, A works at once
 not-icmp-port-unreachable | iptables REJECT by ICMP 3/3
 not-answered | request and answer
 """)
+rule("reordering", """
+overtaken-on-the-way | three transfers through a relay that lets segments overtake each other (captures/lab/two-ends.sh, the client's end)
+not-the-captures-own | the same without a fault, every tenth segment of the server recorded behind its acknowledgment (captures/lab/generate/queues.py)
+""")
 rule("connect-slow", """
 first-syn-lost | three connections open after 1 s, their first SYN was dropped
 two-syns-lost | opens after 2 s

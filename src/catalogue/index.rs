@@ -38,6 +38,7 @@ pub static RULES: &[(&Rule, &str)] = &[
     (&super::transfer::keepalive_probes_unanswered::RULE, include_str!("transfer/keepalive_probes_unanswered.rs")),
     (&super::transfer::loss_burst_single::RULE, include_str!("transfer/loss_burst_single.rs")),
     (&super::transfer::packet_loss::RULE, include_str!("transfer/packet_loss.rs")),
+    (&super::transfer::reordering::RULE, include_str!("transfer/reordering.rs")),
     (&super::transfer::rto_unrecovered::RULE, include_str!("transfer/rto_unrecovered.rs")),
     (&super::transfer::zero_window::RULE, include_str!("transfer/zero_window.rs")),
     (&super::close::client_abandoned::RULE, include_str!("close/client_abandoned.rs")),
