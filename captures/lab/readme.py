@@ -38,6 +38,7 @@ SCRIPT = {
     "return-path": "path.sh",
     "stateful": "path.sh",
     "pmtu": "path.sh",
+    "reordering": "two-ends.sh",
     "idle-flow": "path.sh",
     "middlebox": "path.sh",
     **dict.fromkeys(("port-scan", "service-down", "syn-flood", "network-blackout", "link-flapping"), "wide.sh"),
