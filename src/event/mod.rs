@@ -93,6 +93,16 @@ pub enum Protocol {
     Postgres,
     /// Redis.
     Redis,
+    /// FTP, its control connection.
+    Ftp,
+    /// IMAP.
+    Imap,
+    /// POP3.
+    Pop3,
+    /// AMQP 0-9-1 or 1.0.
+    Amqp,
+    /// MQTT 3.1.1 or 5.
+    Mqtt,
     /// Octets that fit none of the above.
     Unknown,
 }
@@ -111,6 +121,11 @@ impl Protocol {
             Self::Mysql => "MySQL",
             Self::Postgres => "PostgreSQL",
             Self::Redis => "Redis",
+            Self::Ftp => "FTP",
+            Self::Imap => "IMAP",
+            Self::Pop3 => "POP3",
+            Self::Amqp => "AMQP",
+            Self::Mqtt => "MQTT",
             Self::Unknown => "an unknown protocol",
         }
     }
