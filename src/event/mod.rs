@@ -276,7 +276,7 @@ events! {
     /// last record of a side that ended.
     AlertEncrypted { /// Record length.
           len: u16,
-          /// TLS 1.3: the side said nothing else behind its Finished, no session ticket either.
+          /// TLS 1.3: the side said nothing else behind its Finished, no session ticket either, or nothing else behind its ServerHello.
           alone: bool },
     /// The first record of a TLS 1.3 client behind the hellos when by its length it can only be a Certificate message that is not empty.
     CertificateSealed { /// Record length.
