@@ -1,12 +1,12 @@
 #!/bin/bash
 # First words of services: FTP, IMAP, POP3, SMTP, AMQP and MQTT by real servers; clients that begin with TLS where the service begins in plain
 # text; both sides waiting; ClientHellos without a name, and too large ones. About 2 minutes.
-# first-words.sh [OUTPUT [group…]]      groups: healthy other greeting starttls waits name large
+# first-words.sh [OUTPUT [group…]]      groups: healthy other greeting starttls waits name large banner slow
 . "$(dirname "$0")/lib.sh"
-lab_need vsftpd dovecot mosquitto mosquitto_sub rabbitmq-server amqp-publish postfix haproxy nginx curl openssl postgres psql iptables
+lab_need vsftpd dovecot mosquitto mosquitto_sub rabbitmq-server amqp-publish postfix haproxy nginx curl openssl postgres psql iptables mariadbd mariadb
 OUT=${1:-$CAPTURES}
 shift
-GROUPS_WANTED=${*:-healthy other greeting starttls waits name large}
+GROUPS_WANTED=${*:-healthy other greeting starttls waits name large banner slow}
 wants() { [[ " $GROUPS_WANTED " == *" $1 "* ]]; }
 lab_begin
 NAME=www.example.com
@@ -282,4 +282,68 @@ if wants large; then
     record "$C" eth0 "$R/$T/not-large-is-taken.pcap" "tcp port 4443" both $S:4443
     serve "$B" 9443 recv sleep:0.05 close
     record "$C" eth0 "$R/$T/not-every-one-is-closed-on.pcap" "tcp port 9443" both $S:9443
+fi
+
+if wants banner; then
+    T=banner-delayed
+    # the resolver is there and does not answer
+    printf 'nameserver 10.224.26.1\noptions timeout:3 attempts:1\n' >"$TMP/resolv.conf"
+    on "$P" iptables -I INPUT -p udp --dport 53 -j DROP
+    in_vain() { spawn "$B" sh -c 'mount --bind "$0" /etc/resolv.conf; exec "$@"' "$TMP/resolv.conf" "$@"; }
+    install -d -o mysql "$TMP/mysql"
+    on "$B" mariadb-install-db --no-defaults --user=mysql --datadir="$TMP/mysql/data" --auth-root-authentication-method=normal >"$TMP/mysql.log" 2>&1
+    in_vain mariadbd --no-defaults --user=mysql --datadir="$TMP/mysql/data" --bind-address=$S --port=3306 --socket="$TMP/mysql/s" --pid-file="$TMP/mysql/pid"
+    wait_port "$B" 3306
+    sql() { on "$C" mariadb -h "$1" -P "${2:-3306}" -u nobody -e 'SELECT 1' >/dev/null 2>&1; }
+    record "$B" eth0 "$R/$T/mariadb-asks-for-the-clients-name.pcap" "" sql $S
+    serve "$B" 22 sleep:4 'send:SSH-2.0-OpenSSH_9.2p1\r\n' recv close
+    ssh() { talk "$C" $S 22 'send:SSH-2.0-client\r\n' recv sleep:0.2 close; }
+    record "$B" eth0 "$R/$T/ssh-after-4s.pcap" "" ssh
+    serve "$B" 2525 sleep:6 'send:220 mail.example.com ESMTP\r\n' recv 'send:221 bye\r\n' close
+    mail() { talk "$C" $S 2525 recv 'send:QUIT\r\n' eof:3; }
+    record "$B" eth0 "$R/$T/not-mail-that-waits-on-purpose.pcap" "" mail
+    serve "$B" 2121 'send:220 (FTP)\r\n' recv 'send:221 bye\r\n' close
+    lost() { # the greeting is lost three times
+        on "$P" iptables -I FORWARD -p tcp --sport 2121 -m length --length 60:1500 --tcp-flags SYN,PSH PSH -j DROP
+        talk "$C" $S 2121 recv 'send:QUIT\r\n' eof:3 & local w=$!
+        sleep 2.4
+        on "$P" iptables -D FORWARD -p tcp --sport 2121 -m length --length 60:1500 --tcp-flags SYN,PSH PSH -j DROP
+        wait $w
+    }
+    record "$B" eth0 "$R/$T/not-greeting-that-was-lost.pcap" "" lost
+fi
+
+if wants slow; then
+    T=tls-slow-handshake
+    nginx_start "$B" "ssl_certificate $PEM.crt; ssl_certificate_key $PEM.key; server { listen 443 ssl; } server { listen 80; }"
+    haproxy_start "$B" "defaults
+  mode tcp
+  $HAPROXY_TIMES
+frontend waits
+  bind :8445
+  tcp-request inspect-delay 4s
+  tcp-request content accept if WAIT_END
+  default_backend nginx
+backend nginx
+  server s $S:443"
+    for port in 443 80 8445; do wait_port "$B" $port; done
+    https() { get "$C" --interface "${2:-203.0.113.7}" --resolve "$NAME:$1:$S" "https://$NAME:$1/"; }
+    inspects() { https 8445; https 8445 203.0.113.8; }
+    record "$B" eth0 "$R/$T/haproxy-inspects-for-4s.pcap" "tcp port 8445" inspects
+    thinks() {
+        on "$C" python3 "$LAB_DIR/thinks.py" $S 443 $NAME 3 & local w=$!
+        sleep 2
+        get "$C" "http://$S/ca.crl"
+        wait $w
+    }
+    record "$C" eth0 "$R/$T/client-fetches-a-revocation-list.pcap" tcp thinks
+    record "$C" eth0 "$R/$T/not-quick.pcap" tcp https 443
+    lost() { # the ServerHello is lost a few times
+        on "$P" iptables -I FORWARD -p tcp --sport 443 -m length --length 400:1500 -j DROP
+        https 443 & local w=$!
+        sleep 1.6
+        on "$P" iptables -D FORWARD -p tcp --sport 443 -m length --length 400:1500 -j DROP
+        wait $w
+    }
+    record "$B" eth0 "$R/$T/not-server-hello-that-was-lost.pcap" tcp lost
 fi

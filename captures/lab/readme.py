@@ -42,7 +42,7 @@ SCRIPT = {
     "middlebox": "path.sh",
     **dict.fromkeys(("port-scan", "service-down", "syn-flood", "network-blackout", "link-flapping"), "wide.sh"),
     **dict.fromkeys(("health-check", "loss-storm", "mass-connect", "service-restart"), "fleet.sh"),
-    **dict.fromkeys(("starttls", "both-sides", "tls-sni-missing", "tls-clienthello"), "first-words.sh"),
+    **dict.fromkeys(("starttls", "both-sides", "tls-sni-missing", "tls-clienthello", "banner", "tls-slow"), "first-words.sh"),
     **dict.fromkeys(("upstream-hang", "response-stalled", "slow-response", "connection-pileup"), "transfer.sh"),
     **dict.fromkeys(("zero-window", "packet-loss", "loss-burst", "rto-unrecovered", "keepalive-probes"), "transfer.sh"),
 }
@@ -50,7 +50,7 @@ SOFTWARE = "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, OpenSSL 3.0.19, GnuTLS 
 SOFTWARE_OF = {
     "wide.sh": "nginx 1.22.1, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18",
     "fleet.sh": "HAProxy 2.6.12, nginx 1.22.1, Python 3.11.7, curl 7.88.1, iptables, tcpdump 4.99, Linux 6.18",
-    "first-words.sh": "vsftpd 3.0.3, Dovecot 2.3.19, Postfix 3.7.11, Mosquitto 2.0.11, RabbitMQ 3.10.8, PostgreSQL 15.18, HAProxy 2.6.12, nginx 1.22.1, OpenSSL 3.0.19, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18",
+    "first-words.sh": "vsftpd 3.0.3, Dovecot 2.3.19, Postfix 3.7.11, Mosquitto 2.0.11, RabbitMQ 3.10.8, PostgreSQL 15.18, MariaDB 10.11, HAProxy 2.6.12, nginx 1.22.1, OpenSSL 3.0.19, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18",
 }
 # captures of a second script, by the rule
 ALSO = {
@@ -818,6 +818,18 @@ vsftpd-hangs-beside-a-control | vsftpd greets, then is stopped (SIGSTOP); two cl
 not-greeted-after-5s | a greeting that comes after 5 s
 not-preconnect-where-the-client-speaks-first | a connection to nginx without a word for 11 s
 not-a-check | connections to FTP that are closed at once, one after 0.4 s
+""")
+rule("banner-delayed", """
+mariadb-asks-for-the-clients-name | MariaDB asks a resolver that does not answer for the client's name, and greets after 3 s
+ssh-after-4s | an SSH greeting after 4 s (a scripted server)
+not-mail-that-waits-on-purpose | a mail server that greets after 6 s: a notice
+not-greeting-that-was-lost | a greeting that is lost a few times, seen at the server
+""")
+rule("tls-slow-handshake", """
+haproxy-inspects-for-4s | HAProxy inspects for 4 s before it connects to nginx; two clients
+client-fetches-a-revocation-list | a client in Python that waits for 3 s behind the ServerHello, and curl on the same host that asks for a list meanwhile
+not-quick | a handshake as it should be
+not-server-hello-that-was-lost | a ServerHello that is lost a few times, seen at the server
 """)
 rule("tls-sni-missing", """
 nginx-proxy-sends-no-name | nginx as proxy with and without `proxy_ssl_server_name`; the backend rejects handshakes without a name

@@ -15,6 +15,7 @@ pub mod tls_closed_after_clienthello;
 pub mod tls_fatal_alert;
 pub mod tls_handshake_stalled;
 pub mod tls_no_shared_cipher;
+pub mod tls_slow_handshake;
 pub mod tls_sni_missing;
 pub mod tls_sni_unrecognized;
 pub mod tls_version_mismatch;

@@ -208,12 +208,13 @@ mod tests {
             .gone(9);
         let finding = rejected.check(&RULE).expect("rejected");
         assert_eq!(finding.variant, OTHER_CERTIFICATE);
-        let beside = |serial| {
-            let control = takes(other(50, "10.0.0.9:40000"), offer(), 0x0303)
-                .also(Side::Server, shown(serial))
-                .event(Side::Client, 7, What::TlsData);
-            World::new().with(&rejected).with(&control).corroborated(&RULE, finding.clone())
-        };
+        let beside =
+            |serial| {
+                let control = takes(other(50, "10.0.0.9:40000"), offer(), 0x0303)
+                    .also(Side::Server, shown(serial))
+                    .event(Side::Client, 7, What::TlsData);
+                World::new().with(&rejected).with(&control).corroborated(&RULE, finding.clone())
+            };
         assert!(beside("default").is_none());
         assert!(beside("www").is_some());
     }

@@ -76,7 +76,7 @@ const ROUND_TRIPS: i64 = 20;
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let (client, server) = (flow.client(), flow.server());
-    if client.payload + server.payload + client.unseen + server.unseen > 0 {
+    if client.payload + client.unseen + server.unseen > 0 || heard(flow) {
         return None;
     }
     let opened = flow.facts.established.filter(|_| flow.facts.handshake == Handshake::Full)?;
@@ -97,6 +97,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         Some((side, close)) => {
             let who = if side == Side::Client { "the client gives up" } else { "the server gives up" };
             finding = finding.and(close, side, format!("{} {wait} later: {who}", flow.close_word(side)));
+            finding =
+                finding.and_maybe(server.first_payload, Side::Server, "its first octets: nobody waits for them now");
         }
         None => finding = finding.with("until", flow.now),
     }
@@ -105,6 +107,12 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     } else {
         finding.note(format!("the client gave up after {wait}; whether a greeting would have come cannot be known"))
     })
+}
+
+/// The server spoke while somebody waited. A proxy that inspects first octets goes on when the client gives up, and a program that hung
+/// greets who is gone.
+fn heard(flow: &FlowView<'_>) -> bool {
+    flow.answer().is_some_and(|first| !flow.facts.closer.is_some_and(|(side, at)| side == Side::Client && at < first))
 }
 
 /// Who closed, deliberately, after a wait that is more than a slow path.
@@ -179,6 +187,13 @@ mod tests {
         assert!(open(22).capture_ends(9_000).check(&RULE).is_none());
         assert!(open(22).data(Side::Server, 900, 40).capture_ends(70_000).check(&RULE).is_none());
         assert!(open(22).fin(Side::Server, 3_000).check(&RULE).is_none(), "the server closes: closed-before-request");
+    }
+
+    #[test]
+    fn a_greeting_for_a_client_that_is_gone_is_none() {
+        let scene = open(21).fin(Side::Client, 12_003).acked(Side::Client, 12_004).data(Side::Server, 12_005, 20);
+        let found = scene.check(&RULE).expect("it came too late");
+        assert_eq!(found.evidence.iter().map(|e| e.at.number).collect::<Vec<_>>(), [3, 4, 6]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Two ends that speak different protocols.
 
+pub mod banner_delayed;
 pub mod both_sides_wait;
 pub mod http_to_tls_port;
 pub mod service_greeting_error;
