@@ -4,7 +4,7 @@
 //! The ClientHello has no server name (SNI), the handshake fails, and another connection to the same server that named a site was served. It
 //! fails by an alert of the server (112, 109, 40, 49, 80), by a close without a word, or because the client rejects a certificate that
 //! is not the one that is shown to those who name a site. Where a connection without a name was served too, the name is not the difference,
-//! and nothing is said.
+//! and nothing is said. Certain where the alert is 112 or the certificates differ; high where another alert meets the same offer.
 //!
 //! ## What it is not
 //! - `tls-sni-unrecognized`: there a name is sent, and nobody knows it.
@@ -140,9 +140,14 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(control) = best else { return Keep::Drop };
     let name = control.hello.sni.clone().unwrap_or_default();
     let says_name = finding.evidence.iter().any(|evidence| evidence.shows.contains("alert 112"));
-    if says_name || finding.variant == OTHER_CERTIFICATE || same_offer(&control) {
-        finding.confidence = Confidence::High;
-    }
+    // The alert is about the name, or the certificates differ by it: octets prove both. The other alerts may have reasons of their own.
+    finding.confidence = if says_name || finding.variant == OTHER_CERTIFICATE {
+        Confidence::Certain
+    } else if same_offer(&control) {
+        Confidence::High
+    } else {
+        Confidence::Medium
+    };
     offer::control(finding, &control, &format!("{name} is served"));
     *finding = finding.clone().with("name", Value::Packet(name));
     Keep::Yes
@@ -179,7 +184,7 @@ mod tests {
         assert_eq!(finding.severity, Severity::Critical);
         let world = World::new().with(&scene).with(&served(50, offer()));
         let told = world.corroborated(&RULE, finding).expect("kept");
-        assert_eq!(told.confidence, Confidence::High);
+        assert_eq!(told.confidence, Confidence::Certain);
         assert_eq!(told.values.get("name"), Some(&Value::Packet("www.example.com".into())));
     }
 

@@ -15,15 +15,16 @@
 //! packet`, `Bad handshake` or a command that it does not know.
 //!
 //! ## False alarms it avoids
-//! A public address that probes a port which serves others is a notice.
+//! A public address that probes a port which serves others, and was not served there itself, is a notice.
 
 use crate::event::{Kind, PacketRef, Protocol, Side};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::mismatch::{self, Refusal};
+use crate::rule::summary::{Digest, Verdict};
 use crate::rule::value::Value;
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step, header};
-use crate::time::Elapsed;
+use crate::time::{Elapsed, Timestamp};
 
 /// A stranger that probes a port comes a few times.
 const PROBES: u64 = 3;
@@ -138,7 +139,10 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     }
     let Some(service) = capture.service(&server) else { return Keep::Yes };
     let came = service.clients.get(&client).copied().unwrap_or(PROBES + 1);
-    if service.good > 0 && came <= PROBES && header::is_public(client) {
+    let served =
+        |digest: &Digest| digest.served && digest.client().address == client && digest.verdict == Verdict::Healthy;
+    let known = capture.began_to(&server, Timestamp::MIN, capture.end).any(served);
+    if service.good > 0 && came <= PROBES && header::is_public(client) && !known {
         finding.severity = Severity::Notice;
         finding.notes.push("the port serves others in its own protocol: a stranger that probes ports".into());
     }
