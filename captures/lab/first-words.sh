@@ -292,7 +292,8 @@ if wants banner; then
     in_vain() { spawn "$B" sh -c 'mount --bind "$0" /etc/resolv.conf; exec "$@"' "$TMP/resolv.conf" "$@"; }
     install -d -o mysql "$TMP/mysql"
     on "$B" mariadb-install-db --no-defaults --user=mysql --datadir="$TMP/mysql/data" --auth-root-authentication-method=normal >"$TMP/mysql.log" 2>&1
-    in_vain mariadbd --no-defaults --user=mysql --datadir="$TMP/mysql/data" --bind-address=$S --port=3306 --socket="$TMP/mysql/s" --pid-file="$TMP/mysql/pid"
+    echo "CREATE USER nobody@'%';" >"$TMP/mysql/users.sql"
+    in_vain mariadbd --no-defaults --init-file="$TMP/mysql/users.sql" --user=mysql --datadir="$TMP/mysql/data" --bind-address=$S --port=3306 --socket="$TMP/mysql/s" --pid-file="$TMP/mysql/pid"
     wait_port "$B" 3306
     sql() { on "$C" mariadb -h "$1" -P "${2:-3306}" -u nobody -e 'SELECT 1' >/dev/null 2>&1; }
     record "$B" eth0 "$R/$T/mariadb-asks-for-the-clients-name.pcap" "" sql $S

@@ -48,6 +48,10 @@ pub static RULE: Rule = Rule {
             says: "On {host}: is there a TCP proxy, a slow key store, or too little CPU?",
             command: "uptime; sudo ss -ltnp 'sport = :{port}'",
         },
+        Step {
+            says: "On {client_host}, where the client is slow: what does it look up or fetch by HTTP meanwhile?",
+            command: "sudo tcpdump -ni any -c 50 'host {client_host} and (port 53 or port 80)'",
+        },
     ],
     verify: &[Step {
         says: "the second number is hardly larger than the first once it is mended:",

@@ -53,7 +53,7 @@ pub static RULE: Rule = Rule {
     do_first: &[
         Step {
             says: "On {host}: does the name of the client's address come at once, or after seconds?",
-            command: "time getent hosts {client}",
+            command: "time getent hosts {client_host}",
         },
         Step {
             says: "On {host}: which services look up the names of their clients?",
