@@ -42,11 +42,22 @@ SCRIPT = {
     "idle-flow": "path.sh",
     "middlebox": "path.sh",
     **dict.fromkeys(("port-scan", "service-down", "syn-flood", "network-blackout", "link-flapping"), "wide.sh"),
+    **dict.fromkeys(("health-check", "loss-storm", "mass-connect", "service-restart"), "fleet.sh"),
+    **dict.fromkeys(("starttls", "both-sides", "tls-sni-missing", "tls-clienthello", "banner", "tls-slow"), "first-words.sh"),
     **dict.fromkeys(("upstream-hang", "response-stalled", "slow-response", "connection-pileup"), "transfer.sh"),
     **dict.fromkeys(("zero-window", "packet-loss", "loss-burst", "rto-unrecovered", "keepalive-probes"), "transfer.sh"),
 }
 SOFTWARE = "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, OpenSSL 3.0.19, GnuTLS 3.7.9, Go 1.19.8, Node 20.20.2, Python 3.11.7, curl 7.88.1, Redis 7.0, OpenSSH 9.2, tcpdump 4.99, Linux 6.18"
-SOFTWARE_OF = {"wide.sh": "nginx 1.22.1, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18"}
+SOFTWARE_OF = {
+    "wide.sh": "nginx 1.22.1, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18",
+    "fleet.sh": "HAProxy 2.6.12, nginx 1.22.1, Python 3.11.7, curl 7.88.1, iptables, tcpdump 4.99, Linux 6.18",
+    "first-words.sh": "vsftpd 3.0.3, Dovecot 2.3.19, Postfix 3.7.11, Mosquitto 2.0.11, RabbitMQ 3.10.8, PostgreSQL 15.18, MariaDB 10.11, HAProxy 2.6.12, nginx 1.22.1, OpenSSL 3.0.19, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18",
+}
+# captures of a second script, by the rule
+ALSO = {
+    "unexpected-protocol-on-port": "those with vsftpd, Dovecot, Mosquitto and RabbitMQ, and `amqp-to-nginx`, by `first-words.sh`",
+    "service-greeting-error": "those with vsftpd, Mosquitto, RabbitMQ and IMAP by `first-words.sh`",
+}
 RULES = {}
 # what stands below a table
 NOTES = {"network-blackout": "A blackout of everything at once, one of an uplink, and their look-alikes: `captures/incidents/blackout`."}
@@ -105,6 +116,11 @@ mysql-too-many-connections | MySQL's error 1040 (a scripted server)
 smtp-554 | an SMTP server that greets with 554 (scripted)
 not-postgresql-answers | a login and a query
 not-redis-refuses-a-command | NOAUTH and "unknown command": answers to commands
+vsftpd-too-many-users | vsftpd with `max_clients=1`: 421
+mosquitto-not-authorized | Mosquitto lets nobody in without a name, MQTT 3.1.1 and 5: a warning
+rabbitmq-has-no-amqp-1.0 | a client of AMQP 1.0 at RabbitMQ without its plugin
+imap-bye | BYE instead of a greeting (a scripted server)
+not-imap-password-refused | a password that Dovecot refuses is an answer
 """)
 rule("dns-no-answer", """
 glibc-retries | DROP in front of dnsmasq: glibc's stub asks twice, 2 s apart, and gives up; before and after it answers
@@ -282,8 +298,9 @@ not-whole | the original
 not-pcapng-unknown-block.pcapng | an unknown block type is legal and stepped over
 """)
 rule("capture-filter-narrow", """
-one-port | captured with `tcp port 80`
-tcp-only | captured with `tcp`
+one-port.pcapng | captured by dumpcap with `tcp port 80`; the file names that filter
+tcp-only | captured with `tcp`; one port never answers (a firewall drops its SYNs)
+not-all-well | captured with `tcp`; every connection is answered, nobody misses ICMP
 not-narrow | ARP, ICMP echo, DNS and two TCP ports are in the file
 """)
 rule("capture-has-nothing", """
@@ -766,7 +783,7 @@ go-tls12 | Go has h2 and http/1.1, s_client offers grpc-exp in TLS 1.2
 nginx-beside-a-control | nginx with http2, s_client offers grpc-exp; then curl, whose h2 is taken
 openssl | s_server has h2, s_client offers http/1.1 and grpc-exp
 acme-probe-is-a-notice | s_client offers acme-tls/1 only to s_server, as a certificate authority does: a notice
-not-sealed-go-tls13 | Go sends its ServerHello and seals the alert in TLS 1.3: the number cannot be read
+sealed-go-tls13 | Go sends its ServerHello and seals the alert in TLS 1.3: the number cannot be read
 not-in-common | h2 and http/1.1 offered, h2 taken
 not-none-offered | no ALPN
 not-ignored | GnuTLS without ALPN ignores the offer of h2
@@ -791,6 +808,50 @@ not-https-ok | TLS
 not-https-ok-go | TLS
 not-tls-to-ssh | ClientHello to sshd: `unexpected-protocol-on-port`
 """)
+rule("starttls-needed", """
+imaps-to-dovecot-143 | curl asks for IMAPS on port 143, two clients
+pop3s-to-dovecot-110 | the same with POP3S on port 110
+ftps-to-vsftpd | the same with FTPS on port 21
+smtps-to-postfix-25 | the same with SMTPS on port 25
+tls-to-postgresql | PostgreSQL reads the ClientHello as a startup packet and closes: by the port's number
+tls-to-postgresql-beside-a-control | the same, and psql was served on the port
+not-asked-first | IMAP, POP3, FTP, SMTP and PostgreSQL, each asked for TLS in its own way
+not-imaps-to-993 | TLS from the first octet, on the port that has it
+""")
+rule("both-sides-wait", """
+haproxy-inspects-and-the-client-waits | HAProxy with `inspect-delay 30s` in front of vsftpd; curl waits for the greeting and gives up after 12 s
+haproxy-wants-a-proxy-header | HAProxy with `accept-proxy` in front of it; HAProxy gives up after 15 s
+vsftpd-hangs-beside-a-control | vsftpd greets, then is stopped (SIGSTOP); two clients give up after 11 s
+not-greeted-after-5s | a greeting that comes after 5 s
+not-preconnect-where-the-client-speaks-first | a connection to nginx without a word for 11 s
+not-a-check | connections to FTP that are closed at once, one after 0.4 s
+""")
+rule("banner-delayed", """
+mariadb-asks-for-the-clients-name | MariaDB asks a resolver that does not answer for the client's name, and greets after 3 s
+ssh-after-4s | an SSH greeting after 4 s (a scripted server)
+not-mail-that-waits-on-purpose | a mail server that greets after 6 s: a notice
+not-greeting-that-was-lost | a greeting that is lost a few times, seen at the server
+""")
+rule("tls-slow-handshake", """
+haproxy-inspects-for-4s | HAProxy inspects for 4 s before it connects to nginx; two clients
+client-fetches-a-revocation-list | a client in Python that waits for 3 s behind the ServerHello, and curl on the same host that asks for a list meanwhile
+not-quick | a handshake as it should be
+not-server-hello-that-was-lost | a ServerHello that is lost a few times, seen at the server
+""")
+rule("tls-sni-missing", """
+nginx-proxy-sends-no-name | nginx as proxy with and without `proxy_ssl_server_name`; the backend rejects handshakes without a name
+haproxy-strict-sni | curl by name, then by address; HAProxy with `strict-sni`
+default-certificate-is-rejected | by name, then without: the default site's certificate is self-signed and rejected
+stranger-is-a-notice | the same from a public address: a notice
+not-default-site-serves | without a name the default site serves
+not-name-unknown | a name that the server does not know: `tls-sni-unrecognized`
+""")
+rule("tls-clienthello-lost", """
+box-reads-one-segment | a relay in Python that reads once and closes when the ClientHello is not whole; OpenSSL with and without 251 ALPN names
+full-segments-are-dropped | iptables drops packets of 1,200 octets and more: below `pmtu-blackhole`
+not-large-is-taken | large and small ones, all taken
+not-every-one-is-closed-on | a server that closes on every ClientHello
+""")
 rule("unexpected-protocol-on-port", """
 ssh-to-nginx | ssh client, HTTP 400
 ssh-to-apache | ssh client, HTTP 400
@@ -806,6 +867,15 @@ not-http-to-http | matching protocols
 not-http-to-tls | `http-to-tls-port`
 not-tls-to-http | `tls-to-http-port`
 not-proxy-prefixed-ssh | `proxy-header-to-other-service`
+http-to-vsftpd | a browser's request at FTP, two clients
+http-to-dovecot-pop3 | the same at POP3
+http-to-rabbitmq | the same at AMQP
+tls-to-rabbitmq | TLS at AMQP's plain port, two clients
+mqtt-to-rabbitmq | mosquitto_sub at AMQP
+mqtt-to-dovecot-imap | mosquitto_sub at IMAP
+amqp-to-nginx | amqp-publish at HTTP
+not-imap-to-imap | IMAP as it should be
+not-mqtt-to-mosquitto | MQTT as it should be
 """)
 
 rule("upstream-hang", """
@@ -856,7 +926,25 @@ not-answered | the same, all answered
 """)
 rule("port-scan", """
 sixty-ports | one source connects to ports 1 to 60 of a server; two users beside it
+link-sweep | a host asks by ARP for 60 addresses of its link that nobody has; the one it finds refuses it, which is its own doing
+not-forty-neighbours | the same with 40 addresses: the refusal stands for itself
 not-monitoring | one source asks two ports twelve times each, all answered
+""")
+rule("health-check-flapping", """
+haproxy-three-times | HAProxy checks every second (fall 2, rise 2); the port refuses for 4 s, three times: told below `connect-refused`
+not-once | the port refuses once, for 6 s
+""")
+rule("loss-storm", """
+four-seconds | three clients and three servers, nine connections for 32 s; for 4 s a router drops 35 % of everything
+not-one-pair-of-hosts | eighteen such connections; for 4 s only what one client sends to one server is dropped
+""")
+rule("mass-connect-timeout", """
+three-of-six | six servers answer; then a router drops what goes to three of them, and lets it through again
+not-two-of-six | the same with two of them: `connect-timeout`
+""")
+rule("service-restart", """
+killed-and-started | six users hold keep-alive connections; the server is killed (SIGKILL), refuses for 2 s, and is started again
+not-idle-timeout-of-one-age | six connections of one age, one request each: nginx ends them together after its `keepalive_timeout` and goes on accepting
 """)
 rule("service-down", """
 stopped | three clients; the service is stopped, its port refuses, nginx on the same host goes on answering
@@ -970,6 +1058,10 @@ HEALTHY = dict(
 86-early-hints | 103, then 200
 93-kubernetes-service | `-i any` on a node: a service address, DNAT to one of two pods, masquerade (captures/lab/containers.sh)
 94-sidecar | `-i any` in a pod: HAProxy takes what is meant for the application (REDIRECT) and asks it on 127.0.0.1
+95-ftp-plain-and-auth-tls | vsftpd: a download in plain text, and a listing after AUTH TLS
+96-imap-pop3-and-smtp-with-starttls | Dovecot and Postfix: logins in plain text and after STARTTLS or STLS, a password refused
+97-mqtt-publish-subscribe-and-ping | Mosquitto: a subscriber that pings, two publishers, one of MQTT 5
+98-amqp-publish-and-consume | RabbitMQ: a queue declared, two messages published and consumed; the server resets what its clients closed
 """.strip().splitlines()
 )
 # The benign patterns of the catalogue's section 6, by number, and the captures that hold them
@@ -993,7 +1085,7 @@ PATTERNS = [
 15 | one side closes TLS first | 14
 16 | no close_notify after a whole answer | 75
 17 | half-close, Terminate | 15 82
-18 | long poll, events, WebSocket, IDLE, SUBSCRIBE, LISTEN, MQTT | 16 17 18 40 57 79 80 81 82
+18 | long poll, events, WebSocket, IDLE, SUBSCRIBE, LISTEN, MQTT | 16 17 18 40 57 79 80 81 82 97
 19 | the server closes an idle connection | 19 55 85
 20 | answers without a body, length by close, CONNECT | 20 21 22 23
 21 | a download cancelled | 24 54
@@ -1059,19 +1151,23 @@ def table(directory, head, rows, expected, note=""):
         file.write("\n".join(out) + "\n")
 
 
+def also(name):
+    return f" ({ALSO[name]})" if name in ALSO else ""
+
+
 for name, rows in RULES.items():
     # the longest beginning decides: link-flapping is not made where other link-… rules are
     script = SCRIPT.get(max((start for start in SCRIPT if name.startswith(start)), key=len, default=""), "close-kinds.sh")
     table(
         f"rules/{name}",
-        f"# Captures for `{name}`\n\nMade by `captures/lab/{script}` with real software in network namespaces ({SOFTWARE_OF.get(script, SOFTWARE)});\nwhat was edited or generated afterwards says so.",
+        f"# Captures for `{name}`\n\nMade by `captures/lab/{script}`{also(name)} with real software in network namespaces ({SOFTWARE_OF.get(script, SOFTWARE)});\nwhat was edited or generated afterwards says so.",
         rows,
         lambda capture: "silent" if capture.startswith("not-") else "fires",
         NOTES.get(name, ""),
     )
 table(
     "healthy",
-    f"# Healthy traffic that looks odd\n\nMade by `captures/lab/healthy.sh` (01 to 46), `healthy-hosts.sh` (47 to 70) and `healthy-more.sh` (71 to 86) with real software ({SOFTWARE}; PostgreSQL 15.18,\ndnsmasq 2.90, keepalived 2.2.7).\nNo finding above notice may come from any of these files.",
+    f"# Healthy traffic that looks odd\n\nMade by `captures/lab/healthy.sh` (01 to 46), `healthy-hosts.sh` (47 to 70) `healthy-more.sh` (71 to 86) and `first-words.sh` (95 to 98) with real software ({SOFTWARE}; PostgreSQL 15.18,\ndnsmasq 2.90, keepalived 2.2.7).\nNo finding above notice may come from any of these files.",
     HEALTHY,
     lambda capture: "at most notices",
     "\n".join(

@@ -140,6 +140,11 @@ pub fn protocols(story: &Story) -> Vec<crate::event::Protocol> {
 pub fn agreed(story: &Story) -> Option<crate::event::Protocol> {
     use crate::event::Protocol;
     let (client, server) = (protocol_of(story, Side::Client)?, protocol_of(story, Side::Server)?);
+    // What a client says behind these greetings means nothing by itself.
+    let client = match (client, server) {
+        (Protocol::Unknown, Protocol::Mysql | Protocol::Ftp | Protocol::Pop3) => server,
+        _ => client,
+    };
     let fits = client == server && client != Protocol::Unknown;
     let accepted = match client {
         // A 400 answers octets the server could not read, whatever they were.

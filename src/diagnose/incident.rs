@@ -245,11 +245,15 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
     }
     // A success counts only when it is the same attempt: same sender, same server, with a PROXY header where the failures had one.
     let shown = findings[draft.shown].rule.as_ref();
-    // Others who offer something else were never refused.
+    // Who offers something else was never refused, though it is the same host.
     let by_offer = matches!(shown, "tls-version-mismatch" | "tls-no-shared-cipher" | "tls-alpn-mismatch");
-    let sender_counts = capture.flows.is_empty() || senders.len() == 1 || by_offer;
+    let refused = draft.members.iter().filter_map(|i| capture.flow_of(&findings[*i]));
+    let offers: BTreeSet<u32> = refused.filter(|_| by_offer).map(|flow| flow.digest.offer).collect();
+    let sender_counts = capture.flows.is_empty() || senders.len() == 1 && !by_offer;
     let alike = |digest: &&Digest| {
-        (!sender_counts || senders.contains(&digest.client().address)) && (digest.behind_proxy || !behind_proxy)
+        (!sender_counts || senders.contains(&digest.client().address))
+            && (digest.behind_proxy || !behind_proxy)
+            && (!by_offer || offers.contains(&digest.offer))
     };
     let all = || servers.iter().flat_map(|server| good.to(server));
     let ended: Option<Vec<PacketRef>> = draft.members.iter().map(|i| findings[*i].over()).collect();
@@ -260,7 +264,8 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
     let alike = |digest: &&Digest| alike(digest) && !of_a_name;
     let recovered = all().filter(alike).map(|digest| digest.id).filter(later).min();
     let recovered = recovered.or(ended.and_then(|ended| ended.into_iter().max()));
-    let last_good = all().map(|digest| digest.id).filter(|id| *id < first).max();
+    let same_offer = |digest: &&Digest| !by_offer || offers.contains(&digest.offer);
+    let last_good = all().filter(same_offer).map(|digest| digest.id).filter(|id| *id < first).max();
     let recovered = recovered.or_else(|| worked_in_the_end(draft, findings, capture));
     let state = match recovered {
         Some(_) => State::Over,
@@ -316,7 +321,9 @@ fn worked_in_the_end(draft: &Draft, findings: &[Finding], capture: &CaptureView<
         What::AlertPlain(alert) => alert.fatal(),
         _ => false,
     };
-    if finding.severity != Severity::Warning || flow.story.events().any(refused) {
+    // The octets of an answer that nobody took served nobody.
+    let not_taken = finding.rule == "http-header-too-large";
+    if finding.severity != Severity::Warning || not_taken || flow.story.events().any(refused) {
         return None;
     }
     facts.established.filter(|at| *at >= shown).or(answered)

@@ -93,6 +93,16 @@ pub enum Protocol {
     Postgres,
     /// Redis.
     Redis,
+    /// FTP, its control connection.
+    Ftp,
+    /// IMAP.
+    Imap,
+    /// POP3.
+    Pop3,
+    /// AMQP 0-9-1 or 1.0.
+    Amqp,
+    /// MQTT 3.1.1 or 5.
+    Mqtt,
     /// Octets that fit none of the above.
     Unknown,
 }
@@ -111,6 +121,11 @@ impl Protocol {
             Self::Mysql => "MySQL",
             Self::Postgres => "PostgreSQL",
             Self::Redis => "Redis",
+            Self::Ftp => "FTP",
+            Self::Imap => "IMAP",
+            Self::Pop3 => "POP3",
+            Self::Amqp => "AMQP",
+            Self::Mqtt => "MQTT",
             Self::Unknown => "an unknown protocol",
         }
     }
@@ -261,7 +276,7 @@ events! {
     /// last record of a side that ended.
     AlertEncrypted { /// Record length.
           len: u16,
-          /// TLS 1.3: the side said nothing else behind its Finished, no session ticket either.
+          /// TLS 1.3: the side said nothing else behind its Finished, no session ticket either, or nothing else behind its ServerHello.
           alone: bool },
     /// The first record of a TLS 1.3 client behind the hellos when by its length it can only be a Certificate message that is not empty.
     CertificateSealed { /// Record length.

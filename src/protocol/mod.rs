@@ -100,6 +100,21 @@ pub static PROTOCOLS: &[Entry] = &[
         tells_roles: false,
         tells_itself: false,
     },
+    // A CONNACK is the beginning of what MySQL would wait to see more of.
+    Entry {
+        protocol: Protocol::Mqtt,
+        recognise: words::mqtt,
+        start: Some(words::start_mqtt),
+        tells_roles: true,
+        tells_itself: false,
+    },
+    Entry {
+        protocol: Protocol::Amqp,
+        recognise: words::amqp,
+        start: Some(words::start_amqp),
+        tells_roles: false,
+        tells_itself: false,
+    },
     Entry {
         protocol: Protocol::Mysql,
         recognise: words::mysql,
@@ -114,6 +129,21 @@ pub static PROTOCOLS: &[Entry] = &[
         tells_roles: true,
         tells_itself: false,
     },
+    // Redis takes any line behind AUTH, and the errors of POP3, for its own.
+    Entry {
+        protocol: Protocol::Ftp,
+        recognise: words::ftp,
+        start: Some(words::start_ftp),
+        tells_roles: true,
+        tells_itself: false,
+    },
+    Entry {
+        protocol: Protocol::Pop3,
+        recognise: words::pop3,
+        start: Some(words::start_pop3),
+        tells_roles: true,
+        tells_itself: false,
+    },
     Entry {
         protocol: Protocol::Redis,
         recognise: words::redis,
@@ -125,6 +155,13 @@ pub static PROTOCOLS: &[Entry] = &[
         protocol: Protocol::Smtp,
         recognise: words::smtp,
         start: Some(words::start_smtp),
+        tells_roles: true,
+        tells_itself: false,
+    },
+    Entry {
+        protocol: Protocol::Imap,
+        recognise: words::imap,
+        start: Some(words::start_imap),
         tells_roles: true,
         tells_itself: false,
     },

@@ -122,7 +122,8 @@ impl<'a> FlowView<'a> {
                 let silent = self.first(Kind::TlsData, Side::Server).is_none();
                 silent.then_some(Pending { asked, begun: None, proven: false })
             }
-            Some(Protocol::Http2) if self.server().payload > 0 => None,
+            // What is published needs no answer, and pings come at any time.
+            Some(Protocol::Http2 | Protocol::Mqtt | Protocol::Amqp) if self.server().payload > 0 => None,
             _ => {
                 let asked = self.client().last_payload?;
                 let silent = self.server().last_payload.is_none_or(|answer| answer < asked);

@@ -93,6 +93,15 @@ impl Recognition {
             Self::Yes
         }
     }
+
+    /// One or the other: `Yes` of either decides, else more octets may.
+    pub(crate) fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Yes, _) | (_, Self::Yes) => Self::Yes,
+            (Self::NeedMore, _) | (_, Self::NeedMore) => Self::NeedMore,
+            (Self::No, Self::No) => Self::No,
+        }
+    }
 }
 
 /// At most `most` octets of `bytes` as text; what is no UTF-8 becomes U+FFFD. Never cut within a character.
