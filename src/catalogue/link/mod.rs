@@ -7,6 +7,7 @@ pub mod icmp_destination_unreachable;
 pub mod icmp_port_unreachable;
 pub mod link_restart_signs;
 pub mod neighbor_unresolved;
+pub mod routing_loop;
 
 use crate::event::{PacketRef, Side, What};
 use crate::flow::facts::{Handshake, IpProtocol};
