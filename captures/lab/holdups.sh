@@ -3,7 +3,7 @@
 # writes. About 1.2 minutes.
 # holdups.sh [OUTPUT [group…]]         groups: route port pace
 . "$(dirname "$0")/lib.sh"
-lab_need nginx curl haproxy tc
+lab_need nginx curl haproxy iptables tc
 R=${1:-$CAPTURES/rules}
 shift
 GROUPS_WANTED=${*:-route port pace}
@@ -89,7 +89,7 @@ if wants port; then
     T=port-reuse-collision
     OK='send:HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
     ASK='send:GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n'
-    serve "$B" 7701 recv "$OK" recv "$OK" sleep:8
+    serve "$B" 7701 recv "$OK" recv "$OK" sleep:30
     serve "$B" 7702 recv "$OK" fin eof close
     once() { talk "$C" --from "203.0.113.7#$2" $S "$1" "$ASK" recv "${@:3}"; }
     forgotten() { once 7701 45001 vanish; sleep 0.5; once 7701 45001 close; }
@@ -99,6 +99,12 @@ if wants port; then
         record "$B" eth0 "$R/$T/older-one-not-in-the-capture.pcap" "tcp port 7701" once 7701 45002 close
     }
     seen_later
+    # a firewall before the client lets no RST pass: nothing clears the older connection away
+    once 7701 45004 vanish
+    on "$P" iptables -A FORWARD -s 203.0.113.7 -p tcp --tcp-flags RST RST -j DROP
+    refused() { timeout 6 ip netns exec "$C" python3 "$LAB_DIR/talk.py" --from 203.0.113.7#45004 $S 7701 "$ASK" recv >/dev/null 2>&1; }
+    record "$C" eth0 "$R/$T/refusal-dropped-by-a-firewall.pcap" "tcp port 7701" refused
+    on "$P" iptables -F FORWARD
     again() { once 7702 45003 eof close; sleep 0.5; once 7702 45003 eof close; }
     record "$C" eth0 "$R/$T/not-closed-before.pcap" "tcp port 7702" again
 

@@ -10,7 +10,7 @@
 //! - `capture-duplicate-packets`: copies that the capture made have the TTL of their original, or of one router more.
 //!
 //! ## What people see
-//! Time-outs; `ping` says "Time to live exceeded"; `traceroute` shows two addresses in turn.
+//! `No route to host` at once (Linux gives up a connection at the first such error), time-outs elsewhere; `ping` says "Time to live exceeded"; `traceroute` shows two addresses in turn.
 //!
 //! ## False alarms it avoids
 //! Traceroute, which sends with a TTL of 1 to 30 to get these errors; captures on routers and bridges, where a packet goes in and out; one or
@@ -31,7 +31,13 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Network,
     needs: Needs::any(&[Kind::Icmp, Kind::WentRound]),
     says: "packets of {source_host} to {target_host} go round in a circle between routers until their TTL is used up",
-    users_see: &["Time to live exceeded", "Operation timed out", "Connection timed out", "ETIMEDOUT"],
+    users_see: &[
+        "Time to live exceeded",
+        "No route to host",
+        "Operation timed out",
+        "Connection timed out",
+        "ETIMEDOUT",
+    ],
     do_first: &[
         Step {
             says: "From {source_host}: which two addresses come in turn? Their routes point at each other:",
@@ -101,12 +107,12 @@ fn seen_again(flow: &FlowView<'_>) -> Option<(Finding, Side)> {
             flow,
             at,
             side,
-            format!("the packet of #{} again at the same place: TTL {to}, {from} at first", original.number),
+            format!("the packet of #{} again at the same place: TTL {to}, was {from}", original.number),
         )
         .and(original, side, format!("its first passage, TTL {from}"))
         .with("circles", u64::from(flow.facts.rounds));
     for (at, side, _, from, to) in passages.take(2) {
-        finding = finding.and(at, side, format!("again: TTL {to}, {from} at first"));
+        finding = finding.and(at, side, format!("again: TTL {to}, was {from}"));
     }
     let count = flow.facts.rounds;
     let error = quoted(flow, died);
@@ -129,7 +135,7 @@ fn told(flow: &FlowView<'_>) -> Option<(Finding, Side)> {
         .found(flow, quoted.at, quoted.sender.other(), shows)
         .and_maybe(sender.first, quoted.sender, format!("sent with TTL {}", sender.ttl.0))
         .with("errors", quoted.count as u64)
-        .note(format!("{} threw them away: it is one of the routers, or the last one before them", quoted.error.from));
+        .note(format!("{} threw them away: it lies on the circle", quoted.error.from));
     Some((finding, quoted.sender))
 }
 
@@ -194,7 +200,7 @@ mod tests {
     fn a_packet_that_comes_by_three_times_more_is_a_circle_twice_is_none() {
         let scene = round(56)(round(58)(round(60)(Scene::new().syn(0))));
         let finding = judged(scene).expect("a circle");
-        assert_eq!(finding.evidence[0].shows, "the packet of #1 again at the same place: TTL 60, 62 at first");
+        assert_eq!(finding.evidence[0].shows, "the packet of #1 again at the same place: TTL 60, was 62");
         assert_eq!(judged(round(58)(round(60)(Scene::new().syn(0)))), None);
     }
 

@@ -89,10 +89,10 @@ fn judge(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
         .and(sent, side, "a segment that was sent once");
     if let Some((sent, acked)) = pace.shortest {
         let took = acked.time.since(sent.time);
-        finding = finding.and(sent, side, "a segment early in the transfer").and(
+        finding = finding.and(sent, side, "the quickest segment under load").and(
             acked,
             side.other(),
-            format!("its acknowledgment, {took} later: the shortest under load"),
+            format!("its acknowledgment, {took} later"),
         );
     }
     Some(

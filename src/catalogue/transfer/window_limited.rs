@@ -32,7 +32,7 @@ pub static RULE: Rule = Rule {
     confidence: Confidence::High,
     culprit: Culprit::Client,
     needs: Needs::all(&[Kind::Established, Kind::FirstPayloadAcknowledged]),
-    says: "{receiver} takes at most {window} each round trip of {trip} from {sender}: {rate} a second, whatever the line could carry",
+    says: "{receiver} takes at most {window} octets each round trip of {trip} from {sender}: {rate}, whatever the line could carry",
     users_see: &["slow downloads over long distances", "TCP Window Full"],
     do_first: &[
         Step {
@@ -106,7 +106,7 @@ fn judge(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
         .with("sender_host", sender.address)
         .with("window", Value::Octets(pace.window.into()))
         .with("trip", trip)
-        .with("rate", Value::Octets(rate))
+        .with("rate", format!("{}.{} Mbit/s", rate / 125_000, rate / 12_500 % 10))
         .note(format!("a line of 100 Mbit/s with this round trip needs a window of {needed} octets"));
     Some(match unscaled(flow) {
         Some(why) => finding.note(why),
