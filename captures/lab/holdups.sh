@@ -120,8 +120,10 @@ s.close()"
         sleep 1
     }
     longer 700
-    impatient() { ok; gives_up 0.3; gives_up 0.3; }
+    impatient() { ok; gives_up 0.3; gives_up 0.3; gives_up 0.3; }
+    impatient_once() { ok; gives_up 0.3; }
     record "$C" eth0 "$R/$T/client-gives-up.pcap" "tcp port 80" impatient
+    record "$C" eth0 "$R/$T/not-one-of-two.pcap" "tcp port 80" impatient_once
     eyeballs() { get "$C" --resolve "www.example.com:80:[$S6],203.0.113.1" "http://www.example.com/"; sleep 1; }
     nginx_start "$P" "server { listen 203.0.113.1:80; }"
     wait_port "$P" 80

@@ -854,7 +854,8 @@ older-one-not-in-the-capture | the same at the server, the capture begins after 
 not-closed-before | the port is used again after both sides have closed
 """)
 rule("handshake-reset-by-client", """
-client-gives-up | answers take 0.7 s; two programs close their sockets after 0.3 s, curl waits
+client-gives-up | answers take 0.7 s; three programs close their sockets after 0.3 s, curl waits
+not-one-of-two | the same with one program: a notice
 answer-after-the-timeout | answers take 1.3 s; the program closes its socket after 1.1 s
 half-open-scan | three SYNs from a raw socket, the kernel refuses what is accepted: a notice
 not-happy-eyeballs | curl tries IPv6 first, then IPv4, which wins; the IPv6 answer finds nobody

@@ -15,8 +15,8 @@
 //! `Connection timed out` in a program with a short timeout; half-open connections in the server's statistics.
 //!
 //! ## False alarms it avoids
-//! The slower address family of a client that tries both (RFC 8305), where the other one was completed. Where the same client never completes
-//! a connection to that port, it is a notice: scanners do that all day long.
+//! The slower address family of a client that tries both (RFC 8305), where the other one was completed. One or two refusals without a reason
+//! beside them are a notice, and so are those of a client that never completes a connection to that port: scanners do that all day long.
 
 use crate::event::{Kind, Side};
 use crate::flow::facts::{Handshake, IpProtocol, Reset};
@@ -115,17 +115,22 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let window = capture.thresholds.window;
     let completes = |other: &&crate::rule::summary::Digest| other.client().address == client && other.completed;
     let known = capture.began_to(&server, start - window, start + window).find(completes).map(|other| other.id);
+    let refused =
+        capture.found_by(RULE.id).filter(|other| other.facts.client.address == client && other.facts.server == server);
+    let often = refused.count() >= capture.thresholds.many as usize;
     match known {
         Some(other) => {
             finding.notes.push(format!("the same client completes other connections to that port (#{})", other.number))
         }
         None if finding.variant == 0 => {
-            finding.severity = Severity::Notice;
             finding.notes.push(
                 "no connection of that client to this port is completed: a half-open scan looks like this".into(),
             );
         }
         None => {}
+    }
+    if finding.variant == 0 && !(often && known.is_some()) {
+        finding.severity = Severity::Notice;
     }
     Keep::Yes
 }
@@ -157,9 +162,18 @@ mod tests {
     #[test]
     fn a_client_that_is_known_and_refuses_is_a_warning() {
         let good = Scene::starting("10.0.0.1:40001", "10.0.0.2:443", 90, 5_000).handshake().request(9, "GET", "/", 40);
-        let finding = judged(&refused(3), &[good]).expect("refused");
-        assert_eq!((finding.severity, finding.variant), (Severity::Warning, 0));
-        assert_eq!(finding.notes, ["the same client completes other connections to that port (#90)"]);
+        let once = judged(&refused(3), std::slice::from_ref(&good)).expect("refused");
+        assert_eq!((once.severity, once.variant), (Severity::Notice, 0));
+        assert_eq!(once.notes, ["the same client completes other connections to that port (#90)"]);
+        let mut world = World::new().with_good(&good);
+        for n in 0..3 {
+            let mut scene = refusing(Scene::starting("10.0.0.1:40002", "10.0.0.2:443", 100 + n * 10, 100), 3);
+            scene.findings.extend(scene.check(&RULE));
+            world = world.with(&scene);
+        }
+        let finding = refused(3).check(&RULE).expect("refused");
+        let world = world.with(&refused(3));
+        assert_eq!(world.corroborated(&RULE, finding).map(|finding| finding.severity), Some(Severity::Warning));
     }
 
     #[test]
