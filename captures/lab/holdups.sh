@@ -1,12 +1,12 @@
 #!/bin/bash
 # Families B to E: circles of routes, MTUs that are learnt, ports used again, handshakes that the client refuses, windows, queues and small
-# writes. About 1.2 minutes.
-# holdups.sh [OUTPUT [group…]]         groups: route port pace
+# writes. About 2 minutes.
+# holdups.sh [OUTPUT [group…]]         groups: route port pace redirect few needless
 . "$(dirname "$0")/lib.sh"
 lab_need nginx curl haproxy iptables tc
 R=${1:-$CAPTURES/rules}
 shift
-GROUPS_WANTED=${*:-route port pace}
+GROUPS_WANTED=${*:-route port pace redirect few needless}
 wants() { [[ " $GROUPS_WANTED " == *" $1 "* ]]; }
 S=10.224.26.2 S6=2001:db8:b::2
 lab_begin
@@ -15,8 +15,8 @@ head -c 3000000 /dev/zero | tr '\0' 'x' >"$NGINX_DIR/html/file.bin"
 head -c 60000 /dev/zero | tr '\0' 'x' >"$TMP/upload.bin"
 wait_port "$B" 80
 ok() { get "$C" "http://$S/"; }
-longer() { # milliseconds: what goes to the client waits so long on the router
-    spawn "$P" python3 "$LAB_DIR/delay.py" late0 "$1"
+longer() { # milliseconds [period]: what goes to the client waits so long on the router; with a period in every second one only
+    spawn "$P" python3 "$LAB_DIR/delay.py" late0 "$@"
     LONGER=$LAST
     local try
     for try in $(seq 60); do ip -n "$P" link show late0 >/dev/null 2>&1 && break; sleep 0.05; done
@@ -83,6 +83,66 @@ for port in range(33434, 33440):
     on "$P" iptables -F OUTPUT
     ip -n "$P" link set eth1 mtu 1500
     record "$C" eth0 "$R/$T/not-a-wide-way.pcap" "" upload
+fi
+
+if wants redirect; then
+    T=icmp-redirect
+    # a second router on the link of the clients; the first one knows that it is the way to this network, the clients do not
+    ip netns add "$LAB-r"; LAB_MORE_NS="$LAB-r"
+    ip -n "$C" link add second link eth0 type macvlan mode bridge
+    ip -n "$C" link set second netns "$LAB-r" name eth0
+    ip -n "$LAB-r" link set lo up
+    lab_address "$LAB-r" eth0 203.0.113.200/32 192.0.2.9/32
+    ip -n "$LAB-r" route add 203.0.113.1 dev eth0
+    ip -n "$LAB-r" route add default via 203.0.113.1 onlink dev eth0
+    nginx_start "$LAB-r" "server { listen 80; }"
+    wait_port "$LAB-r" 80
+    on "$C" sysctl -qw net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.eth0.accept_redirects=0
+    on "$P" sysctl -qw net.ipv4.conf.all.send_redirects=1 net.ipv4.conf.eth0.send_redirects=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.eth0.rp_filter=0
+    ip -n "$P" route add 192.0.2.0/24 via 203.0.113.200 dev eth0
+    beyond() { get "$C" --interface 203.0.113.7 -m 5 http://192.0.2.9/; }
+    record "$C" eth0 "$R/$T/second-router-on-the-link.pcap" "host 192.0.2.9 or icmp" beyond
+    closed_by_icmp() { on "$B" iptables -A INPUT -p tcp --dport 8091 -j REJECT; get "$C" --connect-timeout 4 "http://$S:8091/"; }
+    record "$C" eth0 "$R/$T/not-port-unreachable.pcap" "tcp port 8091 or icmp" closed_by_icmp
+fi
+
+if wants few; then
+    T=ephemeral-ports-exhausted
+    serve "$B" 7704 recv 'send:HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok' close
+    many() { local i; for i in $(seq 40); do get "$C" -0 --interface 203.0.113.9 "http://$S:7704/"; done; }
+    record "$C" eth0 "$R/$T/not-with-many-ports.pcap" "tcp port 7704" many
+    fixed() { local i; for i in $(seq 20); do get "$C" -0 --interface 203.0.113.9 --local-port 41000 "http://$S:7704/"; sleep 0.05; done; }
+    record "$C" eth0 "$R/$T/not-one-port-on-purpose.pcap" "tcp port 7704" fixed
+    on "$C" sysctl -qw net.ipv4.ip_local_port_range="40000 40009"
+    record "$C" eth0 "$R/$T/ten-ports.pcap" "tcp port 7704" many
+    on "$C" sysctl -qw net.ipv4.ip_local_port_range="40000 60999"
+fi
+
+if wants needless; then
+    T=spurious-retransmission
+    spawn "$B" python3 -c "
+import socket, time
+listener = socket.socket(); listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind(('', 7705)); listener.listen(8)
+while True:
+    connection, _ = listener.accept()
+    for _ in range(700):
+        connection.sendall(b'x' * 2896); time.sleep(0.02)
+    connection.close()"
+    wait_port "$B" 7705
+    trickle() { on "$C" python3 -c "
+import socket
+s = socket.create_connection(('$S', 7705), 5)
+while s.recv(65536): pass"; }
+    longer 450 700
+    SNAPLEN=96
+    record "$B" eth0 "$R/$T/round-trip-jumps.pcap" "tcp port 7705" trickle
+    sleep 2
+    shorter
+    on "$P" iptables -A FORWARD -p tcp --sport 7705 -m statistic --mode random --probability 0.04 -j DROP
+    record "$B" eth0 "$R/$T/not-real-loss.pcap" "tcp port 7705" trickle
+    on "$P" iptables -F FORWARD
+    unset SNAPLEN
 fi
 
 if wants port; then

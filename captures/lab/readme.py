@@ -42,7 +42,7 @@ SCRIPT = {
     "middlebox": "path.sh",
     **dict.fromkeys(("port-scan", "service-down", "syn-flood", "network-blackout", "link-flapping"), "wide.sh"),
     **dict.fromkeys(("upstream-hang", "response-stalled", "slow-response", "connection-pileup"), "transfer.sh"),
-    **dict.fromkeys(("routing-loop", "pmtu-discovered", "port-reuse", "handshake-reset"), "holdups.sh"),
+    **dict.fromkeys(("routing-loop", "pmtu-discovered", "port-reuse", "handshake-reset", "icmp-redirect", "ephemeral", "spurious"), "holdups.sh"),
     **dict.fromkeys(("window-limited", "rtt-high", "delayed-ack"), "holdups.sh"),
     **dict.fromkeys(("zero-window", "packet-loss", "loss-burst", "rto-unrecovered", "keepalive-probes"), "transfer.sh"),
 }
@@ -846,6 +846,19 @@ upload | 60 kB over a link of 1380 octets; the router says so
 upload-ipv6 | the same over IPv6
 not-a-black-hole | the same without ICMP: the segments vanish
 not-a-wide-way | the same link with 1500 octets
+""")
+rule("icmp-redirect", """
+second-router-on-the-link | the client asks its default router, which forwards to another one on the same link and says so
+not-port-unreachable | another ICMP error: a port that is rejected
+""")
+rule("ephemeral-ports-exhausted", """
+ten-ports | 40 connections of a client that may use ten ports
+not-with-many-ports | the same with 21 000 ports
+not-one-port-on-purpose | 20 connections on one port that the client chose
+""")
+rule("spurious-retransmission", """
+round-trip-jumps | 3 kB each 20 ms; in every second period of 0.7 s what goes to the client takes 0.45 s longer; seen at the server
+not-real-loss | the same with 4 % of the packets dropped
 """)
 rule("port-reuse-collision", """
 forgotten-connection | the client forgets an open connection without a word and opens one on the same port: challenge ACK, RST, SYN again at once (a notice)

@@ -312,6 +312,8 @@ pub struct Loss {
     pub tail_probe: u32,
     /// Needless copies.
     pub spurious: u32,
+    /// The first packet that shows one: a copy of acknowledged octets, or the receiver's DSACK.
+    pub needless: Option<PacketRef>,
     /// Retransmissions less than one RTO apart are one episode.
     pub episodes: u32,
     /// The first copy is in the capture: lost between the capture point and the receiver (or its ACK was lost).

@@ -96,8 +96,8 @@ mod tests {
     fn error(mtu: Option<u32>) -> What {
         let (source, destination) = (end("10.0.0.1:40000"), end("10.0.0.2:443"));
         let (from, seq) = (host("10.0.0.254"), Some(Seq(1001)));
-        let (kind, code, v6, protocol, ttl) = (3, 4, false, 6, 63);
-        What::Icmp(Box::new(IcmpError { kind, code, v6, from, mtu, source, destination, protocol, ttl, seq }))
+        let (kind, code, v6, protocol, ttl, gateway) = (3, 4, false, 6, 63, None);
+        What::Icmp(Box::new(IcmpError { kind, code, v6, from, mtu, gateway, source, destination, protocol, ttl, seq }))
     }
 
     #[test]

@@ -6,5 +6,6 @@ pub mod loss_burst_single;
 pub mod packet_loss;
 pub mod rto_unrecovered;
 pub mod rtt_high_or_rising;
+pub mod spurious_retransmission;
 pub mod window_limited;
 pub mod zero_window;

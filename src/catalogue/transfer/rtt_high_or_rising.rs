@@ -1,4 +1,4 @@
-//! While octets flow a round trip takes many times as long as without: a queue on the way is full.
+//! While octets flow a round trip takes many times as long as without: a queue on the way is full, or the way itself grew.
 //!
 //! ## How tcpwhy knows
 //! Half of the round trips of a transfer took at least four times as long as the shortest one of that connection, and 20 ms more. Only
@@ -30,7 +30,7 @@ pub static RULE: Rule = Rule {
     confidence: Confidence::Medium,
     culprit: Culprit::Network,
     needs: Needs::all(&[Kind::FirstPayloadAcknowledged]),
-    says: "while {sender} sends to {receiver} a round trip takes {median}, {shortest} without load: a queue on the way is full",
+    says: "while {sender} sends to {receiver} a round trip takes {median} instead of {shortest}: a queue on the way is full, or the way grew",
     users_see: &["high ping during downloads", "lag", "bufferbloat"],
     do_first: &[
         Step {
@@ -52,7 +52,7 @@ pub static RULE: Rule = Rule {
         command: "ping -c 20 {receiver}",
     }],
     not: &[("slow-response", "the acknowledgments themselves are late: kernels send them, no program is asked")],
-    cannot_show: &["which queue on the way it is, and what else fills it"],
+    cannot_show: &["which queue on the way it is, and what else fills it; or whether packets take a longer way now"],
     sources: &["RFC 7567 §1", "RFC 8290", "RFC 6298 §3"],
     check: Check::Flow(check),
     ..Rule::BLANK
