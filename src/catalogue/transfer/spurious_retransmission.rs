@@ -14,7 +14,8 @@
 //! Transfers that slow down for a moment, though nothing is lost: the sender takes its timer for loss and sends less.
 //!
 //! ## False alarms it avoids
-//! Probes of the last segment, which are sent on suspicion; a few needless copies among many needed ones.
+//! Probes of the last segment, which are sent on suspicion; a few needless copies among many needed ones; one segment again and
+//! again, which is what a sender does that hears no acknowledgment at all.
 
 use crate::event::{Kind, Side};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject};
@@ -55,6 +56,11 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 fn judge(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     let loss = &flow.facts.half(side).loss;
     let shown = loss.needless.filter(|_| loss.spurious >= MANY && loss.spurious > loss.timeout + loss.fast)?;
+    // One segment again and again is a sender that hears nothing at all: another rule's case.
+    let first = loss.worst.first()?;
+    if loss.worst.iter().all(|resent| resent.original == first.original) {
+        return None;
+    }
     let mut finding = RULE.about(
         Subject::Flow(flow.facts.id),
         shown,
@@ -86,7 +92,9 @@ mod tests {
     use crate::rule::testing::Scene;
 
     fn resent(spurious: u32, needed: u32) -> Scene {
-        let mut scene = Scene::open().data(Side::Server, 3, 1448).again(Side::Server, 250).acked(Side::Server, 460);
+        let again = |scene: Scene, ms| scene.data(Side::Server, ms, 1448).again(Side::Server, ms + 250);
+        let scene = again(Scene::open(), 3).acked(Side::Server, 460);
+        let mut scene = again(scene, 500).acked(Side::Server, 960);
         let told = scene.facts.last;
         let loss = &mut scene.facts.from_server.loss;
         (loss.spurious, loss.timeout, loss.needless) = (spurious, needed, Some(told));
@@ -97,12 +105,19 @@ mod tests {
     fn copies_of_what_had_arrived_are_named() {
         let finding = resent(6, 1).check(&RULE).expect("needless");
         let cited: Vec<u64> = finding.evidence.iter().map(|evidence| evidence.at.number).collect();
-        assert_eq!((cited.as_slice(), finding.severity), ([6, 4, 5].as_slice(), Severity::Notice));
+        assert_eq!((cited.as_slice(), finding.severity), ([9, 4, 5, 7, 8].as_slice(), Severity::Notice));
     }
 
     #[test]
     fn few_ones_and_those_among_many_losses_are_none() {
         assert_eq!(resent(4, 0).check(&RULE), None);
         assert_eq!(resent(6, 30).check(&RULE), None);
+    }
+
+    #[test]
+    fn one_segment_again_and_again_is_a_sender_that_hears_nothing() {
+        let mut scene = resent(6, 1);
+        scene.facts.from_server.loss.worst.truncate(1);
+        assert_eq!(scene.check(&RULE), None);
     }
 }
