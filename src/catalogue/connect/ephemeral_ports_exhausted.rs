@@ -202,11 +202,14 @@ fn reached(
 mod tests {
     use super::*;
     use crate::rule::testing::{Scene, World};
+    use crate::wire::seq::Seq;
 
     /// Connections on these ports, `gap` ms apart.
     fn opened(ports: impl Iterator<Item = u16>, gap: i64) -> World {
         ports.enumerate().fold(World::new(), |world, (n, port)| {
-            let scene = Scene::starting(&format!("10.0.0.1:{port}"), "10.0.0.2:80", n as u64 * 10 + 1, n as i64 * gap);
+            let number = n as u64 * 10 + 1;
+            let mut scene = Scene::starting(&format!("10.0.0.1:{port}"), "10.0.0.2:80", number, n as i64 * gap);
+            scene.facts.from_client.isn = Some(Seq(n as u32 * 1_000));
             world.with_good(&scene.handshake())
         })
     }
