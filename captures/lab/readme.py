@@ -45,6 +45,8 @@ SCRIPT = {
     **dict.fromkeys(("health-check", "loss-storm", "mass-connect", "service-restart"), "fleet.sh"),
     **dict.fromkeys(("starttls", "both-sides", "tls-sni-missing", "tls-clienthello", "banner", "tls-slow"), "first-words.sh"),
     **dict.fromkeys(("upstream-hang", "response-stalled", "slow-response", "connection-pileup"), "transfer.sh"),
+    **dict.fromkeys(("routing-loop", "pmtu-discovered", "port-reuse", "handshake-reset", "icmp-redirect", "ephemeral", "spurious"), "holdups.sh"),
+    **dict.fromkeys(("window-limited", "rtt-high", "delayed-ack"), "holdups.sh"),
     **dict.fromkeys(("zero-window", "packet-loss", "loss-burst", "rto-unrecovered", "keepalive-probes"), "transfer.sh"),
 }
 SOFTWARE = "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, OpenSSL 3.0.19, GnuTLS 3.7.9, Go 1.19.8, Node 20.20.2, Python 3.11.7, curl 7.88.1, Redis 7.0, OpenSSH 9.2, tcpdump 4.99, Linux 6.18"
@@ -906,6 +908,65 @@ rule("zero-window", """
 client-stops-reading | the client does not read for 14 s: window 0, probes; seen at the server
 server-stops-reading-3s | an upload to a server that does not read for 3 s
 not-slow-reader | a reader that pauses for 30 ms after every 16 kB
+""")
+rule("routing-loop", """
+errors-at-the-client | router and server send a network's packets to each other; four connections, each ended by the first ICMP error
+errors-ipv6 | the same over IPv6, three connections
+seen-on-the-circle | the same seen between both: each SYN comes by some thirty times
+seen-on-a-router-any | the same on the router with `-i any`
+not-two-errors | two connections only
+not-traceroute | six TCP and six UDP probes with TTL 1 and 2
+not-through-a-router | a request seen going in and out of a router
+""")
+rule("pmtu-discovered", """
+upload | 60 kB over a link of 1380 octets; the router says so
+upload-ipv6 | the same over IPv6
+not-a-black-hole | the same without ICMP: the segments vanish
+not-a-wide-way | the same link with 1500 octets
+""")
+rule("icmp-redirect", """
+second-router-on-the-link | the client asks its default router, which forwards to another one on the same link and says so
+not-port-unreachable | another ICMP error: a port that is rejected
+""")
+rule("ephemeral-ports-exhausted", """
+ten-ports | 40 connections of a client that may use ten ports
+not-with-many-ports | the same with 21 000 ports
+not-one-port-on-purpose | 20 connections on one port that the client chose
+""")
+rule("spurious-retransmission", """
+round-trip-jumps | 3 kB each 20 ms; in every second period of 0.7 s what goes to the client takes 0.45 s longer; seen at the server
+not-real-loss | the same with 4 % of the packets dropped
+""")
+rule("port-reuse-collision", """
+forgotten-connection | the client forgets an open connection without a word and opens one on the same port: challenge ACK, RST, SYN again at once (a notice)
+refusal-dropped-by-a-firewall | the same where a firewall drops every RST of the client: the connection does not open within 6 s
+older-one-not-in-the-capture | the same at the server, the capture begins after the older connection
+not-closed-before | the port is used again after both sides have closed
+""")
+rule("handshake-reset-by-client", """
+client-gives-up | answers take 0.7 s; three programs close their sockets after 0.3 s, curl waits
+not-one-of-two | the same with one program: a notice
+answer-after-the-timeout | answers take 1.3 s; the program closes its socket after 1.1 s
+half-open-scan | three SYNs from a raw socket, the kernel refuses what is accepted: a notice
+not-happy-eyeballs | curl tries IPv6 first, then IPv4, which wins; the IPv6 answer finds nobody
+not-haproxy-check | HAProxy's TCP check ends with RST+ACK of a live socket
+""")
+rule("window-limited", """
+small-receive-buffer | 3 MB over a round trip of 25 ms, SO_RCVBUF 65536; seen at the server
+no-window-scale | the same way, window scaling switched off at the client
+not-a-buffer-that-grows | the same way, the kernel adapts the buffer
+not-a-short-way | SO_RCVBUF 65536 without delay
+""")
+rule("rtt-high-or-rising", """
+queue-before-a-narrow-line | 3 MB into a line of 12 Mbit/s with a queue of 0.4 s; seen at the server
+not-a-short-queue | the same line with a queue of 12 ms
+not-a-long-way | 3 MB over a steady round trip of 120 ms
+""")
+rule("delayed-ack-nagle-stall", """
+two-writes | 12 messages in two writes each, without TCP_NODELAY; seen at the client
+two-writes-seen-at-the-server | the same seen at the server
+not-with-nodelay | the same with TCP_NODELAY
+not-one-write | one write for each message
 """)
 rule("packet-loss", """
 four-percent-before-the-capture | 3 MB, 4 % of the server's packets dropped at random by iptables on the router; seen at the client

@@ -236,6 +236,13 @@ events! {
           after: Elapsed },
     /// The peer probes a closed window.
     ZeroWindowProbe,
+    /// The very same packet comes by again at the same place with a lower TTL: routers pass it round. Told for the first few of a flow.
+    WentRound { /// Its first passage.
+                original: PacketRef,
+                /// TTL then.
+                from: u8,
+                /// TTL now.
+                to: u8 },
     /// Payload of one packet is larger than the peer's MSS: segmentation offload at the capture host.
     Oversized,
     /// TCP checksum does not fit (looked at for the first segments of a flow only).

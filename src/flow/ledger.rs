@@ -88,7 +88,7 @@ impl InFlight {
     }
 
     /// Notes that everything before `una` is acknowledged. Returns when the newest of it was sent, unless any of it was sent twice (Karn).
-    pub(super) fn acknowledge(&mut self, una: Seq) -> Option<Timestamp> {
+    pub(super) fn acknowledge(&mut self, una: Seq) -> Option<Stamp> {
         let mut sample = None;
         let mut clean = true;
         while let Some(sent) = self.sent.get(self.acked) {
@@ -96,7 +96,7 @@ impl InFlight {
                 break;
             }
             clean &= sent.copies == 1 && !sent.late;
-            sample = Some(sent.first.time());
+            sample = Some(sent.first);
             self.acked += 1;
         }
         while self.acked > HISTORY {
@@ -254,7 +254,7 @@ mod tests {
         flight.push(sent(0, 10, 1));
         flight.push(sent(10, 10, 2));
         assert_eq!(flight.copied(Seq(10), Seq(20), stamp(3)).map(|s| s.first), Some(stamp(2)));
-        assert_eq!(flight.acknowledge(Seq(10)), Some(Timestamp(1_000)));
+        assert_eq!(flight.acknowledge(Seq(10)).map(Stamp::time), Some(Timestamp(1_000)));
         assert_eq!(flight.acknowledge(Seq(20)), None);
     }
 

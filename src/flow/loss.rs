@@ -145,6 +145,9 @@ impl<S: Sink> Live<'_, S> {
         let at = self.at;
         let rare = self.detail.trails[way].rare();
         *count(&mut rare.loss, kind) += 1;
+        if kind == Retransmission::Spurious {
+            rare.loss.needless.get_or_insert(at);
+        }
         if matches!(kind, Retransmission::Timeout | Retransmission::Fast) {
             rare.loss.span = Some((rare.loss.span.map_or(at, |(first, _)| first), at));
         }
@@ -172,6 +175,7 @@ impl<S: Sink> Live<'_, S> {
             rare.sacked = Some(rare.sacked.filter(|old| old.after(ack)).map_or(right, |old| old.max(right)));
         }
         let Some((left, right)) = options.dsack(ack) else { return };
+        let at = self.at;
         let Some(rare) = self.detail.trails[way].rare.as_mut() else { return };
         let needless = |copy: &&mut Copied| {
             right.after(copy.start)
@@ -183,6 +187,7 @@ impl<S: Sink> Live<'_, S> {
             *kind = kind.saturating_sub(1);
             copy.kind = Retransmission::Spurious;
             rare.loss.spurious += 1;
+            rare.loss.needless.get_or_insert(at);
         }
     }
 

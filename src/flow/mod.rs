@@ -17,6 +17,7 @@ mod limits;
 mod live;
 mod loss;
 mod options;
+mod pace;
 mod payload;
 mod record;
 mod roles;

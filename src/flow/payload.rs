@@ -91,6 +91,7 @@ impl<S: Sink> Live<'_, S> {
             }
             track.next = end;
             track.marks.clear(Marks::PROBE);
+            self.released(way);
             if len == 1 && self.flow.tracks[way.other()].marks.has(Marks::CLOSED_WINDOW) {
                 self.flow.tracks[way].marks.set(Marks::PROBE);
             }
