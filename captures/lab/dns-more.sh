@@ -90,3 +90,15 @@ old
 stop "$AUTHORITY"
 sleep 2
 record "$C" eth0 "$R/$T/unbound.pcap" "port 53 or icmp or arp" stale
+
+T=dns-search-amplification
+printf 'nameserver %s\nsearch shop.svc.cluster.local svc.cluster.local cluster.local example.net\noptions ndots:5\n' $S >"/etc/netns/$C/resolv.conf"
+masq 10.224.26.4 --local=/cluster.local/ --local=/example.net/ --local=/example.com/ --local=/nowhere/ --address=/db.shop.example.com/$S --address=/x.ready.example/$S --address=/cache.example.com/$S
+sed -i 's/^nameserver.*/nameserver 10.224.26.4/' "/etc/netns/$C/resolv.conf"
+answering 10.224.26.4
+names() { ip netns exec "$C" getent ahosts db.shop.example.com >/dev/null; ip netns exec "$C" getent ahosts cache.example.com >/dev/null; }
+record "$C" eth0 "$R/$T/glibc-ndots-5.pcap" "port 53 or icmp or arp" names
+complete() { ip netns exec "$C" getent ahosts db.shop.example.com. >/dev/null; ip netns exec "$C" getent ahosts cache.example.com. >/dev/null; }
+record "$C" eth0 "$R/$T/not-with-a-final-dot.pcap" "port 53 or icmp or arp" complete
+missing() { ip netns exec "$C" getent ahosts nowhere >/dev/null; ip netns exec "$C" getent ahosts db.shop.example.com. >/dev/null; }
+record "$C" eth0 "$R/$T/not-a-name-that-does-not-exist.pcap" "port 53 or icmp or arp" missing

@@ -1,12 +1,12 @@
 #!/bin/bash
 # Families J and L, second part: requests that never end, lengths that contradict each other, answers that are no HTTP, proxies that keep a request,
 # limits, WebSocket, 100 Continue. nginx, Apache, HAProxy, Node, Python and scripted servers. About 3 minutes.
-#     http-more.sh [OUTPUT [group…]]      groups: incomplete framing invalid latency limits upgrade expect
+#     http-more.sh [OUTPUT [group…]]      groups: incomplete framing invalid latency limits upgrade expect loops retries names
 . "$(dirname "$0")/lib.sh"
 lab_need nginx apache2 haproxy curl node
 OUT=${1:-$CAPTURES/rules}
 shift
-GROUPS_WANTED=${*:-incomplete framing invalid latency limits upgrade expect}
+GROUPS_WANTED=${*:-incomplete framing invalid latency limits upgrade expect loops retries names}
 wants() { [[ " $GROUPS_WANTED " == *" $1 "* ]]; }
 R=$OUT
 S=10.224.26.2
@@ -235,4 +235,83 @@ at_backend $T/python-http-1.0 7342 post 7342
 at_backend $T/refused-with-417 7343 post 7343
 at_backend $T/not-given-leave 8000 post 8000
 at_backend $T/not-answered-at-once 80 get "$C" -H 'Expect: 100-continue' -d abc "http://$S/missing"
+fi
+
+if wants loops; then
+T=http-redirect-loop
+certificates www.example.com
+cat >"$TMP/app.js" <<'X'
+// /…/old goes to /…/new and back; /same to itself; anything else wants https unless the proxy says that it is
+require('http').createServer((request, response) => {
+  const host = request.headers.host, to = (where) => { response.writeHead(302, {Location: where}); response.end(); };
+  request.resume();
+  if (request.url === '/same') return to('/same');
+  if (request.url === '/old') return to(`http://${host}/new`);
+  if (request.url === '/new') return to('/old');
+  if (request.url === '/ways') return to('/ways/1');
+  if (request.url === '/ways/1') return to('/ways/2');
+  if (request.headers['x-forwarded-proto'] !== 'https' && !request.url.startsWith('/ways')) return to(`https://${host}${request.url}`);
+  response.end('the shop\n');
+}).listen(7351, '0.0.0.0');
+X
+spawn "$B" node "$TMP/app.js"
+wait_port "$B" 7351
+nginx_start "$P" "proxy_http_version 1.1; proxy_set_header Host \$host; proxy_set_header X-Forwarded-For \$proxy_add_x_forwarded_for;
+  ssl_certificate $TMP/www.example.com.crt; ssl_certificate_key $TMP/www.example.com.key;
+  server { listen 443 ssl; location / { proxy_pass http://$S:7351; } location /told { proxy_set_header Host \$host; proxy_set_header X-Forwarded-Proto https; proxy_pass http://$S:7351; } }
+  server { listen 80; location / { return 301 https://\$host\$request_uri; } }"
+FRONT_PID=$LAST
+wait_port "$P" 443
+follow() { get "$C" -L --max-redirs "${2:-12}" --resolve "www.example.com:443:$FRONT" --resolve "www.example.com:80:$FRONT" "$1"; }
+both $T/https-told-to-who-has-it "port 443 or port 7351" follow https://www.example.com/shop
+record "$B" eth0 "$R/$T/backend-leg-alone.pcap" "port 7351" follow https://www.example.com/shop
+at_backend $T/to-itself 7351 get "$C" -L --max-redirs 9 "http://$S:7351/same"
+at_backend $T/there-and-back 7351 get "$C" -L --max-redirs 9 "http://$S:7351/old"
+both $T/not-https-and-then-an-answer "port 80 or port 443 or port 7351" follow http://www.example.com/told
+at_backend $T/not-a-way-with-three-turns 7351 get "$C" -L "http://$S:7351/ways"
+checks() { local n; for n in 1 2 3 4 5 6; do get "$C" -A checker "http://$S:7351/same"; sleep 0.8; done; }
+at_backend $T/not-a-check-that-does-not-follow 7351 checks
+stop "$FRONT_PID"
+fi
+
+if wants retries; then
+T=proxy-retries-hide-failure
+ip -n "$B" addr add 10.224.26.9/24 dev eth0
+serve "$B" 7353 'recv:\r\n\r\n' sleep:0.05 close
+cat >"$TMP/shop.js" <<'X'
+require('http').createServer((request, response) => request.resume().on('end', () => response.end('ok\n'))).listen(7352, '0.0.0.0');
+X
+spawn "$B" node "$TMP/shop.js"
+wait_port "$B" 7352
+on "$B" iptables -A INPUT -p tcp -d 10.224.26.9 --dport 7352 -j DROP
+nginx_start "$P" "proxy_http_version 1.1; proxy_connect_timeout 1s; proxy_set_header X-Forwarded-For \$proxy_add_x_forwarded_for;
+  upstream refused { server $S:7359 max_fails=0; server $S:7352 backup; }
+  upstream silent { server 10.224.26.9:7352 max_fails=0; server $S:7352 backup; }
+  upstream closes { server $S:7353 max_fails=0; server $S:7352 backup; }
+  server { listen 80; location /refused { proxy_pass http://refused; } location /silent { proxy_pass http://silent; }
+    location /closes { proxy_pass http://closes; proxy_next_upstream error timeout non_idempotent; }
+    location /given-up { proxy_pass http://closes; proxy_next_upstream off; } location / { proxy_pass http://$S:7352; } }"
+FRONT_PID=$LAST
+wait_port "$P" 80
+LEGS="port 80 or port 7352 or port 7353 or port 7359"
+both $T/refused "$LEGS" get "$C" "http://$FRONT/refused"
+both $T/never-answered "$LEGS" get "$C" "http://$FRONT/silent"
+both $T/a-post-sent-twice "$LEGS" get "$C" -d order=1 "http://$FRONT/closes"
+both $T/not-hidden "$LEGS" get "$C" "http://$FRONT/given-up"
+both $T/not-needed "$LEGS" get "$C" "http://$FRONT/fine"
+stop "$FRONT_PID"
+fi
+
+if wants names; then
+T=http-wrong-vhost
+nginx_start "$B" "server { listen 10.224.26.3:7361 default_server; return 421; } server { listen 10.224.26.3:7361; server_name www.example.com; }
+  server { listen 10.224.26.4:7361 default_server; return 404; } server { listen 10.224.26.4:7361; server_name other.example.com; }"
+wait_port "$B" 7361
+ask() { get "$C" --resolve "$1:7361:$2" "http://$1:7361/$3"; }
+right() { ask www.example.com 10.224.26.3 index.html; ask www.example.com 10.224.26.3 large.txt; }
+wrong() { ask www.example.com 10.224.26.4 index.html; ask www.example.com 10.224.26.4 large.txt; right; }
+at_backend $T/421 7361 ask shop.example.com 10.224.26.3 index.html
+at_backend $T/an-address-that-has-other-sites 7361 wrong
+missing() { ask other.example.com 10.224.26.4 index.html; ask other.example.com 10.224.26.4 missing; ask www.example.com 10.224.26.3 missing; right; }
+at_backend $T/not-a-page-that-is-missing 7361 missing
 fi

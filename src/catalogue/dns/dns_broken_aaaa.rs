@@ -149,7 +149,9 @@ fn told(
             finding = finding.cites(six.id, Some(six.id), format!("SYN to {server}: no answer"));
         }
         let gap = four.id.time.since(six.id.time);
-        finding = finding.cites(four.id, Some(four.id), format!("SYN to {} {gap} later: accepted", four.server()));
+        // The first pair stands together on the first screen.
+        let flow = (number > 0).then_some(four.id);
+        finding = finding.cites(four.id, flow, format!("SYN to {} {gap} later: accepted", four.server()));
     }
     let answer: PacketRef = lease.first;
     finding = finding.cites(answer, None, format!("the DNS gives {name} the address {}", server.address));

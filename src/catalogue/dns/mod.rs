@@ -7,6 +7,7 @@ pub mod dns_outage;
 pub mod dns_port_unreachable;
 pub mod dns_refused;
 pub mod dns_resolver_failover;
+pub mod dns_search_amplification;
 pub mod dns_serve_stale;
 pub mod dns_servfail;
 pub mod dns_slow;

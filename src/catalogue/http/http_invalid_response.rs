@@ -13,7 +13,7 @@
 //! `curl: (1) Received HTTP/0.9 when not allowed`, nginx's 502 with `upstream sent no valid HTTP/1.0 header`, HAProxy's `PH`.
 //!
 //! ## False alarms it avoids
-//! `100 Continue` and `103 Early Hints` are HTTP. Behind an upgrade or CONNECT anything may come. Where the beginning of the server's octets
+//! `100 Continue` and `103 Early Hints` are HTTP. Behind an upgrade or CONNECT anything may come. Radio streams begin `ICY 200 OK`. Where the beginning of the server's octets
 //! is not in the capture nothing is said.
 
 use crate::event::{Kind, PacketRef, Protocol, Side};
@@ -64,6 +64,8 @@ pub static RULE: Rule = Rule {
     ..Rule::BLANK
 };
 
+/// The status line of Shoutcast servers, which players of radio streams take.
+const ICY: &[u8] = b"ICY ";
 /// Octets quoted.
 const QUOTED: usize = 24;
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
@@ -90,6 +92,9 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 /// The first octets are nothing known.
 fn strange(flow: &FlowView<'_>, exchange: &Exchange<'_>) -> Option<Finding> {
     let octets = flow.story.excerpt(Side::Server)?;
+    if octets.starts_with(ICY) {
+        return None;
+    }
     let at = flow.server().first_payload?;
     let quoted = quoted(octets);
     Some(told(flow, exchange, at, format!("the answer begins {quoted}")).with("octets", quoted))
@@ -163,5 +168,6 @@ mod tests {
         let ssh =
             Scene::open().request(3, "GET", "/", 40).data(Side::Server, 5, 30).speaks(Side::Server, Protocol::Ssh);
         assert_eq!(ssh.check(&RULE), None);
+        assert_eq!(answered(b"ICY 200 OK\r\n").check(&RULE), None);
     }
 }

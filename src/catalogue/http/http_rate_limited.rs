@@ -34,7 +34,7 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Client,
     needs: Needs::all(&[Kind::Request, Kind::Response]),
     says: "{server} answered {status} to {request}: it limits {client_host}{wait}",
-    variants: &["{server} limits {client_host}: {limited} of {answers} answers are {status}{wait}"],
+    variants: &["{server} limits {client_host}{wait}: {limited} of {answers} answers are {status}"],
     users_see: &[
         "429 Too Many Requests",
         "503 Service Temporarily Unavailable",
@@ -136,7 +136,9 @@ fn weigh(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
             |at: PacketRef| mine().find(|other| holds(other, at)).map(|other| other.facts.id),
             next.time.since(answer.time),
         );
-        led = led.cites(answer, own(answer), format!("told to wait {wait} s"));
+        if answer != finding.last() {
+            led = led.cites(answer, own(answer), format!("told to wait {wait} s"));
+        }
         led = led.cites(next, own(next), format!("it asks again {after} later"));
         led =
             led.note(format!("the client does not wait: told to stay away for {wait} s, it asked again after {after}"));

@@ -164,7 +164,10 @@ fn many_at_once(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     };
     let alike: Vec<_> = capture.flows_to(&flow.facts.server).filter(near).take(COUNTED).collect();
     let sources: std::collections::BTreeSet<_> = alike.iter().map(|other| other.facts.client.address).collect();
-    let leads = alike.first().is_some_and(|first| first.facts.id == flow.facts.id);
+    let first = |other: &&crate::rule::summary::FlowSummary| {
+        other.findings.iter().find(|known| known.rule == RULE.id).map(crate::rule::finding::Finding::first)
+    };
+    let leads = alike.iter().filter_map(first).min() == Some(finding.first());
     if leads && alike.len() >= capture.thresholds.pile as usize && sources.len() <= FEW_SOURCES {
         finding.notes.push(format!(
             "{} connections from {} do the same within a minute: they hold the server's workers (slowloris)",
