@@ -93,6 +93,7 @@ pub static RULES: &[(&Rule, &str)] = &[
     (&super::http::http_server_error::RULE, include_str!("http/http_server_error.rs")),
     (&super::http::http_upstream_closed_before_response::RULE, include_str!("http/http_upstream_closed_before_response.rs")),
     (&super::http::http_upstream_reset_before_response::RULE, include_str!("http/http_upstream_reset_before_response.rs")),
+    (&super::http::http_wrong_vhost::RULE, include_str!("http/http_wrong_vhost.rs")),
     (&super::http::websocket_upgrade_failed::RULE, include_str!("http/websocket_upgrade_failed.rs")),
     (&super::legs::capture_lacks_backend_leg::RULE, include_str!("legs/capture_lacks_backend_leg.rs")),
     (&super::legs::proxy_adds_latency::RULE, include_str!("legs/proxy_adds_latency.rs")),

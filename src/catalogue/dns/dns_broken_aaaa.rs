@@ -1,9 +1,9 @@
 //! A name has an IPv6 address that does not work: clients fall back to IPv4 after a delay.
 //!
 //! ## How tcpwhy knows
-//! The DNS gave a name an IPv6 and an IPv4 address. At least two connections to the IPv6 one got no answer at all, none to it was ever accepted,
-//! and each was followed by a connection to the same port of the IPv4 address that was accepted: after 100 ms to 2 s (Happy Eyeballs), or
-//! after the client's connect timeout (up to 130 s).
+//! The DNS gave a name an IPv6 and an IPv4 address. At least two connections to the IPv6 one got no answer at all, none to it was ever
+//! accepted, and each was followed by a connection to the same port of the IPv4 address that was accepted: after 100 ms to 2 s (Happy
+//! Eyeballs), or after the client's connect timeout (up to 130 s).
 //!
 //! ## What it is not
 //! - `connect-timeout`: it is the reason, told for the dead address.
@@ -13,8 +13,8 @@
 //! Everything works, and every new connection takes 200 ms longer; programs without Happy Eyeballs wait for seconds or minutes.
 //!
 //! ## False alarms it avoids
-//! Happy Eyeballs opens both and leaves the slower one: an IPv6 address that was accepted even once is alive. One attempt may be bad luck. IPv4
-//! connections that have nothing to do with the attempt: the delay has to be the same each time.
+//! Happy Eyeballs opens both and leaves the slower one: an IPv6 address that was accepted even once is alive. One attempt may be bad luck.
+//! IPv4 connections that have nothing to do with the attempt: the delay has to be the same each time.
 
 use std::collections::BTreeSet;
 

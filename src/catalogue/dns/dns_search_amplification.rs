@@ -1,8 +1,8 @@
 //! Every lookup is multiplied by the search list: the name is asked for with each suffix before it is asked for as it is.
 //!
 //! ## How tcpwhy knows
-//! A client got an answer for a name, and within 5 s before that NXDOMAIN for at least three longer names that begin with it. One in five of all
-//! its questions, or more, is such a longer name.
+//! A client got an answer for a name, and within 5 s before that NXDOMAIN for at least three longer names that begin with it. One in five
+//! of all its questions, or more, is such a longer name.
 //!
 //! ## What it is not
 //! - `dns-nxdomain`: there the name itself does not exist.

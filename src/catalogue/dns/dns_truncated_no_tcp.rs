@@ -1,22 +1,22 @@
 //! The answer is too big for UDP, and the client does not get it over TCP either.
 //!
 //! ## How tcpwhy knows
-//! A DNS server answered over UDP with the TC bit: the rest is to be asked for over TCP. Then the client opened no connection to port 53 of that
-//! server within 5 s, or that connection was refused, not answered, or closed without an answer. No other answer to the same question came
-//! in that time.
+//! A DNS server answered over UDP with the TC bit: the rest is to be asked for over TCP. Then the client opened no connection to port 53 of
+//! that server within 5 s, or that connection was refused, not answered, or closed without an answer. No other answer to the same question
+//! came in that time.
 //!
 //! ## What it is not
 //! - `dns-no-answer`: there nothing came back at all.
 //! - `connect-refused`, `connect-timeout` at port 53: what becomes of the connection. It explains them.
 //!
 //! ## What people see
-//! Names with many addresses or long TXT records do not resolve, others do: `Temporary failure in name resolution`, dig's
-//! `Truncated, retrying in TCP mode` and then `connection timed out`.
+//! Names with many addresses or long TXT records do not resolve, others do: `Temporary failure in name resolution`, dig's `Truncated,
+//! retrying in TCP mode` and then `connection timed out`.
 //!
 //! ## False alarms it avoids
-//! The retry over TCP that works; a repeat with a larger EDNS buffer that is answered in full; another server that answers. A client that takes
-//! the addresses that did fit, and connects to one of them, is a notice. Where the capture holds no TCP at all it may have been made without:
-//! then it is a possibility only.
+//! The retry over TCP that works; a repeat with a larger EDNS buffer that is answered in full; another server that answers. A client that
+//! takes the addresses that did fit, and connects to one of them, is a notice. Where the capture holds no TCP at all it may have been made
+//! without: then it is a possibility only.
 
 use super::{ROUND, about};
 use crate::event::{Kind, PacketRef, Side};

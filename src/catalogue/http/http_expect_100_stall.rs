@@ -1,8 +1,8 @@
 //! The client waits for `100 Continue` before it sends the body, and none comes.
 //!
 //! ## How tcpwhy knows
-//! The request says `Expect: 100-continue`, no `100` came, and its body followed only after 0.9 s to 5 s: curl waits 1 s for leave. Or the server
-//! answered 417.
+//! The request says `Expect: 100-continue`, no `100` came, and its body followed only after 0.9 s to 5 s: curl waits 1 s for leave. Or the
+//! server answered 417.
 //!
 //! ## What it is not
 //! - `slow-response`: there the server has the whole request and takes its time.

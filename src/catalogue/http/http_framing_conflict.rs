@@ -2,9 +2,9 @@
 //!
 //! ## How tcpwhy knows
 //! A head has Content-Length and Transfer-Encoding, two lengths that differ, or a coding that leaves the end open, and the server did not
-//! refuse it. Or octets of the server come behind a complete answer while no request is outstanding: the answer was longer than it promised,
-//! or another answer came that nobody asked for. Two programs on the way may take different ends for such a message, and what one takes for
-//! a body is a request to the other (request smuggling).
+//! refuse it. Or octets of the server come behind a complete answer while no request is outstanding: the answer was longer than it
+//! promised, or another answer came that nobody asked for. Two programs on the way may take different ends for such a message, and what one
+//! takes for a body is a request to the other (request smuggling).
 //!
 //! ## What it is not
 //! - `http-bad-request`: there the server refused the message, as it should.
@@ -102,10 +102,12 @@ fn beyond(flow: &FlowView<'_>) -> Option<Finding> {
     if flow.story.left_out() > 0 {
         return None;
     }
+    // Who has closed does not mind what comes.
+    let left = flow.facts.closer.filter(|(side, _)| *side == Side::Client).map(|(_, at)| at);
     let mut outstanding: i64 = 0;
     let mut latest: Option<(&Event, String)> = None;
     let mut complete: Option<PacketRef> = None;
-    for event in flow.story.events() {
+    for event in flow.story.events().filter(|event| left.is_none_or(|left| event.at < left)) {
         match &event.what {
             What::Request(head) => {
                 outstanding += 1;
@@ -196,5 +198,12 @@ mod tests {
         let head = ResponseHead { status: 408, ..Default::default() };
         let idle = exchange(false, false, 200).data(Side::Server, 60_000, 80);
         assert_eq!(idle.also(Side::Server, What::Response(Box::new(head))).check(&RULE), None);
+    }
+
+    #[test]
+    fn what_comes_behind_the_clients_close_misleads_nobody() {
+        let head = ResponseHead { status: 200, ..Default::default() };
+        let late = exchange(false, false, 200).fin(Side::Client, 50).data(Side::Server, 60, 80);
+        assert_eq!(late.also(Side::Server, What::Response(Box::new(head))).check(&RULE), None);
     }
 }

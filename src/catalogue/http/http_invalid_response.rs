@@ -13,8 +13,8 @@
 //! `curl: (1) Received HTTP/0.9 when not allowed`, nginx's 502 with `upstream sent no valid HTTP/1.0 header`, HAProxy's `PH`.
 //!
 //! ## False alarms it avoids
-//! `100 Continue` and `103 Early Hints` are HTTP. Behind an upgrade or CONNECT anything may come. Radio streams begin `ICY 200 OK`. Where the beginning of the server's octets
-//! is not in the capture nothing is said.
+//! `100 Continue` and `103 Early Hints` are HTTP. Behind an upgrade or CONNECT anything may come. Radio streams begin `ICY 200 OK`. A client that reads 8 KiB and more of it takes it. Where
+//! the beginning of the server's octets is not in the capture nothing is said.
 
 use crate::event::{Kind, PacketRef, Protocol, Side};
 use crate::rule::exchange::Exchange;
@@ -66,6 +66,8 @@ pub static RULE: Rule = Rule {
 
 /// The status line of Shoutcast servers, which players of radio streams take.
 const ICY: &[u8] = b"ICY ";
+/// A client that reads on takes what comes: HTTP/0.9, or a way of its own.
+const TAKEN: u64 = 8192;
 /// Octets quoted.
 const QUOTED: usize = 24;
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
@@ -92,7 +94,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 /// The first octets are nothing known.
 fn strange(flow: &FlowView<'_>, exchange: &Exchange<'_>) -> Option<Finding> {
     let octets = flow.story.excerpt(Side::Server)?;
-    if octets.starts_with(ICY) {
+    if octets.starts_with(ICY) || flow.server().acknowledged > TAKEN {
         return None;
     }
     let at = flow.server().first_payload?;

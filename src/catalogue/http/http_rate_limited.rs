@@ -2,8 +2,8 @@
 //!
 //! ## How tcpwhy knows
 //! The server answered 429. Three and more such answers to one client are a warning, fewer a notice. Where the answer says how long to wait
-//! (Retry-After) and the client asked again earlier, that is told with both packets. nginx limits with 503 by default: a 503 that nginx signs
-//! is taken for a limit where the same client got three of them and three good answers within 10 s.
+//! (Retry-After) and the client asked again earlier, that is told with both packets. nginx limits with 503 by default: a 503 that nginx
+//! signs is taken for a limit where the same client got three of them and three good answers within 10 s.
 //!
 //! ## What it is not
 //! - `http-gateway-error`: there a backend failed. nginx answers 502 and 504 to that, and 503 where it is told to.
@@ -13,8 +13,8 @@
 //! `429 Too Many Requests`, nginx's `limiting requests, excess`, an API client that fails in waves.
 //!
 //! ## False alarms it avoids
-//! A 503 with Retry-After and no good answer beside it is maintenance. A single 429 that the client obeys is how it should be: a notice. An answer
-//! that a proxy passes on is told at the leg of the server that gave it.
+//! A 503 with Retry-After and no good answer beside it is maintenance. A single 429 that the client obeys is how it should be: a notice. An
+//! answer that a proxy passes on is told at the leg of the server that gave it.
 
 use crate::event::{Kind, PacketRef, Side};
 use crate::rule::exchange::{Exchange, exchanges};

@@ -1,9 +1,9 @@
 //! The site redirects to itself: whoever follows comes back to the same address and is redirected again.
 //!
 //! ## How tcpwhy knows
-//! One client asked for the same address at least three times, each time within 0.5 s of a redirect that led there, and was redirected each time: to the
-//! same address, or round over another one. Where the redirect only says https instead of http, it takes five: the client may have come with
-//! https to the proxy in front, and the application does not know it.
+//! One client asked for the same address at least three times, each time within 0.5 s of a redirect that led there, and was redirected each
+//! time: to the same address, or round over another one. Where the redirect only says https instead of http, it takes five: the client may
+//! have come with https to the proxy in front, and the application does not know it.
 //!
 //! ## What it is not
 //! - A redirect from http to https that is followed: the next request is on another port.
@@ -13,8 +13,8 @@
 //! `ERR_TOO_MANY_REDIRECTS`, `curl: (47) Maximum (50) redirects followed`, "The page isn't redirecting properly".
 //!
 //! ## False alarms it avoids
-//! Redirects of different users (the forwarded address and User-Agent have to be the same), a login that sends back once. On busy ports only the first
-//! and the latest answers that went well are at hand: a loop in between may go unnoticed.
+//! Redirects of different users (the forwarded address and User-Agent have to be the same), a login that sends back once. On busy ports
+//! only the first and the latest answers that went well are at hand: a loop in between may go unnoticed.
 
 use std::collections::BTreeMap;
 

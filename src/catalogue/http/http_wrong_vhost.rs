@@ -1,8 +1,8 @@
 //! The request reached a server that does not know this host.
 //!
 //! ## How tcpwhy knows
-//! The server answered 421. Or it answered 404 to everything that was asked of it under one Host, at least two requests, while another server gave a
-//! good answer to one of the same requests under the same Host.
+//! The server answered 421. Or it answered 404 to everything that was asked of it under one Host, at least two requests, while another
+//! server gave a good answer to one of the same requests under the same Host.
 //!
 //! ## What it is not
 //! - A page that does not exist: there other pages of the same Host do.
@@ -13,8 +13,8 @@
 //! A default page, or `404 Not Found` for the whole site, at some users only; `421 Misdirected Request`.
 //!
 //! ## False alarms it avoids
-//! Health checks that ask for a path that is not there; backends of which one misses a file (it serves others under that Host).
-//! A proxy that asks a second server after the 404 of the first.
+//! Health checks that ask for a path that is not there; backends of which one misses a file (it serves others under that Host). A proxy
+//! that asks a second server after the 404 of the first.
 
 use std::collections::{BTreeMap, BTreeSet};
 

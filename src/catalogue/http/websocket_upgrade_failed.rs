@@ -1,8 +1,9 @@
 //! The upgrade to WebSocket did not happen: the server answered the request as any other one.
 //!
 //! ## How tcpwhy knows
-//! A request with `Upgrade: websocket` was answered with something else than 101. Where the proxy's backend leg is in the capture and the same request
-//! has no Upgrade there, the proxy dropped it: Upgrade concerns one connection only, and a proxy passes it on only where it is told to.
+//! A request with `Upgrade: websocket` was answered with something else than 101. Where the proxy's backend leg is in the capture and the
+//! same request has no Upgrade there, the proxy dropped it: Upgrade concerns one connection only, and a proxy passes it on only where it is
+//! told to.
 //!
 //! ## What it is not
 //! - `http-gateway-error`: there the proxy did not reach its backend at all. It explains this one.
@@ -10,8 +11,8 @@
 //! - A WebSocket that is cut later: there 101 came.
 //!
 //! ## What people see
-//! `WebSocket connection to 'wss://…' failed: Unexpected response code: 400`, pages that do not update by themselves, clients that fall back to
-//! polling.
+//! `WebSocket connection to 'wss://…' failed: Unexpected response code: 400`, pages that do not update by themselves, clients that fall
+//! back to polling.
 //!
 //! ## False alarms it avoids
 //! Upgrades to HTTP/2 (h2c) that are ignored: a server may. 401, 403, 407 and redirects.

@@ -6,16 +6,16 @@
 //!
 //! ## What it is not
 //! - `slow-response`: there the backend takes the time.
-//! - `connect-timeout`, `connect-slow`, `dns-slow`, `dns-no-answer`, `dns-stale-address`: what the proxy waits for, where it can be seen. They
-//!   explain it.
+//! - `connect-timeout`, `connect-slow`, `dns-slow`, `dns-no-answer`, `dns-stale-address`: what the proxy waits for, where it can be seen.
+//!   They explain it.
 //!
 //! ## What people see
-//! Slow pages, while the application's own log says that it answered at once. HAProxy's `Tw` or `Tc` is large, nginx's `request_time` far above
-//! `upstream_response_time`.
+//! Slow pages, while the application's own log says that it answered at once. HAProxy's `Tw` or `Tc` is large, nginx's `request_time` far
+//! above `upstream_response_time`.
 //!
 //! ## False alarms it avoids
-//! A proxy that collects an upload before it asks: time counts from the last octet of the request. A proxy that collects the answer: time counts
-//! from its last octet. Legs of two captures, whose clocks may differ, are left out.
+//! A proxy that collects an upload before it asks: time counts from the last octet of the request. A proxy that collects the answer: time
+//! counts from its last octet. Legs of two captures, whose clocks may differ, are left out.
 
 use crate::event::{PacketRef, Side};
 use crate::rule::exchange::Exchange;

@@ -1,9 +1,9 @@
 //! A backend failed a request, the proxy tried another one, and users saw only the time it took.
 //!
 //! ## How tcpwhy knows
-//! Both legs are in the capture. A connection of the proxy to a backend that belongs to a client's request failed (refused, not answered, or closed before
-//! an answer), and the client got an answer below 500 all the same. Where the request had been sent to the failed backend already and its
-//! method is not safe to repeat (POST, PATCH), it may have been done twice: a warning.
+//! Both legs are in the capture. A connection of the proxy to a backend that belongs to a client's request failed (refused, not answered,
+//! or closed before an answer), and the client got an answer below 500 all the same. Where the request had been sent to the failed backend
+//! already and its method is not safe to repeat (POST, PATCH), it may have been done twice: a warning.
 //!
 //! ## What it is not
 //! - `proxy-upstream-connect-failed`, `proxy-upstream-closed`: there the client got the proxy's error.
