@@ -59,7 +59,7 @@ impl<'a> Builder<'a> {
 
     pub(super) fn says(&self, i: usize) -> String {
         let finding = &self.findings[i];
-        filled(self.rule(i).headline(finding.variant), finding, self.flow(i), Purpose::Prose)
+        filled(self.rule(i).headline(finding.variant), finding, self.flow(i), Purpose::Prose, self.files())
     }
 
     /// One incident.
@@ -89,9 +89,9 @@ impl<'a> Builder<'a> {
             evidence,
             misleads: self.misleads(extent),
             control: self.control(draft, extent),
-            do_first: steps(rule.do_first, finding, flow),
-            fix: fixes(rule, finding, flow),
-            verify: steps(rule.verify, finding, flow),
+            do_first: steps(rule.do_first, finding, flow, self.files()),
+            fix: fixes(rule, finding, flow, self.files()),
+            verify: steps(rule.verify, finding, flow, self.files()),
             users_see: rule.users_see.iter().map(|text| (*text).to_owned()).collect(),
             not: self.not(finding, flow, rule),
             cannot_show: self.cannot_show(finding, flow, rule),
@@ -114,7 +114,7 @@ impl<'a> Builder<'a> {
             let each = if template.starts_with("{server} ") { "each of " } else { "" };
             headline.values.set("server", format!("{each}{}", listed(&extent.servers, 3)).into());
         }
-        filled(template, &headline, self.flow(shown), Purpose::Prose)
+        filled(template, &headline, self.flow(shown), Purpose::Prose, self.files())
     }
 
     fn scope_line(&self, extent: &Extent, confidence: Confidence) -> String {
@@ -365,7 +365,7 @@ impl<'a> Builder<'a> {
         let stated = rule.not.iter().filter(|(what, _)| !finding.not.iter().any(|not| not.what == *what));
         let stated = stated.map(|(what, because)| NotEntry {
             rule: (*what).into(),
-            because: filled(because, finding, flow, Purpose::Prose),
+            because: filled(because, finding, flow, Purpose::Prose, self.files()),
             evidence: Vec::new(),
         });
         proven.chain(stated).collect()
@@ -373,7 +373,7 @@ impl<'a> Builder<'a> {
 
     fn cannot_show(&self, finding: &Finding, flow: Option<&FlowSummary>, rule: &Rule) -> Vec<String> {
         let mut lines: Vec<String> =
-            rule.cannot_show.iter().map(|line| filled(line, finding, flow, Purpose::Prose)).collect();
+            rule.cannot_show.iter().map(|line| filled(line, finding, flow, Purpose::Prose, self.files())).collect();
         let packets = &self.merged.packets;
         if rule.claims_absence && packets.icmp == 0 {
             // M7: the absence of ICMP proves nothing in a file that holds none at all.
@@ -462,7 +462,7 @@ impl<'a> Builder<'a> {
             values: finding
                 .values
                 .iter()
-                .map(|(name, value)| (name.to_owned(), format::written(value, Purpose::Prose)))
+                .map(|(name, value)| (name.to_owned(), format::written(value, Purpose::Prose, self.files())))
                 .collect(),
             notes: finding.notes.clone(),
             evidence: finding.evidence.iter().map(|e| self.evidence_entry(e, finding, &[])).collect(),
@@ -623,26 +623,26 @@ fn link_entry(link: &Link) -> LinkEntry {
     }
 }
 
-fn steps(steps: &[Step], finding: &Finding, flow: Option<&FlowSummary>) -> Vec<StepEntry> {
+fn steps(steps: &[Step], finding: &Finding, flow: Option<&FlowSummary>, files: usize) -> Vec<StepEntry> {
     steps
         .iter()
         .map(|step| {
             let (says, command) = probe::fitting(step, flow);
             StepEntry {
-                says: filled(&says, finding, flow, Purpose::Prose),
-                command: filled(&command, finding, flow, Purpose::Command),
+                says: filled(&says, finding, flow, Purpose::Prose, files),
+                command: filled(&command, finding, flow, Purpose::Command, files),
             }
         })
         .collect()
 }
 
-fn fixes(rule: &Rule, finding: &Finding, flow: Option<&FlowSummary>) -> Vec<FixEntry> {
+fn fixes(rule: &Rule, finding: &Finding, flow: Option<&FlowSummary>, files: usize) -> Vec<FixEntry> {
     rule.fix
         .iter()
         .map(|fix| FixEntry {
-            says: filled(fix.says, finding, flow, Purpose::Prose),
-            command: filled(fix.command, finding, flow, Purpose::Command),
-            risk: filled(fix.risk, finding, flow, Purpose::Prose),
+            says: filled(fix.says, finding, flow, Purpose::Prose, files),
+            command: filled(fix.command, finding, flow, Purpose::Command, files),
+            risk: filled(fix.risk, finding, flow, Purpose::Prose, files),
         })
         .collect()
 }
