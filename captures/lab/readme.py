@@ -756,10 +756,10 @@ not-nginx-lingering-close | nginx answers 413, reads the body to its end, then c
 not-plain-close | nothing is left unread
 """)
 rule("server-reset-mid-response", """
-linger-0 | 20 kB of 100 kB, then RST, two clients
+linger-0 | 20 kB of 100 kB, then RST, two clients: below `http-response-truncated`, for the length was promised
 linger-0-ipv6 | the same over IPv6
 before-the-first-octet | RST 0.2 s after the request, 0 octets
-behind-nginx | both legs: RST at the backend, nginx closes with FIN
+behind-nginx | both legs: RST at the backend, nginx closes with FIN: below `http-response-truncated`
 not-rst-after-fin | answer, FIN, late data draws a RST
 not-client-cancelled | the client aborts a download of 40 kB in the middle: its RST, not the server's
 """)

@@ -324,7 +324,9 @@ fn worked_in_the_end(draft: &Draft, findings: &[Finding], capture: &CaptureView<
         What::AlertPlain(alert) => alert.fatal(),
         _ => false,
     };
-    if finding.severity != Severity::Warning || flow.story.events().any(refused) {
+    // There the answer itself is what is wrong.
+    let of_the_answer = matches!(finding.rule.as_ref(), "http-framing-conflict" | "websocket-upgrade-failed");
+    if finding.severity != Severity::Warning || of_the_answer || flow.story.events().any(refused) {
         return None;
     }
     facts.established.filter(|at| *at >= shown).or(answered)

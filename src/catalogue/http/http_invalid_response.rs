@@ -13,8 +13,8 @@
 //! `curl: (1) Received HTTP/0.9 when not allowed`, nginx's 502 with `upstream sent no valid HTTP/1.0 header`, HAProxy's `PH`.
 //!
 //! ## False alarms it avoids
-//! `100 Continue` and `103 Early Hints` are HTTP. Behind an upgrade or CONNECT anything may come. Radio streams begin `ICY 200 OK`. A client that reads 8 KiB and more of it takes it. Where
-//! the beginning of the server's octets is not in the capture nothing is said.
+//! `100 Continue` and `103 Early Hints` are HTTP. Behind an upgrade or CONNECT anything may come. Radio streams begin `ICY 200 OK`. A
+//! client that reads 8 KiB and more of it takes it. Where the beginning of the server's octets is not in the capture nothing is said.
 
 use crate::event::{Kind, PacketRef, Protocol, Side};
 use crate::rule::exchange::Exchange;

@@ -161,9 +161,10 @@ fn judge(capture: &CaptureView<'_>, server: Endpoint, client: Address, chain: &[
         Side::Client,
         format!("asks for {host}{target}"),
     );
-    for hop in chain.iter().skip(1).take(CITED) {
-        let own = (hop.flow != first.flow).then_some(hop.flow);
-        finding = finding.cites(hop.request, own, format!("asks for {}{} again", hop.url.0, hop.url.1));
+    for (number, hop) in chain.iter().enumerate().skip(1).take(CITED) {
+        // The first round stands on the first screen, whatever connection it took.
+        let own = (number > 1 && hop.flow != first.flow).then_some(hop.flow);
+        finding = finding.cites(hop.request, own, format!("then asks for {}{}", hop.url.0, hop.url.1));
         finding = finding.cites(hop.answer, own, to(hop));
     }
     let reach = Reach {

@@ -14,8 +14,9 @@
 //! above `upstream_response_time`.
 //!
 //! ## False alarms it avoids
-//! A proxy that collects an upload before it asks: time counts from the last octet of the request. A proxy that collects the answer: time
-//! counts from its last octet. Legs of two captures, whose clocks may differ, are left out.
+//! An application that asks others for a part of its answer: its request is another one. A proxy that collects an upload before it asks:
+//! time counts from the last octet of the request. A proxy that collects the answer: time counts from its last octet. Legs of two captures,
+//! whose clocks may differ, are left out.
 
 use crate::event::{PacketRef, Side};
 use crate::rule::exchange::Exchange;
@@ -84,7 +85,7 @@ impl Kept {
 pub(in crate::catalogue) fn kept(front: &Exchange<'_>, back: &Exchange<'_>) -> Option<Kept> {
     let (asked, (answer, _)) = (front.request_end?, front.response?);
     let (given, _) = back.response?;
-    if asked.file != back.request.file {
+    if asked.file != back.request.file || !passed_on(front, back) {
         return None;
     }
     let span = |from: PacketRef, to: PacketRef| to.time.since(from.time).max(Elapsed::ZERO);
@@ -93,6 +94,13 @@ pub(in crate::catalogue) fn kept(front: &Exchange<'_>, back: &Exchange<'_>) -> O
     let behind = span(back.response_end.unwrap_or(given).max(given), answer);
     let added = before + behind;
     (added + added >= total && back.request <= answer).then_some(Kept { before, behind, total })
+}
+
+/// The same request on both legs, its path whole, or with its beginning taken away or put before it: an application that asks others for its
+/// answer works meanwhile, and is no proxy.
+fn passed_on(front: &Exchange<'_>, back: &Exchange<'_>) -> bool {
+    let (one, other) = (front.head.target.as_str(), back.head.target.as_str());
+    front.head.method == back.head.method && (one.ends_with(other) || other.ends_with(one))
 }
 
 fn check(legs: &LegsView<'_>) -> Option<Finding> {

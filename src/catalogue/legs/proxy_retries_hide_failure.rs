@@ -20,7 +20,7 @@ use crate::rule::exchange::{Exchange, exchanges};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject};
 use crate::rule::gateway::{failed_connect, joined};
 use crate::rule::summary::FlowSummary;
-use crate::rule::view::LegsView;
+use crate::rule::view::{LegsView, LinkMethod};
 use crate::rule::{Check, Needs, Rule, Step};
 use crate::time::Elapsed;
 
@@ -58,6 +58,10 @@ const IDEMPOTENT: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE
 
 fn check(legs: &LegsView<'_>) -> Option<Finding> {
     let (client, backend) = (legs.client_leg?, legs.backend_leg?);
+    // An application that asks others for a part of its answer is no proxy.
+    if legs.link.methods.contains(&LinkMethod::FanOut) {
+        return None;
+    }
     let (failed, words, sent) = failure(legs, backend)?;
     let (front, other) = served(legs, client, backend, failed)?;
     let (answer, head) = front.response?;
@@ -124,7 +128,7 @@ mod tests {
     use super::*;
     use crate::event::ResetKind;
     use crate::rule::testing::{Scene, World};
-    use crate::rule::view::{ExchangePair, Link, LinkMethod, index_links};
+    use crate::rule::view::{ExchangePair, Link, index_links};
     use crate::time::Timestamp;
 
     fn found(method: &str, status: u16, failed: Scene, with_other: bool) -> Option<Finding> {
