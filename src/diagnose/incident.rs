@@ -264,7 +264,7 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
     let until = draft.members.iter().filter_map(|i| findings[*i].until()).max();
     let later = |id: &PacketRef| *id > last && until.is_none_or(|until| id.time > until);
     // That other names resolve or are served says nothing of this one.
-    let of_a_name = matches!(shown, "dns-nxdomain" | "tls-sni-unrecognized");
+    let of_a_name = matches!(shown, "dns-nxdomain" | "tls-sni-unrecognized" | "http-wrong-vhost");
     let alike = |digest: &&Digest| alike(digest) && !of_a_name;
     let recovered = all().chain(opened).filter(alike).map(|digest| digest.id).filter(later).min();
     let recovered = recovered.or(ended.and_then(|ended| ended.into_iter().max()));

@@ -14,7 +14,9 @@
 //!
 //! ## False alarms it avoids
 //! `100 Continue` and `103 Early Hints` are HTTP. Behind an upgrade or CONNECT anything may come. Radio streams begin `ICY 200 OK`. A
-//! client that reads 8 KiB and more of it takes it. Where the beginning of the server's octets is not in the capture nothing is said.
+//! client that reads 8 KiB and more of it takes it. Readers differ in what they forgive: a head that breaks the syntax, or a status line in
+//! small letters, counts only where the client closed first. Where the beginning of the server's octets is not in the capture nothing is
+//! said.
 
 use crate::event::{Kind, PacketRef, Protocol, Side};
 use crate::rule::exchange::Exchange;
@@ -64,6 +66,8 @@ pub static RULE: Rule = Rule {
     ..Rule::BLANK
 };
 
+/// A status line that lost its first octet to sequence numbers which are off by one, as in written captures.
+const ONE_OFF: &[u8] = b"TTP/1.";
 /// The status line of Shoutcast servers, which players of radio streams take.
 const ICY: &[u8] = b"ICY ";
 /// A client that reads on takes what comes: HTTP/0.9, or a way of its own.
@@ -94,10 +98,15 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 /// The first octets are nothing known.
 fn strange(flow: &FlowView<'_>, exchange: &Exchange<'_>) -> Option<Finding> {
     let octets = flow.story.excerpt(Side::Server)?;
-    if octets.starts_with(ICY) || flow.server().acknowledged > TAKEN {
+    if octets.starts_with(ICY) || octets.starts_with(ONE_OFF) || flow.server().acknowledged > TAKEN {
         return None;
     }
     let at = flow.server().first_payload?;
+    // A status line in small letters, or behind empty lines: many take it.
+    let nearly = octets.trim_ascii_start().get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"HTTP/"));
+    if nearly && !objected(flow) {
+        return None;
+    }
     let quoted = quoted(octets);
     Some(told(flow, exchange, at, format!("the answer begins {quoted}")).with("octets", quoted))
 }
@@ -106,8 +115,13 @@ fn strange(flow: &FlowView<'_>, exchange: &Exchange<'_>) -> Option<Finding> {
 fn broken(flow: &FlowView<'_>, exchange: &Exchange<'_>) -> Option<Finding> {
     let event = flow.first(Kind::HttpBroken, Side::Server)?;
     let asked = exchange.request_end.unwrap_or(exchange.request);
-    let outstanding = exchange.response.is_none() && asked <= event.at;
+    let outstanding = exchange.response.is_none() && asked <= event.at && objected(flow);
     outstanding.then(|| told(flow, exchange, event.at, "a head that breaks the syntax of HTTP".into()).variant(1))
+}
+
+/// The client closed first: it did not take what came. Readers differ in what they forgive.
+fn objected(flow: &FlowView<'_>) -> bool {
+    flow.closed_first(Side::Client)
 }
 
 fn told(flow: &FlowView<'_>, exchange: &Exchange<'_>, at: PacketRef, shows: String) -> Finding {
@@ -158,7 +172,8 @@ mod tests {
     fn a_head_that_breaks_is_told_only_while_a_request_is_outstanding() {
         let asked = Scene::open().request(3, "GET", "/", 40).data(Side::Server, 5, 30);
         let broken = asked.speaks(Side::Server, Protocol::Http).also(Side::Server, What::HttpBroken);
-        assert_eq!(broken.check(&RULE).expect("broken").variant, 1);
+        assert_eq!(broken.clone().fin(Side::Server, 9).check(&RULE), None);
+        assert_eq!(broken.fin(Side::Client, 9).check(&RULE).expect("broken").variant, 1);
         let behind =
             Scene::open().request(3, "GET", "/", 40).response(5, 200, 90).also(Side::Server, What::ResponseEnd);
         assert_eq!(behind.also(Side::Server, What::HttpBroken).check(&RULE), None);
