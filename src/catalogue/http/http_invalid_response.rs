@@ -15,7 +15,7 @@
 //! ## False alarms it avoids
 //! `100 Continue` and `103 Early Hints` are HTTP. Behind an upgrade or CONNECT anything may come. Radio streams begin `ICY 200 OK`. A
 //! client that reads 8 KiB and more of it takes it. Readers differ in what they forgive: a head that breaks the syntax, or a status line in
-//! small letters, counts only where the client closed first. Where the beginning of the server's octets is not in the capture nothing is
+//! small letters, counts only where the client closed first, and is a warning. Where the beginning of the server's octets is not in the capture nothing is
 //! said.
 
 use crate::event::{Kind, PacketRef, Protocol, Side};
@@ -108,7 +108,9 @@ fn strange(flow: &FlowView<'_>, exchange: &Exchange<'_>) -> Option<Finding> {
         return None;
     }
     let quoted = quoted(octets);
-    Some(told(flow, exchange, at, format!("the answer begins {quoted}")).with("octets", quoted))
+    let severity = if nearly { Severity::Warning } else { RULE.severity };
+    let finding = told(flow, exchange, at, format!("the answer begins {quoted}")).severity(severity);
+    Some(finding.with("octets", quoted))
 }
 
 /// A status line, and then something that is no head.
@@ -116,7 +118,8 @@ fn broken(flow: &FlowView<'_>, exchange: &Exchange<'_>) -> Option<Finding> {
     let event = flow.first(Kind::HttpBroken, Side::Server)?;
     let asked = exchange.request_end.unwrap_or(exchange.request);
     let outstanding = exchange.response.is_none() && asked <= event.at && objected(flow);
-    outstanding.then(|| told(flow, exchange, event.at, "a head that breaks the syntax of HTTP".into()).variant(1))
+    let finding = || told(flow, exchange, event.at, "a head that breaks the syntax of HTTP".into()).variant(1);
+    outstanding.then(|| finding().severity(Severity::Warning))
 }
 
 /// The client closed first: it did not take what came. Readers differ in what they forgive.
