@@ -15,6 +15,11 @@ SCRIPT = {
     "proxy-wrong": "proxy-faults.sh",
     "proxy-protocol": "proxy-faults.sh",
     "capture-lacks": "proxy-faults.sh",
+    **dict.fromkeys(
+        ("http-request-incomplete", "http-framing", "http-invalid", "http-rate", "http-expect", "http-redirect", "http-wrong", "websocket", "proxy-adds", "proxy-retries"),
+        "http-more.sh",
+    ),
+    **dict.fromkeys(("dns-truncated", "dns-broken", "dns-search", "dns-serve"), "dns-more.sh"),
     "proxy-header": "proxy-protocol.sh",
     "connect": "connect.sh",
     "accept": "connect.sh",
@@ -59,6 +64,8 @@ SOFTWARE_OF = {
 ALSO = {
     "unexpected-protocol-on-port": "those with vsftpd, Dovecot, Mosquitto and RabbitMQ, and `amqp-to-nginx`, by `first-words.sh`",
     "service-greeting-error": "those with vsftpd, Mosquitto, RabbitMQ and IMAP by `first-words.sh`",
+    "http-more.sh": "nginx 1.22.1, Apache 2.4.71, HAProxy 2.6.12, Node 20.20.2, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18",
+    "dns-more.sh": "dnsmasq 2.90, Unbound 1.17.1, dig 9.18, glibc 2.36, Python 3.11.7, curl 7.88.1, nginx 1.22.1, tcpdump 4.99, Linux 6.18",
 }
 RULES = {}
 # what stands below a table
@@ -154,6 +161,106 @@ not-block-list | a block list's name and a reverse name that do not exist
 rule("dns-port-unreachable", """
 no-server | dig and a small client ask a host on which no DNS server runs
 not-late-answer | dig gave up after 1 s; the answer after 1.3 s draws port unreachable
+""")
+rule("http-request-incomplete", """
+nginx-half-a-head | a head without its end: nginx closes after 3 s without a word
+apache-half-a-head | the same: Apache answers 408
+haproxy-half-a-head | the same: HAProxy answers 408
+haproxy-half-a-head-on-the-second | the second request of a connection stops in its Host field: 408
+half-a-body-and-nobody-moves | 21 of 5000 octets, then 11 s of silence on both sides (scripted server)
+slowloris | 25 connections of one client with half a head each
+not-slow-but-whole | a head in three pieces over 1.8 s, answered
+not-the-client-left | the client closes after half a head
+not-an-idle-connection | nothing was ever asked: HAProxy closes
+not-refused-before-its-end | nginx answers 413 to an upload before its end
+""")
+rule("http-framing-conflict", """
+apache-takes-both-lengths | Content-Length and Transfer-Encoding in one request: Apache answers 200
+haproxy-takes-both-lengths | the same: HAProxy answers 200
+answer-behind-nginx | an answer with both (scripted), which nginx passes on as 200
+longer-than-its-length | 33 octets behind a Content-Length of 5 (scripted)
+an-answer-nobody-asked-for | two answers to one request (scripted)
+not-nginx-refuses-both-lengths | both in one request: nginx answers 400
+not-pipelined | two requests at once, two answers
+""")
+rule("http-invalid-response", """
+another-service | curl reaches a line protocol (scripted)
+behind-nginx | nginx passes the octets on as HTTP/0.9: told at the backend's leg
+behind-haproxy | HAProxy answers 502
+node-http2-behind-nginx | Node speaks HTTP/2 without TLS, nginx asks in HTTP/1
+a-head-that-breaks | a status line, then a field with NUL octets (scripted)
+not-early-hints | 103, then 200 (scripted)
+""")
+rule("proxy-adds-latency", """
+haproxy-queue | four clients, one connection allowed (maxconn 1), 0.8 s each
+nginx-asks-for-leave-first | auth_request to a server that takes 1.6 s
+haproxy-script-keeps-the-answer | a Lua action sleeps 1.5 s before the answer goes out
+not-the-backend-is-slow | the backend takes 2.1 s
+not-a-slow-upload | nginx collects an upload of 2.5 s before it asks
+not-a-slow-body | the backend's body takes 2 s, nginx collects it
+""")
+rule("proxy-retries-hide-failure", """
+refused | the first backend refuses, the backup answers: below `connect-refused`
+never-answered | the first backend drops the SYN for 1 s, the backup answers
+a-post-sent-twice | the first backend reads a POST and closes, nginx sends it to the backup: below `http-upstream-closed-before-response`
+not-hidden | no second attempt: the client gets 502
+not-needed | the backend answers
+""")
+rule("http-rate-limited", """
+nginx-429-and-nobody-waits | limit_req with status 429 and Retry-After 30; eight requests within a second
+nginx-503-by-default | limit_req with its default status: six of ten answers
+once | one 429 among three answers: a notice
+not-maintenance | 503 with Retry-After to everything
+not-a-login | 401
+""")
+rule("http-expect-100-stall", """
+python-http-1.0 | curl waits 1 s, the server of Python's library speaks HTTP/1.0: a notice
+refused-with-417 | 417 (scripted): a notice
+not-given-leave | 100 Continue comes
+not-answered-at-once | nginx answers 404 at once
+""")
+rule("http-redirect-loop", """
+https-told-to-who-has-it | nginx ends TLS and sends no X-Forwarded-Proto; the application wants https, 13 times
+backend-leg-alone | the same, without the leg with TLS: a warning
+to-itself | /same leads to /same, ten times
+there-and-back | /old leads to /new and back
+not-https-and-then-an-answer | http leads to https, which is answered
+not-a-way-with-three-turns | two redirects, then an answer
+not-a-check-that-does-not-follow | a check gets the same redirect six times, 0.8 s apart
+""")
+rule("http-wrong-vhost", """
+421 | nginx whose default server returns 421
+an-address-that-has-other-sites | two paths are 404 at one address and 200 at the other
+not-a-page-that-is-missing | one path of several is 404
+""")
+rule("websocket-upgrade-failed", """
+nginx-drops-upgrade | proxy_pass without proxy_set_header Upgrade, both legs
+client-leg-alone | the same, the client's leg alone
+no-such-path | 404
+not-passed-on | nginx passes Upgrade on, 101 comes back
+not-a-login | 401
+""")
+rule("dns-truncated-no-tcp", """
+tcp-is-refused | six TXT records of 200 octets, a firewall resets TCP/53
+tcp-is-dropped | the same, the firewall drops it
+tcp-is-never-tried | dig +ignore
+not-over-tcp-it-works | dig asks again over TCP
+not-a-larger-buffer | dig +ignore, then a question with a buffer of 4096 octets
+""")
+rule("dns-broken-aaaa", """
+curl-happy-eyeballs | IPv6 is dropped, curl goes to IPv4 after 200 ms, three times
+python-one-after-the-other | the same with a client that waits 3 s
+not-alive | IPv6 answers
+not-once | one attempt
+""")
+rule("dns-search-amplification", """
+glibc-ndots-5 | four search domains, ndots:5, two names: a notice
+not-with-a-final-dot | the same names with a final dot
+not-a-name-that-does-not-exist | the whole list ends with NXDOMAIN
+""")
+rule("dns-serve-stale", """
+unbound | serve-expired and ede, the server behind is gone: a notice
+not-fresh | the server behind answers
 """)
 rule("dns-slow", """
 curl-waits | an answer after 1.3 s (dns.py); curl connects as soon as it comes
@@ -673,10 +780,10 @@ not-nginx-lingering-close | nginx answers 413, reads the body to its end, then c
 not-plain-close | nothing is left unread
 """)
 rule("server-reset-mid-response", """
-linger-0 | 20 kB of 100 kB, then RST, two clients
+linger-0 | 20 kB of 100 kB, then RST, two clients: below `http-response-truncated`, for the length was promised
 linger-0-ipv6 | the same over IPv6
 before-the-first-octet | RST 0.2 s after the request, 0 octets
-behind-nginx | both legs: RST at the backend, nginx closes with FIN
+behind-nginx | both legs: RST at the backend, nginx closes with FIN: below `http-response-truncated`
 not-rst-after-fin | answer, FIN, late data draws a RST
 not-client-cancelled | the client aborts a download of 40 kB in the middle: its RST, not the server's
 """)

@@ -22,7 +22,7 @@ pub struct Draft {
     pub shown: usize,
 }
 
-/// Flows that worked and are still known, by server: looked up for every root, so collected once.
+/// Flows that worked, or were accepted at least, and are still known, by server: looked up for every root, so collected once.
 pub(super) struct Good(BTreeMap<Endpoint, Vec<Digest>>);
 
 impl Good {
@@ -30,7 +30,7 @@ impl Good {
         let mut by_server: BTreeMap<Endpoint, Vec<Digest>> = BTreeMap::new();
         let kept = capture.flows.values().map(|flow| &flow.digest);
         for digest in capture.digests.values().chain(kept) {
-            if digest.verdict == Verdict::Healthy && digest.served {
+            if digest.verdict == Verdict::Healthy && (digest.served || digest.accepted) {
                 by_server.entry(digest.server()).or_default().push(*digest);
             }
         }
@@ -38,8 +38,14 @@ impl Good {
         Self(by_server)
     }
 
-    fn to(&self, server: &Endpoint) -> &[Digest] {
-        self.0.get(server).map(Vec::as_slice).unwrap_or(&[])
+    /// Flows that got what they came for.
+    fn to(&self, server: &Endpoint) -> impl DoubleEndedIterator<Item = &Digest> {
+        self.accepted_by(server).filter(|digest| digest.served)
+    }
+
+    /// Those, and connections that were only accepted: a check that says nothing shows that the port is open.
+    fn accepted_by(&self, server: &Endpoint) -> impl DoubleEndedIterator<Item = &Digest> {
+        self.0.get(server).into_iter().flatten()
     }
 }
 
@@ -103,7 +109,7 @@ fn split_by_success(
         return vec![members];
     }
     let Anchor::Server(server) = anchor else { return vec![members] };
-    let good = good.to(server);
+    let good: Vec<&Digest> = good.to(server).collect();
     let mut parts: Vec<Vec<usize>> = Vec::new();
     let mut latest = Timestamp::MIN;
     for i in members {
@@ -256,13 +262,15 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
             && (!by_offer || offers.contains(&digest.offer))
     };
     let all = || servers.iter().flat_map(|server| good.to(server));
+    // Where the port was closed, a connection that it accepts is a success.
+    let opened = servers.iter().filter(|_| shown == "connect-refused").flat_map(|server| good.accepted_by(server));
     let ended: Option<Vec<PacketRef>> = draft.members.iter().map(|i| findings[*i].over()).collect();
     let until = draft.members.iter().filter_map(|i| findings[*i].until()).max();
     let later = |id: &PacketRef| *id > last && until.is_none_or(|until| id.time > until);
     // That other names resolve or are served says nothing of this one.
-    let of_a_name = matches!(shown, "dns-nxdomain" | "tls-sni-unrecognized");
+    let of_a_name = matches!(shown, "dns-nxdomain" | "tls-sni-unrecognized" | "http-wrong-vhost");
     let alike = |digest: &&Digest| alike(digest) && !of_a_name;
-    let recovered = all().filter(alike).map(|digest| digest.id).filter(later).min();
+    let recovered = all().chain(opened).filter(alike).map(|digest| digest.id).filter(later).min();
     let recovered = recovered.or(ended.and_then(|ended| ended.into_iter().max()));
     let same_offer = |digest: &&Digest| !by_offer || offers.contains(&digest.offer);
     let last_good = all().filter(same_offer).map(|digest| digest.id).filter(|id| *id < first).max();
@@ -321,9 +329,12 @@ fn worked_in_the_end(draft: &Draft, findings: &[Finding], capture: &CaptureView<
         What::AlertPlain(alert) => alert.fatal(),
         _ => false,
     };
-    // The octets of an answer that nobody took served nobody.
-    let not_taken = finding.rule == "http-header-too-large";
-    if finding.severity != Severity::Warning || not_taken || flow.story.events().any(refused) {
+    // There the answer itself is what is wrong, or nobody took it.
+    let of_the_answer = matches!(
+        finding.rule.as_ref(),
+        "http-header-too-large" | "http-framing-conflict" | "http-invalid-response" | "websocket-upgrade-failed"
+    );
+    if finding.severity != Severity::Warning || of_the_answer || flow.story.events().any(refused) {
         return None;
     }
     facts.established.filter(|at| *at >= shown).or(answered)
