@@ -228,6 +228,8 @@ pub(super) struct Copied {
     pub(super) start: Seq,
     pub(super) end: Seq,
     pub(super) kind: Retransmission,
+    /// The copy.
+    pub(super) at: PacketRef,
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! RFC 6298 (timeout), RFC 5681 §3.2 and RFC 6675 (fast), RFC 8985 §7 (tail loss probe), RFC 2883 (DSACK). A copy of a segment that the
 //! capture has whole is a retransmission however soon it comes; only a segment that fills a hole may be merely late.
 
-use super::Sink;
 use super::facts::Resent;
 use super::half::{Marks, Stamp};
 use super::key::Way;
@@ -12,6 +11,7 @@ use super::live::Live;
 use super::options::Options;
 use super::rtt::{self, MIN_RTO};
 use super::tcp::TOLD;
+use super::{Came, Sink};
 use crate::event::{PacketRef, Retransmission, What};
 use crate::time::Elapsed;
 use crate::wire::seq::Seq;
@@ -51,6 +51,7 @@ impl<S: Sink> Live<'_, S> {
             return;
         }
         if self.overtaken(way, late, hole, age) {
+            self.judged(self.at, Came::Late);
             let rare = self.detail.trails[way].rare();
             rare.reordered += 1;
             if rare.reordered <= TOLD {
@@ -143,6 +144,7 @@ impl<S: Sink> Live<'_, S> {
         let rto = rtt::between(&self.flow.tracks[way], &self.flow.tracks[way.other()])
             .map_or(MIN_RTO, |rtt| MIN_RTO.max(rtt + rtt));
         let at = self.at;
+        self.judged(at, Came::Again(kind));
         let rare = self.detail.trails[way].rare();
         *count(&mut rare.loss, kind) += 1;
         if matches!(kind, Retransmission::Timeout | Retransmission::Fast) {
@@ -152,7 +154,7 @@ impl<S: Sink> Live<'_, S> {
         if rare.copied.len() >= COPIED {
             rare.copied.pop_front();
         }
-        rare.copied.push_back(Copied { start, end, kind });
+        rare.copied.push_back(Copied { start, end, kind, at });
         // While nothing new is acknowledged the timer backs off: that is one episode, not one for each doubling.
         let same = rare.last_copy.is_some_and(|(when, then, _)| at.time.since(when) < rto || then == una);
         rare.last_copy = Some((at.time, una, kind));
@@ -183,6 +185,8 @@ impl<S: Sink> Live<'_, S> {
             *kind = kind.saturating_sub(1);
             copy.kind = Retransmission::Spurious;
             rare.loss.spurious += 1;
+            let at = copy.at;
+            self.judged(at, Came::Again(Retransmission::Spurious));
         }
     }
 

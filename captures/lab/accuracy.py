@@ -1,0 +1,219 @@
+"""Measures tcpwhy against the truth of captures/two-ends and writes docs/accuracy.md.
+
+accuracy.py [CAPTURES [OUTPUT]]      TCPWHY and SEGMENTS name the programs (default: target/debug/tcpwhy, target/debug/examples/segments)
+
+causes.tsv says for each scenario what was done to the traffic, by whom, and by which rules that can be named truly at each end ("-": at this end
+nothing can be seen). missed.tsv gives the reasons of what does not agree. Nothing in truth.tsv comes from tcpwhy."""
+import collections
+import json
+import os
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.normpath(os.path.join(HERE, "../.."))
+TCPWHY = os.environ.get("TCPWHY", os.path.join(ROOT, "target/debug/tcpwhy"))
+SEGMENTS = os.environ.get("SEGMENTS", os.path.join(ROOT, "target/debug/examples/segments"))
+ENDS = ("client", "server")
+OTHER = {"client": "server", "server": "client"}
+TSHARK = ("retransmission", "fast_retransmission", "spurious_retransmission", "out_of_order")
+CLIENT = "203.0.113.7"
+
+
+def table(path):
+    lines = [line.rstrip("\n").split("\t") for line in open(path) if not line.startswith("#")]
+    return [dict(zip(lines[0], row)) for row in lines[1:]]
+
+
+def report(*files):
+    return json.loads(subprocess.run([TCPWHY, "--format", "json", *files], capture_output=True, text=True, check=True).stdout)
+
+
+class Said:
+    """The first root of a report: rule, whom it accuses, the direction it names, its words."""
+
+    def __init__(self, told):
+        roots = [f for f in told["findings"] if not f["explained_by"] and f["severity"] != "silent"]
+        self.rule, self.where, self.says, self.severity, self.direction = "-", "-", "", "", "-"
+        if told["incidents"]:
+            first = told["incidents"][0]
+            self.rule, self.where, self.says, self.severity = first["rule"], first["culprit"]["role"], first["headline"], first["severity"]
+            roots = [f for f in roots if f["rule"] == self.rule]
+        elif roots:
+            self.rule, self.says, self.severity = roots[0]["rule"], roots[0]["says"], roots[0]["severity"]
+        self.where = {"upstream": "server"}.get(self.where, self.where)
+        values = roots[0]["values"] if roots else {}
+        if "sender" in values and "receiver" in values:
+            self.direction = "up" if values["sender"].startswith(CLIENT) else "down"
+        self.others = sorted({i["rule"] for i in told["incidents"]} - {self.rule})
+
+    def agrees(self, cause, end):
+        names = cause[end].split(",")
+        if self.rule not in names:
+            return False
+        where = self.where in ("-", cause["where"]) or cause[end] == "-"
+        # What a kernel answers to a forged RST is its own, and at the other end nothing shows more.
+        where = where or (cause["scenario"] == "reset-to-server" and end == "client" and self.where == "server")
+        return where and (self.direction == "-" or cause["direction"] in ("-", "both", self.direction))
+
+
+def frames(folder, scenario):
+    """For each end: frame number -> the row of truth and "sent" (it left here), "came", or "doubled" (a copy the network made), data only."""
+    found = {end: {} for end in ENDS}
+    for row in table(os.path.join(folder, scenario, "truth.tsv")):
+        if "data" not in row["what"] or row["from"] == "middle":
+            continue
+        for end in ENDS:
+            for place, number in enumerate(n for n in row[end].split(",") if n != "-"):
+                role = "sent" if end == row["from"] else "doubled" if place else "came"
+                found[end][int(number)] = (row, role)
+    return found
+
+
+def segments(path):
+    lines = subprocess.run([SEGMENTS, path], capture_output=True, text=True, check=True).stdout.splitlines()
+    return {int(number): word for _, number, word in (line.split("\t") for line in lines)}
+
+
+def tshark(path):
+    command = ["tshark", "-n", "-r", path, "-T", "fields", "-e", "frame.number"]
+    for name in TSHARK:
+        command += ["-e", f"tcp.analysis.{name}"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {int(cells[0]): {name for name, cell in zip(TSHARK, cells[1:]) if cell} for cells in (line.split("\t") for line in lines)}
+
+
+AGAIN = {"timeout", "fast", "tail-probe", "spurious"}
+
+
+class Score:
+    def __init__(self):
+        self.hit = self.miss = self.false = 0
+        self.where = collections.Counter()
+
+    def add(self, true, said, name):
+        self.hit += true and said
+        self.miss += true and not said
+        self.false += said and not true
+        if true != said:
+            self.where[name] += 1
+
+    def __str__(self):
+        def share(part, whole):
+            return "–" if not whole else f"{100 * part / whole:.1f} %"
+
+        return f"{self.hit + self.miss} | {share(self.hit, self.hit + self.miss)} | {share(self.hit, self.hit + self.false)} | {self.miss} | {self.false}"
+
+
+def measure(folder, scenarios):
+    scores = collections.defaultdict(Score)
+    kinds, needless = collections.defaultdict(collections.Counter), collections.defaultdict(Score)
+    for scenario in scenarios:
+        truth = frames(folder, scenario)
+        for end in ENDS:
+            path = os.path.join(folder, scenario, f"{end}.pcap")
+            ours, theirs = segments(path), tshark(path)
+            if set(ours) != set(truth[end]):
+                raise SystemExit(f"{path}: data frames of tcpwhy and of the truth differ: {sorted(set(ours) ^ set(truth[end]))[:10]}")
+            for number, (row, role) in sorted(truth[end].items()):
+                again = row["sent"] != "first" and role != "doubled"
+                place = "sender's end" if role == "sent" else "receiver's end"
+                word, marks = ours[number], theirs[number]
+                scores["tcpwhy", place].add(again, word in AGAIN, f"{scenario}/{end}")
+                scores["tshark, retransmission of any kind", place].add(again, bool(marks - {"out_of_order"}), f"{scenario}/{end}")
+                scores["tshark, out-of-order counted as well", place].add(again, bool(marks), f"{scenario}/{end}")
+                if os.environ.get("SHOW") and again != (word in AGAIN):
+                    print(scenario, end, number, role, word, row)
+                if again:
+                    kind = row["kernel"] if row["had"] != "all" else row["kernel"] + ", needless"
+                    kinds[place, kind][word] += 1
+                    needless["tcpwhy", place].add(row["had"] == "all", word == "spurious", f"{scenario}/{end}")
+                    needless["tshark", place].add(row["had"] == "all", "spurious_retransmission" in marks, f"{scenario}/{end}")
+    return scores, kinds, needless
+
+
+def causes(folder):
+    rows = []
+    for cause in table(os.path.join(folder, "causes.tsv")):
+        files = {end: os.path.join(folder, cause["scenario"], f"{end}.pcap") for end in ENDS}
+        said = {end: Said(report(files[end])) for end in ENDS}
+        said["both"] = Said(report(*(f"{end}={files[end]}" for end in ENDS)))
+        rows.append((cause, said))
+    return rows
+
+
+VIEWS = ("client", "server", "both")
+
+
+def matrix(rows, missed):
+    out = ["| truth | by | at the client's end | at the server's end | both files |", "|---|---|---|---|---|"]
+    for cause, said in rows:
+        cells = []
+        for view in VIEWS:
+            one = said[view]
+            where = f", {one.where}" if one.where != "-" else ""
+            direction = f", {one.direction}" if one.direction != "-" else ""
+            word = "nothing" if one.rule == "-" else f"{one.rule} ({one.severity}{where}{direction})"
+            good = one.agrees(cause, view)
+            cells.append(word if good else f"**{word}**")
+        direction = "" if cause["direction"] == "-" else f", {cause['direction']}"
+        out.append(f"| {cause['scenario']}: {cause['cause']} | {cause['where']}{direction} | " + " | ".join(cells) + " |")
+    return out
+
+
+def main(folder, path):
+    rows = causes(folder)
+    missed = {(row["scenario"], row["view"]): row["reason"] for row in table(os.path.join(folder, "missed.tsv"))}
+    wrong = [(cause, view) for cause, said in rows for view in VIEWS if not said[view].agrees(cause, view)]
+    count = len(rows) * len(VIEWS)
+    scores, kinds, needless = measure(folder, [cause["scenario"] for cause, _ in rows])
+    out = [HEAD.strip(), "", "## Causes", "", CAUSES.strip(), "", *matrix(rows, missed), ""]
+    out += [f"{count - len(wrong)} of {count} agree. What does not:", ""]
+    if wrong:
+        out += ["| scenario | seen from | why |", "|---|---|---|"]
+        out += [f"| {cause['scenario']} | {view} | {missed.get((cause['scenario'], view), '?')} |" for cause, view in wrong]
+    out += ["", "## Retransmissions, frame by frame", "", FRAMES.strip(), "", "| | seen at | sent again | recall | precision | missed | false |", "|---|---|---|---|---|---|---|"]
+    out += [f"| {name} | {place} | {score} |" for (name, place), score in sorted(scores.items(), key=lambda item: (item[0][1] != "sender's end", item[0][0]))]
+    out += ["", "Where they are wrong (frames):", ""]
+    for (name, place), score in sorted(scores.items()):
+        if score.where:
+            out.append(f"- {name}, {place}: " + ", ".join(f"{where} {n}" for where, n in sorted(score.where.items())))
+    out += ["", "## Kinds", "", KINDS.strip(), "", "| the kernel's reason | seen at | timeout | fast | tail probe | spurious | not seen as sent again |", "|---|---|---|---|---|---|---|"]
+    for (place, kind), words in sorted(kinds.items(), key=lambda item: (item[0][0] != "sender's end", item[0][1])):
+        other = sum(n for word, n in words.items() if word not in AGAIN)
+        out.append(f"| {kind} | {place} | " + " | ".join(str(words[word]) for word in ("timeout", "fast", "tail-probe", "spurious")) + f" | {other} |")
+    out += ["", "Needless copies (the other end had been handed every octet before the copy left):", "", "| | seen at | needless | recall | precision | missed | false |", "|---|---|---|---|---|---|---|"]
+    out += [f"| {name} | {place} | {score} |" for (name, place), score in sorted(needless.items(), key=lambda item: (item[0][1] != "sender's end", item[0][0]))]
+    with open(path, "w") as file:
+        file.write("\n".join(out) + "\n")
+    print(f"{count - len(wrong)} of {count} causes agree")
+    for name, score in scores.items():
+        print(*name, score)
+    for key in wrong:
+        if (key[0]["scenario"], key[1]) not in missed:
+            one = dict((c["scenario"], s) for c, s in rows)[key[0]["scenario"]][key[1]]
+            print("no reason for", key[0]["scenario"], key[1], one.rule, one.where, one.direction, one.says)
+
+
+HEAD = """
+# How often it is right
+
+Measured by `captures/lab/accuracy.py` on `captures/two-ends`, where a middle between a real client and a real server broke one thing at a time and wrote
+down what became of every frame. Linux 6.18 at both ends, cubic, no offload.
+"""
+CAUSES = """
+What tcpwhy names first (its first incident, else its first finding) at each end alone and with both files. Bold: it does not agree with what was done.
+"by" is who broke it, and in which direction. For what an end alone cannot see, "nothing" agrees.
+"""
+FRAMES = """
+Data segments only. True: the sender's own capture shows that it had sent every octet of it before. At the receiver's end only those that arrived count, the
+lost ones were never there; a copy that the network made is not sent again.
+"""
+KINDS = """
+Why the kernel sent it again, by its own trace: `timeout` (the timer), `after-timeout` (the rest of the window behind it), `fast` (duplicate acknowledgments or
+SACK), `probe` (tail loss probe). What is told as `spurious` was needless.
+"""
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:] + [None, None]
+    main(arguments[0] or os.path.join(ROOT, "captures/two-ends"), arguments[1] or os.path.join(ROOT, "docs/accuracy.md"))
