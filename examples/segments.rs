@@ -1,4 +1,4 @@
-//! How every segment with payload came: one line of input, packet number and `new`, `late`, `timeout`, `fast`, `tail-probe` or `spurious` (sent again).
+//! How every segment with payload came: one line of input, packet number and `new`, `late`, `doubled`, `timeout`, `fast`, `tail-probe` or `spurious` (sent again).
 //!
 //! `cargo run --example segments -- FILE…` For measuring against other tools and against known truth (captures/lab/accuracy.py): the report
 //! tells only the first of an episode. Copies that the capture itself made are `new`, segments without payload are left out.
@@ -40,6 +40,7 @@ impl Sink for Judged {
     fn judged(&mut self, _: &FlowHead, _: &mut (), at: PacketRef, came: Came) {
         let word = match came {
             Came::Late => "late",
+            Came::Doubled => "doubled",
             Came::Again(Retransmission::Timeout) => "timeout",
             Came::Again(Retransmission::Fast) => "fast",
             Came::Again(Retransmission::TailProbe) => "tail-probe",

@@ -43,7 +43,8 @@ class Said:
             self.rule, self.says, self.severity = roots[0]["rule"], roots[0]["says"], roots[0]["severity"]
         self.where = {"upstream": "server"}.get(self.where, self.where)
         values = roots[0]["values"] if roots else {}
-        if "sender" in values and "receiver" in values:
+        # Rules that say where octets got lost; others name a sender that waits.
+        if self.rule in ("packet-loss", "loss-burst-single"):
             self.direction = "up" if values["sender"].startswith(CLIENT) else "down"
         self.others = sorted({i["rule"] for i in told["incidents"]} - {self.rule})
 
@@ -107,6 +108,7 @@ class Score:
 
 def measure(folder, scenarios):
     scores = collections.defaultdict(Score)
+    untold = collections.Counter()
     kinds, needless = collections.defaultdict(collections.Counter), collections.defaultdict(Score)
     for scenario in scenarios:
         truth = frames(folder, scenario)
@@ -115,8 +117,15 @@ def measure(folder, scenarios):
             ours, theirs = segments(path), tshark(path)
             if set(ours) != set(truth[end]):
                 raise SystemExit(f"{path}: data frames of tcpwhy and of the truth differ: {sorted(set(ours) ^ set(truth[end]))[:10]}")
+            reached = {}
             for number, (row, role) in sorted(truth[end].items()):
                 again = row["sent"] != "first" and role != "doubled"
+                flow = (row["flow"], row["from"])
+                before, reached[flow] = reached.get(flow, 0), max(reached.get(flow, 0), int(row["seq"]) + int(row["len"]))
+                if again and role == "came" and int(row["seq"]) >= before:
+                    # Neither it nor anything behind it was here before: at this end nothing tells it from a first copy.
+                    untold[scenario] += 1
+                    continue
                 place = "sender's end" if role == "sent" else "receiver's end"
                 word, marks = ours[number], theirs[number]
                 scores["tcpwhy", place].add(again, word in AGAIN, f"{scenario}/{end}")
@@ -125,11 +134,11 @@ def measure(folder, scenarios):
                 if os.environ.get("SHOW") and again != (word in AGAIN):
                     print(scenario, end, number, role, word, row)
                 if again:
-                    kind = row["kernel"] if row["had"] != "all" else row["kernel"] + ", needless"
+                    kind = row["kernel"] if row["had"] != "acked" else row["kernel"] + ", needless"
                     kinds[place, kind][word] += 1
-                    needless["tcpwhy", place].add(row["had"] == "all", word == "spurious", f"{scenario}/{end}")
-                    needless["tshark", place].add(row["had"] == "all", "spurious_retransmission" in marks, f"{scenario}/{end}")
-    return scores, kinds, needless
+                    needless["tcpwhy", place].add(row["had"] == "acked", word == "spurious", f"{scenario}/{end}")
+                    needless["tshark", place].add(row["had"] == "acked", "spurious_retransmission" in marks, f"{scenario}/{end}")
+    return scores, kinds, needless, untold
 
 
 def causes(folder):
@@ -166,7 +175,7 @@ def main(folder, path):
     missed = {(row["scenario"], row["view"]): row["reason"] for row in table(os.path.join(folder, "missed.tsv"))}
     wrong = [(cause, view) for cause, said in rows for view in VIEWS if not said[view].agrees(cause, view)]
     count = len(rows) * len(VIEWS)
-    scores, kinds, needless = measure(folder, [cause["scenario"] for cause, _ in rows])
+    scores, kinds, needless, untold = measure(folder, [cause["scenario"] for cause, _ in rows])
     out = [HEAD.strip(), "", "## Causes", "", CAUSES.strip(), "", *matrix(rows, missed), ""]
     out += [f"{count - len(wrong)} of {count} agree. What does not:", ""]
     if wrong:
@@ -174,6 +183,8 @@ def main(folder, path):
         out += [f"| {cause['scenario']} | {view} | {missed.get((cause['scenario'], view), '?')} |" for cause, view in wrong]
     out += ["", "## Retransmissions, frame by frame", "", FRAMES.strip(), "", "| | seen at | sent again | recall | precision | missed | false |", "|---|---|---|---|---|---|---|"]
     out += [f"| {name} | {place} | {score} |" for (name, place), score in sorted(scores.items(), key=lambda item: (item[0][1] != "sender's end", item[0][0]))]
+    out += ["", f"Left out at the receiver's end: {sum(untold.values())} that were the first of their octets to arrive, with nothing behind them before"]
+    out[-1] += " (" + ", ".join(f"{name} {n}" for name, n in sorted(untold.items())) + "). No capture made there can tell."
     out += ["", "Where they are wrong (frames):", ""]
     for (name, place), score in sorted(scores.items()):
         if score.where:
@@ -182,7 +193,7 @@ def main(folder, path):
     for (place, kind), words in sorted(kinds.items(), key=lambda item: (item[0][0] != "sender's end", item[0][1])):
         other = sum(n for word, n in words.items() if word not in AGAIN)
         out.append(f"| {kind} | {place} | " + " | ".join(str(words[word]) for word in ("timeout", "fast", "tail-probe", "spurious")) + f" | {other} |")
-    out += ["", "Needless copies (the other end had been handed every octet before the copy left):", "", "| | seen at | needless | recall | precision | missed | false |", "|---|---|---|---|---|---|---|"]
+    out += ["", "Needless copies (the other end had acknowledged every octet before the copy left):", "", "| | seen at | needless | recall | precision | missed | false |", "|---|---|---|---|---|---|---|"]
     out += [f"| {name} | {place} | {score} |" for (name, place), score in sorted(needless.items(), key=lambda item: (item[0][1] != "sender's end", item[0][0]))]
     with open(path, "w") as file:
         file.write("\n".join(out) + "\n")

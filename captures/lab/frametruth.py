@@ -1,5 +1,8 @@
 """Writes truth.tsv of one scenario of two-ends.sh: frametruth.py RUN-DIRECTORY OUTPUT-DIRECTORY SCENARIO
 
+sent: first, again or partly, by what its sender had sent before. had: what the other end had of it when it left: acked (it had acknowledged every octet),
+all, part, none (of what was put out there, whether its kernel took it or not). kernel: why it was sent again.
+
 RUN-DIRECTORY holds the middle's log, the kernel's counters of both ends and the kernel's trace. One line per frame, in the order in which the middle
 got or made them; frames are found in the captures by their octets, and one that is in the log but not in its capture stops the script."""
 import json
@@ -97,7 +100,7 @@ def main(run, out, scenario):
     events = kernel_events(os.path.join(run, "trace"))
     log = sorted((json.loads(line) for line in open(os.path.join(run, "log"))), key=lambda entry: entry["n"])
     take = lambda end, print_: ends[end][0][print_].pop(0)
-    flows, base, sent, got, rows, acked, recovering = {}, {}, {}, {}, [], {}, {}
+    flows, base, sent, got, rows, acked, answered, recovering = {}, {}, {}, {}, [], {}, {}, {}
     for entry in log:
         side, places = entry["from"], {"client": [], "server": []}
         if side != "middle":
@@ -126,6 +129,8 @@ def main(run, out, scenario):
         far = "server" if side == "client" else "client"
         if packet.flags & pcap.ACK and places[far] and entry["fate"] != "altered" and (port, far) in base:
             acked.setdefault((port, far), []).append((ends[far][1][places[far][0]][0], (packet.ack - base[port, far]) % SPACE))
+        if packet.flags & pcap.ACK and (port, far) in base:
+            answered.setdefault((port, far), []).append((at, (packet.ack - base[port, far]) % SPACE))
         length = len(packet.payload) + bool(packet.flags & pcap.SYN) + bool(packet.flags & pcap.FIN)
         if not length or packet.flags & pcap.RST:
             continue
@@ -137,7 +142,8 @@ def main(run, out, scenario):
             for when, a, b in arrived:
                 if when <= at:
                     there.add(a, b)
-            row["had"] = there.covers(start, end)
+            told = max((number for when, number in answered.get(key, []) if when <= at), default=0)
+            row["had"] = "acked" if told >= end else there.covers(start, end)
             row["kernel"] = caller(events, (packet.sport, packet.dport), at / 1e9)
             una = max((number for when, number in acked.get(key, []) if when <= at), default=0)
             if row["kernel"] == "timeout":

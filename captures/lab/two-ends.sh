@@ -112,13 +112,13 @@ run_one() { # scenario number
     case $1 in
     zero-window-server)
         serve "$B" $PORT rcvbuf:4096 'recv:\r\n\r\n' sleep:5 'recv:the last line' 'send:HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n' recv close
-        seq -f 'line %06g of a text that never says the same twice' 2500 >"$TMP/text"
+        seq -f 'line %06g of a text that never says the same twice' 1600 >"$TMP/text"
         echo "the last line" >>"$TMP/text"
         uploads 2
         ;;
     zero-window-client)
         web
-        seq -f 'line %06g of a text that never says the same twice' 2500 >"$NGINX_DIR/html/text"
+        seq -f 'line %06g of a text that never says the same twice' 1600 >"$NGINX_DIR/html/text"
         echo "the last line" >>"$NGINX_DIR/html/text"
         for _ in 1 2; do
             talk "$C" $SERVER $PORT rcvbuf:4096 'send:GET /text HTTP/1.1\r\nHost: www.example.com\r\n\r\n' sleep:5 'recv:the last line' close

@@ -11,7 +11,7 @@ use super::Merged;
 use super::format::{count, packet};
 use crate::event::{PacketRef, Side};
 use crate::flow::facts::{FlowFacts, Half, IpProtocol};
-use crate::rule::finding::{Finding, Severity, Subject};
+use crate::rule::finding::{Culprit, Finding, Severity, Subject};
 use crate::rule::summary::FlowSummary;
 use crate::time::Elapsed;
 use crate::wire::Endpoint;
@@ -124,6 +124,7 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
             hidden += 1;
             faces.others.entry(judged.facts.id).or_default().push(told(&judged.facts, &face.facts));
         }
+        take_back_silence(&mut whole, judged, &members);
         // Captures that begin and end at different times hold different parts of a connection that outlives them.
         if place < begun {
             compare(&mut whole, &members, merged);
@@ -286,6 +287,23 @@ fn adopt(whole: &mut FlowSummary, face: &FlowSummary) {
     }
 }
 
+/// Takes back that the server is silent where another place shows what it said, and what the network did to it.
+fn take_back_silence(whole: &mut FlowSummary, judged: &FlowSummary, members: &[&FlowSummary]) {
+    let heard = judged.facts.from_server.payload;
+    let said_more = |face: &&&FlowSummary| {
+        let network = |finding: &Finding| finding.culprit == Culprit::Network && finding.severity >= Severity::Warning;
+        face.facts.id.file != judged.facts.id.file
+            && face.facts.from_server.payload > heard
+            && face.findings.iter().any(network)
+    };
+    if members.iter().any(|face| said_more(&face)) {
+        whole.findings.retain(|finding| {
+            let absence = crate::catalogue::rule(&finding.rule).is_some_and(|rule| rule.claims_absence);
+            !(absence && matches!(finding.culprit, Culprit::Server | Culprit::Upstream))
+        });
+    }
+}
+
 /// How far the clock of the later input is ahead: the mean of what SYN and SYN+ACK say, so that the way between both cancels out.
 fn clock(a: &FlowFacts, b: &FlowFacts) -> Option<((u16, u16), i64)> {
     let (a, b) = if a.id.file < b.id.file { (a, b) } else { (b, a) };
@@ -441,6 +459,28 @@ mod tests {
         };
         let (joined, _) = join(&merged(&[question(1), at_file(question(2), 1)])).expect("two captures");
         assert_eq!((joined.flows.len(), joined.tally.flows), (1, 1));
+    }
+
+    #[test]
+    fn a_server_that_speaks_at_its_own_end_is_not_silent() {
+        let found = |rule: &str, scene: &Scene| {
+            let rule = crate::catalogue::rule(rule).expect("a rule");
+            rule.found(&scene.view(), scene.facts.id, Side::Server, "x").severity(Severity::Critical)
+        };
+        let rules = |server_said: u32| {
+            let near = Scene::open().data(Side::Client, 3, 40);
+            let far = Scene::starting("10.0.0.1:40000", "10.0.0.2:443", 9, 0).handshake().data(Side::Client, 3, 40);
+            let far = at_file(far.data(Side::Server, 4, server_said), 1);
+            let mut merged = merged(&[near, far]);
+            for (flow, rule) in merged.flows.values_mut().zip(["upstream-hang", "rto-unrecovered"]) {
+                flow.findings.push(found(rule, &Scene::open()));
+            }
+            let (joined, _) = join(&merged).expect("two faces");
+            let flow = joined.flows.into_values().next().expect("one");
+            flow.findings.iter().map(|finding| finding.rule.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(rules(1448), ["rto-unrecovered"]);
+        assert_eq!(rules(0), ["upstream-hang", "rto-unrecovered"]);
     }
 
     #[test]

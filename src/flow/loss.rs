@@ -20,6 +20,10 @@ use crate::wire::seq::Seq;
 const RTO_TICK: Elapsed = Elapsed::millis(10);
 /// Copies remembered for a later DSACK.
 const COPIED: usize = 16;
+/// The two copies of a doubled packet are no farther apart.
+const DOUBLED: Elapsed = Elapsed::secs(1);
+/// Nobody sends again so soon.
+const AT_ONCE: Elapsed = Elapsed::millis(5);
 /// A late segment that fills a hole sooner than this was only overtaken, when no round trip is known.
 const OVERTAKEN: Elapsed = Elapsed::millis(3);
 
@@ -206,11 +210,21 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// The segment as the ledger keeps it.
-    pub(super) fn sent(&self, way: Way, start: Seq, len: u32, payload: &[u8]) -> Sent {
+    pub(super) fn sent(&self, way: Way, start: Seq, len: u32, payload: &[u8], ip_id: Option<u16>) -> Sent {
         let at = Stamp::from(self.at);
         let print = super::duplicates::ends(payload);
         let face = self.flow.tracks[way].face;
-        Sent { start, len, first: at, last: at, print, copies: 1, face, late: false }
+        Sent { start, len, first: at, last: at, print, copies: 1, face, late: false, ip_id: ip_id.unwrap_or(0) }
+    }
+
+    /// Whether the network doubled `original`: the very same packet, told by its IP id. A sender that sends again takes another one; senders
+    /// that always take the same one are known by the packet before.
+    pub(super) fn doubled(&self, way: Way, late: &Late, original: Option<&Sent>) -> bool {
+        let (Some(sent), Some(id)) = (original, late.ip_id) else { return false };
+        let whole = sent.start == late.start && sent.end() == late.end;
+        let counts = self.detail.trails[way].ip_id.is_some_and(|before| before != id);
+        let apart = self.at.time.since(sent.first.time());
+        id != 0 && id == sent.ip_id && whole && (apart < AT_ONCE || counts && apart < DOUBLED)
     }
 }
 
@@ -326,6 +340,21 @@ mod tests {
         let client = script.facts().from_client;
         assert_eq!((client.reordered, client.loss.total()), (1, 0));
         assert_eq!(script.sink.octets[0], b"aabb");
+    }
+
+    #[test]
+    fn a_packet_that_the_network_doubled_was_not_sent_again() {
+        let copies = |ids: [u16; 3]| {
+            let mut script = Script::new();
+            script.handshake();
+            script.send(10, Shot { seq: 1, ack: 1, payload: b"aa", id: Some(ids[0]), ..Shot::default() });
+            script.send(10, Shot { seq: 3, ack: 1, payload: b"bb", id: Some(ids[1]), ..Shot::default() });
+            script.send(40, Shot { seq: 1, ack: 1, payload: b"aa", id: Some(ids[2]), ..Shot::default() });
+            script.facts().from_client.loss.total()
+        };
+        assert_eq!(copies([500, 501, 500]), 0);
+        assert_eq!(copies([500, 501, 502]), 1, "sent again: another packet");
+        assert_eq!(copies([7, 7, 7]), 1, "a sender that takes the same id for every packet");
     }
 
     #[test]

@@ -86,6 +86,8 @@ pub enum Came {
     Again(Retransmission),
     /// It was sent once, and overtaken by later ones.
     Late,
+    /// It was sent once, and the network made two of it.
+    Doubled,
 }
 
 /// Where a flow's events and octets go. Push, static dispatch.
