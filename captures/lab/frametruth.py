@@ -80,11 +80,11 @@ def kernel_events(path):
 
 
 def caller(events, key, at):
-    """Who asked for the retransmission that left at this time: the latest event before it."""
+    """Who asked for the retransmission that left at this time: the kernel tells right after it handed it over."""
     if events is None:
         return "-"
-    before = [kind for when, kind in events.get(key, []) if when <= at + 0.0003]
-    return before[-1] if before else "?"
+    after = [kind for when, kind in events.get(key, []) if at - 0.00005 <= when < at + 0.05]
+    return after[0] if after else "?"
 
 
 def counters(path):

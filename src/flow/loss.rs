@@ -22,6 +22,8 @@ const RTO_TICK: Elapsed = Elapsed::millis(10);
 const COPIED: usize = 16;
 /// The two copies of a doubled packet are no farther apart.
 const DOUBLED: Elapsed = Elapsed::secs(1);
+/// IP ids this far back belong to packets that left a moment ago.
+const EARLIER: i16 = 256;
 /// Nobody sends again so soon.
 const AT_ONCE: Elapsed = Elapsed::millis(5);
 /// A late segment that fills a hole sooner than this was only overtaken, when no round trip is known.
@@ -218,14 +220,24 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// Whether the network doubled `original`: the very same packet, told by its IP id. A sender that sends again takes another one; senders
-    /// that always take the same one are known by the packet before.
+    /// that always take the same one are known by the packet before. When the original is forgotten (all of it was acknowledged), an id
+    /// from before the latest packet shows that it left before that one.
     pub(super) fn doubled(&self, way: Way, late: &Late, original: Option<&Sent>) -> bool {
-        let (Some(sent), Some(id)) = (original, late.ip_id) else { return false };
+        let (Some(id), Some(before)) = (late.ip_id, self.detail.trails[way].ip_id) else { return false };
+        let Some(sent) = original else {
+            let track = &self.flow.tracks[way];
+            let known = track.marks.has(Marks::ACKED) && !late.end.after(track.una);
+            return known && left_before(id, before);
+        };
         let whole = sent.start == late.start && sent.end() == late.end;
-        let counts = self.detail.trails[way].ip_id.is_some_and(|before| before != id);
         let apart = self.at.time.since(sent.first.time());
-        id != 0 && id == sent.ip_id && whole && (apart < AT_ONCE || counts && apart < DOUBLED)
+        id != 0 && id == sent.ip_id && whole && (apart < AT_ONCE || before != id && apart < DOUBLED)
     }
+}
+
+/// Whether the packet with `id` left a little before the one with `later`. 0 is no id.
+pub(super) fn left_before(id: u16, later: u16) -> bool {
+    id != 0 && later != 0 && (1..=EARLIER).contains(&(later.wrapping_sub(id) as i16))
 }
 
 fn count(loss: &mut super::facts::Loss, kind: Retransmission) -> &mut u32 {
@@ -354,7 +366,24 @@ mod tests {
         };
         assert_eq!(copies([500, 501, 500]), 0);
         assert_eq!(copies([500, 501, 502]), 1, "sent again: another packet");
-        assert_eq!(copies([7, 7, 7]), 1, "a sender that takes the same id for every packet");
+        assert_eq!(copies([9_007, 9_007, 9_007]), 1, "a sender that takes the same id for every packet");
+    }
+
+    #[test]
+    fn a_packet_that_left_before_the_latest_one_was_not_sent_again() {
+        let spurious = |id: u16| {
+            let mut script = Script::new();
+            script.handshake();
+            for n in 0..20_u16 {
+                let shot =
+                    Shot { seq: 1 + 2 * u32::from(n), ack: 1, payload: b"aa", id: Some(500 + n), ..Shot::default() };
+                script.send(10, shot);
+            }
+            script.server(12, "A", 1, 41, b"");
+            script.send(14, Shot { seq: 1, ack: 1, payload: b"aa", id: Some(id), ..Shot::default() });
+            script.facts().from_client.loss.spurious
+        };
+        assert_eq!((spurious(500), spurious(520)), (0, 1));
     }
 
     #[test]

@@ -83,31 +83,29 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 /// At the receiver's end: what `side` sends was acknowledged here, and comes again and again.
 fn unheard(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     let (half, peer) = (flow.facts.half(side), flow.facts.half(side.other()));
-    let last = half.last_payload?;
-    let needless = |resent: &&Resent| resent.kind == Retransmission::Spurious && resent.copy > last;
-    let mut copies: Vec<&Resent> = half.loss.worst.iter().filter(needless).collect();
+    let (new, end) = (half.last_payload?, half.last?);
+    let mut copies = half.loss.worst.clone();
+    copies.retain(|resent| resent.kind == Retransmission::Spurious && resent.copy > new);
     copies.sort_by_key(|resent| resent.copy);
-    let (first, latest) = (*copies.first()?, *copies.last()?);
-    let span = latest.gap;
+    let [first, second, third] = copies.get(..3)? else { return None };
+    let apart = |a: &Resent, b: &Resent| b.copy.time.since(a.copy.time);
+    let backs_off = apart(second, third).0 > apart(first, second).0 + apart(first, second).0 / 2;
+    let span = end.time.since(first.copy.time);
     // Its timer doubles: had an ACK arrived, the pause would be longer than all of it.
-    let goes_on = flow.now.since(latest.copy.time) <= span;
-    let acknowledged = peer.last.is_some_and(|ack| ack > first.copy);
-    if copies.len() < COPIES as usize
-        || span < flow.thresholds.tail
-        || !goes_on
-        || !acknowledged
-        || peer.reset_count > 0
-    {
+    let goes_on = flow.now.since(end.time) <= span;
+    let acknowledged = peer.last.filter(|ack| *ack > first.copy)?;
+    if !backs_off || span < flow.thresholds.tail || !goes_on || peer.reset_count > 0 {
         return None;
     }
-    let (sender, receiver) = (flow.facts.endpoint(side), flow.facts.endpoint(side.other()));
     let finding = RULE
         .found(flow, first.copy, side, "octets that were acknowledged come again")
         .and_maybe(first.original, side, "their first copy")
-        .and(latest.copy, side, format!("and again, {span} after the first copy"))
-        .and_maybe(peer.last.filter(|ack| *ack > first.copy), side.other(), "the other side's latest ACK")
+        .and(second.copy, side, "and again")
+        .and(third.copy, side, "and again, after a longer pause")
+        .and(acknowledged, side.other(), "the other side's latest ACK")
         .variant(2);
-    Some(fill(finding, sender, receiver).with("octets", String::new()).with("copies", String::new()).with("span", span))
+    let (sender, receiver) = (flow.facts.endpoint(side), flow.facts.endpoint(side.other()));
+    Some(fill(finding, sender, receiver).with("octets", "").with("copies", "").with("span", span))
 }
 
 fn fill(finding: Finding, sender: Endpoint, receiver: Endpoint) -> Finding {
@@ -191,16 +189,16 @@ mod tests {
 
     #[test]
     fn octets_that_come_again_though_they_were_acknowledged_show_that_the_acks_get_lost() {
-        let finding = repeated(&[900, 1_800, 3_600]).capture_ends(5_000).check(&RULE).expect("unheard");
+        let finding = repeated(&[900, 1_800, 4_200]).capture_ends(5_000).check(&RULE).expect("unheard");
         assert_eq!((finding.variant, finding.culprit), (2, Culprit::Network));
-        assert_eq!(finding.evidence.iter().map(|e| e.at.number).collect::<Vec<_>>(), [8, 6, 12, 13]);
+        assert_eq!(finding.evidence.iter().map(|e| e.at.number).collect::<Vec<_>>(), [8, 6, 10, 12, 13]);
     }
 
     #[test]
     fn copies_that_stopped_coming_were_heard_at_last() {
-        assert_eq!(repeated(&[900, 1_800, 3_600]).capture_ends(9_000).check(&RULE), None);
-        assert_eq!(repeated(&[900, 3_600]).capture_ends(5_000).check(&RULE), None);
-        let more = repeated(&[900, 1_800, 3_600]).data(Side::Server, 3_700, 900).acked(Side::Server, 3_701);
+        assert_eq!(repeated(&[900, 1_800, 4_200]).capture_ends(9_000).check(&RULE), None);
+        assert_eq!(repeated(&[900, 2_550, 4_200]).capture_ends(5_000).check(&RULE), None);
+        let more = repeated(&[900, 1_800, 4_200]).data(Side::Server, 4_300, 900).acked(Side::Server, 4_301);
         assert_eq!(more.capture_ends(5_000).check(&RULE), None);
     }
 
