@@ -70,7 +70,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn segments(file: &str) -> tcpwhy::Result<Vec<(u64, &'static str)>> {
+pub fn segments(file: &str) -> tcpwhy::Result<Vec<(u64, &'static str)>> {
     let mut source = Source::open(&[file], &OpenOptions::default())?;
     let (mut decoder, mut judged) = (Decoder::new(Default::default()), Judged::default());
     let mut table = FlowTable::new(Limits::default(), 1);
