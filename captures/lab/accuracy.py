@@ -7,6 +7,7 @@ nothing can be seen). missed.tsv gives the reasons of what does not agree. Nothi
 import collections
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -141,12 +142,30 @@ def measure(folder, scenarios):
     return scores, kinds, needless, untold
 
 
+def lost_counts(folder, scenario, told, truth):
+    """Of each flow of which the report of both files counts what was lost in between: [(said, true)]."""
+    flows = {int(row["client"].split(",")[0]): row["flow"] for row in reversed(truth) if row["client"] != "-"}
+    found = []
+    for finding in told["findings"]:
+        if not finding["flow"] or finding["flow"]["file"] != 0 or finding["rule"] == "client-abandoned":
+            continue
+        for note in finding["notes"]:
+            words = re.match(r"(\d+) of (\d+) packets from (\S+) that are in (client|server) are not in .*lost in between", note)
+            if words:
+                rows = [row for row in truth if row["flow"] == flows.get(finding["flow"]["id"]) and row["from"] == words[4]]
+                far = OTHER[words[4]]
+                found.append(((int(words[1]), int(words[2])), (sum(row[far] == "-" for row in rows), len(rows))))
+    return found
+
+
 def causes(folder):
     rows = []
     for cause in table(os.path.join(folder, "causes.tsv")):
         files = {end: os.path.join(folder, cause["scenario"], f"{end}.pcap") for end in ENDS}
         said = {end: Said(report(files[end])) for end in ENDS}
-        said["both"] = Said(report(*(f"{end}={files[end]}" for end in ENDS)))
+        told = report(*(f"{end}={files[end]}" for end in ENDS))
+        said["both"] = Said(told)
+        said["counts"] = lost_counts(folder, cause["scenario"], told, table(os.path.join(folder, cause["scenario"], "truth.tsv")))
         rows.append((cause, said))
     return rows
 
@@ -181,6 +200,10 @@ def main(folder, path):
     if wrong:
         out += ["| scenario | seen from | why |", "|---|---|---|"]
         out += [f"| {cause['scenario']} | {view} | {missed.get((cause['scenario'], view), '?')} |" for cause, view in wrong]
+    counts = [pair for _, said in rows for pair in said["counts"]]
+    exact = sum(said == true for said, true in counts)
+    out += ["", f"With both files the report says how many packets of a connection got lost between them, and from which end: {len(counts)} such sentences, {exact} exact in both numbers."]
+    print(exact, "of", len(counts), "counts of lost packets exact", [pair for pair in counts if pair[0] != pair[1]])
     out += ["", "## Retransmissions, frame by frame", "", FRAMES.strip(), "", "| | seen at | sent again | recall | precision | missed | false |", "|---|---|---|---|---|---|---|"]
     out += [f"| {name} | {place} | {score} |" for (name, place), score in sorted(scores.items(), key=lambda item: (item[0][1] != "sender's end", item[0][0]))]
     out += ["", f"Left out at the receiver's end: {sum(untold.values())} that were the first of their octets to arrive, with nothing behind them before"]

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Merged;
 use super::format::{count, packet};
+use crate::catalogue::transfer::rto_unrecovered;
 use crate::event::{PacketRef, Side};
 use crate::flow::facts::{FlowFacts, Half, IpProtocol};
 use crate::rule::finding::{Culprit, Finding, Severity, Subject};
@@ -127,6 +128,7 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
         take_back_silence(&mut whole, judged, &members);
         // Captures that begin and end at different times hold different parts of a connection that outlives them.
         if place < begun {
+            name_lost_acks(&mut whole, &members, merged);
             compare(&mut whole, &members, merged);
         }
         whole.digest.verdict = members.iter().map(|face| face.digest.verdict).max().unwrap_or(whole.digest.verdict);
@@ -302,6 +304,33 @@ fn take_back_silence(whole: &mut FlowSummary, judged: &FlowSummary, members: &[&
             !(absence && matches!(finding.culprit, Culprit::Server | Culprit::Upstream))
         });
     }
+}
+
+/// Octets that nobody acknowledges at one place were acknowledged at another: then the ACKs got lost, not the octets.
+fn name_lost_acks(whole: &mut FlowSummary, members: &[&FlowSummary], merged: &Merged) {
+    for finding in whole.findings.iter_mut().filter(|finding| finding.rule == rto_unrecovered::RULE.id) {
+        let Some((file, side)) = finding.evidence.first().and_then(|first| Some((first.at.file, first.side?))) else {
+            continue;
+        };
+        let Some(made) = members.iter().find(|face| face.facts.id.file == file) else { continue };
+        let waits = made.facts.half(side).unacknowledged.map_or(0, |waits| u64::from(waits.len.max(1)));
+        let known = made.facts.half(side).acknowledged + waits;
+        let elsewhere = members.iter().any(|face| {
+            face.facts.id.file != file
+                && face.facts.half(side).acknowledged >= known
+                && !ended_before(made, face, merged)
+        });
+        if waits > 0 && elsewhere {
+            finding.variant = rto_unrecovered::ACKS_LOST;
+            finding.evidence[0].shows = "octets whose ACK does not come here".into();
+        }
+    }
+}
+
+/// `made`'s capture ended before `other` saw the last of the connection.
+fn ended_before(made: &FlowSummary, other: &FlowSummary, merged: &Merged) -> bool {
+    let ended = merged.infos.get(usize::from(made.facts.id.file)).and_then(|info| info.last);
+    ended.is_some_and(|ended| other.facts.last.time.since(ended) > ENDED)
 }
 
 /// How far the clock of the later input is ahead: the mean of what SYN and SYN+ACK say, so that the way between both cancels out.
@@ -481,6 +510,24 @@ mod tests {
         };
         assert_eq!(rules(1448), ["rto-unrecovered"]);
         assert_eq!(rules(0), ["upstream-hang", "rto-unrecovered"]);
+    }
+
+    #[test]
+    fn octets_acknowledged_at_the_other_place_were_not_lost_their_acks_were() {
+        let variant = |heard: bool| {
+            let near = Scene::open().data(Side::Client, 3, 40);
+            let far = Scene::starting("10.0.0.1:40000", "10.0.0.2:443", 9, 0).handshake().data(Side::Client, 3, 40);
+            let far = at_file(if heard { far.acked(Side::Client, 4) } else { far }, 1);
+            let rule = crate::catalogue::rule("rto-unrecovered").expect("a rule");
+            let waits = near.facts.from_client.unacknowledged.expect("waits").first;
+            let finding = rule.found(&near.view(), waits, Side::Client, "octets that nobody acknowledges");
+            let mut merged = merged(&[near, far]);
+            merged.flows.values_mut().next().expect("the near one").findings.push(finding);
+            let (joined, _) = join(&merged).expect("two faces");
+            let flow = joined.flows.into_values().next().expect("one");
+            flow.findings[0].variant
+        };
+        assert_eq!((variant(true), variant(false)), (rto_unrecovered::ACKS_LOST, 0));
     }
 
     #[test]

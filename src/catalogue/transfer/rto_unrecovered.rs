@@ -64,6 +64,9 @@ pub static RULE: Rule = Rule {
     ..Rule::BLANK
 };
 
+/// Variant of the headline where the octets arrived and their acknowledgments did not.
+pub const ACKS_LOST: u8 = 2;
+
 /// Copies that make a back-off.
 const COPIES: u32 = 3;
 /// And the least time over which they came: two tail probes are closer together.
@@ -103,7 +106,7 @@ fn unheard(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
         .and(second.copy, side, "and again")
         .and(third.copy, side, "and again, after a longer pause")
         .and(acknowledged, side.other(), "the other side's latest ACK")
-        .variant(2);
+        .variant(ACKS_LOST);
     let (sender, receiver) = (flow.facts.endpoint(side), flow.facts.endpoint(side.other()));
     Some(fill(finding, sender, receiver).with("octets", "").with("copies", "").with("span", span))
 }
