@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Merged;
 use super::format::{count, packet};
+use super::{Merged, explain};
 use crate::catalogue::transfer::rto_unrecovered;
 use crate::event::{PacketRef, Side};
 use crate::flow::facts::{FlowFacts, Half, IpProtocol};
@@ -111,7 +111,7 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
     let mut faces = Faces::default();
     let mut clocks: BTreeMap<(u16, u16), Vec<i64>> = BTreeMap::new();
     let mut flows = merged.flows.clone();
-    let mut hidden = 0;
+    let (mut hidden, mut services) = (0, merged.services.clone());
     for (place, group) in groups.into_iter().enumerate() {
         let members: Vec<&FlowSummary> = group.iter().filter_map(|id| merged.flows.get(id)).collect();
         let Some(judged) = members.iter().min_by_key(|flow| nearness(flow)).copied() else { continue };
@@ -122,6 +122,9 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
                 clocks.entry(pair).or_default().push(ahead);
             }
             flows.remove(&face.facts.id);
+            if face.facts.server == judged.facts.server {
+                services.unlearn(&explain::lesson(&face.facts, &face.story, face.digest.verdict));
+            }
             hidden += 1;
             faces.others.entry(judged.facts.id).or_default().push(told(&judged.facts, &face.facts));
         }
@@ -139,7 +142,7 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
         let clock = Clock { of, ahead: Elapsed(ahead[ahead.len() / 2]), connections: ahead.len() };
         faces.clocks.entry(file).or_insert(clock);
     }
-    let mut joined = Merged { flows, ..merged.clone() };
+    let mut joined = Merged { flows, services, ..merged.clone() };
     joined.tally.flows = joined.tally.flows.saturating_sub(hidden);
     Some((joined, faces))
 }
@@ -510,6 +513,21 @@ mod tests {
         };
         assert_eq!(rules(1448), ["rto-unrecovered"]);
         assert_eq!(rules(0), ["upstream-hang", "rto-unrecovered"]);
+    }
+
+    #[test]
+    fn a_connection_seen_at_two_places_is_one_flow_of_its_server() {
+        let far = at_file(Scene::starting("10.0.0.1:40000", "10.0.0.2:443", 9, 0).handshake(), 1);
+        let mut merged = merged(&[Scene::open(), far]);
+        let mut learner = crate::host::service::Learner::default();
+        for flow in merged.flows.values() {
+            learner.learn(&explain::lesson(&flow.facts, &flow.story, flow.digest.verdict));
+        }
+        merged.services = learner.finish();
+        let server = end("10.0.0.2:443");
+        assert_eq!(merged.services.get(&server).map(|service| service.flows), Some(2));
+        let (joined, _) = join(&merged).expect("two faces");
+        assert_eq!(joined.services.get(&server).map(|service| (service.flows, service.accepted)), Some((1, 1)));
     }
 
     #[test]
