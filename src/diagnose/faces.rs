@@ -8,11 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::format::{count, packet};
-use super::{Merged, explain};
-use crate::catalogue::transfer::rto_unrecovered;
+use super::{Merged, beside, explain};
 use crate::event::{PacketRef, Side};
 use crate::flow::facts::{FlowFacts, Half, IpProtocol};
-use crate::rule::finding::{Culprit, Finding, Severity, Subject};
+use crate::rule::finding::{Finding, Severity, Subject};
 use crate::rule::summary::FlowSummary;
 use crate::time::Elapsed;
 use crate::wire::Endpoint;
@@ -26,7 +25,7 @@ const NEAR: usize = 512;
 const PAIRS: usize = 64;
 
 /// A capture is at its end when nothing follows for so long.
-const ENDED: Elapsed = Elapsed::secs(1);
+pub(super) const ENDED: Elapsed = Elapsed::secs(1);
 
 /// What was found out about faces.
 #[derive(Debug, Default)]
@@ -128,10 +127,10 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
             hidden += 1;
             faces.others.entry(judged.facts.id).or_default().push(told(&judged.facts, &face.facts));
         }
-        take_back_silence(&mut whole, judged, &members);
+        beside::take_back_silence(&mut whole, judged, &members);
         // Captures that begin and end at different times hold different parts of a connection that outlives them.
         if place < begun {
-            name_lost_acks(&mut whole, &members, merged);
+            beside::name_lost_acks(&mut whole, &members, merged);
             compare(&mut whole, &members, merged);
         }
         whole.digest.verdict = members.iter().map(|face| face.digest.verdict).max().unwrap_or(whole.digest.verdict);
@@ -292,50 +291,6 @@ fn adopt(whole: &mut FlowSummary, face: &FlowSummary) {
     }
 }
 
-/// Takes back that the server is silent where another place shows what it said, and what the network did to it.
-fn take_back_silence(whole: &mut FlowSummary, judged: &FlowSummary, members: &[&FlowSummary]) {
-    let heard = judged.facts.from_server.payload;
-    let said_more = |face: &&&FlowSummary| {
-        let network = |finding: &Finding| finding.culprit == Culprit::Network && finding.severity >= Severity::Warning;
-        face.facts.id.file != judged.facts.id.file
-            && face.facts.from_server.payload > heard
-            && face.findings.iter().any(network)
-    };
-    if members.iter().any(|face| said_more(&face)) {
-        whole.findings.retain(|finding| {
-            let absence = crate::catalogue::rule(&finding.rule).is_some_and(|rule| rule.claims_absence);
-            !(absence && matches!(finding.culprit, Culprit::Server | Culprit::Upstream))
-        });
-    }
-}
-
-/// Octets that nobody acknowledges at one place were acknowledged at another: then the ACKs got lost, not the octets.
-fn name_lost_acks(whole: &mut FlowSummary, members: &[&FlowSummary], merged: &Merged) {
-    for finding in whole.findings.iter_mut().filter(|finding| finding.rule == rto_unrecovered::RULE.id) {
-        let Some((file, side)) = finding.evidence.first().and_then(|first| Some((first.at.file, first.side?))) else {
-            continue;
-        };
-        let Some(made) = members.iter().find(|face| face.facts.id.file == file) else { continue };
-        let waits = made.facts.half(side).unacknowledged.map_or(0, |waits| u64::from(waits.len.max(1)));
-        let known = made.facts.half(side).acknowledged + waits;
-        let elsewhere = members.iter().any(|face| {
-            face.facts.id.file != file
-                && face.facts.half(side).acknowledged >= known
-                && !ended_before(made, face, merged)
-        });
-        if waits > 0 && elsewhere {
-            finding.variant = rto_unrecovered::ACKS_LOST;
-            finding.evidence[0].shows = "octets whose ACK does not come here".into();
-        }
-    }
-}
-
-/// `made`'s capture ended before `other` saw the last of the connection.
-fn ended_before(made: &FlowSummary, other: &FlowSummary, merged: &Merged) -> bool {
-    let ended = merged.infos.get(usize::from(made.facts.id.file)).and_then(|info| info.last);
-    ended.is_some_and(|ended| other.facts.last.time.since(ended) > ENDED)
-}
-
 /// How far the clock of the later input is ahead: the mean of what SYN and SYN+ACK say, so that the way between both cancels out.
 fn clock(a: &FlowFacts, b: &FlowFacts) -> Option<((u16, u16), i64)> {
     let (a, b) = if a.id.file < b.id.file { (a, b) } else { (b, a) };
@@ -425,12 +380,12 @@ fn elsewhere(side: Side, sent: &FlowSummary, got: &FlowSummary, merged: &Merged)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::rule::testing::{Scene, end};
     use crate::wire::seq::Seq;
 
-    fn at_file(mut scene: Scene, file: u16) -> Scene {
+    pub(in crate::diagnose) fn at_file(mut scene: Scene, file: u16) -> Scene {
         let moved = |at: &mut PacketRef| at.file = file;
         moved(&mut scene.facts.id);
         for half in [&mut scene.facts.from_client, &mut scene.facts.from_server] {
@@ -439,7 +394,7 @@ mod tests {
         scene
     }
 
-    fn merged(scenes: &[Scene]) -> Merged {
+    pub(in crate::diagnose) fn merged(scenes: &[Scene]) -> Merged {
         let flows: BTreeMap<_, _> = scenes.iter().map(|scene| (scene.facts.id, scene.summary())).collect();
         let mut merged = Merged { flows, ..Merged::default() };
         merged.tally.flows = scenes.len() as u64;
@@ -494,28 +449,6 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_speaks_at_its_own_end_is_not_silent() {
-        let found = |rule: &str, scene: &Scene| {
-            let rule = crate::catalogue::rule(rule).expect("a rule");
-            rule.found(&scene.view(), scene.facts.id, Side::Server, "x").severity(Severity::Critical)
-        };
-        let rules = |server_said: u32| {
-            let near = Scene::open().data(Side::Client, 3, 40);
-            let far = Scene::starting("10.0.0.1:40000", "10.0.0.2:443", 9, 0).handshake().data(Side::Client, 3, 40);
-            let far = at_file(far.data(Side::Server, 4, server_said), 1);
-            let mut merged = merged(&[near, far]);
-            for (flow, rule) in merged.flows.values_mut().zip(["upstream-hang", "rto-unrecovered"]) {
-                flow.findings.push(found(rule, &Scene::open()));
-            }
-            let (joined, _) = join(&merged).expect("two faces");
-            let flow = joined.flows.into_values().next().expect("one");
-            flow.findings.iter().map(|finding| finding.rule.to_string()).collect::<Vec<_>>()
-        };
-        assert_eq!(rules(1448), ["rto-unrecovered"]);
-        assert_eq!(rules(0), ["upstream-hang", "rto-unrecovered"]);
-    }
-
-    #[test]
     fn a_connection_seen_at_two_places_is_one_flow_of_its_server() {
         let far = at_file(Scene::starting("10.0.0.1:40000", "10.0.0.2:443", 9, 0).handshake(), 1);
         let mut merged = merged(&[Scene::open(), far]);
@@ -528,24 +461,6 @@ mod tests {
         assert_eq!(merged.services.get(&server).map(|service| service.flows), Some(2));
         let (joined, _) = join(&merged).expect("two faces");
         assert_eq!(joined.services.get(&server).map(|service| (service.flows, service.accepted)), Some((1, 1)));
-    }
-
-    #[test]
-    fn octets_acknowledged_at_the_other_place_were_not_lost_their_acks_were() {
-        let variant = |heard: bool| {
-            let near = Scene::open().data(Side::Client, 3, 40);
-            let far = Scene::starting("10.0.0.1:40000", "10.0.0.2:443", 9, 0).handshake().data(Side::Client, 3, 40);
-            let far = at_file(if heard { far.acked(Side::Client, 4) } else { far }, 1);
-            let rule = crate::catalogue::rule("rto-unrecovered").expect("a rule");
-            let waits = near.facts.from_client.unacknowledged.expect("waits").first;
-            let finding = rule.found(&near.view(), waits, Side::Client, "octets that nobody acknowledges");
-            let mut merged = merged(&[near, far]);
-            merged.flows.values_mut().next().expect("the near one").findings.push(finding);
-            let (joined, _) = join(&merged).expect("two faces");
-            let flow = joined.flows.into_values().next().expect("one");
-            flow.findings[0].variant
-        };
-        assert_eq!((variant(true), variant(false)), (rto_unrecovered::ACKS_LOST, 0));
     }
 
     #[test]
