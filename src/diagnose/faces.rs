@@ -8,8 +8,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Merged;
 use super::format::{count, packet};
+use super::{Merged, beside, explain};
 use crate::event::{PacketRef, ResetKind, Side};
 use crate::flow::facts::{Close, FlowFacts, Half, IpProtocol};
 use crate::rule::finding::{Finding, Severity, Subject};
@@ -29,7 +29,7 @@ const NEAR: usize = 512;
 const PAIRS: usize = 64;
 
 /// A capture is at its end when nothing follows for so long.
-const ENDED: Elapsed = Elapsed::secs(1);
+pub(super) const ENDED: Elapsed = Elapsed::secs(1);
 
 /// What was found out about faces.
 #[derive(Debug, Default)]
@@ -118,7 +118,7 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
     let mut faces = Faces::default();
     let mut clocks: BTreeMap<(u16, u16), Vec<i64>> = BTreeMap::new();
     let mut flows = merged.flows.clone();
-    let (mut hidden, mut begun_before) = (0, 0);
+    let (mut hidden, mut begun_before, mut services) = (0, 0, merged.services.clone());
     for (place, group) in groups.into_iter().enumerate() {
         let members: Vec<&FlowSummary> = group.iter().filter_map(|id| merged.flows.get(id)).collect();
         // Nobody is at a service address: who refuses is told where the last translation leads.
@@ -134,12 +134,17 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
                 clocks.entry(pair).or_default().push(ahead);
             }
             flows.remove(&face.facts.id);
+            if face.facts.server == judged.facts.server {
+                services.unlearn(&explain::lesson(&face.facts, &face.story, face.digest.verdict));
+            }
             hidden += 1;
             begun_before += u64::from(face.facts.mid_stream && !judged.facts.mid_stream);
             faces.others.entry(judged.facts.id).or_default().push(told(&judged.facts, &face.facts));
         }
+        beside::take_back_silence(&mut whole, judged, &members);
         // Captures that begin and end at different times hold different parts of a connection that outlives them.
         if place < begun {
+            beside::name_lost_acks(&mut whole, &members, merged);
             compare(&mut whole, &members, merged);
         }
         whole.digest.verdict = members.iter().map(|face| face.digest.verdict).max().unwrap_or(whole.digest.verdict);
@@ -150,7 +155,7 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
         let clock = Clock { of, ahead: Elapsed(ahead[ahead.len() / 2]), connections: ahead.len() };
         faces.clocks.entry(file).or_insert(clock);
     }
-    let mut joined = Merged { flows, ..merged.clone() };
+    let mut joined = Merged { flows, services, ..merged.clone() };
     joined.tally.flows = joined.tally.flows.saturating_sub(hidden);
     joined.tally.mid_stream = joined.tally.mid_stream.saturating_sub(begun_before);
     Some((joined, faces))
@@ -436,12 +441,12 @@ fn elsewhere(side: Side, sent: &FlowSummary, got: &FlowSummary, merged: &Merged)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::rule::testing::{Scene, end};
     use crate::wire::seq::Seq;
 
-    fn at_file(mut scene: Scene, file: u16) -> Scene {
+    pub(in crate::diagnose) fn at_file(mut scene: Scene, file: u16) -> Scene {
         let moved = |at: &mut PacketRef| at.file = file;
         moved(&mut scene.facts.id);
         for half in [&mut scene.facts.from_client, &mut scene.facts.from_server] {
@@ -450,7 +455,7 @@ mod tests {
         scene
     }
 
-    fn merged(scenes: &[Scene]) -> Merged {
+    pub(in crate::diagnose) fn merged(scenes: &[Scene]) -> Merged {
         let flows: BTreeMap<_, _> = scenes.iter().map(|scene| (scene.facts.id, scene.summary())).collect();
         let mut merged = Merged { flows, ..Merged::default() };
         merged.tally.flows = scenes.len() as u64;
@@ -537,6 +542,21 @@ mod tests {
         let all = |step: Scene| join(&merged(&[Scene::open(), translated(0), step])).expect("faces").0.flows.len();
         assert_eq!(all(step("10.244.1.7:8443")), 1);
         assert_eq!(all(step("10.244.1.8:8443")), 2, "an end that no face has");
+    }
+
+    #[test]
+    fn a_connection_seen_at_two_places_is_one_flow_of_its_server() {
+        let far = at_file(Scene::starting("10.0.0.1:40000", "10.0.0.2:443", 9, 0).handshake(), 1);
+        let mut merged = merged(&[Scene::open(), far]);
+        let mut learner = crate::host::service::Learner::default();
+        for flow in merged.flows.values() {
+            learner.learn(&explain::lesson(&flow.facts, &flow.story, flow.digest.verdict));
+        }
+        merged.services = learner.finish();
+        let server = end("10.0.0.2:443");
+        assert_eq!(merged.services.get(&server).map(|service| service.flows), Some(2));
+        let (joined, _) = join(&merged).expect("two faces");
+        assert_eq!(joined.services.get(&server).map(|service| (service.flows, service.accepted)), Some((1, 1)));
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(super) struct Sent {
     pub(super) face: u8,
     /// It filled a hole: no round trip can be measured on it.
     pub(super) late: bool,
+    /// IP id of the first copy; 0 where there is none.
+    pub(super) ip_id: u16,
 }
 
 impl Sent {
@@ -228,6 +230,8 @@ pub(super) struct Copied {
     pub(super) start: Seq,
     pub(super) end: Seq,
     pub(super) kind: Retransmission,
+    /// The copy.
+    pub(super) at: PacketRef,
 }
 
 #[cfg(test)]
@@ -240,7 +244,7 @@ mod tests {
 
     fn sent(start: u32, len: u32, number: u64) -> Sent {
         let at = stamp(number);
-        Sent { start: Seq(start), len, first: at, last: at, print: 0, copies: 1, face: 0, late: false }
+        Sent { start: Seq(start), len, first: at, last: at, print: 0, copies: 1, face: 0, late: false, ip_id: 0 }
     }
 
     fn hole(start: u32, end: u32) -> Hole {
