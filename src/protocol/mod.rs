@@ -7,9 +7,11 @@ mod dissector;
 mod dns;
 mod exchanges;
 mod http;
+mod http2;
 mod recognise;
 #[cfg(test)]
 mod script;
+mod streams;
 mod tls;
 mod words;
 
@@ -82,9 +84,9 @@ pub static PROTOCOLS: &[Entry] = &[
     Entry {
         protocol: Protocol::Http2,
         recognise: recognise::http2,
-        start: None,
+        start: Some(http2::start),
         tells_roles: true,
-        tells_itself: false,
+        tells_itself: true,
     },
     Entry {
         protocol: Protocol::Http,
