@@ -308,6 +308,17 @@ events! {
     GoAway(Box<Farewell>),
     /// A gRPC call ended with a status other than OK. The first 8 of a connection are told, then every doubling of their number.
     GrpcStatus(Box<GrpcStatus>),
+    /// HTTP/2: the side sent all that a window allows, and the stream has not ended. Told once it was closed for 1 s, or is when the flow is
+    /// judged.
+    StreamWindowClosed { /// The stream.
+                         stream: u32,
+                         /// It is the window of the whole connection.
+                         whole: bool },
+    /// HTTP/2: the receiver opened it again.
+    StreamWindowOpened { /// The stream.
+                         stream: u32,
+                         /// How long it was closed.
+                         after: Elapsed },
     /// HTTP/2: header fields refer to some that were sent before the capture, or in a hole: they are shown by their index (`?62`).
     FieldsUnknown,
     /// A DNS query or answer.

@@ -4,6 +4,7 @@
 //! header fields refer to may be unknown then; that is told once for each side.
 
 use super::streams::{Outcome, Streams};
+use super::windows::Windows;
 use super::{Analyzer, Emit, index};
 use crate::event::{Event, PacketRef, Protocol, Side, What};
 use crate::flow::Wants;
@@ -22,6 +23,7 @@ pub(super) fn start() -> Box<dyn Analyzer> {
 pub(super) struct Http2 {
     sides: [Half; 2],
     streams: Streams,
+    windows: Windows,
 }
 
 #[derive(Default)]
@@ -100,6 +102,7 @@ impl Analyzer for Http2 {
         half.begin = Begin::Over;
         half.block = None;
         half.decoder.forget();
+        self.windows.forget();
         Wants::More
     }
 
@@ -107,10 +110,12 @@ impl Analyzer for Http2 {
 
     fn settle(&mut self, emit: Emit<'_>) {
         self.streams.settle(emit);
+        self.windows.settle(emit);
     }
 
     fn flip(&mut self) {
         self.sides.swap(0, 1);
+        self.windows.flip();
     }
 }
 
@@ -138,6 +143,7 @@ impl Http2 {
             && (header.kind != kind::SETTINGS || header.has(flag::ACK))
         {
             half.decoder.forget();
+            self.windows.forget();
         }
         // Its header block is too long to be put together.
         let lost = matches!(header.kind, kind::HEADERS | kind::PUSH_PROMISE | kind::CONTINUATION);
@@ -149,6 +155,9 @@ impl Http2 {
 
     /// A frame that was stepped over is complete.
     fn ended(&mut self, side: Side, at: PacketRef, header: FrameHeader, emit: Emit<'_>) {
+        if header.kind == kind::DATA {
+            self.windows.data(at, side, header.stream, header.len, header.ends_stream());
+        }
         if header.ends_stream() {
             self.streams.end(at, side, header.stream, emit);
         }
@@ -160,8 +169,15 @@ impl Http2 {
             kind::DATA => self.ended(side, at, header, emit),
             kind::SETTINGS => self.settings(side, at, header, payload, emit),
             kind::RST_STREAM => {
+                self.windows.over(header.stream);
                 if let Some(code) = payload.first_chunk::<4>() {
                     self.streams.reset(at, side, header.stream, u32::from_be_bytes(*code), emit);
+                }
+            }
+            kind::WINDOW_UPDATE => {
+                if let Some(more) = payload.first_chunk::<4>() {
+                    let more = u32::from_be_bytes(*more) & 0x7fff_ffff;
+                    self.windows.update(at, side, header.stream, more, emit);
                 }
             }
             kind::GOAWAY => {
@@ -185,6 +201,9 @@ impl Http2 {
         }
         let settings = Settings::parse(payload);
         tell(&mut half.settings_told, What::Settings(settings));
+        if let Some(window) = settings.window {
+            self.windows.settings(at, side, window, emit);
+        }
         if let Some(size) = settings.header_table {
             self.sides[index(side.other())].decoder.allow(size);
         }
@@ -261,7 +280,7 @@ mod tests {
         [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
     }
 
-    /// One direction's encoder of header fields: every field goes into the table, and is referred to from then on.
+    /// One direction's encoder of header fields: what the static table lacks goes into the dynamic one.
     struct Speaker(Vec<(String, String)>);
 
     impl Speaker {
@@ -272,6 +291,16 @@ mod tests {
         fn block(&mut self, fields: &[(&str, &str)]) -> Vec<u8> {
             let mut block = Vec::new();
             for (name, value) in fields {
+                let fixed = match (*name, *value) {
+                    (":method", "GET") => Some(0x82),
+                    (":scheme", "http") => Some(0x86),
+                    (":status", "200") => Some(0x88),
+                    _ => None,
+                };
+                if let Some(octet) = fixed {
+                    block.push(octet);
+                    continue;
+                }
                 let known =
                     self.0.iter().rev().position(|known| (known.0.as_str(), known.1.as_str()) == (*name, *value));
                 if let Some(place) = known {
@@ -491,6 +520,41 @@ mod tests {
             .collect();
         assert_eq!(told, [200, 200]);
         assert_eq!(play.events.iter().filter(|e| e.what == What::FieldsUnknown).count(), 1);
+    }
+
+    #[test]
+    fn a_window_that_stays_closed_is_told_and_one_that_opens_is_not() {
+        let (mut client, mut server) = (Speaker::new(), Speaker::new());
+        let update = |stream, more: u32| frame(kind::WINDOW_UPDATE, 0, stream, &more.to_be_bytes());
+        let begin = [(CLIENT, [preface(), client.get(1, "/")].concat()), (SERVER, frame(kind::SETTINGS, 0, 0, &[]))];
+        let mut play = conversation(&begin, usize::MAX);
+        play.server(&server.headers(0, 1, &[(":status", "200")]));
+        let windows = |play: &Play| {
+            let told = |what: &What| matches!(what.kind(), Kind::StreamWindowClosed | Kind::StreamWindowOpened);
+            play.events.iter().filter(|e| told(&e.what)).map(|e| (e.side, e.what.clone())).collect::<Vec<_>>()
+        };
+        for _ in 0..3 {
+            (0..4).for_each(|_| drop(play.server(&frame(kind::DATA, 0, 1, &[0; 16_000]))));
+            play.server(&frame(kind::DATA, 0, 1, &[0; 1_535]));
+            play.settle();
+            play.client(&[update(0, 65_535), update(1, 65_535)].concat());
+        }
+        let closed = What::StreamWindowClosed { stream: 1, whole: false };
+        assert_eq!(windows(&play), vec![(SERVER, closed.clone()); 3]);
+        play.events.clear();
+        (0..4).for_each(|_| drop(play.server(&frame(kind::DATA, 0, 1, &[0; 16_000]))));
+        play.server(&frame(kind::DATA, 0, 1, &[0; 1_535]));
+        play.client(&update(1, 9));
+        play.wait(Elapsed::secs(3));
+        play.client(&update(0, 9));
+        let told = windows(&play);
+        assert_eq!(told[0], (SERVER, closed));
+        assert!(matches!(told[1], (CLIENT, What::StreamWindowOpened { stream: 1, .. })), "{told:?}");
+        play.events.clear();
+        play.gap(SERVER, 9);
+        play.server(&frame(kind::DATA, 0, 1, &[0; 16_000]));
+        play.settle();
+        assert_eq!(windows(&play), [], "nobody knows any more");
     }
 
     #[test]

@@ -150,11 +150,11 @@ impl Streams {
         }
         resets.in_second += 1;
         let Resets { count: nth, in_second, .. } = *resets;
-        let known = self.open.remove(&number);
-        if !worth_telling(nth) && in_second != FLOOD {
+        let Open { stream, held, loud } = self.open.remove(&number).unwrap_or_default();
+        // A request that was told must not look as if it waited.
+        if !loud && !worth_telling(nth) && in_second != FLOOD {
             return;
         }
-        let Open { stream, held, .. } = known.unwrap_or_default();
         held.into_iter().for_each(&mut *emit);
         let stream = Stream { number, ..stream };
         let reset = StreamReset { stream, code, nth, in_second, leaving };

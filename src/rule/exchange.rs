@@ -156,7 +156,9 @@ impl<'a> FlowView<'a> {
         }
         match self.protocol(Side::Client) {
             Some(Protocol::Http) => self.pending_http(),
-            // A gRPC server may keep the head of its answer until it has something to say.
+            // A server that has not even begun HTTP/2 owes no answer. One of gRPC may keep the head of its answer until it has something
+            // to say.
+            Some(Protocol::Http2) if self.server().payload == 0 => None,
             Some(Protocol::Http2) if self.saw(Kind::Request) => {
                 self.pending_http().filter(|_| self.exchange().is_some_and(|exchange| !exchange.head.grpc))
             }
@@ -166,7 +168,7 @@ impl<'a> FlowView<'a> {
                 let silent = self.first(Kind::TlsData, Side::Server).is_none();
                 silent.then_some(Pending { asked, begun: None, proven: false })
             }
-            Some(Protocol::Http2) if self.server().payload > 0 => None,
+            Some(Protocol::Http2) => None,
             _ => {
                 let asked = self.client().last_payload?;
                 let silent = self.server().last_payload.is_none_or(|answer| answer < asked);
@@ -269,7 +271,9 @@ mod tests {
         let pending = scene.view().pending().expect("the first stream waits");
         assert_eq!((pending.asked.number, pending.proven), (4, true));
         assert_eq!(answer(scene, 20, 1).view().pending(), None);
-        assert_eq!(stream(Scene::open(), 3, 1, true).view().pending(), None, "a call may be answered late");
+        let call = stream(answer(stream(Scene::open(), 3, 1, false), 4, 1), 5, 3, true);
+        assert_eq!(call.view().pending(), None, "a call may be answered late");
+        assert_eq!(stream(Scene::open(), 3, 1, false).view().pending(), None, "HTTP/2 did not even begin");
     }
 
     #[test]

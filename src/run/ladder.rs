@@ -340,6 +340,11 @@ fn meaning(event: &Event) -> Option<String> {
         What::GrpcStatus(call) => {
             format!("stream {}: grpc-status {} {}", call.stream.number, call.status, call.message)
         }
+        What::StreamWindowClosed { stream, whole: false } => format!("stream {stream}: its window is used up"),
+        What::StreamWindowClosed { stream, whole: true } => {
+            format!("stream {stream}: the connection's window is used up")
+        }
+        What::StreamWindowOpened { stream, after } => format!("stream {stream}: the window opens again after {after}"),
         What::FieldsUnknown => "header fields that were sent before the capture or in a hole: ?62 and so on".into(),
         What::ResponseTruncated { .. } => "the response ends before its promised length".into(),
         What::Dns(message) if message.response => format!("DNS answer for {}, rcode {}", message.name, message.rcode),

@@ -3,7 +3,7 @@
 //! ## How tcpwhy knows
 //! A GOAWAY frame with an error code other than NO_ERROR, after HTTP/2 had begun. Requests that were open are listed: those above the last
 //! stream that GOAWAY names were not worked on and can be sent again safely; of the others nobody knows how far they came. It is critical
-//! when requests were open or none had ever been answered, else a warning.
+//! when requests were open, else a warning: the next request needs a new connection, and that may end in the same way.
 //!
 //! ## What it is not
 //! - A graceful goodbye: GOAWAY with NO_ERROR, at a restart, a drain, or the end of a connection's life.
@@ -93,7 +93,10 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     if !waiting.is_empty() {
         finding = finding.note(format!("open and of unknown outcome: {}", listed(waiting)));
     }
-    Some(finding.note(format!("{} answered on this connection before", counted(*answered as usize, "stream"))))
+    Some(match *answered {
+        0 => finding,
+        n => finding.note(format!("{} answered on this connection before", counted(n as usize, "request"))),
+    })
 }
 
 fn listed(streams: &[Stream]) -> String {
@@ -107,7 +110,6 @@ fn severity(side: Side, farewell: &Farewell) -> Severity {
     match side {
         _ if open > 0 => Severity::Critical,
         Side::Client => Severity::Notice,
-        Side::Server if farewell.answered == 0 => Severity::Critical,
         Side::Server => Severity::Warning,
     }
 }
@@ -134,7 +136,9 @@ fn meaning(code: u32, debug: &str) -> Option<&'static str> {
         3 => "the sender was sent more octets than its window allowed",
         4 => "the sender's SETTINGS were not confirmed in time",
         6 => "the sender saw a frame of a wrong size",
-        9 => "the sender could not decode header fields: both ends disagree on the table, often behind a proxy that changes frames",
+        9 => {
+            "the sender could not decode header fields: both ends disagree on the table, often behind a proxy that changes frames"
+        }
         0xd => "the sender wants HTTP/1.1 for this",
         _ => return None,
     })

@@ -1,9 +1,10 @@
-//! HTTP/2 did not start: the client began with the HTTP/2 preface, and what it met does not go on in HTTP/2.
+//! HTTP/2 did not start: one side began with it, and the other does not go on in HTTP/2.
 //!
 //! ## How tcpwhy knows
 //! The client's first octets are `PRI * HTTP/2.0` (prior knowledge: nothing negotiated it), and the server answers in HTTP/1, usually with
 //! 400; or it acknowledges the octets and says nothing for 10 s, not even SETTINGS, which a server sends at once; or it ends the connection
-//! with GOAWAY (PROTOCOL_ERROR or SETTINGS_TIMEOUT) before any stream.
+//! with GOAWAY (PROTOCOL_ERROR or SETTINGS_TIMEOUT) before any stream. The other way round: a request of HTTP/1 meets a server that begins
+//! with SETTINGS.
 //!
 //! ## What it is not
 //! - `tls-alpn-mismatch`: there TLS would have negotiated HTTP/2.
@@ -25,7 +26,7 @@ use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step, header};
 use crate::wire::h2::error_name;
 
 /// Connections of one host that are a probe and no use.
-const PROBES: u32 = 2;
+const PROBES: u64 = 2;
 const PROTOCOL_ERROR: u32 = 1;
 const SETTINGS_TIMEOUT: u32 = 4;
 
@@ -41,6 +42,7 @@ pub static RULE: Rule = Rule {
     variants: &[
         "{client_host} began HTTP/2 with {server}, which said nothing for {wait}",
         "{client_host} and {server} gave HTTP/2 up before it began: {answer}",
+        "{client_host} asks {server} in HTTP/1, which speaks HTTP/2 only",
     ],
     users_see: &[
         "UNAVAILABLE: connection closed before server preface received",
@@ -48,12 +50,13 @@ pub static RULE: Rule = Rule {
         "Trying to connect an http1.x server",
         "Remote peer returned unexpected data while we expected SETTINGS frame",
         "curl: (16) Error in the HTTP2 framing layer",
+        "curl: (1) Received HTTP/0.9 when not allowed",
         "HPE_PAUSED_H2_UPGRADE",
     ],
     do_first: &[
         Step {
             says: "From {client_host}: does the port speak HTTP/2 without TLS? A 2 says yes:",
-            command: "curl -sS -o /dev/null -m 5 -w '%{http_version}\\n' http://{host}:{port}/",
+            command: "curl -sS -o /dev/null -m 5 --http2-prior-knowledge -w '%{http_version}\\n' http://{host}:{port}",
         },
         Step {
             says: "From {client_host}: does it speak HTTP/1? A status says yes:",
@@ -63,7 +66,7 @@ pub static RULE: Rule = Rule {
     ],
     verify: &[Step {
         says: "from {client_host}; 2 when it works:",
-        command: "curl -sS -o /dev/null -m 5 -w '%{http_version}\\n' http://{host}:{port}/",
+        command: "curl -sS -o /dev/null -m 5 --http2-prior-knowledge -w '%{http_version}\\n' http://{host}:{port}",
     }],
     not: &[("network", "the client's octets arrived")],
     cannot_show: &["which of the two ends is configured as meant"],
@@ -83,8 +86,13 @@ pub static RULE: Rule = Rule {
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let holes = flow.client().unseen + flow.server().unseen;
-    if flow.facts.mid_stream || holes > 0 || flow.protocol(Side::Client) != Some(Protocol::Http2) {
+    if flow.facts.mid_stream || holes > 0 {
         return None;
+    }
+    match flow.protocol(Side::Client) {
+        Some(Protocol::Http2) => {}
+        Some(Protocol::Http) => return asked_in_http1(flow),
+        _ => return None,
     }
     let begun = flow.client().first_payload?;
     let finding = match flow.protocol(Side::Server) {
@@ -99,6 +107,23 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         true => finding.note("the client speaks gRPC, which needs HTTP/2 on every hop"),
         false => finding,
     })
+}
+
+/// The server's first octets are SETTINGS; the client's are a request of HTTP/1.
+fn asked_in_http1(flow: &FlowView<'_>) -> Option<Finding> {
+    let settings = flow.first(Kind::Settings, Side::Server)?;
+    let (at, line) = flow.story.events().find_map(|e| match &e.what {
+        What::Request(head) if head.stream == 0 => {
+            Some((e.at, format!("{} {}", head.method, head.target.split('?').next().unwrap_or(""))))
+        }
+        _ => None,
+    })?;
+    let upgraded = flow.story.events().any(|e| matches!(&e.what, What::Response(_)));
+    let finding = RULE
+        .found(flow, settings.at, Side::Server, "SETTINGS: the server speaks HTTP/2")
+        .and(at, Side::Client, format!("a request of HTTP/1: {line}"))
+        .and_maybe(flow.close_of(Side::Server), Side::Server, "it closes");
+    (!upgraded).then(|| finding.variant(3))
 }
 
 /// The server answers in HTTP/1.
@@ -219,7 +244,10 @@ mod tests {
     fn an_answer_in_http1_is_certain() {
         let scene = preface("10.0.0.1:40000").response(5, 400, 300);
         let finding = scene.check(&RULE).expect("HTTP/1");
-        assert_eq!((finding.severity, finding.confidence, finding.variant), (Severity::Critical, Confidence::Certain, 0));
+        assert_eq!(
+            (finding.severity, finding.confidence, finding.variant),
+            (Severity::Critical, Confidence::Certain, 0)
+        );
         assert_eq!((finding.evidence[0].at.number, finding.evidence[1].at.number), (6, 4));
     }
 
@@ -228,6 +256,15 @@ mod tests {
         let head = ResponseHead { status: 101, ..ResponseHead::default() };
         let scene = preface("10.0.0.1:40000").data(Side::Server, 5, 70).speaks(Side::Server, Protocol::Http);
         assert_eq!(scene.also(Side::Server, What::Response(Box::new(head))).check(&RULE), None);
+    }
+
+    #[test]
+    fn a_request_of_http1_to_a_server_that_speaks_http2_is_told() {
+        let scene = Scene::open().request(3, "GET", "/a", 80);
+        let scene = scene.data(Side::Server, 4, 15).speaks(Side::Server, Protocol::Http2);
+        let scene = scene.also(Side::Server, What::Settings(Settings::default())).fin(Side::Server, 5);
+        let finding = scene.check(&RULE).expect("two languages");
+        assert_eq!((finding.variant, finding.evidence.len()), (3, 3));
     }
 
     #[test]
@@ -257,6 +294,9 @@ mod tests {
         let good = good.response(4, 200, 90).also(Side::Server, What::ResponseEnd);
         let told = World::new().with(&probe).with_good(&good).corroborated(&RULE, finding.clone()).expect("kept");
         assert_eq!(told.severity, Severity::Notice);
-        assert_eq!(World::new().with(&probe).corroborated(&RULE, finding).map(|f| f.severity), Some(Severity::Critical));
+        assert_eq!(
+            World::new().with(&probe).corroborated(&RULE, finding).map(|f| f.severity),
+            Some(Severity::Critical)
+        );
     }
 }
