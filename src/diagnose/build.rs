@@ -13,6 +13,7 @@ use super::{Merged, Settings, probe, rank, shared};
 use crate::capture::CaptureInfo;
 use crate::catalogue;
 use crate::event::PacketRef;
+use crate::host::known;
 use crate::rule::finding::{Confidence, Culprit, Evidence, Finding, Severity};
 use crate::rule::summary::{FlowSummary, Verdict};
 use crate::rule::value::Value;
@@ -59,7 +60,7 @@ impl<'a> Builder<'a> {
 
     pub(super) fn says(&self, i: usize) -> String {
         let finding = &self.findings[i];
-        filled(self.rule(i).headline(finding.variant), finding, self.flow(i), Purpose::Prose)
+        filled(self.rule(i).headline(finding.variant), finding, self.flow(i), Purpose::Prose, self.files())
     }
 
     /// One incident.
@@ -89,9 +90,9 @@ impl<'a> Builder<'a> {
             evidence,
             misleads: self.misleads(extent),
             control: self.control(draft, extent),
-            do_first: steps(rule.do_first, finding, flow),
-            fix: fixes(rule, finding, flow),
-            verify: steps(rule.verify, finding, flow),
+            do_first: steps(rule.do_first, finding, flow, self.files()),
+            fix: fixes(rule, finding, flow, self.files()),
+            verify: steps(rule.verify, finding, flow, self.files()),
             users_see: rule.users_see.iter().map(|text| (*text).to_owned()).collect(),
             not: self.not(finding, flow, rule),
             cannot_show: self.cannot_show(finding, flow, rule),
@@ -114,7 +115,7 @@ impl<'a> Builder<'a> {
             let each = if template.starts_with("{server} ") { "each of " } else { "" };
             headline.values.set("server", format!("{each}{}", listed(&extent.servers, 3)).into());
         }
-        filled(template, &headline, self.flow(shown), Purpose::Prose)
+        filled(template, &headline, self.flow(shown), Purpose::Prose, self.files())
     }
 
     fn scope_line(&self, extent: &Extent, confidence: Confidence) -> String {
@@ -285,15 +286,20 @@ impl<'a> Builder<'a> {
         vec![format!("the packets are put in the order of one clock, their times stand as recorded: {told}")]
     }
 
-    /// Which names the DNS in the capture gave to the hosts, with the packet that says so.
+    /// Which names the DNS in the capture gave to the hosts, with the packet that says so, and what addresses mean by themselves.
     fn names(&self, extent: &Extent) -> Vec<String> {
         let servers = extent.servers.iter().map(|server| server.address);
         let hosts: BTreeSet<_> = servers.chain(extent.senders.iter().copied()).take(8).collect();
-        let named = hosts.into_iter().filter_map(|host| {
-            let (name, lease) = self.capture.names.name_of(host, extent.first.time)?;
-            Some(format!("{host} is {name}, as the DNS says in {}", packet(lease.first, self.files())))
+        let named = hosts.iter().filter_map(|host| {
+            let (name, lease) = self.capture.names.name_of(*host, extent.first.time)?;
+            let kind = known::name(name).map_or_else(String::new, |kind| format!(", {kind}"));
+            Some(format!("{host} is {name}{kind}, as the DNS says in {}", packet(lease.first, self.files())))
         });
-        named.take(4).collect()
+        let mut lines: Vec<String> = named.take(4).collect();
+        let all: BTreeSet<_> = hosts.iter().chain(extent.clients.iter().take(64)).copied().collect();
+        let known = all.iter().filter_map(|host| Some(format!("{host} is {}", known::address(*host)?)));
+        lines.extend(known.take(4));
+        lines
     }
 
     fn consequences(&self, draft: &Draft) -> Vec<String> {
@@ -365,7 +371,7 @@ impl<'a> Builder<'a> {
         let stated = rule.not.iter().filter(|(what, _)| !finding.not.iter().any(|not| not.what == *what));
         let stated = stated.map(|(what, because)| NotEntry {
             rule: (*what).into(),
-            because: filled(because, finding, flow, Purpose::Prose),
+            because: filled(because, finding, flow, Purpose::Prose, self.files()),
             evidence: Vec::new(),
         });
         proven.chain(stated).collect()
@@ -373,7 +379,7 @@ impl<'a> Builder<'a> {
 
     fn cannot_show(&self, finding: &Finding, flow: Option<&FlowSummary>, rule: &Rule) -> Vec<String> {
         let mut lines: Vec<String> =
-            rule.cannot_show.iter().map(|line| filled(line, finding, flow, Purpose::Prose)).collect();
+            rule.cannot_show.iter().map(|line| filled(line, finding, flow, Purpose::Prose, self.files())).collect();
         let packets = &self.merged.packets;
         if rule.claims_absence && packets.icmp == 0 {
             // M7: the absence of ICMP proves nothing in a file that holds none at all.
@@ -462,7 +468,7 @@ impl<'a> Builder<'a> {
             values: finding
                 .values
                 .iter()
-                .map(|(name, value)| (name.to_owned(), format::written(value, Purpose::Prose)))
+                .map(|(name, value)| (name.to_owned(), format::written(value, Purpose::Prose, self.files())))
                 .collect(),
             notes: finding.notes.clone(),
             evidence: finding.evidence.iter().map(|e| self.evidence_entry(e, finding, &[])).collect(),
@@ -623,26 +629,26 @@ fn link_entry(link: &Link) -> LinkEntry {
     }
 }
 
-fn steps(steps: &[Step], finding: &Finding, flow: Option<&FlowSummary>) -> Vec<StepEntry> {
+fn steps(steps: &[Step], finding: &Finding, flow: Option<&FlowSummary>, files: usize) -> Vec<StepEntry> {
     steps
         .iter()
         .map(|step| {
             let (says, command) = probe::fitting(step, flow);
             StepEntry {
-                says: filled(&says, finding, flow, Purpose::Prose),
-                command: filled(&command, finding, flow, Purpose::Command),
+                says: filled(&says, finding, flow, Purpose::Prose, files),
+                command: filled(&command, finding, flow, Purpose::Command, files),
             }
         })
         .collect()
 }
 
-fn fixes(rule: &Rule, finding: &Finding, flow: Option<&FlowSummary>) -> Vec<FixEntry> {
+fn fixes(rule: &Rule, finding: &Finding, flow: Option<&FlowSummary>, files: usize) -> Vec<FixEntry> {
     rule.fix
         .iter()
         .map(|fix| FixEntry {
-            says: filled(fix.says, finding, flow, Purpose::Prose),
-            command: filled(fix.command, finding, flow, Purpose::Command),
-            risk: filled(fix.risk, finding, flow, Purpose::Prose),
+            says: filled(fix.says, finding, flow, Purpose::Prose, files),
+            command: filled(fix.command, finding, flow, Purpose::Command, files),
+            risk: filled(fix.risk, finding, flow, Purpose::Prose, files),
         })
         .collect()
 }

@@ -53,16 +53,16 @@ pub enum Purpose {
     Command,
 }
 
-/// Fills a template of a rule with the finding's values and the slots every flow has.
-pub fn filled(template: &str, finding: &Finding, flow: Option<&FlowSummary>, purpose: Purpose) -> String {
+/// Fills a template of a rule with the finding's values and the slots every flow has; frames of several `files` name theirs.
+pub fn filled(template: &str, finding: &Finding, flow: Option<&FlowSummary>, purpose: Purpose, files: usize) -> String {
     // An IPv6 address in a URL stands in brackets (RFC 3986 §3.2.2).
     let bracketed = flow.is_some_and(|flow| !flow.facts.server.address.is_v4()) && template.contains("://{host}");
     let url = bracketed.then(|| template.replace("://{host}", "://[{host}]"));
     let template = url.as_deref().unwrap_or(template);
     let singular = if purpose == Purpose::Prose { agreed(template, finding) } else { None };
     fill(singular.as_deref().unwrap_or(template), |slot| match finding.values.get(slot) {
-        Some(value) => Some(written(value, purpose)),
-        None => standard(slot, finding, flow),
+        Some(value) => Some(written(value, purpose, files)),
+        None => standard(slot, finding, flow, files),
     })
 }
 
@@ -113,7 +113,7 @@ fn plural(word: &str) -> Option<(String, &str)> {
 }
 
 /// A value as text.
-pub fn written(value: &Value, purpose: Purpose) -> String {
+pub fn written(value: &Value, purpose: Purpose, files: usize) -> String {
     match value {
         Value::Text(text) => text.clone(),
         Value::Packet(text) if purpose == Purpose::Command => harmless(text, Sink::Shell).into_owned(),
@@ -123,11 +123,11 @@ pub fn written(value: &Value, purpose: Purpose) -> String {
         Value::Elapsed(span) => span.to_string(),
         Value::Time(time) => rfc3339(*time),
         Value::Count(n) | Value::Octets(n) => n.to_string(),
-        Value::Frame(at) => format!("#{}", at.number),
+        Value::Frame(at) => packet(*at, files),
     }
 }
 
-fn standard(slot: &str, finding: &Finding, flow: Option<&FlowSummary>) -> Option<String> {
+fn standard(slot: &str, finding: &Finding, flow: Option<&FlowSummary>, files: usize) -> Option<String> {
     let facts = &flow?.facts;
     Some(match slot {
         "client" => facts.client.to_string(),
@@ -137,7 +137,7 @@ fn standard(slot: &str, finding: &Finding, flow: Option<&FlowSummary>) -> Option
         "port" => facts.server.port.to_string(),
         "client_port" => facts.client.port.to_string(),
         "flow" => facts.id.number.to_string(),
-        "packet" => format!("#{}", finding.evidence.first()?.at.number),
+        "packet" => packet(finding.evidence.first()?.at, files),
         _ => return None,
     })
 }
@@ -159,7 +159,7 @@ mod tests {
             let at = PacketRef { file: 0, number: 1, time: Timestamp(0) };
             let finding = rule.about(crate::rule::finding::Subject::Capture, at, None, "");
             let finding = finding.with("mid", mid).with("all", all);
-            filled(rule.says, &finding, None, Purpose::Prose)
+            filled(rule.says, &finding, None, Purpose::Prose, 1)
         };
         assert_eq!(says(1, 1), "1 of 1 connection was already open when the capture began");
         assert_eq!(says(1, 4), "1 of 4 connections was already open when the capture began");

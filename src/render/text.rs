@@ -3,7 +3,7 @@
 use super::beside::{flows, nothing_broken, short, silent, totals, trust, unjudged, worth_knowing};
 use super::layout::{Column, Page, Style, Tone};
 use crate::diagnose::format;
-use crate::diagnose::report::{Capture, EvidenceEntry, FlowEntry, FlowRef, Incident, Leg, Report};
+use crate::diagnose::report::{Capture, EvidenceEntry, FlowEntry, FlowRef, Incident, Leg, Report, State};
 use crate::rule::finding::Severity;
 use crate::rule::view::LinkMethod;
 use crate::wire::harmless::{Sink, harmless};
@@ -72,10 +72,39 @@ fn several(report: &Report, page: &mut Page) {
         page.labelled("ALSO", "other causes, less urgent or less certain:", Tone::Plain, 1);
         page.table(&others(report, &report.incidents[told..], page.style.width));
     }
+    steps(&report.incidents[..told], page);
     for (i, incident) in report.incidents.iter().enumerate().take(told) {
         page.blank();
         page.line(&format!("--- {} of {} {}", i + 1, report.incidents.len(), "-".repeat(60)));
         screen(report, incident, page, SCREEN);
+    }
+}
+
+/// The first step of each cause in one place: what still fails before what is over.
+fn steps(incidents: &[Incident], page: &mut Page) {
+    let rank = |state: State| match state {
+        State::StillFailing => 0,
+        State::Unknown => 1,
+        State::Over => 2,
+    };
+    let numbered = (1..).zip(incidents);
+    let mut steps: Vec<_> = numbered.filter_map(|(n, one)| Some((n, one.state, one.do_first.first()?))).collect();
+    steps.sort_by_key(|(n, state, _)| (rank(*state), *n));
+    let differ = steps.iter().any(|(_, state, _)| *state != steps[0].1);
+    if !steps.is_empty() {
+        page.blank();
+    }
+    for (place, (n, state, step)) in steps.iter().enumerate() {
+        let state = match state {
+            State::StillFailing if differ => " hurts now",
+            State::Over => " is over",
+            _ => "",
+        };
+        let label = if place == 0 { "DO FIRST" } else { "" };
+        page.labelled(label, &format!("{n}{state}: {}", step.says), Tone::Plain, 2);
+        if place == 0 {
+            page.command(&step.command);
+        }
     }
 }
 

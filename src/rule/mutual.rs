@@ -110,12 +110,12 @@ pub fn tell(rule: &Rule, flow: &FlowView<'_>, refused: &Refused<'_>) -> Finding 
         Offered::Nothing => "sealed record as long as an empty Certificate message".into(),
         Offered::Sealed(len) => format!("sealed record of {len} octets: a Certificate message that is not empty"),
         Offered::Readable(leaf) => format!(
-            "certificate {}, issuer {}, serial {}, valid {} to {}",
-            leaf.subject,
-            leaf.issuer,
-            leaf.serial,
+            "certificate valid {} to {}: {}, serial {}, issuer {}",
             trust::moment(leaf.not_before),
-            trust::moment(leaf.not_after)
+            trust::moment(leaf.not_after),
+            leaf.subject,
+            leaf.serial,
+            leaf.issuer
         ),
     };
     let request = flow.first(Kind::CertificateRequest, Side::Server).map(|e| e.at);

@@ -100,9 +100,69 @@ impl PackedEnd {
 /// How many of the client's first octets [`Digest::prefix`] stands for, and how many it takes at least: shorter ones are too common.
 pub const PREFIX: std::ops::RangeInclusive<u16> = 64..=256;
 
-/// Hash of a ClientHello's random for [`Digest::hello`]; never 0. FNV-1a: it links, it does not protect.
+/// Hash of octets that come in pieces, eight at a time; where the pieces end does not matter. It links, it does not protect.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Mill {
+    hash: u64,
+    /// Octets that do not fill a word yet.
+    word: u64,
+    len: u64,
+}
+
+impl Mill {
+    /// The next octets.
+    pub(crate) fn push(&mut self, mut bytes: &[u8]) {
+        while !self.len.is_multiple_of(8)
+            && let Some((octet, rest)) = bytes.split_first()
+        {
+            self.octet(*octet);
+            bytes = rest;
+        }
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self.turn(u64::from_le_bytes(*word));
+        }
+        self.len += 8 * words.len() as u64;
+        rest.iter().for_each(|octet| self.octet(*octet));
+    }
+
+    /// Octets so far.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Never 0.
+    pub(crate) fn key(mut self) -> u64 {
+        self.turn(self.word);
+        self.turn(self.len);
+        self.hash | 1
+    }
+
+    fn octet(&mut self, octet: u8) {
+        self.word = self.word >> 8 | u64::from(octet) << 56;
+        self.len += 1;
+        if self.len.is_multiple_of(8) {
+            self.turn(self.word);
+            self.word = 0;
+        }
+    }
+
+    fn turn(&mut self, word: u64) {
+        // Digits of π after the point: constants nobody chose.
+        let product = u128::from(self.hash ^ word ^ 0x243f_6a88_85a3_08d3) * 0x1319_8a2e_0370_7344;
+        self.hash = (product as u64 ^ (product >> 64) as u64).rotate_left(29) ^ word;
+    }
+}
+
+/// Hash of a ClientHello's random for [`Digest::hello`]; never 0.
 pub fn hello_key(random: &[u8; 32]) -> u64 {
-    fnv(random.iter().copied())
+    milled(random)
+}
+
+fn milled(octets: &[u8]) -> u64 {
+    let mut mill = Mill::default();
+    mill.push(octets);
+    mill.key()
 }
 
 /// Hash of a server name for [`Digest::name`]; 0 where no name was sent.
@@ -117,7 +177,7 @@ pub fn leaf_key(leaf: &Certificate) -> u32 {
 
 /// Hash of a request id for [`Digest::request`]: odd.
 pub fn id_key(id: &str) -> u32 {
-    folded(fnv(id.bytes())) | 1
+    folded(milled(id.as_bytes())) | 1
 }
 
 /// Hash of request line and Host for [`Digest::request`]: even.

@@ -260,13 +260,13 @@ pub fn with_chain(finding: Finding, at: PacketRef, chain: &[Certificate]) -> Fin
 pub fn described(chain: &[Certificate]) -> String {
     let Some(leaf) = chain.first() else { return "no certificate".into() };
     format!(
-        "certificate {} for {}, issuer {}, serial {}, valid {} to {}, {} sent",
-        leaf.subject,
-        if leaf.names.is_empty() { "no names".into() } else { leaf.names.join(" ") },
-        leaf.issuer,
-        leaf.serial,
+        "certificate valid {} to {} for {}: {}, serial {}, issuer {}, {} sent",
         moment(leaf.not_before),
         moment(leaf.not_after),
+        if leaf.names.is_empty() { "no names".into() } else { leaf.names.join(" ") },
+        leaf.subject,
+        leaf.serial,
+        leaf.issuer,
         chain.len()
     )
 }

@@ -3,29 +3,24 @@
 //! A leading PROXY header is left out, because only the backend leg has it. A header that comes in several pieces is given up: such a leg
 //! is linked by the addresses in it. Sixteen octets per flow, nothing is held.
 
-use crate::rule::summary::PREFIX;
+use crate::rule::summary::{Mill, PREFIX};
 use crate::wire::proxy::{self, ProxyStart};
 
-/// FNV-1a over the octets so far.
+/// The octets so far.
+#[derive(Default)]
 pub(super) struct Prefix {
-    hash: u64,
-    len: u16,
+    mill: Mill,
     state: State,
 }
 
-#[derive(PartialEq)]
+#[derive(Default, PartialEq)]
 enum State {
     /// A PROXY header may come.
+    #[default]
     Beginning,
     Open,
     /// Octets are missing, or a header is not whole.
     Lost,
-}
-
-impl Default for Prefix {
-    fn default() -> Self {
-        Self { hash: 0xcbf2_9ce4_8422_2325, len: 0, state: State::Beginning }
-    }
 }
 
 impl Prefix {
@@ -39,30 +34,32 @@ impl Prefix {
                 _ => self.state = State::Lost,
             }
         }
-        if self.state != State::Open || self.len >= *PREFIX.end() {
-            return;
+        if self.state == State::Open {
+            let room = u64::from(*PREFIX.end()).saturating_sub(self.mill.len()) as usize;
+            self.mill.push(bytes.get(..room).unwrap_or(bytes));
         }
-        for octet in bytes.iter().take(usize::from(*PREFIX.end() - self.len)) {
-            self.hash = (self.hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3);
-            self.len += 1;
-        }
+    }
+
+    /// Octets so far, at most so many as count.
+    fn len(&self) -> u16 {
+        self.mill.len() as u16
     }
 
     /// Octets before the next ones are missing.
     pub(super) fn gap(&mut self) {
-        if self.len < *PREFIX.end() {
+        if self.len() < *PREFIX.end() {
             self.state = State::Lost;
         }
     }
 
     /// Whether more octets would change it.
     pub(super) fn open(&self) -> bool {
-        self.state != State::Lost && self.len < *PREFIX.end()
+        self.state != State::Lost && self.len() < *PREFIX.end()
     }
 
     /// For [`crate::rule::summary::Digest::prefix`].
     pub(super) fn key(&self) -> u64 {
-        if self.state == State::Open && PREFIX.contains(&self.len) { self.hash | 1 } else { 0 }
+        if self.state == State::Open && PREFIX.contains(&self.len()) { self.mill.key() } else { 0 }
     }
 }
 

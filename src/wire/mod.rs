@@ -100,7 +100,12 @@ impl Recognition {
 /// At most `most` octets of `bytes` as text; what is no UTF-8 becomes U+FFFD. Never cut within a character.
 pub(crate) fn text_of(bytes: &[u8], most: usize) -> String {
     // A character that begins before the cut is whole three octets behind it.
-    let mut text = String::from_utf8_lossy(bytes.get(..most + 3).unwrap_or(bytes)).into_owned();
+    let bytes = bytes.get(..most + 3).unwrap_or(bytes);
+    // Nearly all of it is UTF-8, which is found out many octets at a time.
+    let mut text = match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => String::from_utf8_lossy(bytes).into_owned(),
+    };
     while text.len() > most {
         text.pop();
     }
