@@ -533,17 +533,16 @@ mod tests {
             let told = |what: &What| matches!(what.kind(), Kind::StreamWindowClosed | Kind::StreamWindowOpened);
             play.events.iter().filter(|e| told(&e.what)).map(|e| (e.side, e.what.clone())).collect::<Vec<_>>()
         };
+        let full = [frame(kind::DATA, 0, 1, &[0; 16_000]).repeat(4), frame(kind::DATA, 0, 1, &[0; 1_535])].concat();
         for _ in 0..3 {
-            (0..4).for_each(|_| drop(play.server(&frame(kind::DATA, 0, 1, &[0; 16_000]))));
-            play.server(&frame(kind::DATA, 0, 1, &[0; 1_535]));
+            play.server(&full);
             play.settle();
             play.client(&[update(0, 65_535), update(1, 65_535)].concat());
         }
         let closed = What::StreamWindowClosed { stream: 1, whole: false };
         assert_eq!(windows(&play), vec![(SERVER, closed.clone()); 3]);
         play.events.clear();
-        (0..4).for_each(|_| drop(play.server(&frame(kind::DATA, 0, 1, &[0; 16_000]))));
-        play.server(&frame(kind::DATA, 0, 1, &[0; 1_535]));
+        play.server(&full);
         play.client(&update(1, 9));
         play.wait(Elapsed::secs(3));
         play.client(&update(0, 9));

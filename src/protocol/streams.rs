@@ -73,7 +73,7 @@ impl Streams {
     pub(super) fn request(&mut self, at: PacketRef, head: RequestHead, emit: Emit<'_>) {
         let number = head.stream;
         // Requests have odd numbers (RFC 9113 §5.1.1); a second block of one holds trailers.
-        if number % 2 == 0 || self.open.contains_key(&number) {
+        if number.is_multiple_of(2) || self.open.contains_key(&number) {
             return;
         }
         self.begun += 1;
