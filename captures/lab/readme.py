@@ -54,6 +54,7 @@ SCRIPT = {
     **dict.fromkeys(("window-limited", "rtt-high", "delayed-ack"), "holdups.sh"),
     **dict.fromkeys(("zero-window", "packet-loss", "loss-burst", "rto-unrecovered", "keepalive-probes"), "transfer.sh"),
 }
+SCRIPT.update(dict.fromkeys(("h2", "grpc"), "h2.sh"))
 SOFTWARE = "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, OpenSSL 3.0.19, GnuTLS 3.7.9, Go 1.19.8, Node 20.20.2, Python 3.11.7, curl 7.88.1, Redis 7.0, OpenSSH 9.2, tcpdump 4.99, Linux 6.18"
 SOFTWARE_OF = {
     "wide.sh": "nginx 1.22.1, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18",
@@ -67,6 +68,7 @@ ALSO = {
     "http-more.sh": "nginx 1.22.1, Apache 2.4.71, HAProxy 2.6.12, Node 20.20.2, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18",
     "dns-more.sh": "dnsmasq 2.90, Unbound 1.17.1, dig 9.18, glibc 2.36, Python 3.11.7, curl 7.88.1, nginx 1.22.1, tcpdump 4.99, Linux 6.18",
 }
+SOFTWARE_OF = {"h2.sh": "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, nghttp2 1.52.0, gRPC 1.51.1 for Python, Go 1.19.8, Node 20.20.2, curl 7.88.1, tcpdump 4.99, Linux 6.18", "wide.sh": "nginx 1.22.1, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18"}
 RULES = {}
 # what stands below a table
 NOTES = {"network-blackout": "A blackout of everything at once, one of an uplink, and their look-alikes: `captures/incidents/blackout`."}
@@ -76,8 +78,55 @@ def rule(name, text):
     RULES[name] = dict(line.strip().split(" | ", 1) for line in text.strip().splitlines())
 
 
+rule("h2-preface-failed", """
+nginx-400 | curl with prior knowledge, twice, to nginx without http2: 400
+apache-400 | the same, Apache
+go-400 | the same, Go
+node-400 | the same, Node
+grpc-to-go-http1 | a gRPC client, and a server of HTTP/1
+silence | a server takes the preface and says nothing for 12 s
+goaway-at-the-preface | PING instead of SETTINGS behind the preface: nghttpd answers GOAWAY
+settings-never-confirmed | the client never confirms nghttpd's SETTINGS: GOAWAY after 10 s
+http1-to-nghttpd | curl asks in HTTP/1, nghttpd speaks HTTP/2 only
+not-accepted | HAProxy takes prior knowledge
+not-http1 | HTTP/1 to Apache, 404
+""")
+rule("h2-goaway-error", """
+too-many-pings | a scripted client pings every 0.3 s, as keepalive that is set too low does: gRPC's server answers ENHANCE_YOUR_CALM, too_many_pings
+data-on-a-stream-that-is-none | DATA on stream 9, which was never opened: nghttpd answers PROTOCOL_ERROR
+header-index-of-nothing | a header block refers to an entry that does not exist: HAProxy answers COMPRESSION_ERROR
+not-graceful | nginx ends connections after four requests with NO_ERROR
+""")
+rule("h2-goaway-race", """
+nginx-after-four-requests | h2load sends eight requests at once; nginx names the fourth as its last one and closes
+not-one-by-one | the same server, one request at a time: nothing is under way
+not-announced-in-two-steps | gRPC's server ends connections after 1.5 s in two steps
+""")
+rule("h2-flow-control-stalled", """
+client-does-not-read | a scripted client asks nghttpd for 300,000 octets and never opens the window
+not-a-slow-reader | a scripted client that opens it every few seconds
+""")
+rule("h2-stream-reset", """
+refused-above-the-limit | four requests before nginx could say that it takes two: two are refused
+answer-cut-by-the-upstream | nginx's backend closes in the middle of its answer
+call-given-up-at-its-deadline | gRPC calls with 2 s of patience, and a scripted server that says no more than SETTINGS
+flood-of-resets | 300 requests, each reset at once, to nghttpd
+not-a-watch-that-was-cancelled | a gRPC client cancels a stream of messages
+not-a-download-that-was-cancelled | a client cancels a download while it flows
+""")
+rule("grpc-error-status", """
+unavailable | a service in Python answers UNAVAILABLE once
+six-of-ten | six of ten calls of one connection: critical
+resource-exhausted-and-crash | RESOURCE_EXHAUSTED, then an exception that nobody caught (UNKNOWN)
+no-such-method | UNIMPLEMENTED
+nginx-502-to-a-call | nginx without its backend answers a call with a page: told as http-gateway-error, this rule is explained by it
+through-nginx | nginx passes UNAVAILABLE on
+not-the-applications-own | NOT_FOUND; UNAUTHENTICATED is a notice
+not-a-health-check-nobody-implements | UNIMPLEMENTED for grpc.health.v1: a notice
+""")
 rule("http-server-error", """
 application-500 | an application in Python raises; the requests before and after it are answered
+http2-behind-nginx | both legs, the client's in HTTP/2 and the backend's in HTTP/1 (made by `h2.sh`): told at the application's leg
 one-in-three | six of 18 answers are 500: critical
 behind-nginx | both legs, nginx passes the 500 on: told at the application's leg only
 on-a-kept-connection | the second of three requests of one connection
@@ -989,6 +1038,7 @@ not-mqtt-to-mosquitto | MQTT as it should be
 
 rule("upstream-hang", """
 three-fetches-of-six | six fetches of a CRL, the last three acknowledged and never answered; curl gives up after 20 s (first lab)
+http2-behind-nginx | both legs, the client's in HTTP/2 and the backend's in HTTP/1; curl gives up after 13 s (made by `h2.sh`)
 second-request-waits | keep-alive: the first request is answered, the second waits for 13 s until other traffic ends the file
 answered-after-65s | nothing for 65 s, then the answer: judged while it was open
 given-up-after-15s | `curl -m 15`, twice, and nginx's own request of the next capture, which ends with its client after 12 s; seen at the server
@@ -1230,6 +1280,10 @@ HEALTHY = dict(
 96-imap-pop3-and-smtp-with-starttls | Dovecot and Postfix: logins in plain text and after STARTTLS or STLS, a password refused
 97-mqtt-publish-subscribe-and-ping | Mosquitto: a subscriber that pings, two publishers, one of MQTT 5
 98-amqp-publish-and-consume | RabbitMQ: a queue declared, two messages published and consumed; the server resets what its clients closed
+87-http2-in-the-clear | curl, nghttp and h2load with prior knowledge to nginx, HAProxy and nghttpd; 60 requests, four at a time
+88-http2-upgraded | curl and nghttp upgrade from HTTP/1, Apache agrees
+89-grpc | calls, a stream that is cancelled, keep-alive pings, through nginx, a server that ends connections after 1.5 s (GOAWAY, NO_ERROR)
+90-http2-starts-mid-stream | a gRPC connection whose beginning is missing: header fields by index
 """.strip().splitlines()
 )
 # The benign patterns of the catalogue's section 6, by number, and the captures that hold them
@@ -1248,12 +1302,13 @@ PATTERNS = [
 10 | tail loss probe | 09
 11 | super-segments, unfinished checksums | 10
 12 | packets recorded twice | 11 46 58 61 63
-13 | starts in mid-stream | 12
+13 | starts in mid-stream | 12 90
 14 | ends in mid-request | 13
 15 | one side closes TLS first | 14
 16 | no close_notify after a whole answer | 75
 17 | half-close, Terminate | 15 82
 18 | long poll, events, WebSocket, IDLE, SUBSCRIBE, LISTEN, MQTT | 16 17 18 40 57 79 80 81 82 97
+18 | long poll, events, WebSocket, IDLE, SUBSCRIBE, LISTEN, MQTT, gRPC | 16 17 18 40 57 79 80 81 82 89
 19 | the server closes an idle connection | 19 55 85
 20 | answers without a body, length by close, CONNECT | 20 21 22 23
 21 | a download cancelled | 24 54
@@ -1335,7 +1390,7 @@ for name, rows in RULES.items():
     )
 table(
     "healthy",
-    f"# Healthy traffic that looks odd\n\nMade by `captures/lab/healthy.sh` (01 to 46), `healthy-hosts.sh` (47 to 70) `healthy-more.sh` (71 to 86) and `first-words.sh` (95 to 98) with real software ({SOFTWARE}; PostgreSQL 15.18,\ndnsmasq 2.90, keepalived 2.2.7).\nNo finding above notice may come from any of these files.",
+    f"# Healthy traffic that looks odd\n\nMade by `captures/lab/healthy.sh` (01 to 46), `healthy-hosts.sh` (47 to 70), `healthy-more.sh` (71 to 86), `h2.sh` (87 to 90), `containers.sh` (93, 94) and\n`first-words.sh` (95 to 98) with real software ({SOFTWARE}; PostgreSQL 15.18,\ndnsmasq 2.90, keepalived 2.2.7, nghttp2 1.52.0, gRPC 1.51.1).\nNo finding above notice may come from any of these files.",
     HEALTHY,
     lambda capture: "at most notices",
     "\n".join(

@@ -7,10 +7,13 @@ mod dissector;
 mod dns;
 mod exchanges;
 mod http;
+mod http2;
 mod recognise;
 #[cfg(test)]
 mod script;
+mod streams;
 mod tls;
+mod windows;
 mod words;
 
 pub use dissector::Dissector;
@@ -82,9 +85,9 @@ pub static PROTOCOLS: &[Entry] = &[
     Entry {
         protocol: Protocol::Http2,
         recognise: recognise::http2,
-        start: None,
+        start: Some(http2::start),
         tells_roles: true,
-        tells_itself: false,
+        tells_itself: true,
     },
     Entry {
         protocol: Protocol::Http,
@@ -189,7 +192,7 @@ mod tests {
     use crate::event::{Kind, What};
 
     /// Recordings of real software: their flows, played whole and in small pieces, must say the same.
-    const RECORDED: [&str; 12] = [
+    const RECORDED: [&str; 17] = [
         "healthy/02-curl-end-of-tls.pcap",
         "healthy/20-head-204-304.pcap",
         "healthy/21-chunked.pcap",
@@ -201,6 +204,11 @@ mod tests {
         "healthy/35-proxy-header-accepted.pcap",
         "healthy/38-408-on-idle-connection.pcap",
         "healthy/44-dns-aaaa-nodata-and-search-list.pcap",
+        "healthy/87-http2-in-the-clear.pcap",
+        "healthy/88-http2-upgraded.pcap",
+        "healthy/89-grpc.pcap",
+        "healthy/90-http2-starts-mid-stream.pcap",
+        "rules/h2-stream-reset/flood-of-resets.pcap",
         "rules/unexpected-protocol-on-port/http-to-sshd.pcap",
     ];
 

@@ -6,7 +6,9 @@
 pub mod arp;
 mod crc32c;
 pub mod dns;
+pub mod h2;
 pub mod harmless;
+pub mod hpack;
 pub mod http;
 pub mod icmp;
 pub mod proxy;
