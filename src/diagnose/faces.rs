@@ -118,14 +118,15 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
     let mut faces = Faces::default();
     let mut clocks: BTreeMap<(u16, u16), Vec<i64>> = BTreeMap::new();
     let mut flows = merged.flows.clone();
-    let (mut hidden, mut begun_before, mut services) = (0, 0, merged.services.clone());
+    let (mut hidden, mut begun_before, mut elsewhere, mut services) = (0, 0, (0, 0), merged.services.clone());
     for (place, group) in groups.into_iter().enumerate() {
         let members: Vec<&FlowSummary> = group.iter().filter_map(|id| merged.flows.get(id)).collect();
         // Nobody is at a service address: who refuses is told where the last translation leads.
         let refused = members.iter().all(|flow| matches!(flow.facts.close, Close::Reset(_, ResetKind::Refused)));
         let depth = |flow: &&&FlowSummary| refused.then(|| Reverse(flow.facts.id));
         let part = |flow: &&&FlowSummary| one_way(&flow.facts).is_some();
-        let judged = members.iter().min_by_key(|flow| (refused && part(flow), depth(flow), nearness(flow))).copied();
+        let order = |flow: &&&FlowSummary| (flow.facts.mid_stream, refused && part(flow), depth(flow), nearness(flow));
+        let judged = members.iter().min_by_key(order).copied();
         let Some(judged) = judged else { continue };
         let mut whole = judged.clone();
         for face in members.iter().filter(|face| face.facts.id != judged.facts.id) {
@@ -139,6 +140,14 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
             }
             hidden += 1;
             begun_before += u64::from(face.facts.mid_stream && !judged.facts.mid_stream);
+            for side in [Side::Client, Side::Server] {
+                // What one face lacks and the other holds, the capture did not miss.
+                let (lacks, holds) = (face.facts.half(side), judged.facts.half(side));
+                if holds.unseen == 0 {
+                    elsewhere.0 += lacks.unseen;
+                    elsewhere.1 += u64::from(lacks.unseen_acks);
+                }
+            }
             faces.others.entry(judged.facts.id).or_default().push(told(&judged.facts, &face.facts));
         }
         beside::take_back_silence(&mut whole, judged, &members);
@@ -158,6 +167,8 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
     let mut joined = Merged { flows, services, ..merged.clone() };
     joined.tally.flows = joined.tally.flows.saturating_sub(hidden);
     joined.tally.mid_stream = joined.tally.mid_stream.saturating_sub(begun_before);
+    joined.tally.unseen = joined.tally.unseen.saturating_sub(elsewhere.0);
+    joined.tally.unseen_acks = joined.tally.unseen_acks.saturating_sub(elsewhere.1);
     Some((joined, faces))
 }
 
@@ -541,6 +552,13 @@ pub(super) mod tests {
         };
         let all = |step: Scene| join(&merged(&[Scene::open(), translated(0), step])).expect("faces").0.flows.len();
         assert_eq!(all(step("10.244.1.7:8443")), 1);
+        let mut lacking = merged(&[Scene::open(), translated(0), step("10.244.1.7:8443")]);
+        (lacking.tally.unseen, lacking.tally.unseen_acks) = (90, 3);
+        if let Some(step) = lacking.flows.values_mut().find(|flow| flow.facts.mid_stream) {
+            (step.facts.from_server.unseen, step.facts.from_server.unseen_acks) = (80, 2);
+        }
+        let tally = join(&lacking).expect("faces").0.tally;
+        assert_eq!((tally.unseen, tally.unseen_acks), (10, 1), "another face holds what this one lacks");
         assert_eq!(all(step("10.244.1.8:8443")), 2, "an end that no face has");
     }
 
