@@ -15,6 +15,11 @@ SCRIPT = {
     "proxy-wrong": "proxy-faults.sh",
     "proxy-protocol": "proxy-faults.sh",
     "capture-lacks": "proxy-faults.sh",
+    **dict.fromkeys(
+        ("http-request-incomplete", "http-framing", "http-invalid", "http-rate", "http-expect", "http-redirect", "http-wrong", "websocket", "proxy-adds", "proxy-retries"),
+        "http-more.sh",
+    ),
+    **dict.fromkeys(("dns-truncated", "dns-broken", "dns-search", "dns-serve"), "dns-more.sh"),
     "proxy-header": "proxy-protocol.sh",
     "connect": "connect.sh",
     "accept": "connect.sh",
@@ -38,14 +43,32 @@ SCRIPT = {
     "return-path": "path.sh",
     "stateful": "path.sh",
     "pmtu": "path.sh",
+    "reordering": "two-ends.sh",
     "idle-flow": "path.sh",
     "middlebox": "path.sh",
     **dict.fromkeys(("port-scan", "service-down", "syn-flood", "network-blackout", "link-flapping"), "wide.sh"),
+    **dict.fromkeys(("health-check", "loss-storm", "mass-connect", "service-restart"), "fleet.sh"),
+    **dict.fromkeys(("starttls", "both-sides", "tls-sni-missing", "tls-clienthello", "banner", "tls-slow"), "first-words.sh"),
     **dict.fromkeys(("upstream-hang", "response-stalled", "slow-response", "connection-pileup"), "transfer.sh"),
+    **dict.fromkeys(("routing-loop", "pmtu-discovered", "port-reuse", "handshake-reset", "icmp-redirect", "ephemeral", "spurious"), "holdups.sh"),
+    **dict.fromkeys(("window-limited", "rtt-high", "delayed-ack"), "holdups.sh"),
     **dict.fromkeys(("zero-window", "packet-loss", "loss-burst", "rto-unrecovered", "keepalive-probes"), "transfer.sh"),
 }
+SCRIPT.update(dict.fromkeys(("h2", "grpc"), "h2.sh"))
 SOFTWARE = "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, OpenSSL 3.0.19, GnuTLS 3.7.9, Go 1.19.8, Node 20.20.2, Python 3.11.7, curl 7.88.1, Redis 7.0, OpenSSH 9.2, tcpdump 4.99, Linux 6.18"
-SOFTWARE_OF = {"wide.sh": "nginx 1.22.1, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18"}
+SOFTWARE_OF = {
+    "wide.sh": "nginx 1.22.1, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18",
+    "fleet.sh": "HAProxy 2.6.12, nginx 1.22.1, Python 3.11.7, curl 7.88.1, iptables, tcpdump 4.99, Linux 6.18",
+    "first-words.sh": "vsftpd 3.0.3, Dovecot 2.3.19, Postfix 3.7.11, Mosquitto 2.0.11, RabbitMQ 3.10.8, PostgreSQL 15.18, MariaDB 10.11, HAProxy 2.6.12, nginx 1.22.1, OpenSSL 3.0.19, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18",
+}
+# captures of a second script, by the rule
+ALSO = {
+    "unexpected-protocol-on-port": "those with vsftpd, Dovecot, Mosquitto and RabbitMQ, and `amqp-to-nginx`, by `first-words.sh`",
+    "service-greeting-error": "those with vsftpd, Mosquitto, RabbitMQ and IMAP by `first-words.sh`",
+    "http-more.sh": "nginx 1.22.1, Apache 2.4.71, HAProxy 2.6.12, Node 20.20.2, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18",
+    "dns-more.sh": "dnsmasq 2.90, Unbound 1.17.1, dig 9.18, glibc 2.36, Python 3.11.7, curl 7.88.1, nginx 1.22.1, tcpdump 4.99, Linux 6.18",
+}
+SOFTWARE_OF = {"h2.sh": "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, nghttp2 1.52.0, gRPC 1.51.1 for Python, Go 1.19.8, Node 20.20.2, curl 7.88.1, tcpdump 4.99, Linux 6.18", "wide.sh": "nginx 1.22.1, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18"}
 RULES = {}
 # what stands below a table
 NOTES = {"network-blackout": "A blackout of everything at once, one of an uplink, and their look-alikes: `captures/incidents/blackout`."}
@@ -55,8 +78,55 @@ def rule(name, text):
     RULES[name] = dict(line.strip().split(" | ", 1) for line in text.strip().splitlines())
 
 
+rule("h2-preface-failed", """
+nginx-400 | curl with prior knowledge, twice, to nginx without http2: 400
+apache-400 | the same, Apache
+go-400 | the same, Go
+node-400 | the same, Node
+grpc-to-go-http1 | a gRPC client, and a server of HTTP/1
+silence | a server takes the preface and says nothing for 12 s
+goaway-at-the-preface | PING instead of SETTINGS behind the preface: nghttpd answers GOAWAY
+settings-never-confirmed | the client never confirms nghttpd's SETTINGS: GOAWAY after 10 s
+http1-to-nghttpd | curl asks in HTTP/1, nghttpd speaks HTTP/2 only
+not-accepted | HAProxy takes prior knowledge
+not-http1 | HTTP/1 to Apache, 404
+""")
+rule("h2-goaway-error", """
+too-many-pings | a scripted client pings every 0.3 s, as keepalive that is set too low does: gRPC's server answers ENHANCE_YOUR_CALM, too_many_pings
+data-on-a-stream-that-is-none | DATA on stream 9, which was never opened: nghttpd answers PROTOCOL_ERROR
+header-index-of-nothing | a header block refers to an entry that does not exist: HAProxy answers COMPRESSION_ERROR
+not-graceful | nginx ends connections after four requests with NO_ERROR
+""")
+rule("h2-goaway-race", """
+nginx-after-four-requests | h2load sends eight requests at once; nginx names the fourth as its last one and closes
+not-one-by-one | the same server, one request at a time: nothing is under way
+not-announced-in-two-steps | gRPC's server ends connections after 1.5 s in two steps
+""")
+rule("h2-flow-control-stalled", """
+client-does-not-read | a scripted client asks nghttpd for 300,000 octets and never opens the window
+not-a-slow-reader | a scripted client that opens it every few seconds
+""")
+rule("h2-stream-reset", """
+refused-above-the-limit | four requests before nginx could say that it takes two: two are refused
+answer-cut-by-the-upstream | nginx's backend closes in the middle of its answer
+call-given-up-at-its-deadline | gRPC calls with 2 s of patience, and a scripted server that says no more than SETTINGS
+flood-of-resets | 300 requests, each reset at once, to nghttpd
+not-a-watch-that-was-cancelled | a gRPC client cancels a stream of messages
+not-a-download-that-was-cancelled | a client cancels a download while it flows
+""")
+rule("grpc-error-status", """
+unavailable | a service in Python answers UNAVAILABLE once
+six-of-ten | six of ten calls of one connection: critical
+resource-exhausted-and-crash | RESOURCE_EXHAUSTED, then an exception that nobody caught (UNKNOWN)
+no-such-method | UNIMPLEMENTED
+nginx-502-to-a-call | nginx without its backend answers a call with a page: told as http-gateway-error, this rule is explained by it
+through-nginx | nginx passes UNAVAILABLE on
+not-the-applications-own | NOT_FOUND; UNAUTHENTICATED is a notice
+not-a-health-check-nobody-implements | UNIMPLEMENTED for grpc.health.v1: a notice
+""")
 rule("http-server-error", """
 application-500 | an application in Python raises; the requests before and after it are answered
+http2-behind-nginx | both legs, the client's in HTTP/2 and the backend's in HTTP/1 (made by `h2.sh`): told at the application's leg
 one-in-three | six of 18 answers are 500: critical
 behind-nginx | both legs, nginx passes the 500 on: told at the application's leg only
 on-a-kept-connection | the second of three requests of one connection
@@ -104,6 +174,11 @@ mysql-too-many-connections | MySQL's error 1040 (a scripted server)
 smtp-554 | an SMTP server that greets with 554 (scripted)
 not-postgresql-answers | a login and a query
 not-redis-refuses-a-command | NOAUTH and "unknown command": answers to commands
+vsftpd-too-many-users | vsftpd with `max_clients=1`: 421
+mosquitto-not-authorized | Mosquitto lets nobody in without a name, MQTT 3.1.1 and 5: a warning
+rabbitmq-has-no-amqp-1.0 | a client of AMQP 1.0 at RabbitMQ without its plugin
+imap-bye | BYE instead of a greeting (a scripted server)
+not-imap-password-refused | a password that Dovecot refuses is an answer
 """)
 rule("dns-no-answer", """
 glibc-retries | DROP in front of dnsmasq: glibc's stub asks twice, 2 s apart, and gives up; before and after it answers
@@ -135,6 +210,106 @@ not-block-list | a block list's name and a reverse name that do not exist
 rule("dns-port-unreachable", """
 no-server | dig and a small client ask a host on which no DNS server runs
 not-late-answer | dig gave up after 1 s; the answer after 1.3 s draws port unreachable
+""")
+rule("http-request-incomplete", """
+nginx-half-a-head | a head without its end: nginx closes after 3 s without a word
+apache-half-a-head | the same: Apache answers 408
+haproxy-half-a-head | the same: HAProxy answers 408
+haproxy-half-a-head-on-the-second | the second request of a connection stops in its Host field: 408
+half-a-body-and-nobody-moves | 21 of 5000 octets, then 11 s of silence on both sides (scripted server)
+slowloris | 25 connections of one client with half a head each
+not-slow-but-whole | a head in three pieces over 1.8 s, answered
+not-the-client-left | the client closes after half a head
+not-an-idle-connection | nothing was ever asked: HAProxy closes
+not-refused-before-its-end | nginx answers 413 to an upload before its end
+""")
+rule("http-framing-conflict", """
+apache-takes-both-lengths | Content-Length and Transfer-Encoding in one request: Apache answers 200
+haproxy-takes-both-lengths | the same: HAProxy answers 200
+answer-behind-nginx | an answer with both (scripted), which nginx passes on as 200
+longer-than-its-length | 33 octets behind a Content-Length of 5 (scripted)
+an-answer-nobody-asked-for | two answers to one request (scripted)
+not-nginx-refuses-both-lengths | both in one request: nginx answers 400
+not-pipelined | two requests at once, two answers
+""")
+rule("http-invalid-response", """
+another-service | curl reaches a line protocol (scripted)
+behind-nginx | nginx passes the octets on as HTTP/0.9: told at the backend's leg
+behind-haproxy | HAProxy answers 502
+node-http2-behind-nginx | Node speaks HTTP/2 without TLS, nginx asks in HTTP/1
+a-head-that-breaks | a status line, then a field with NUL octets (scripted)
+not-early-hints | 103, then 200 (scripted)
+""")
+rule("proxy-adds-latency", """
+haproxy-queue | four clients, one connection allowed (maxconn 1), 0.8 s each
+nginx-asks-for-leave-first | auth_request to a server that takes 1.6 s
+haproxy-script-keeps-the-answer | a Lua action sleeps 1.5 s before the answer goes out
+not-the-backend-is-slow | the backend takes 2.1 s
+not-a-slow-upload | nginx collects an upload of 2.5 s before it asks
+not-a-slow-body | the backend's body takes 2 s, nginx collects it
+""")
+rule("proxy-retries-hide-failure", """
+refused | the first backend refuses, the backup answers: below `connect-refused`
+never-answered | the first backend drops the SYN for 1 s, the backup answers
+a-post-sent-twice | the first backend reads a POST and closes, nginx sends it to the backup: below `http-upstream-closed-before-response`
+not-hidden | no second attempt: the client gets 502
+not-needed | the backend answers
+""")
+rule("http-rate-limited", """
+nginx-429-and-nobody-waits | limit_req with status 429 and Retry-After 30; eight requests within a second
+nginx-503-by-default | limit_req with its default status: six of ten answers
+once | one 429 among three answers: a notice
+not-maintenance | 503 with Retry-After to everything
+not-a-login | 401
+""")
+rule("http-expect-100-stall", """
+python-http-1.0 | curl waits 1 s, the server of Python's library speaks HTTP/1.0: a notice
+refused-with-417 | 417 (scripted): a notice
+not-given-leave | 100 Continue comes
+not-answered-at-once | nginx answers 404 at once
+""")
+rule("http-redirect-loop", """
+https-told-to-who-has-it | nginx ends TLS and sends no X-Forwarded-Proto; the application wants https, 13 times
+backend-leg-alone | the same, without the leg with TLS: a warning
+to-itself | /same leads to /same, ten times
+there-and-back | /old leads to /new and back
+not-https-and-then-an-answer | http leads to https, which is answered
+not-a-way-with-three-turns | two redirects, then an answer
+not-a-check-that-does-not-follow | a check gets the same redirect six times, 0.8 s apart
+""")
+rule("http-wrong-vhost", """
+421 | nginx whose default server returns 421
+an-address-that-has-other-sites | two paths are 404 at one address and 200 at the other
+not-a-page-that-is-missing | one path of several is 404
+""")
+rule("websocket-upgrade-failed", """
+nginx-drops-upgrade | proxy_pass without proxy_set_header Upgrade, both legs
+client-leg-alone | the same, the client's leg alone
+no-such-path | 404
+not-passed-on | nginx passes Upgrade on, 101 comes back
+not-a-login | 401
+""")
+rule("dns-truncated-no-tcp", """
+tcp-is-refused | six TXT records of 200 octets, a firewall resets TCP/53
+tcp-is-dropped | the same, the firewall drops it
+tcp-is-never-tried | dig +ignore
+not-over-tcp-it-works | dig asks again over TCP
+not-a-larger-buffer | dig +ignore, then a question with a buffer of 4096 octets
+""")
+rule("dns-broken-aaaa", """
+curl-happy-eyeballs | IPv6 is dropped, curl goes to IPv4 after 200 ms, three times
+python-one-after-the-other | the same with a client that waits 3 s
+not-alive | IPv6 answers
+not-once | one attempt
+""")
+rule("dns-search-amplification", """
+glibc-ndots-5 | four search domains, ndots:5, two names: a notice
+not-with-a-final-dot | the same names with a final dot
+not-a-name-that-does-not-exist | the whole list ends with NXDOMAIN
+""")
+rule("dns-serve-stale", """
+unbound | serve-expired and ede, the server behind is gone: a notice
+not-fresh | the server behind answers
 """)
 rule("dns-slow", """
 curl-waits | an answer after 1.3 s (dns.py); curl connects as soon as it comes
@@ -208,6 +383,7 @@ rule("proxy-upstream-connect-failed", """
 nginx-refused | nothing listens: 502, two clients, and requests that work
 nginx-timeout | SYNs are dropped: 504 after 2 s
 haproxy-refused | HAProxy says 503
+sidecar | `-i any` in a pod whose sidecar (HAProxy behind REDIRECT) finds the application's port closed
 apache-refused | Apache says 503
 not-answered | two requests, answered
 not-backend-says-503 | the backend says 503 itself
@@ -280,8 +456,9 @@ not-whole | the original
 not-pcapng-unknown-block.pcapng | an unknown block type is legal and stepped over
 """)
 rule("capture-filter-narrow", """
-one-port | captured with `tcp port 80`
-tcp-only | captured with `tcp`
+one-port.pcapng | captured by dumpcap with `tcp port 80`; the file names that filter
+tcp-only | captured with `tcp`; one port never answers (a firewall drops its SYNs)
+not-all-well | captured with `tcp`; every connection is answered, nobody misses ICMP
 not-narrow | ARP, ICMP echo, DNS and two TCP ports are in the file
 """)
 rule("capture-has-nothing", """
@@ -351,10 +528,15 @@ closed-port | RST from the kernel, two clients; the same host answers on port 80
 closed-port-ipv6 | the same over IPv6
 nginx-upstream | both legs: nginx answers 502
 firewall-tcp-reset | iptables `REJECT --reject-with tcp-reset`: identical on the wire
+kubernetes-endpoint | `-i any` on a node: a service address is dealt out to two pods by DNAT, the program of one has ended
 not-restart-window | one refusal in a restart of 2 s, then fine: notice at most
 not-happy-eyeballs | AAAA refused, A works at once
 not-icmp-port-unreachable | iptables REJECT by ICMP 3/3
 not-answered | request and answer
+""")
+rule("reordering", """
+overtaken-on-the-way | three transfers through a relay that lets segments overtake each other (captures/lab/two-ends.sh, the client's end)
+not-the-captures-own | the same without a fault, every tenth segment of the server recorded behind its acknowledgment (captures/lab/generate/queues.py)
 """)
 rule("connect-slow", """
 first-syn-lost | three connections open after 1 s, their first SYN was dropped
@@ -647,10 +829,10 @@ not-nginx-lingering-close | nginx answers 413, reads the body to its end, then c
 not-plain-close | nothing is left unread
 """)
 rule("server-reset-mid-response", """
-linger-0 | 20 kB of 100 kB, then RST, two clients
+linger-0 | 20 kB of 100 kB, then RST, two clients: below `http-response-truncated`, for the length was promised
 linger-0-ipv6 | the same over IPv6
 before-the-first-octet | RST 0.2 s after the request, 0 octets
-behind-nginx | both legs: RST at the backend, nginx closes with FIN
+behind-nginx | both legs: RST at the backend, nginx closes with FIN: below `http-response-truncated`
 not-rst-after-fin | answer, FIN, late data draws a RST
 not-client-cancelled | the client aborts a download of 40 kB in the middle: its RST, not the server's
 """)
@@ -759,7 +941,7 @@ go-tls12 | Go has h2 and http/1.1, s_client offers grpc-exp in TLS 1.2
 nginx-beside-a-control | nginx with http2, s_client offers grpc-exp; then curl, whose h2 is taken
 openssl | s_server has h2, s_client offers http/1.1 and grpc-exp
 acme-probe-is-a-notice | s_client offers acme-tls/1 only to s_server, as a certificate authority does: a notice
-not-sealed-go-tls13 | Go sends its ServerHello and seals the alert in TLS 1.3: the number cannot be read
+sealed-go-tls13 | Go sends its ServerHello and seals the alert in TLS 1.3: the number cannot be read
 not-in-common | h2 and http/1.1 offered, h2 taken
 not-none-offered | no ALPN
 not-ignored | GnuTLS without ALPN ignores the offer of h2
@@ -784,6 +966,50 @@ not-https-ok | TLS
 not-https-ok-go | TLS
 not-tls-to-ssh | ClientHello to sshd: `unexpected-protocol-on-port`
 """)
+rule("starttls-needed", """
+imaps-to-dovecot-143 | curl asks for IMAPS on port 143, two clients
+pop3s-to-dovecot-110 | the same with POP3S on port 110
+ftps-to-vsftpd | the same with FTPS on port 21
+smtps-to-postfix-25 | the same with SMTPS on port 25
+tls-to-postgresql | PostgreSQL reads the ClientHello as a startup packet and closes: by the port's number
+tls-to-postgresql-beside-a-control | the same, and psql was served on the port
+not-asked-first | IMAP, POP3, FTP, SMTP and PostgreSQL, each asked for TLS in its own way
+not-imaps-to-993 | TLS from the first octet, on the port that has it
+""")
+rule("both-sides-wait", """
+haproxy-inspects-and-the-client-waits | HAProxy with `inspect-delay 30s` in front of vsftpd; curl waits for the greeting and gives up after 12 s
+haproxy-wants-a-proxy-header | HAProxy with `accept-proxy` in front of it; HAProxy gives up after 15 s
+vsftpd-hangs-beside-a-control | vsftpd greets, then is stopped (SIGSTOP); two clients give up after 11 s
+not-greeted-after-5s | a greeting that comes after 5 s
+not-preconnect-where-the-client-speaks-first | a connection to nginx without a word for 11 s
+not-a-check | connections to FTP that are closed at once, one after 0.4 s
+""")
+rule("banner-delayed", """
+mariadb-asks-for-the-clients-name | MariaDB asks a resolver that does not answer for the client's name, and greets after 3 s
+ssh-after-4s | an SSH greeting after 4 s (a scripted server)
+not-mail-that-waits-on-purpose | a mail server that greets after 6 s: a notice
+not-greeting-that-was-lost | a greeting that is lost a few times, seen at the server
+""")
+rule("tls-slow-handshake", """
+haproxy-inspects-for-4s | HAProxy inspects for 4 s before it connects to nginx; two clients
+client-fetches-a-revocation-list | a client in Python that waits for 3 s behind the ServerHello, and curl on the same host that asks for a list meanwhile
+not-quick | a handshake as it should be
+not-server-hello-that-was-lost | a ServerHello that is lost a few times, seen at the server
+""")
+rule("tls-sni-missing", """
+nginx-proxy-sends-no-name | nginx as proxy with and without `proxy_ssl_server_name`; the backend rejects handshakes without a name
+haproxy-strict-sni | curl by name, then by address; HAProxy with `strict-sni`
+default-certificate-is-rejected | by name, then without: the default site's certificate is self-signed and rejected
+stranger-is-a-notice | the same from a public address: a notice
+not-default-site-serves | without a name the default site serves
+not-name-unknown | a name that the server does not know: `tls-sni-unrecognized`
+""")
+rule("tls-clienthello-lost", """
+box-reads-one-segment | a relay in Python that reads once and closes when the ClientHello is not whole; OpenSSL with and without 251 ALPN names
+full-segments-are-dropped | iptables drops packets of 1,200 octets and more: below `pmtu-blackhole`
+not-large-is-taken | large and small ones, all taken
+not-every-one-is-closed-on | a server that closes on every ClientHello
+""")
 rule("unexpected-protocol-on-port", """
 ssh-to-nginx | ssh client, HTTP 400
 ssh-to-apache | ssh client, HTTP 400
@@ -799,10 +1025,20 @@ not-http-to-http | matching protocols
 not-http-to-tls | `http-to-tls-port`
 not-tls-to-http | `tls-to-http-port`
 not-proxy-prefixed-ssh | `proxy-header-to-other-service`
+http-to-vsftpd | a browser's request at FTP, two clients
+http-to-dovecot-pop3 | the same at POP3
+http-to-rabbitmq | the same at AMQP
+tls-to-rabbitmq | TLS at AMQP's plain port, two clients
+mqtt-to-rabbitmq | mosquitto_sub at AMQP
+mqtt-to-dovecot-imap | mosquitto_sub at IMAP
+amqp-to-nginx | amqp-publish at HTTP
+not-imap-to-imap | IMAP as it should be
+not-mqtt-to-mosquitto | MQTT as it should be
 """)
 
 rule("upstream-hang", """
 three-fetches-of-six | six fetches of a CRL, the last three acknowledged and never answered; curl gives up after 20 s (first lab)
+http2-behind-nginx | both legs, the client's in HTTP/2 and the backend's in HTTP/1; curl gives up after 13 s (made by `h2.sh`)
 second-request-waits | keep-alive: the first request is answered, the second waits for 13 s until other traffic ends the file
 answered-after-65s | nothing for 65 s, then the answer: judged while it was open
 given-up-after-15s | `curl -m 15`, twice, and nginx's own request of the next capture, which ends with its client after 12 s; seen at the server
@@ -830,6 +1066,65 @@ client-stops-reading | the client does not read for 14 s: window 0, probes; seen
 server-stops-reading-3s | an upload to a server that does not read for 3 s
 not-slow-reader | a reader that pauses for 30 ms after every 16 kB
 """)
+rule("routing-loop", """
+errors-at-the-client | router and server send a network's packets to each other; four connections, each ended by the first ICMP error
+errors-ipv6 | the same over IPv6, three connections
+seen-on-the-circle | the same seen between both: each SYN comes by some thirty times
+seen-on-a-router-any | the same on the router with `-i any`
+not-two-errors | two connections only
+not-traceroute | six TCP and six UDP probes with TTL 1 and 2
+not-through-a-router | a request seen going in and out of a router
+""")
+rule("pmtu-discovered", """
+upload | 60 kB over a link of 1380 octets; the router says so
+upload-ipv6 | the same over IPv6
+not-a-black-hole | the same without ICMP: the segments vanish
+not-a-wide-way | the same link with 1500 octets
+""")
+rule("icmp-redirect", """
+second-router-on-the-link | the client asks its default router, which forwards to another one on the same link and says so
+not-port-unreachable | another ICMP error: a port that is rejected
+""")
+rule("ephemeral-ports-exhausted", """
+ten-ports | 40 connections of a client that may use ten ports
+not-with-many-ports | the same with 21 000 ports
+not-one-port-on-purpose | 20 connections on one port that the client chose
+""")
+rule("spurious-retransmission", """
+round-trip-jumps | 3 kB each 20 ms; in every second period of 0.7 s what goes to the client takes 0.45 s longer; seen at the server
+not-real-loss | the same with 4 % of the packets dropped
+""")
+rule("port-reuse-collision", """
+forgotten-connection | the client forgets an open connection without a word and opens one on the same port: challenge ACK, RST, SYN again at once (a notice)
+refusal-dropped-by-a-firewall | the same where a firewall drops every RST of the client: the connection does not open within 6 s
+older-one-not-in-the-capture | the same at the server, the capture begins after the older connection
+not-closed-before | the port is used again after both sides have closed
+""")
+rule("handshake-reset-by-client", """
+client-gives-up | answers take 0.7 s; three programs close their sockets after 0.3 s, curl waits
+not-one-of-two | the same with one program: a notice
+answer-after-the-timeout | answers take 1.3 s; the program closes its socket after 1.1 s
+half-open-scan | three SYNs from a raw socket, the kernel refuses what is accepted: a notice
+not-happy-eyeballs | curl tries IPv6 first, then IPv4, which wins; the IPv6 answer finds nobody
+not-haproxy-check | HAProxy's TCP check ends with RST+ACK of a live socket
+""")
+rule("window-limited", """
+small-receive-buffer | 3 MB over a round trip of 25 ms, SO_RCVBUF 65536; seen at the server
+no-window-scale | the same way, window scaling switched off at the client
+not-a-buffer-that-grows | the same way, the kernel adapts the buffer
+not-a-short-way | SO_RCVBUF 65536 without delay
+""")
+rule("rtt-high-or-rising", """
+queue-before-a-narrow-line | 3 MB into a line of 12 Mbit/s with a queue of 0.4 s; seen at the server
+not-a-short-queue | the same line with a queue of 12 ms
+not-a-long-way | 3 MB over a steady round trip of 120 ms
+""")
+rule("delayed-ack-nagle-stall", """
+two-writes | 12 messages in two writes each, without TCP_NODELAY; seen at the client
+two-writes-seen-at-the-server | the same seen at the server
+not-with-nodelay | the same with TCP_NODELAY
+not-one-write | one write for each message
+""")
 rule("packet-loss", """
 four-percent-before-the-capture | 3 MB, 4 % of the server's packets dropped at random by iptables on the router; seen at the client
 fifteen-percent-behind-the-capture | the same with 15 %; seen at the server
@@ -849,7 +1144,25 @@ not-answered | the same, all answered
 """)
 rule("port-scan", """
 sixty-ports | one source connects to ports 1 to 60 of a server; two users beside it
+link-sweep | a host asks by ARP for 60 addresses of its link that nobody has; the one it finds refuses it, which is its own doing
+not-forty-neighbours | the same with 40 addresses: the refusal stands for itself
 not-monitoring | one source asks two ports twelve times each, all answered
+""")
+rule("health-check-flapping", """
+haproxy-three-times | HAProxy checks every second (fall 2, rise 2); the port refuses for 4 s, three times: told below `connect-refused`
+not-once | the port refuses once, for 6 s
+""")
+rule("loss-storm", """
+four-seconds | three clients and three servers, nine connections for 32 s; for 4 s a router drops 35 % of everything
+not-one-pair-of-hosts | eighteen such connections; for 4 s only what one client sends to one server is dropped
+""")
+rule("mass-connect-timeout", """
+three-of-six | six servers answer; then a router drops what goes to three of them, and lets it through again
+not-two-of-six | the same with two of them: `connect-timeout`
+""")
+rule("service-restart", """
+killed-and-started | six users hold keep-alive connections; the server is killed (SIGKILL), refuses for 2 s, and is started again
+not-idle-timeout-of-one-age | six connections of one age, one request each: nginx ends them together after its `keepalive_timeout` and goes on accepting
 """)
 rule("service-down", """
 stopped | three clients; the service is stopped, its port refuses, nginx on the same host goes on answering
@@ -961,6 +1274,16 @@ HEALTHY = dict(
 84-deadline-then-retry | a request is given up after 0.5 s, the retry works
 85-clean-restart | nginx is stopped and started while nobody waits
 86-early-hints | 103, then 200
+93-kubernetes-service | `-i any` on a node: a service address, DNAT to one of two pods, masquerade (captures/lab/containers.sh)
+94-sidecar | `-i any` in a pod: HAProxy takes what is meant for the application (REDIRECT) and asks it on 127.0.0.1
+95-ftp-plain-and-auth-tls | vsftpd: a download in plain text, and a listing after AUTH TLS
+96-imap-pop3-and-smtp-with-starttls | Dovecot and Postfix: logins in plain text and after STARTTLS or STLS, a password refused
+97-mqtt-publish-subscribe-and-ping | Mosquitto: a subscriber that pings, two publishers, one of MQTT 5
+98-amqp-publish-and-consume | RabbitMQ: a queue declared, two messages published and consumed; the server resets what its clients closed
+87-http2-in-the-clear | curl, nghttp and h2load with prior knowledge to nginx, HAProxy and nghttpd; 60 requests, four at a time
+88-http2-upgraded | curl and nghttp upgrade from HTTP/1, Apache agrees
+89-grpc | calls, a stream that is cancelled, keep-alive pings, through nginx, a server that ends connections after 1.5 s (GOAWAY, NO_ERROR)
+90-http2-starts-mid-stream | a gRPC connection whose beginning is missing: header fields by index
 """.strip().splitlines()
 )
 # The benign patterns of the catalogue's section 6, by number, and the captures that hold them
@@ -979,12 +1302,13 @@ PATTERNS = [
 10 | tail loss probe | 09
 11 | super-segments, unfinished checksums | 10
 12 | packets recorded twice | 11 46 58 61 63
-13 | starts in mid-stream | 12
+13 | starts in mid-stream | 12 90
 14 | ends in mid-request | 13
 15 | one side closes TLS first | 14
 16 | no close_notify after a whole answer | 75
 17 | half-close, Terminate | 15 82
-18 | long poll, events, WebSocket, IDLE, SUBSCRIBE, LISTEN, MQTT | 16 17 18 40 57 79 80 81 82
+18 | long poll, events, WebSocket, IDLE, SUBSCRIBE, LISTEN, MQTT | 16 17 18 40 57 79 80 81 82 97
+18 | long poll, events, WebSocket, IDLE, SUBSCRIBE, LISTEN, MQTT, gRPC | 16 17 18 40 57 79 80 81 82 89
 19 | the server closes an idle connection | 19 55 85
 20 | answers without a body, length by close, CONNECT | 20 21 22 23
 21 | a download cancelled | 24 54
@@ -1050,19 +1374,23 @@ def table(directory, head, rows, expected, note=""):
         file.write("\n".join(out) + "\n")
 
 
+def also(name):
+    return f" ({ALSO[name]})" if name in ALSO else ""
+
+
 for name, rows in RULES.items():
     # the longest beginning decides: link-flapping is not made where other link-… rules are
     script = SCRIPT.get(max((start for start in SCRIPT if name.startswith(start)), key=len, default=""), "close-kinds.sh")
     table(
         f"rules/{name}",
-        f"# Captures for `{name}`\n\nMade by `captures/lab/{script}` with real software in network namespaces ({SOFTWARE_OF.get(script, SOFTWARE)});\nwhat was edited or generated afterwards says so.",
+        f"# Captures for `{name}`\n\nMade by `captures/lab/{script}`{also(name)} with real software in network namespaces ({SOFTWARE_OF.get(script, SOFTWARE)});\nwhat was edited or generated afterwards says so.",
         rows,
         lambda capture: "silent" if capture.startswith("not-") else "fires",
         NOTES.get(name, ""),
     )
 table(
     "healthy",
-    f"# Healthy traffic that looks odd\n\nMade by `captures/lab/healthy.sh` (01 to 46), `healthy-hosts.sh` (47 to 70) and `healthy-more.sh` (71 to 86) with real software ({SOFTWARE}; PostgreSQL 15.18,\ndnsmasq 2.90, keepalived 2.2.7).\nNo finding above notice may come from any of these files.",
+    f"# Healthy traffic that looks odd\n\nMade by `captures/lab/healthy.sh` (01 to 46), `healthy-hosts.sh` (47 to 70), `healthy-more.sh` (71 to 86), `h2.sh` (87 to 90), `containers.sh` (93, 94) and\n`first-words.sh` (95 to 98) with real software ({SOFTWARE}; PostgreSQL 15.18,\ndnsmasq 2.90, keepalived 2.2.7, nghttp2 1.52.0, gRPC 1.51.1).\nNo finding above notice may come from any of these files.",
     HEALTHY,
     lambda capture: "at most notices",
     "\n".join(

@@ -105,7 +105,7 @@ if wants alpn; then
     seen $T/nginx-beside-a-control nginx_both
     seen $T/openssl offers 4433 -alpn http/1.1,grpc-exp
     seen $T/acme-probe-is-a-notice offers 4433 -alpn acme-tls/1
-    seen $T/not-sealed-go-tls13 offers 1444 -alpn grpc-exp
+    seen $T/sealed-go-tls13 offers 1444 -alpn grpc-exp
     seen $T/not-in-common offers 1444 -alpn h2,http/1.1
     seen $T/not-none-offered offers 1444
     seen $T/not-ignored offers 5557 -alpn h2

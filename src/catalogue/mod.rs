@@ -6,6 +6,7 @@ pub mod close;
 pub mod connect;
 pub mod dns;
 pub mod http;
+pub mod http2;
 mod index;
 pub mod legs;
 pub mod link;

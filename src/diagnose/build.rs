@@ -13,6 +13,7 @@ use super::{Merged, Settings, probe, rank, shared};
 use crate::capture::CaptureInfo;
 use crate::catalogue;
 use crate::event::PacketRef;
+use crate::host::known;
 use crate::rule::finding::{Confidence, Culprit, Evidence, Finding, Severity};
 use crate::rule::summary::{FlowSummary, Verdict};
 use crate::rule::value::Value;
@@ -285,15 +286,20 @@ impl<'a> Builder<'a> {
         vec![format!("the packets are put in the order of one clock, their times stand as recorded: {told}")]
     }
 
-    /// Which names the DNS in the capture gave to the hosts, with the packet that says so.
+    /// Which names the DNS in the capture gave to the hosts, with the packet that says so, and what addresses mean by themselves.
     fn names(&self, extent: &Extent) -> Vec<String> {
         let servers = extent.servers.iter().map(|server| server.address);
         let hosts: BTreeSet<_> = servers.chain(extent.senders.iter().copied()).take(8).collect();
-        let named = hosts.into_iter().filter_map(|host| {
-            let (name, lease) = self.capture.names.name_of(host, extent.first.time)?;
-            Some(format!("{host} is {name}, as the DNS says in {}", packet(lease.first, self.files())))
+        let named = hosts.iter().filter_map(|host| {
+            let (name, lease) = self.capture.names.name_of(*host, extent.first.time)?;
+            let kind = known::name(name).map_or_else(String::new, |kind| format!(", {kind}"));
+            Some(format!("{host} is {name}{kind}, as the DNS says in {}", packet(lease.first, self.files())))
         });
-        named.take(4).collect()
+        let mut lines: Vec<String> = named.take(4).collect();
+        let all: BTreeSet<_> = hosts.iter().chain(extent.clients.iter().take(64)).copied().collect();
+        let known = all.iter().filter_map(|host| Some(format!("{host} is {}", known::address(*host)?)));
+        lines.extend(known.take(4));
+        lines
     }
 
     fn consequences(&self, draft: &Draft) -> Vec<String> {

@@ -2,9 +2,10 @@
 
 use crate::event::ResetKind;
 use crate::event::story::Story;
-use crate::event::{Kind, Side, What};
+use crate::event::{Kind, Protocol, Side, What};
 use crate::flow::facts::{Close, FlowFacts, Handshake, IpProtocol};
-use crate::rule::summary::{protocol_of, spoken};
+use crate::host::service::Lesson;
+use crate::rule::summary::{Verdict, protocol_of, spoken};
 use crate::rule::threshold::Thresholds;
 use crate::time::Timestamp;
 use crate::wire::tls::version_name;
@@ -140,6 +141,11 @@ pub fn protocols(story: &Story) -> Vec<crate::event::Protocol> {
 pub fn agreed(story: &Story) -> Option<crate::event::Protocol> {
     use crate::event::Protocol;
     let (client, server) = (protocol_of(story, Side::Client)?, protocol_of(story, Side::Server)?);
+    // What a client says behind these greetings means nothing by itself.
+    let client = match (client, server) {
+        (Protocol::Unknown, Protocol::Mysql | Protocol::Ftp | Protocol::Pop3) => server,
+        _ => client,
+    };
     let fits = client == server && client != Protocol::Unknown;
     let accepted = match client {
         // A 400 answers octets the server could not read, whatever they were.
@@ -148,4 +154,27 @@ pub fn agreed(story: &Story) -> Option<crate::event::Protocol> {
         _ => true,
     };
     (fits && accepted).then_some(client)
+}
+/// What a closed flow teaches about its server.
+pub fn lesson(facts: &FlowFacts, story: &Story, verdict: Verdict) -> Lesson {
+    let agreed = agreed(story);
+    let silent = facts.from_client.payload == 0 && facts.from_server.payload == 0;
+    let client_closed = facts.closer.is_some_and(|(side, _)| side == Side::Client);
+    // Octets that nobody recognised still were an answer; octets of two protocols were none.
+    let unrecognised = matches!(
+        (protocol_of(story, Side::Client), protocol_of(story, Side::Server)),
+        (None | Some(Protocol::Unknown), None | Some(Protocol::Unknown))
+    );
+    Lesson {
+        client: facts.client,
+        server: facts.server,
+        flow: facts.id,
+        accepted: facts.handshake >= Handshake::SynAck,
+        good: verdict == Verdict::Healthy && facts.from_server.payload > 0 && (agreed.is_some() || unrecognised),
+        protocol: agreed,
+        behind_proxy: story.seen().has(Kind::ProxyHeader),
+        answer: facts.from_server.first_payload,
+        empty: facts.transport == IpProtocol::Tcp && silent && client_closed && facts.from_server.packets > 0,
+        last: facts.last.time,
+    }
 }

@@ -5,12 +5,13 @@
 //! the others alone could see is added to it, and each is counted once. Two captures of one connection also tell how their clocks differ,
 //! and which packets were lost between them.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Merged;
 use super::format::{count, packet};
-use crate::event::{PacketRef, Side};
-use crate::flow::facts::{FlowFacts, Half, IpProtocol};
+use super::{Merged, beside, explain};
+use crate::event::{PacketRef, ResetKind, Side};
+use crate::flow::facts::{Close, FlowFacts, Half, IpProtocol};
 use crate::rule::finding::{Finding, Severity, Subject};
 use crate::rule::summary::FlowSummary;
 use crate::time::Elapsed;
@@ -19,13 +20,16 @@ use crate::wire::Endpoint;
 /// Without a SYN+ACK only 32 bits agree: then the SYNs must be this close in time as well.
 const CLOSE: Elapsed = Elapsed::secs(60);
 
+/// A packet is translated and sent on this fast: then the numbers of its SYN are enough even where both ends are translated.
+const AT_ONCE: Elapsed = Elapsed::millis(5);
+
 /// Flows before and after one among which its packets are looked for under another address.
 const NEAR: usize = 512;
 /// Pairs of one-way flows between the same ends that are compared.
 const PAIRS: usize = 64;
 
 /// A capture is at its end when nothing follows for so long.
-const ENDED: Elapsed = Elapsed::secs(1);
+pub(super) const ENDED: Elapsed = Elapsed::secs(1);
 
 /// What was found out about faces.
 #[derive(Debug, Default)]
@@ -92,6 +96,9 @@ impl Face {
     pub(super) fn says(&self, judged: &FlowFacts, files: usize) -> String {
         let at = packet(self.id, files);
         match self.translated {
+            Some(how) if self.id < judged.id => {
+                format!("{} asked {}, translated ({how}): flow {at}", self.client, self.server)
+            }
             Some("SNAT") => format!("{} -> (SNAT) {} as flow {at}", judged.client, self.client),
             Some(how) => format!("{} -> ({how}) {} as flow {at}", judged.server, self.server),
             None => format!("the same addresses at another place as flow {at}"),
@@ -102,6 +109,7 @@ impl Face {
 /// `merged` with one flow for each connection; `None` when every flow is a connection of its own.
 pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
     let mut groups = groups(&merged.flows);
+    slices(&merged.flows, &mut groups);
     let begun = groups.len();
     groups.extend(in_two_captures(&merged.flows, &groups));
     if groups.is_empty() {
@@ -110,10 +118,16 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
     let mut faces = Faces::default();
     let mut clocks: BTreeMap<(u16, u16), Vec<i64>> = BTreeMap::new();
     let mut flows = merged.flows.clone();
-    let mut hidden = 0;
+    let (mut hidden, mut begun_before, mut elsewhere, mut services) = (0, 0, (0, 0), merged.services.clone());
     for (place, group) in groups.into_iter().enumerate() {
         let members: Vec<&FlowSummary> = group.iter().filter_map(|id| merged.flows.get(id)).collect();
-        let Some(judged) = members.iter().min_by_key(|flow| nearness(flow)).copied() else { continue };
+        // Nobody is at a service address: who refuses is told where the last translation leads.
+        let refused = members.iter().all(|flow| matches!(flow.facts.close, Close::Reset(_, ResetKind::Refused)));
+        let depth = |flow: &&&FlowSummary| refused.then(|| Reverse(flow.facts.id));
+        let part = |flow: &&&FlowSummary| one_way(&flow.facts).is_some();
+        let order = |flow: &&&FlowSummary| (flow.facts.mid_stream, refused && part(flow), depth(flow), nearness(flow));
+        let judged = members.iter().min_by_key(order).copied();
+        let Some(judged) = judged else { continue };
         let mut whole = judged.clone();
         for face in members.iter().filter(|face| face.facts.id != judged.facts.id) {
             adopt(&mut whole, face);
@@ -121,11 +135,25 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
                 clocks.entry(pair).or_default().push(ahead);
             }
             flows.remove(&face.facts.id);
+            if face.facts.server == judged.facts.server {
+                services.unlearn(&explain::lesson(&face.facts, &face.story, face.digest.verdict));
+            }
             hidden += 1;
+            begun_before += u64::from(face.facts.mid_stream && !judged.facts.mid_stream);
+            for side in [Side::Client, Side::Server] {
+                // What one face lacks and the other holds, the capture did not miss.
+                let (lacks, holds) = (face.facts.half(side), judged.facts.half(side));
+                if holds.unseen == 0 {
+                    elsewhere.0 += lacks.unseen;
+                    elsewhere.1 += u64::from(lacks.unseen_acks);
+                }
+            }
             faces.others.entry(judged.facts.id).or_default().push(told(&judged.facts, &face.facts));
         }
+        beside::take_back_silence(&mut whole, judged, &members);
         // Captures that begin and end at different times hold different parts of a connection that outlives them.
         if place < begun {
+            beside::name_lost_acks(&mut whole, &members, merged);
             compare(&mut whole, &members, merged);
         }
         whole.digest.verdict = members.iter().map(|face| face.digest.verdict).max().unwrap_or(whole.digest.verdict);
@@ -136,8 +164,11 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
         let clock = Clock { of, ahead: Elapsed(ahead[ahead.len() / 2]), connections: ahead.len() };
         faces.clocks.entry(file).or_insert(clock);
     }
-    let mut joined = Merged { flows, ..merged.clone() };
+    let mut joined = Merged { flows, services, ..merged.clone() };
     joined.tally.flows = joined.tally.flows.saturating_sub(hidden);
+    joined.tally.mid_stream = joined.tally.mid_stream.saturating_sub(begun_before);
+    joined.tally.unseen = joined.tally.unseen.saturating_sub(elsewhere.0);
+    joined.tally.unseen_acks = joined.tally.unseen_acks.saturating_sub(elsewhere.1);
     Some((joined, faces))
 }
 
@@ -201,15 +232,57 @@ fn groups(flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<Vec<PacketRef>> {
     let mut groups = Vec::new();
     for mut rest in by_number.into_values().filter(|alike| alike.len() > 1) {
         while !rest.is_empty() {
-            let first = rest.remove(0);
-            let (same, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|flow| same_packets(first, flow));
-            rest = others;
-            if !same.is_empty() {
-                groups.push(std::iter::once(first).chain(same).map(|flow| flow.id).collect());
+            // A face may share its client with one of the others and its server with another one.
+            let mut group = vec![rest.remove(0)];
+            let mut looked_at = 0;
+            while let Some(member) = group.get(looked_at).copied() {
+                let (same, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|flow| same_packets(member, flow));
+                rest = others;
+                group.extend(same);
+                looked_at += 1;
+            }
+            if group.len() > 1 {
+                groups.push(group.into_iter().map(|flow| flow.id).collect());
             }
         }
     }
     groups
+}
+
+/// Adds what stands between two faces of a connection: packets of one direction, with the client's address of one face and the server's of
+/// another, where a bridge translates in two steps.
+fn slices(flows: &BTreeMap<PacketRef, FlowSummary>, groups: &mut [Vec<PacketRef>]) {
+    let mut between: BTreeMap<(Endpoint, Endpoint), usize> = BTreeMap::new();
+    let mut taken: BTreeSet<PacketRef> = BTreeSet::new();
+    for (place, group) in groups.iter().enumerate() {
+        let faces: Vec<&FlowFacts> = group.iter().filter_map(|id| flows.get(id)).map(|flow| &flow.facts).collect();
+        for (a, b) in faces.iter().flat_map(|a| faces.iter().map(move |b| (a, b))) {
+            between.insert((a.client, b.server), place);
+            between.insert((b.server, a.client), place);
+        }
+        taken.extend(group);
+    }
+    for flow in flows.values().map(|flow| &flow.facts).filter(|flow| !taken.contains(&flow.id)) {
+        let Some((from, to, half)) = one_way(flow).filter(|_| flow.transport == IpProtocol::Tcp) else { continue };
+        let Some(group) = between.get(&(from, to)).and_then(|place| groups.get_mut(*place)) else { continue };
+        let holds = |id: &PacketRef| {
+            let Some(whole) = flows.get(id).map(|whole| &whole.facts) else { return false };
+            let side = if whole.client == from || whole.server == to { Side::Client } else { Side::Server };
+            let sent = whole.half(side);
+            let within = match (sent.isn.zip(sent.next), half.isn.zip(half.next)) {
+                (Some((first, next)), Some((begin, end))) => begin.minus(first) >= 0 && next.minus(end) >= 0,
+                // A refusal has no numbers of its own, only the one it answers.
+                _ => half.acked.is_some() && half.acked == sent.acked,
+            };
+            within
+                && whole.id.file == flow.id.file
+                && whole.start() <= flow.last.time
+                && flow.start() <= whole.last.time
+        };
+        if group.iter().any(holds) {
+            group.push(flow.id);
+        }
+    }
 }
 
 /// Connections that began before one of two captures, and UDP: the same ends at the same time, and sequence numbers that overlap.
@@ -256,7 +329,11 @@ fn same_packets(a: &FlowFacts, b: &FlowFacts) -> bool {
     let options = x.window_scale == y.window_scale && x.sack == y.sack && x.timestamps == y.timestamps;
     let answers = match (a.from_server.syn_count > 0, b.from_server.syn_count > 0) {
         (true, true) => a.from_server.isn == b.from_server.isn,
-        _ => a.start().since(b.start()).abs() <= CLOSE && (a.client == b.client || a.server == b.server),
+        _ => {
+            let apart = a.start().since(b.start()).abs();
+            let at_once = apart <= AT_ONCE && a.id.file == b.id.file;
+            at_once || (apart <= CLOSE && (a.client == b.client || a.server == b.server))
+        }
     };
     elsewhere && options && answers
 }
@@ -375,12 +452,12 @@ fn elsewhere(side: Side, sent: &FlowSummary, got: &FlowSummary, merged: &Merged)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::rule::testing::{Scene, end};
     use crate::wire::seq::Seq;
 
-    fn at_file(mut scene: Scene, file: u16) -> Scene {
+    pub(in crate::diagnose) fn at_file(mut scene: Scene, file: u16) -> Scene {
         let moved = |at: &mut PacketRef| at.file = file;
         moved(&mut scene.facts.id);
         for half in [&mut scene.facts.from_client, &mut scene.facts.from_server] {
@@ -389,7 +466,7 @@ mod tests {
         scene
     }
 
-    fn merged(scenes: &[Scene]) -> Merged {
+    pub(in crate::diagnose) fn merged(scenes: &[Scene]) -> Merged {
         let flows: BTreeMap<_, _> = scenes.iter().map(|scene| (scene.facts.id, scene.summary())).collect();
         let mut merged = Merged { flows, ..Merged::default() };
         merged.tally.flows = scenes.len() as u64;
@@ -441,6 +518,63 @@ mod tests {
         };
         let (joined, _) = join(&merged(&[question(1), at_file(question(2), 1)])).expect("two captures");
         assert_eq!((joined.flows.len(), joined.tally.flows), (1, 1));
+    }
+
+    #[test]
+    fn a_refusal_is_told_where_the_last_translation_leads() {
+        let service =
+            Scene::starting("10.0.0.1:40000", "10.96.0.10:80", 1, 0).syn(0).rst(Side::Server, 1, ResetKind::Refused, 0);
+        let pod = Scene::starting("10.244.0.1:40000", "10.244.0.3:8080", 2, 1).syn(0).rst(
+            Side::Server,
+            1,
+            ResetKind::Refused,
+            0,
+        );
+        let (joined, faces) = join(&merged(&[service.clone(), pod])).expect("two faces");
+        let judged = &joined.flows.values().next().expect("one").facts;
+        assert_eq!((joined.flows.len(), judged.server), (1, end("10.244.0.3:8080")));
+        let says = faces.others[&judged.id][0].says(judged, 1);
+        assert_eq!(says, "10.0.0.1:40000 asked 10.96.0.10:80, translated (NAT): flow #1");
+        let later = Scene::starting("10.244.0.1:40000", "10.244.0.3:8080", 2, 50).syn(0).rst(
+            Side::Server,
+            1,
+            ResetKind::Refused,
+            0,
+        );
+        assert!(join(&merged(&[service, later])).is_none(), "another connection with the same number by chance");
+    }
+
+    #[test]
+    fn a_step_between_two_translations_belongs_to_the_connection() {
+        let step = |server: &str| {
+            let scene = Scene::starting("10.0.0.1:40000", server, 60, 1).mid_stream();
+            scene.data(Side::Client, 3, 40)
+        };
+        let all = |step: Scene| join(&merged(&[Scene::open(), translated(0), step])).expect("faces").0.flows.len();
+        assert_eq!(all(step("10.244.1.7:8443")), 1);
+        let mut lacking = merged(&[Scene::open(), translated(0), step("10.244.1.7:8443")]);
+        (lacking.tally.unseen, lacking.tally.unseen_acks) = (90, 3);
+        if let Some(step) = lacking.flows.values_mut().find(|flow| flow.facts.mid_stream) {
+            (step.facts.from_server.unseen, step.facts.from_server.unseen_acks) = (80, 2);
+        }
+        let tally = join(&lacking).expect("faces").0.tally;
+        assert_eq!((tally.unseen, tally.unseen_acks), (10, 1), "another face holds what this one lacks");
+        assert_eq!(all(step("10.244.1.8:8443")), 2, "an end that no face has");
+    }
+
+    #[test]
+    fn a_connection_seen_at_two_places_is_one_flow_of_its_server() {
+        let far = at_file(Scene::starting("10.0.0.1:40000", "10.0.0.2:443", 9, 0).handshake(), 1);
+        let mut merged = merged(&[Scene::open(), far]);
+        let mut learner = crate::host::service::Learner::default();
+        for flow in merged.flows.values() {
+            learner.learn(&explain::lesson(&flow.facts, &flow.story, flow.digest.verdict));
+        }
+        merged.services = learner.finish();
+        let server = end("10.0.0.2:443");
+        assert_eq!(merged.services.get(&server).map(|service| service.flows), Some(2));
+        let (joined, _) = join(&merged).expect("two faces");
+        assert_eq!(joined.services.get(&server).map(|service| (service.flows, service.accepted)), Some((1, 1)));
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub struct Draft {
     pub shown: usize,
 }
 
-/// Flows that worked and are still known, by server: looked up for every root, so collected once.
+/// Flows that worked, or were accepted at least, and are still known, by server: looked up for every root, so collected once.
 pub(super) struct Good(BTreeMap<Endpoint, Vec<Digest>>);
 
 impl Good {
@@ -30,7 +30,7 @@ impl Good {
         let mut by_server: BTreeMap<Endpoint, Vec<Digest>> = BTreeMap::new();
         let kept = capture.flows.values().map(|flow| &flow.digest);
         for digest in capture.digests.values().chain(kept) {
-            if digest.verdict == Verdict::Healthy && digest.served {
+            if digest.verdict == Verdict::Healthy && (digest.served || digest.accepted) {
                 by_server.entry(digest.server()).or_default().push(*digest);
             }
         }
@@ -38,8 +38,14 @@ impl Good {
         Self(by_server)
     }
 
-    fn to(&self, server: &Endpoint) -> &[Digest] {
-        self.0.get(server).map(Vec::as_slice).unwrap_or(&[])
+    /// Flows that got what they came for.
+    fn to(&self, server: &Endpoint) -> impl DoubleEndedIterator<Item = &Digest> {
+        self.accepted_by(server).filter(|digest| digest.served)
+    }
+
+    /// Those, and connections that were only accepted: a check that says nothing shows that the port is open.
+    fn accepted_by(&self, server: &Endpoint) -> impl DoubleEndedIterator<Item = &Digest> {
+        self.0.get(server).into_iter().flatten()
     }
 }
 
@@ -103,7 +109,7 @@ fn split_by_success(
         return vec![members];
     }
     let Anchor::Server(server) = anchor else { return vec![members] };
-    let good = good.to(server);
+    let good: Vec<&Digest> = good.to(server).collect();
     let mut parts: Vec<Vec<usize>> = Vec::new();
     let mut latest = Timestamp::MIN;
     for i in members {
@@ -245,22 +251,29 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
     }
     // A success counts only when it is the same attempt: same sender, same server, with a PROXY header where the failures had one.
     let shown = findings[draft.shown].rule.as_ref();
-    // Others who offer something else were never refused.
+    // Who offers something else was never refused, though it is the same host.
     let by_offer = matches!(shown, "tls-version-mismatch" | "tls-no-shared-cipher" | "tls-alpn-mismatch");
-    let sender_counts = capture.flows.is_empty() || senders.len() == 1 || by_offer;
+    let refused = draft.members.iter().filter_map(|i| capture.flow_of(&findings[*i]));
+    let offers: BTreeSet<u32> = refused.filter(|_| by_offer).map(|flow| flow.digest.offer).collect();
+    let sender_counts = capture.flows.is_empty() || senders.len() == 1 && !by_offer;
     let alike = |digest: &&Digest| {
-        (!sender_counts || senders.contains(&digest.client().address)) && (digest.behind_proxy || !behind_proxy)
+        (!sender_counts || senders.contains(&digest.client().address))
+            && (digest.behind_proxy || !behind_proxy)
+            && (!by_offer || offers.contains(&digest.offer))
     };
     let all = || servers.iter().flat_map(|server| good.to(server));
+    // Where the port was closed, a connection that it accepts is a success.
+    let opened = servers.iter().filter(|_| shown == "connect-refused").flat_map(|server| good.accepted_by(server));
     let ended: Option<Vec<PacketRef>> = draft.members.iter().map(|i| findings[*i].over()).collect();
     let until = draft.members.iter().filter_map(|i| findings[*i].until()).max();
     let later = |id: &PacketRef| *id > last && until.is_none_or(|until| id.time > until);
     // That other names resolve or are served says nothing of this one.
-    let of_a_name = matches!(shown, "dns-nxdomain" | "tls-sni-unrecognized");
+    let of_a_name = matches!(shown, "dns-nxdomain" | "tls-sni-unrecognized" | "http-wrong-vhost");
     let alike = |digest: &&Digest| alike(digest) && !of_a_name;
-    let recovered = all().filter(alike).map(|digest| digest.id).filter(later).min();
+    let recovered = all().chain(opened).filter(alike).map(|digest| digest.id).filter(later).min();
     let recovered = recovered.or(ended.and_then(|ended| ended.into_iter().max()));
-    let last_good = all().map(|digest| digest.id).filter(|id| *id < first).max();
+    let same_offer = |digest: &&Digest| !by_offer || offers.contains(&digest.offer);
+    let last_good = all().filter(same_offer).map(|digest| digest.id).filter(|id| *id < first).max();
     let recovered = recovered.or_else(|| worked_in_the_end(draft, findings, capture));
     let state = match recovered {
         Some(_) => State::Over,
@@ -316,7 +329,12 @@ fn worked_in_the_end(draft: &Draft, findings: &[Finding], capture: &CaptureView<
         What::AlertPlain(alert) => alert.fatal(),
         _ => false,
     };
-    if finding.severity != Severity::Warning || flow.story.events().any(refused) {
+    // There the answer itself is what is wrong, or nobody took it.
+    let of_the_answer = matches!(
+        finding.rule.as_ref(),
+        "http-header-too-large" | "http-framing-conflict" | "http-invalid-response" | "websocket-upgrade-failed"
+    );
+    if finding.severity != Severity::Warning || of_the_answer || flow.story.events().any(refused) {
         return None;
     }
     facts.established.filter(|at| *at >= shown).or(answered)

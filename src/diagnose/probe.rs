@@ -33,6 +33,17 @@ pub(super) fn fitting(step: &Step, flow: Option<&FlowSummary>) -> (Cow<'static, 
         }
         Some(Protocol::Ssh) => ("ssh-keyscan -T 5 -p {port} {host}", "a key means that it answers"),
         Some(Protocol::Smtp) => ("nc -w 5 {host} {port} </dev/null", "a line with 220 means that it answers"),
+        Some(Protocol::Ftp) => ("nc -w 5 {host} {port} </dev/null", "a line with 220 means that it answers"),
+        Some(Protocol::Imap) => ("nc -w 5 {host} {port} </dev/null", "a line with * OK means that it answers"),
+        Some(Protocol::Pop3) => ("nc -w 5 {host} {port} </dev/null", "a line with +OK means that it answers"),
+        Some(Protocol::Amqp) => (
+            "printf 'AMQP\\000\\000\\011\\001' | nc -w 5 {host} {port} | head -c 200 | strings",
+            "the name of a product means that it answers",
+        ),
+        Some(Protocol::Mqtt) => (
+            "timeout 5 mosquitto_sub -h {host} -p {port} -t '$SYS/broker/version' -C 1 -d",
+            "CONNACK (0) means that it answers",
+        ),
         Some(Protocol::Dns) => ("dig +tcp +time=5 +tries=1 -p {port} @{host} . NS", "any status means that it answers"),
         Some(Protocol::Proxy | Protocol::Unknown) => {
             ("nc -vz -w 5 {host} {port}", "it shows no more than that the port accepts")

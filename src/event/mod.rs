@@ -3,12 +3,15 @@
 //! An event owns nothing of the packet: it points to it ([`PacketRef`]) and keeps at most a short excerpt. Every event has a [`Kind`], one
 //! bit each, so that a rule can say in one comparison whether it has anything to look at.
 
+pub mod h2;
 pub mod story;
 
 use serde::{Deserialize, Serialize};
 
+use self::h2::{Farewell, GrpcStatus, StreamReset};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::dns::DnsMessage;
+use crate::wire::h2::Settings;
 use crate::wire::http::{RequestHead, ResponseHead};
 use crate::wire::icmp::IcmpError;
 use crate::wire::proxy::{BrokenHeader, ProxyHeader};
@@ -93,6 +96,16 @@ pub enum Protocol {
     Postgres,
     /// Redis.
     Redis,
+    /// FTP, its control connection.
+    Ftp,
+    /// IMAP.
+    Imap,
+    /// POP3.
+    Pop3,
+    /// AMQP 0-9-1 or 1.0.
+    Amqp,
+    /// MQTT 3.1.1 or 5.
+    Mqtt,
     /// Octets that fit none of the above.
     Unknown,
 }
@@ -111,6 +124,11 @@ impl Protocol {
             Self::Mysql => "MySQL",
             Self::Postgres => "PostgreSQL",
             Self::Redis => "Redis",
+            Self::Ftp => "FTP",
+            Self::Imap => "IMAP",
+            Self::Pop3 => "POP3",
+            Self::Amqp => "AMQP",
+            Self::Mqtt => "MQTT",
             Self::Unknown => "an unknown protocol",
         }
     }
@@ -221,6 +239,13 @@ events! {
           after: Elapsed },
     /// The peer probes a closed window.
     ZeroWindowProbe,
+    /// The very same packet comes by again at the same place with a lower TTL: routers pass it round. Told for the first few of a flow.
+    WentRound { /// Its first passage.
+                original: PacketRef,
+                /// TTL then.
+                from: u8,
+                /// TTL now.
+                to: u8 },
     /// Payload of one packet is larger than the peer's MSS: segmentation offload at the capture host.
     Oversized,
     /// TCP checksum does not fit (looked at for the first segments of a flow only).
@@ -261,7 +286,7 @@ events! {
     /// last record of a side that ended.
     AlertEncrypted { /// Record length.
           len: u16,
-          /// TLS 1.3: the side said nothing else behind its Finished, no session ticket either.
+          /// TLS 1.3: the side said nothing else behind its Finished, no session ticket either, or nothing else behind its ServerHello.
           alone: bool },
     /// The first record of a TLS 1.3 client behind the hellos when by its length it can only be a Certificate message that is not empty.
     CertificateSealed { /// Record length.
@@ -292,6 +317,32 @@ events! {
     HttpBroken,
     /// The page of a plain-text 400 says that the port speaks TLS (nginx, Apache and Go say so in words).
     TlsWanted,
+    /// HTTP/2: the first SETTINGS of a side.
+    Settings(Settings),
+    /// HTTP/2: the side confirmed the other's SETTINGS, for the first time.
+    SettingsTaken,
+    /// HTTP/2: one direction of a stream is complete; `RequestEnd` and `ResponseEnd` are told for HTTP/1 only.
+    StreamEnd { /// The stream.
+                stream: u32 },
+    /// HTTP/2: a stream was reset. The first 8 of a side are told; then every doubling of their number, and the hundredth of a second.
+    StreamReset(Box<StreamReset>),
+    /// HTTP/2: GOAWAY, the first 4 of a side.
+    GoAway(Box<Farewell>),
+    /// A gRPC call ended with a status other than OK. The first 8 of a connection are told, then every doubling of their number.
+    GrpcStatus(Box<GrpcStatus>),
+    /// HTTP/2: the side sent all that a window allows, and the stream has not ended. Told once it was closed for 1 s, or is when the flow is
+    /// judged.
+    StreamWindowClosed { /// The stream.
+                         stream: u32,
+                         /// It is the window of the whole connection.
+                         whole: bool },
+    /// HTTP/2: the receiver opened it again.
+    StreamWindowOpened { /// The stream.
+                         stream: u32,
+                         /// How long it was closed.
+                         after: Elapsed },
+    /// HTTP/2: header fields refer to some that were sent before the capture, or in a hole: they are shown by their index (`?62`).
+    FieldsUnknown,
     /// A DNS query or answer.
     Dns(Box<DnsMessage>),
     /// The first words of a service, or of a client of it; also a complaint of an SSH or SMTP server right behind its greeting.

@@ -31,6 +31,7 @@ impl<S: Sink> Live<'_, S> {
             return;
         }
         if advance > 0 {
+            self.paced(way, s);
             self.advance(way, s.ack);
             if s.flags.has(Flags::ACK) {
                 self.third_packet(way, s, options);
@@ -114,8 +115,10 @@ impl<S: Sink> Live<'_, S> {
         track.marks.clear(Marks::PROBE);
         track.marks.clear(Marks::KEEPALIVE);
         if let Some(sent) = trail.flight.acknowledge(ack) {
-            rtt::sample(track, trail, self.at.time.since(sent));
+            rtt::sample(track, trail, self.at.time.since(sent.time()));
+            self.trip(sender, sent, octets, ack);
         }
+        let (track, trail) = (&mut self.flow.tracks[sender], &mut self.detail.trails[sender]);
         if let Some(rare) = trail.rare.as_mut()
             && !rare.holes.is_empty()
             && rare.holes.acknowledge(ack, self.at)

@@ -3,6 +3,7 @@
 //! Two packets are one when IP id, sequence numbers, flags, window and payload agree within a millisecond. An IP id of 0 says nothing (Linux
 //! sets it on SYN+ACK and RST), nor does IPv6 have one: then checksum and options must agree too, and an ACK or RST without payload, which
 //! may honestly repeat itself (one for each segment it answers), must also come from another interface or link address.
+//! The same packet at the same place with a TTL lower by two or more is no copy of the capture's making: routers pass it round.
 
 use smallvec::SmallVec;
 
@@ -12,10 +13,17 @@ use super::half::Stamp;
 use super::key::Way;
 use super::live::Live;
 use crate::decode::{Datagram, Direction, Flags, Ip, Packet, Segment};
+use crate::event::What;
 use crate::time::Elapsed;
 
 /// How far apart copies may be.
 pub(super) const WITHIN: Elapsed = Elapsed::millis(1);
+/// How long a packet may take to come by again on its way round.
+const ROUND: Elapsed = Elapsed::secs(1);
+/// What a way round takes of the TTL at least: two routers pass the packet to each other.
+const HOPS: u8 = 2;
+/// Passages told for each flow.
+const TOLD: u32 = 4;
 /// Faces kept of a side; the rest share [`OTHER`].
 const FACES: usize = 4;
 /// Index of a face that is not kept.
@@ -33,6 +41,16 @@ struct Print {
     tag: u64,
     at: Stamp,
     face: u8,
+    ttl: u8,
+}
+
+/// How a packet was seen before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// The capture recorded it twice: the original.
+    Copy(Stamp),
+    /// It came by at this place, with that TTL.
+    Round(Stamp, u8),
 }
 
 /// What tells one packet from another.
@@ -92,19 +110,38 @@ pub(super) fn ends(payload: &[u8]) -> u64 {
 
 impl Recent {
     /// The recent packet of which this one is a copy; when there is none, this one is remembered.
-    pub(super) fn original(&mut self, mark: Mark, at: Stamp, face: u8) -> Option<Stamp> {
-        let known = self.prints.iter().flatten().find(|print| {
-            let near = at.time().since(print.at.time()).abs() <= WITHIN;
-            print.tag == mark.tag && near && (mark.strong || print.face != face)
-        });
-        if let Some(print) = known {
-            return Some(print.at);
+    pub(super) fn original(&mut self, mark: Mark, at: Stamp, face: u8, ttl: u8) -> Option<Seen> {
+        let same = |print: &&Print| print.tag == mark.tag;
+        let far = |print: &Print| print.ttl >= ttl.saturating_add(HOPS);
+        let round = self
+            .prints
+            .iter()
+            .flatten()
+            .filter(same)
+            .find(|print| print.face == face && far(print) && at.time().since(print.at.time()).abs() <= ROUND);
+        if let Some(print) = round {
+            return Some(Seen::Round(print.at, print.ttl));
         }
+        let known = self.prints.iter().flatten().filter(same).find(|print| {
+            let near = at.time().since(print.at.time()).abs() <= WITHIN;
+            near && (mark.strong || print.face != face)
+        });
+        if let Some(print) = known.copied() {
+            if far(&print) {
+                // On its way round it may come by here again.
+                self.remember(Print { at, face, ttl, ..print });
+            }
+            return Some(Seen::Copy(print.at));
+        }
+        self.remember(Print { tag: mark.tag, at, face, ttl });
+        None
+    }
+
+    fn remember(&mut self, print: Print) {
         if let Some(slot) = self.prints.get_mut(usize::from(self.oldest)) {
-            *slot = Some(Print { tag: mark.tag, at, face });
+            *slot = Some(print);
         }
         self.oldest = (self.oldest + 1) % self.prints.len() as u8;
-        None
     }
 }
 
@@ -153,11 +190,20 @@ impl<S: Sink> Live<'_, S> {
         let trail = &mut self.detail.trails[way];
         let face = note_face(&mut trail.faces, self.flow.tracks[way].face, packet, Stamp::from(self.at));
         self.flow.tracks[way].face = face;
-        let original = trail.recent.original(mark(), Stamp::from(self.at), face);
-        if let Some(original) = original {
-            self.count_duplicate(original);
+        let ttl = packet.ip.as_ref().map_or(0, |ip| ip.ttl);
+        match trail.recent.original(mark(), Stamp::from(self.at), face, ttl) {
+            Some(Seen::Copy(original)) => self.count_duplicate(original),
+            Some(Seen::Round(original, from)) => self.went_round(way, original, from, ttl),
+            None => return false,
         }
-        original.is_some()
+        true
+    }
+
+    fn went_round(&mut self, way: Way, original: Stamp, from: u8, to: u8) {
+        self.detail.rounds = self.detail.rounds.saturating_add(1);
+        if self.detail.rounds <= TOLD {
+            self.event(way, What::WentRound { original: original.packet(), from, to });
+        }
     }
 
     pub(super) fn count_duplicate(&mut self, original: Stamp) {
@@ -197,7 +243,39 @@ mod tests {
 
     fn known(recent: &mut Recent, mark: Mark, time: i64, face: u8) -> bool {
         let at = PacketRef { file: 0, number: 1, time: Timestamp(time) };
-        recent.original(mark, at.into(), face).is_some()
+        recent.original(mark, at.into(), face, 64).is_some()
+    }
+
+    #[test]
+    fn a_lower_ttl_at_the_same_place_is_a_way_round_and_on_another_face_a_router() {
+        let mut recent = Recent::default();
+        let mark = Mark::of_segment(&ip(Some(9)), &ack(b"x"));
+        let mut see = |number, micros: i64, face, ttl| {
+            let at = PacketRef { file: 0, number, time: Timestamp(micros * 1_000) };
+            recent.original(mark, at.into(), face, ttl).map(|seen| match seen {
+                Seen::Copy(original) => (original.packet().number, 0),
+                Seen::Round(original, ttl) => (original.packet().number, ttl),
+            })
+        };
+        assert_eq!(see(1, 0, 0, 64), None);
+        assert_eq!(see(2, 10, 1, 63), Some((1, 0)), "forwarded");
+        assert_eq!(see(3, 400_000, 0, 62), Some((1, 64)), "back again");
+        assert_eq!(see(4, 2_000_000, 0, 60), None, "too late for the same packet");
+    }
+
+    #[test]
+    fn a_packet_that_goes_round_between_other_places_is_seen_there() {
+        let mut recent = Recent::default();
+        let mark = Mark::of_segment(&ip(Some(9)), &ack(b"x"));
+        let seen: Vec<_> = [(0, 64), (1, 63), (2, 62), (1, 61), (2, 60), (1, 59)]
+            .into_iter()
+            .zip(1..)
+            .map(|((face, ttl), number)| {
+                let at = PacketRef { file: 0, number, time: Timestamp(number as i64) };
+                matches!(recent.original(mark, at.into(), face, ttl), Some(Seen::Round(..)))
+            })
+            .collect();
+        assert_eq!(seen, [false, false, false, false, true, true]);
     }
 
     #[test]

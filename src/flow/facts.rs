@@ -45,6 +45,8 @@ pub struct FlowFacts {
     pub duplicates: u64,
     /// The first of them: original and copy.
     pub duplicate: Option<(PacketRef, PacketRef)>,
+    /// Packets that came by again at the same place with a TTL lower by two or more: they go round (left out everywhere else).
+    pub rounds: u32,
     /// Packet of the ACK that completed the handshake.
     pub established: Option<PacketRef>,
     /// The latest silence of 30 s or more that new payload ended: the last packet before it, and that payload's packet.
@@ -152,8 +154,40 @@ pub struct Half {
     pub min_rtt: Option<Elapsed>,
     /// What its timestamps option told of its own clock, SYN and RST left out.
     pub clock: Option<SenderClock>,
+    /// What holds it up although nothing is lost; `None` where there was nothing to measure.
+    pub pace: Option<Box<Pace>>,
     /// Interfaces (index in the file, kernel index) this side's packets were seen on, with its link address: the first 4.
     pub faces: Vec<Face>,
+}
+
+/// How fast a direction of a large transfer went, and what it waited for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pace {
+    /// Round trips measured on segments that were not alone on their way, so that no delayed acknowledgment is among them.
+    pub trips: u32,
+    /// Half of them took at least so long (known within a fifth).
+    pub median: Option<Elapsed>,
+    /// The shortest of them: the segment and its acknowledgment.
+    pub shortest: Option<(PacketRef, PacketRef)>,
+    /// The longest.
+    pub longest: Option<(PacketRef, PacketRef)>,
+    /// Payload octets acknowledged since the first 64 KiB.
+    pub acknowledged: u64,
+    /// From which acknowledgment to which.
+    pub span: Option<(PacketRef, PacketRef)>,
+    /// Of these octets: acknowledged while the receiver's window had no room for another segment.
+    pub walled: u64,
+    /// The first such acknowledgment.
+    pub wall: Option<PacketRef>,
+    /// The largest window that was full.
+    pub window: u32,
+    /// Small segments whose acknowledgment was delayed by the receiver's timer, whose sender sent the rest with that acknowledgment, and
+    /// whose answer came then (RFC 896 meets RFC 1122 §4.2.3.2).
+    pub stalls: u32,
+    /// Time lost by them.
+    pub stalled: Elapsed,
+    /// The first: the small segment, its acknowledgment, the rest.
+    pub stall: Option<(PacketRef, PacketRef, PacketRef)>,
 }
 
 /// The clock of one side as its TSval showed it. RFC 7323 §5.4: how many ticks a second is the sender's choice.
@@ -278,6 +312,8 @@ pub struct Loss {
     pub tail_probe: u32,
     /// Needless copies.
     pub spurious: u32,
+    /// The first packet that shows one: a copy of acknowledged octets, or the receiver's DSACK.
+    pub needless: Option<PacketRef>,
     /// Retransmissions less than one RTO apart are one episode.
     pub episodes: u32,
     /// The first copy is in the capture: lost between the capture point and the receiver (or its ACK was lost).

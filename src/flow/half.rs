@@ -12,6 +12,7 @@ use super::duplicates::Recent;
 use super::facts::{self, Face, Resent, ZeroWindow};
 use super::key::Way;
 use super::ledger::{Copied, Holes, InFlight};
+use super::pace::Pace;
 use crate::event::PacketRef;
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::seq::Seq;
@@ -204,6 +205,8 @@ pub(super) struct Trail {
     pub(super) recent: Recent,
     pub(super) checksums: (u8, u8),
     pub(super) clock: Option<Clock>,
+    /// What holds it up, once that can be told.
+    pub(super) pace: Option<Box<Pace>>,
     pub(super) rare: Option<Box<Rare>>,
 }
 

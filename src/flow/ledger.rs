@@ -32,6 +32,8 @@ pub(super) struct Sent {
     pub(super) face: u8,
     /// It filled a hole: no round trip can be measured on it.
     pub(super) late: bool,
+    /// IP id of the first copy; 0 where there is none.
+    pub(super) ip_id: u16,
 }
 
 impl Sent {
@@ -88,7 +90,7 @@ impl InFlight {
     }
 
     /// Notes that everything before `una` is acknowledged. Returns when the newest of it was sent, unless any of it was sent twice (Karn).
-    pub(super) fn acknowledge(&mut self, una: Seq) -> Option<Timestamp> {
+    pub(super) fn acknowledge(&mut self, una: Seq) -> Option<Stamp> {
         let mut sample = None;
         let mut clean = true;
         while let Some(sent) = self.sent.get(self.acked) {
@@ -96,7 +98,7 @@ impl InFlight {
                 break;
             }
             clean &= sent.copies == 1 && !sent.late;
-            sample = Some(sent.first.time());
+            sample = Some(sent.first);
             self.acked += 1;
         }
         while self.acked > HISTORY {
@@ -228,6 +230,8 @@ pub(super) struct Copied {
     pub(super) start: Seq,
     pub(super) end: Seq,
     pub(super) kind: Retransmission,
+    /// The copy.
+    pub(super) at: PacketRef,
 }
 
 #[cfg(test)]
@@ -240,7 +244,7 @@ mod tests {
 
     fn sent(start: u32, len: u32, number: u64) -> Sent {
         let at = stamp(number);
-        Sent { start: Seq(start), len, first: at, last: at, print: 0, copies: 1, face: 0, late: false }
+        Sent { start: Seq(start), len, first: at, last: at, print: 0, copies: 1, face: 0, late: false, ip_id: 0 }
     }
 
     fn hole(start: u32, end: u32) -> Hole {
@@ -254,7 +258,7 @@ mod tests {
         flight.push(sent(0, 10, 1));
         flight.push(sent(10, 10, 2));
         assert_eq!(flight.copied(Seq(10), Seq(20), stamp(3)).map(|s| s.first), Some(stamp(2)));
-        assert_eq!(flight.acknowledge(Seq(10)), Some(Timestamp(1_000)));
+        assert_eq!(flight.acknowledge(Seq(10)).map(Stamp::time), Some(Timestamp(1_000)));
         assert_eq!(flight.acknowledge(Seq(20)), None);
     }
 

@@ -7,7 +7,7 @@ use super::key::Way;
 use super::ledger::Hole;
 use super::limits::Shared;
 use super::record::{Detail, Flow};
-use super::{FlowHead, Sink, Wants};
+use super::{Came, FlowHead, Sink, Wants};
 use crate::event::{Event, PacketRef, Side, What};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::seq::Seq;
@@ -51,6 +51,12 @@ impl<S: Sink> Live<'_, S> {
         let head = self.detail.head(self.flow);
         let side = self.flow.side(way);
         self.sink.event(&head, self.conversation, Event { at, side, what });
+    }
+
+    /// Tells how the packet at hand, or an earlier one, came.
+    pub(super) fn judged(&mut self, at: PacketRef, came: Came) {
+        let head = self.detail.head(self.flow);
+        self.sink.judged(&head, self.conversation, at, came);
     }
 
     /// Hands on what `act` makes available, and the FIN when its turn has come.

@@ -3,7 +3,6 @@
 //! RFC 6298 (timeout), RFC 5681 §3.2 and RFC 6675 (fast), RFC 8985 §7 (tail loss probe), RFC 2883 (DSACK). A copy of a segment that the
 //! capture has whole is a retransmission however soon it comes; only a segment that fills a hole may be merely late.
 
-use super::Sink;
 use super::facts::Resent;
 use super::half::{Marks, Stamp};
 use super::key::Way;
@@ -12,6 +11,7 @@ use super::live::Live;
 use super::options::Options;
 use super::rtt::{self, MIN_RTO};
 use super::tcp::TOLD;
+use super::{Came, Sink};
 use crate::event::{PacketRef, Retransmission, What};
 use crate::time::Elapsed;
 use crate::wire::seq::Seq;
@@ -20,6 +20,12 @@ use crate::wire::seq::Seq;
 const RTO_TICK: Elapsed = Elapsed::millis(10);
 /// Copies remembered for a later DSACK.
 const COPIED: usize = 16;
+/// The two copies of a doubled packet are no farther apart.
+const DOUBLED: Elapsed = Elapsed::secs(1);
+/// IP ids this far back belong to packets that left a moment ago.
+const EARLIER: i16 = 256;
+/// Nobody sends again so soon.
+const AT_ONCE: Elapsed = Elapsed::millis(5);
 /// A late segment that fills a hole sooner than this was only overtaken, when no round trip is known.
 const OVERTAKEN: Elapsed = Elapsed::millis(3);
 
@@ -51,6 +57,7 @@ impl<S: Sink> Live<'_, S> {
             return;
         }
         if self.overtaken(way, late, hole, age) {
+            self.judged(self.at, Came::Late);
             let rare = self.detail.trails[way].rare();
             rare.reordered += 1;
             if rare.reordered <= TOLD {
@@ -143,8 +150,12 @@ impl<S: Sink> Live<'_, S> {
         let rto = rtt::between(&self.flow.tracks[way], &self.flow.tracks[way.other()])
             .map_or(MIN_RTO, |rtt| MIN_RTO.max(rtt + rtt));
         let at = self.at;
+        self.judged(at, Came::Again(kind));
         let rare = self.detail.trails[way].rare();
         *count(&mut rare.loss, kind) += 1;
+        if kind == Retransmission::Spurious {
+            rare.loss.needless.get_or_insert(at);
+        }
         if matches!(kind, Retransmission::Timeout | Retransmission::Fast) {
             rare.loss.span = Some((rare.loss.span.map_or(at, |(first, _)| first), at));
         }
@@ -152,7 +163,7 @@ impl<S: Sink> Live<'_, S> {
         if rare.copied.len() >= COPIED {
             rare.copied.pop_front();
         }
-        rare.copied.push_back(Copied { start, end, kind });
+        rare.copied.push_back(Copied { start, end, kind, at });
         // While nothing new is acknowledged the timer backs off: that is one episode, not one for each doubling.
         let same = rare.last_copy.is_some_and(|(when, then, _)| at.time.since(when) < rto || then == una);
         rare.last_copy = Some((at.time, una, kind));
@@ -172,6 +183,7 @@ impl<S: Sink> Live<'_, S> {
             rare.sacked = Some(rare.sacked.filter(|old| old.after(ack)).map_or(right, |old| old.max(right)));
         }
         let Some((left, right)) = options.dsack(ack) else { return };
+        let at = self.at;
         let Some(rare) = self.detail.trails[way].rare.as_mut() else { return };
         let needless = |copy: &&mut Copied| {
             right.after(copy.start)
@@ -183,6 +195,9 @@ impl<S: Sink> Live<'_, S> {
             *kind = kind.saturating_sub(1);
             copy.kind = Retransmission::Spurious;
             rare.loss.spurious += 1;
+            let sent = copy.at;
+            rare.loss.needless.get_or_insert(at);
+            self.judged(sent, Came::Again(Retransmission::Spurious));
         }
     }
 
@@ -202,12 +217,32 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// The segment as the ledger keeps it.
-    pub(super) fn sent(&self, way: Way, start: Seq, len: u32, payload: &[u8]) -> Sent {
+    pub(super) fn sent(&self, way: Way, start: Seq, len: u32, payload: &[u8], ip_id: Option<u16>) -> Sent {
         let at = Stamp::from(self.at);
         let print = super::duplicates::ends(payload);
         let face = self.flow.tracks[way].face;
-        Sent { start, len, first: at, last: at, print, copies: 1, face, late: false }
+        Sent { start, len, first: at, last: at, print, copies: 1, face, late: false, ip_id: ip_id.unwrap_or(0) }
     }
+
+    /// Whether the network doubled `original`: the very same packet, told by its IP id. A sender that sends again takes another one; senders
+    /// that always take the same one are known by the packet before. When the original is forgotten (all of it was acknowledged), an id
+    /// from before the latest packet shows that it left before that one.
+    pub(super) fn doubled(&self, way: Way, late: &Late, original: Option<&Sent>) -> bool {
+        let (Some(id), Some(before)) = (late.ip_id, self.detail.trails[way].ip_id) else { return false };
+        let Some(sent) = original else {
+            let track = &self.flow.tracks[way];
+            let known = track.marks.has(Marks::ACKED) && !late.end.after(track.una);
+            return known && left_before(id, before);
+        };
+        let whole = sent.start == late.start && sent.end() == late.end;
+        let apart = self.at.time.since(sent.first.time());
+        id != 0 && id == sent.ip_id && whole && (apart < AT_ONCE || before != id && apart < DOUBLED)
+    }
+}
+
+/// Whether the packet with `id` left a little before the one with `later`. 0 is no id.
+pub(super) fn left_before(id: u16, later: u16) -> bool {
+    id != 0 && later != 0 && (1..=EARLIER).contains(&(later.wrapping_sub(id) as i16))
 }
 
 fn count(loss: &mut super::facts::Loss, kind: Retransmission) -> &mut u32 {
@@ -322,6 +357,38 @@ mod tests {
         let client = script.facts().from_client;
         assert_eq!((client.reordered, client.loss.total()), (1, 0));
         assert_eq!(script.sink.octets[0], b"aabb");
+    }
+
+    #[test]
+    fn a_packet_that_the_network_doubled_was_not_sent_again() {
+        let copies = |ids: [u16; 3]| {
+            let mut script = Script::new();
+            script.handshake();
+            script.send(10, Shot { seq: 1, ack: 1, payload: b"aa", id: Some(ids[0]), ..Shot::default() });
+            script.send(10, Shot { seq: 3, ack: 1, payload: b"bb", id: Some(ids[1]), ..Shot::default() });
+            script.send(40, Shot { seq: 1, ack: 1, payload: b"aa", id: Some(ids[2]), ..Shot::default() });
+            script.facts().from_client.loss.total()
+        };
+        assert_eq!(copies([500, 501, 500]), 0);
+        assert_eq!(copies([500, 501, 502]), 1, "sent again: another packet");
+        assert_eq!(copies([9_007, 9_007, 9_007]), 1, "a sender that takes the same id for every packet");
+    }
+
+    #[test]
+    fn a_packet_that_left_before_the_latest_one_was_not_sent_again() {
+        let spurious = |id: u16| {
+            let mut script = Script::new();
+            script.handshake();
+            for n in 0..20_u16 {
+                let shot =
+                    Shot { seq: 1 + 2 * u32::from(n), ack: 1, payload: b"aa", id: Some(500 + n), ..Shot::default() };
+                script.send(10, shot);
+            }
+            script.server(12, "A", 1, 41, b"");
+            script.send(14, Shot { seq: 1, ack: 1, payload: b"aa", id: Some(id), ..Shot::default() });
+            script.facts().from_client.loss.spurious
+        };
+        assert_eq!((spurious(500), spurious(520)), (0, 1));
     }
 
     #[test]

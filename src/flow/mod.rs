@@ -17,6 +17,7 @@ mod limits;
 mod live;
 mod loss;
 mod options;
+mod pace;
 mod payload;
 mod record;
 mod roles;
@@ -29,7 +30,7 @@ mod tombstone;
 mod udp;
 mod wheel;
 
-use crate::event::{Event, PacketRef, Side};
+use crate::event::{Event, PacketRef, Retransmission, Side};
 use crate::time::Timestamp;
 use crate::wire::Endpoint;
 use facts::{FlowFacts, IpProtocol, RoleSource};
@@ -79,6 +80,17 @@ pub enum Wants {
     Flip,
 }
 
+/// How a segment with payload came that is not simply the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// It was sent before.
+    Again(Retransmission),
+    /// It was sent once, and overtaken by later ones.
+    Late,
+    /// It was sent once, and the network made two of it.
+    Doubled,
+}
+
 /// Where a flow's events and octets go. Push, static dispatch.
 pub trait Sink {
     /// What is kept per flow.
@@ -116,6 +128,10 @@ pub trait Sink {
 
     /// The direction's octets are over (FIN reached in order, or RST, or the flow ended).
     fn end(&mut self, flow: &FlowHead, conversation: &mut Self::Conversation, side: Side, at: PacketRef);
+
+    /// Every segment that came again or late, where [`Sink::event`] tells the first of an episode. Called once more for the same packet when a
+    /// DSACK shows that it was needless.
+    fn judged(&mut self, _flow: &FlowHead, _conversation: &mut Self::Conversation, _at: PacketRef, _came: Came) {}
 
     /// The flow left the table. `now` is the capture time at which that was decided.
     fn closed(&mut self, facts: FlowFacts, conversation: Self::Conversation, why: Ended, now: Timestamp);

@@ -2,7 +2,6 @@
 //!
 //! RFC 9293 §3.8.4 (keep-alive), §3.8.6.1 (zero-window probe), RFC 7413 (octets in a SYN).
 
-use super::Sink;
 use super::duplicates;
 use super::half::{Marks, Stamp};
 use super::key::Way;
@@ -11,6 +10,7 @@ use super::live::Live;
 use super::loss::Late;
 use super::options::Options;
 use super::tcp::{FAR, TOLD};
+use super::{Came, Sink};
 use crate::decode::{Flags, Ip, Segment};
 use crate::event::What;
 use crate::time::Elapsed;
@@ -91,10 +91,11 @@ impl<S: Sink> Live<'_, S> {
             }
             track.next = end;
             track.marks.clear(Marks::PROBE);
+            self.released(way);
             if len == 1 && self.flow.tracks[way.other()].marks.has(Marks::CLOSED_WINDOW) {
                 self.flow.tracks[way].marks.set(Marks::PROBE);
             }
-            let sent = self.sent(way, start, len, captured);
+            let sent = self.sent(way, start, len, captured, ip_id);
             self.detail.trails[way].flight.push(sent);
             len
         } else {
@@ -161,7 +162,7 @@ impl<S: Sink> Live<'_, S> {
         if beyond > 0 {
             track.next = end;
             track.marks.clear(Marks::PROBE);
-            let sent = self.sent(way, old_next, beyond, &[]);
+            let sent = self.sent(way, old_next, beyond, &[], late.ip_id);
             self.detail.trails[way].flight.push(sent);
         }
         let differs = original.is_some_and(|sent| {
@@ -178,13 +179,14 @@ impl<S: Sink> Live<'_, S> {
         match hole.filter(|_| filled > 0) {
             Some(hole) => {
                 self.filled(way, late, &hole);
-                let mut sent = self.sent(way, start, end.minus(start).unsigned_abs(), captured);
+                let mut sent = self.sent(way, start, end.minus(start).unsigned_abs(), captured, late.ip_id);
                 sent.late = true;
                 self.detail.trails[way].flight.push(sent);
             }
             None if excused => {
                 self.flow.tracks[way].marks.clear(Marks::FAST_OPEN_REFUSED);
             }
+            None if !differs && self.doubled(way, late, original.as_ref()) => self.judged(self.at, Came::Doubled),
             None => self.copy(way, start, end, original),
         }
         filled + beyond

@@ -32,6 +32,8 @@ pub(super) struct Detail {
     /// The second the wheel will bring this flow up.
     pub(super) due: i64,
     pub(super) duplicates: u64,
+    /// Packets that came by again with a lower TTL.
+    pub(super) rounds: u32,
     /// The first of them: original and copy.
     pub(super) duplicate: Option<(Stamp, Stamp)>,
     pub(super) established: Option<Stamp>,
@@ -125,6 +127,7 @@ impl Detail {
             reuses,
             due: i64::MIN,
             duplicates: 0,
+            rounds: 0,
             duplicate: None,
             established: None,
             pause: None,
@@ -181,6 +184,7 @@ impl Detail {
             close: self.close(flow),
             closer: self.closer.map(|(way, at)| (flow.side(way), at.packet())),
             duplicates: self.duplicates,
+            rounds: self.rounds,
             duplicate: self.duplicate.map(|(original, copy)| (original.packet(), copy.packet())),
             established: self.established.map(Stamp::packet),
             pause: self.pause.map(|(before, after)| (before.packet(), after.packet())),
@@ -268,6 +272,7 @@ impl Detail {
             ttl: (trail.ttl_first, track.ttl_min, track.ttl_max),
             min_rtt: trail.min_rtt,
             clock: trail.clock.map(Clock::facts),
+            pace: trail.pace.as_ref().map(|pace| Box::new(pace.facts())),
             faces: trail.faces.to_vec(),
         }
     }

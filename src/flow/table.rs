@@ -460,6 +460,7 @@ mod tests {
             code: 1,
             v6: false,
             mtu: None,
+            gateway: None,
             source: Script::CLIENT,
             destination: Script::SERVER,
             protocol: 6,

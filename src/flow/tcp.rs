@@ -7,7 +7,7 @@ use super::half::{Clock, Marks, Stamp, SynCopy, Track};
 use super::key::Way;
 use super::live::Live;
 use super::options::Options;
-use super::{checksum, facts, rtt};
+use super::{checksum, facts, loss, rtt};
 use crate::decode::{Flags, Ip, Segment};
 use crate::event::What;
 use crate::time::Elapsed;
@@ -69,7 +69,11 @@ impl<S: Sink> Live<'_, S> {
             }
             self.window(way, s);
         }
-        self.detail.trails[way].ip_id = ip.id;
+        let latest = &mut self.detail.trails[way].ip_id;
+        // A packet that others overtook, or that the network doubled, is not the latest to have left.
+        if !matches!((ip.id, *latest), (Some(id), Some(last)) if loss::left_before(id, last)) {
+            *latest = ip.id;
+        }
     }
 
     /// New payload behind a long silence of both sides.

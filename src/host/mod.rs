@@ -3,6 +3,7 @@
 
 pub mod grid;
 pub mod icmp;
+pub mod known;
 pub mod link;
 pub mod names;
 pub mod neighbor;

@@ -127,6 +127,13 @@ impl Services {
         }
     }
 
+    /// Takes back one flow of which the same packets were learnt at another place as well.
+    pub fn unlearn(&mut self, lesson: &Lesson) {
+        if let Some(service) = self.by_end.get_mut(&lesson.server) {
+            service.unlearn(lesson);
+        }
+    }
+
     /// What is known of a server.
     pub fn get(&self, end: &Endpoint) -> Option<&Service> {
         self.by_end.get(end)
@@ -166,6 +173,25 @@ impl Service {
             let spoke = Spoke { flows: 1, first: lesson.flow, answer };
             let table = if lesson.behind_proxy { &mut self.behind_proxy } else { &mut self.plain };
             table.entry(protocol).and_modify(|known| known.merge(spoke)).or_insert(spoke);
+        }
+    }
+
+    /// Its counts only: first and latest flows stand, they are packets of the other place.
+    fn unlearn(&mut self, lesson: &Lesson) {
+        let less = |n: &mut u64, by: bool| *n = n.saturating_sub(u64::from(by));
+        less(&mut self.flows, true);
+        less(&mut self.accepted, lesson.accepted);
+        less(&mut self.good, lesson.good);
+        if let Some(known) = self.clients.get_mut(&lesson.client.address) {
+            less(known, true);
+        }
+        let table = if lesson.behind_proxy { &mut self.behind_proxy } else { &mut self.plain };
+        if let Some(spoke) = lesson.protocol.filter(|_| lesson.good).and_then(|protocol| table.get_mut(&protocol)) {
+            less(&mut spoke.flows, true);
+        }
+        if let Some(series) = self.empty.get_mut(&lesson.client.address).filter(|_| lesson.empty) {
+            less(&mut series.count, true);
+            series.starts.retain(|start| *start != lesson.flow);
         }
     }
 

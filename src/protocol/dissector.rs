@@ -339,8 +339,12 @@ impl Stream {
         emit: Emit<'_>,
     ) -> Option<Wants> {
         let Piece { side, at, bytes, .. } = piece;
-        // Records in the middle of a TLS stream look alike on both sides.
-        let alike = entry.protocol == Protocol::Tls && bytes.first() != Some(&content::HANDSHAKE);
+        // Records in the middle of a TLS stream look alike on both sides, and so do frames in the middle of HTTP/2.
+        let alike = match entry.protocol {
+            Protocol::Tls => bytes.first() != Some(&content::HANDSHAKE),
+            Protocol::Http2 => beginning.late && bytes.first() != Some(&b'P'),
+            _ => false,
+        };
         self.roles_known |= entry.tells_roles && !alike;
         beginning.tell(side, at, entry.protocol, emit);
         if entry.protocol == Protocol::Postgres && side == Side::Client && asks_for_tls(bytes) {

@@ -1,6 +1,7 @@
 //! HTTP/1 on both sides: heads are read, bodies are stepped over by their framing. RFC 9112.
 
 use super::exchanges::{Answered, Exchanges, Method};
+use super::http2::Http2;
 use super::{Analyzer, Emit, index};
 use crate::event::{Event, PacketRef, Side, What};
 use crate::flow::Wants;
@@ -31,6 +32,10 @@ struct Http {
     exchanges: Exchanges,
     /// 101 or CONNECT: no longer HTTP.
     tunnel: bool,
+    /// The latest request that asks for HTTP/2 in the clear.
+    asks: Option<Box<(PacketRef, RequestHead)>>,
+    /// The server agreed to it.
+    upgraded: Option<Box<Http2>>,
     /// Beginning of the page behind a 400, while it may still say something.
     page: Option<Vec<u8>>,
 }
@@ -88,10 +93,18 @@ impl Analyzer for Http {
                 Step::Done => return Wants::Nothing,
             }
         }
-        if self.tunnel { Wants::Nothing } else { Wants::More }
+        match &mut self.upgraded {
+            Some(_) if rest.is_empty() => Wants::More,
+            Some(http2) => http2.bytes(side, at, rest, emit),
+            None if self.tunnel => Wants::Nothing,
+            None => Wants::More,
+        }
     }
 
     fn gap(&mut self, side: Side, missing: u64) -> Wants {
+        if let Some(http2) = &mut self.upgraded {
+            return http2.gap(side, missing);
+        }
         let half = &mut self.sides[index(side)];
         let survived = match &mut half.part {
             Part::Length { left, .. } if *left > missing => {
@@ -114,6 +127,9 @@ impl Analyzer for Http {
     }
 
     fn end(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {
+        if self.upgraded.is_some() {
+            return;
+        }
         self.exchanges.close();
         let half = &self.sides[index(side)];
         let truncated = match half.part {
@@ -135,10 +151,16 @@ impl Analyzer for Http {
 
     fn settle(&mut self, emit: Emit<'_>) {
         self.exchanges.settle(emit);
+        if let Some(http2) = &mut self.upgraded {
+            http2.settle(emit);
+        }
     }
 
     fn flip(&mut self) {
         self.sides.swap(0, 1);
+        if let Some(http2) = &mut self.upgraded {
+            http2.flip();
+        }
     }
 }
 
@@ -204,6 +226,9 @@ impl Http {
 
     fn request(&mut self, at: PacketRef, head: Box<RequestHead>, emit: Emit<'_>) -> usize {
         let (used, framing) = (head.len as usize, head.framing);
+        if head.upgrade.as_deref().is_some_and(asks_for_http2) {
+            self.asks = Some(Box::new((at, head.as_ref().clone())));
+        }
         self.exchanges.request(at, head, emit);
         self.begin(Side::Client, at, framing, true, emit);
         used
@@ -217,6 +242,8 @@ impl Http {
             self.page = (status == 400).then(Vec::new);
             self.begin(Side::Server, at, framing, known, emit);
             self.tunnel = status == 101 || (method == Method::Connect && (200..300).contains(&status));
+            let asked = self.asks.take().filter(|_| status == 101);
+            self.upgraded = asked.map(|asked| Box::new(Http2::upgraded(*asked, emit)));
         }
         used
     }
@@ -321,6 +348,11 @@ impl Read {
             Head::Broken(_) => Self::Broken,
         }
     }
+}
+
+/// Whether the Upgrade field offers HTTP/2 in the clear. RFC 7540 §3.2.
+fn asks_for_http2(upgrade: &str) -> bool {
+    upgrade.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case("h2c"))
 }
 
 /// Whether a segment begins with a head.

@@ -2,12 +2,13 @@
 
 use super::{Entry, PROTOCOLS, Sample};
 use crate::event::Side;
+use crate::wire::h2::{looks_like_frames, looks_like_settings};
 use crate::wire::http::{looks_like_preface, looks_like_request, looks_like_response};
 use crate::wire::proxy::{self, ProxyStart};
 use crate::wire::tls::{
     RecordHeader, content, handshake, looks_like_client_hello, looks_like_server_record, looks_like_sslv2_hello,
 };
-use crate::wire::{Cursor, Malformed, Recognition};
+use crate::wire::{Malformed, Recognition};
 
 /// What a side's first octets are.
 pub(super) enum Verdict {
@@ -103,31 +104,15 @@ fn chain(bytes: &[u8]) -> Recognition {
     }
 }
 
-/// HTTP/2 with prior knowledge: the client's preface, the server's SETTINGS frame (RFC 9113 §3.4).
+/// HTTP/2 with prior knowledge: the client's preface, the server's SETTINGS frame (RFC 9113 §3.4). In the middle of a stream frames that fit
+/// each other.
 pub(super) fn http2(sample: &Sample<'_>) -> Recognition {
-    match sample.side {
-        Side::Client => looks_like_preface(sample.bytes),
-        Side::Server => settings(&mut Cursor::new(sample.bytes)).unwrap_or(Recognition::NeedMore),
+    match (sample.side, looks_like_preface(sample.bytes)) {
+        (Side::Server, _) if !sample.late => looks_like_settings(sample.bytes),
+        (Side::Client, Recognition::No) if sample.late => looks_like_frames(sample.bytes),
+        (Side::Client, preface) => preface,
+        (Side::Server, _) => looks_like_frames(sample.bytes),
     }
-}
-
-/// Nine octets of frame header (RFC 9113 §4.1): length in entries of six octets, type SETTINGS, no flags, stream 0.
-fn settings(cursor: &mut Cursor<'_>) -> Result<Recognition, Malformed> {
-    const WHAT: &str = "SETTINGS frame";
-    const LONGEST: u8 = 120;
-    if cursor.u8(WHAT)? != 0 || cursor.u8(WHAT)? != 0 {
-        return Ok(Recognition::No);
-    }
-    let len = cursor.u8(WHAT)?;
-    if len > LONGEST || !len.is_multiple_of(6) || cursor.u8(WHAT)? != 4 {
-        return Ok(Recognition::No);
-    }
-    for _ in 0..5 {
-        if cursor.u8(WHAT)? != 0 {
-            return Ok(Recognition::No);
-        }
-    }
-    Ok(Recognition::Yes)
 }
 
 /// HTTP/1: a request or a response. In the middle of a stream the whole first line must fit.
@@ -216,5 +201,8 @@ mod tests {
         assert_eq!(choose(Side::Client, false, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Some(Protocol::Http2));
         assert_eq!(choose(Side::Server, false, b"\0\0\x12\x04\0\0\0\0\0\0\x03"), Some(Protocol::Http2));
         assert_eq!(choose(Side::Server, false, b"\0\0\x12\x04\x01\0\0\0\0\0\x03"), None);
+        let ping = b"\0\0\x08\x06\0\0\0\0\0abcdefgh";
+        assert_eq!(choose(Side::Client, true, ping), Some(Protocol::Http2));
+        assert_eq!(choose(Side::Server, false, ping), None);
     }
 }

@@ -90,7 +90,7 @@ struct Half {
 struct MaybeAlert {
     at: PacketRef,
     len: u16,
-    /// It is the first one behind the side's Finished.
+    /// It is the first one behind the side's Finished, or behind its ServerHello.
     alone: bool,
 }
 
@@ -280,7 +280,10 @@ impl Tls {
                 client.data(side, at, emit);
             }
             Side::Server if !is_13 => server.data(side, at, emit),
-            Side::Server if alert => server.maybe_alert = Some(MaybeAlert { at, len, alone }),
+            Side::Server if alert => {
+                let first = server.records == 0 && !server.finished && !client.finished;
+                server.maybe_alert = Some(MaybeAlert { at, len, alone: alone || first });
+            }
             Side::Server if client.finished => {
                 server.maybe_alert = None;
                 server.behind_handshake(at, len, client.asked, emit);

@@ -4,7 +4,7 @@ use super::{Analyzer, Emit, Sample, index};
 use crate::event::{Event, PacketRef, Side, What};
 use crate::flow::Wants;
 use crate::wire::Recognition;
-use crate::wire::text::{Greeting, mysql, postgres, redis, smtp, ssh};
+use crate::wire::text::{Greeting, amqp, ftp, imap, mqtt, mysql, pop3, postgres, redis, smtp, ssh};
 
 pub(super) fn ssh(sample: &Sample<'_>) -> Recognition {
     match sample.side {
@@ -42,6 +42,43 @@ pub(super) fn redis(sample: &Sample<'_>) -> Recognition {
     }
 }
 
+pub(super) fn imap(sample: &Sample<'_>) -> Recognition {
+    match sample.side {
+        Side::Client => imap::looks_like_client(sample.bytes),
+        Side::Server => imap::looks_like_server(sample.bytes),
+    }
+}
+
+pub(super) fn amqp(sample: &Sample<'_>) -> Recognition {
+    match sample.side {
+        Side::Client => amqp::looks_like_client(sample.bytes),
+        Side::Server => amqp::looks_like_server(sample.bytes),
+    }
+}
+
+pub(super) fn mqtt(sample: &Sample<'_>) -> Recognition {
+    match sample.side {
+        Side::Client => mqtt::looks_like_client(sample.bytes),
+        Side::Server => mqtt::looks_like_server(sample.bytes),
+    }
+}
+
+pub(super) fn ftp(sample: &Sample<'_>) -> Recognition {
+    let port = sample.flow.server.port;
+    match sample.side {
+        Side::Client => ftp::looks_like_client(sample.bytes, port),
+        Side::Server => ftp::looks_like_server(sample.bytes, port),
+    }
+}
+
+pub(super) fn pop3(sample: &Sample<'_>) -> Recognition {
+    let port = sample.flow.server.port;
+    match sample.side {
+        Side::Client => pop3::looks_like_client(sample.bytes, port),
+        Side::Server => pop3::looks_like_server(sample.bytes, port),
+    }
+}
+
 /// Reads some words of a service, `None` when they are not whole or others.
 type Reads = fn(&[u8]) -> Option<Greeting>;
 
@@ -74,6 +111,26 @@ pub(super) fn start_postgres() -> Box<dyn Analyzer> {
 
 pub(super) fn start_redis() -> Box<dyn Analyzer> {
     Words::start(Voice { greeting: redis::greeting, both: false, complaint: None })
+}
+
+pub(super) fn start_ftp() -> Box<dyn Analyzer> {
+    Words::start(Voice { greeting: ftp::greeting, both: false, complaint: None })
+}
+
+pub(super) fn start_imap() -> Box<dyn Analyzer> {
+    Words::start(Voice { greeting: imap::greeting, both: false, complaint: Some(imap_complaint) })
+}
+
+pub(super) fn start_pop3() -> Box<dyn Analyzer> {
+    Words::start(Voice { greeting: pop3::greeting, both: false, complaint: None })
+}
+
+pub(super) fn start_amqp() -> Box<dyn Analyzer> {
+    Words::start(Voice { greeting: amqp::greeting, both: false, complaint: None })
+}
+
+pub(super) fn start_mqtt() -> Box<dyn Analyzer> {
+    Words::start(Voice { greeting: mqtt::greeting, both: false, complaint: None })
 }
 
 /// Octets of a server among which its greeting is looked for: PostgreSQL's longest error.
@@ -169,6 +226,12 @@ fn ssh_complaint(line: &[u8]) -> Option<Greeting> {
     ssh::greeting(line).filter(|words| words.refuses)
 }
 
+/// A line that is no command: `BAD` behind a star, or behind the word that stood where a tag stands (RFC 9051 §7.1.3).
+fn imap_complaint(line: &[u8]) -> Option<Greeting> {
+    let objects = line.starts_with(b"* BAD ") || line.starts_with(b"PROXY BAD ");
+    objects.then(|| Greeting { text: crate::wire::text_of(line, 96), code: None, refuses: true })
+}
+
 /// A reply of the 4xx or 5xx class (RFC 5321 §4.2.1).
 fn smtp_complaint(line: &[u8]) -> Option<Greeting> {
     let [class @ (b'4' | b'5'), b, c, b' ' | b'-', ..] = line else { return None };
@@ -248,6 +311,11 @@ mod tests {
             (&b"SSH-2.0-x\r\n"[..], &b"SSH-2.0-OpenSSH_9.2p1\r\n"[..], Protocol::Ssh),
             (b"EHLO mail.example\r\n", b"220 mail.example ESMTP Postfix\r\n", Protocol::Smtp),
             (b"*1\r\n$4\r\nPING\r\n", b"+PONG\r\n", Protocol::Redis),
+            (b"FEAT\r\n", b"220 (vsFTPd 3.0.3)\r\n", Protocol::Ftp),
+            (b"a1 CAPABILITY\r\n", b"* OK IMAP4rev1 ready\r\n", Protocol::Imap),
+            (b"CAPA\r\n", b"+OK ready\r\n", Protocol::Pop3),
+            (b"AMQP\0\0\x09\x01", b"\x01\0\0\0\0\0\x0b\0\x0a\0\x0a\0\x09\0\0\0\0\0\xce", Protocol::Amqp),
+            (b"\x10\x11\0\x04MQTT\x04\x02\0\x0a\0\x05probe", b"\x20\x02\0\0", Protocol::Mqtt),
             (b"\0\0\0\x0d\0\x03\0\0user\0", b"R\0\0\0\x08\0\0\0\x05", Protocol::Postgres),
         ] {
             let mut play = Play::new();

@@ -1,15 +1,16 @@
 //! What a client still waits for: the latest question of a flow and how far its answer came.
 //!
-//! Exact for HTTP/1, where the framing of both messages is known (RFC 9112 §6.3). For everything else only "the client spoke last" is
-//! known, and where even that proves nothing (HTTP/2 and TLS send control frames at any time) the answer is "nothing is pending".
+//! Exact for HTTP/1, where the framing of both messages is known (RFC 9112 §6.3), and for the streams of HTTP/2 in the clear. For everything
+//! else only "the client spoke last" is known, and where even that proves nothing (TLS may carry control frames of HTTP/2 at any time) the
+//! answer is "nothing is pending".
 
 use super::view::FlowView;
 use crate::event::story::Story;
-use crate::event::{Kind, PacketRef, Protocol, Side, What};
+use crate::event::{Event, Kind, PacketRef, Protocol, Side, What};
 use crate::flow::facts::Handshake;
 use crate::wire::http::{RequestHead, ResponseHead};
 
-/// The latest HTTP/1 exchange of a flow.
+/// One request of a flow and what came of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Exchange<'a> {
     /// Packet that completed the request head.
@@ -35,7 +36,8 @@ pub struct Pending {
     pub proven: bool,
 }
 
-/// All exchanges that the story tells, in order, each response put to the oldest request that waits (RFC 9112 §9.3.2).
+/// All exchanges that the story tells, in order. In HTTP/1 each response is put to the oldest request that waits (RFC 9112 §9.3.2), in
+/// HTTP/2 to that of its stream.
 pub fn exchanges(story: &Story) -> Vec<Exchange<'_>> {
     let mut all: Vec<Exchange<'_>> = Vec::new();
     for event in story.events() {
@@ -50,8 +52,9 @@ pub fn exchanges(story: &Story) -> Vec<Exchange<'_>> {
                     exchange.request_end = Some(at);
                 }
             }
-            What::Response(head) if head.status >= 200 || head.status == 101 => {
-                if let Some(exchange) = all.iter_mut().find(|exchange| exchange.response.is_none()) {
+            What::Response(head) if head.is_final() => {
+                let waits = |one: &&mut Exchange<'_>| one.response.is_none() && one.head.stream == head.stream;
+                if let Some(exchange) = all.iter_mut().find(waits) {
                     exchange.response = Some((at, head.as_ref()));
                 }
             }
@@ -62,10 +65,27 @@ pub fn exchanges(story: &Story) -> Vec<Exchange<'_>> {
                     exchange.response_end = Some(at);
                 }
             }
+            What::StreamEnd { .. } | What::StreamReset(_) => end_stream(&mut all, event),
             _ => {}
         }
     }
     all
+}
+
+/// One direction of a stream is complete, or both are over.
+fn end_stream(all: &mut [Exchange<'_>], event: &Event) {
+    let number = match &event.what {
+        What::StreamEnd { stream } => *stream,
+        What::StreamReset(reset) => reset.stream.number,
+        _ => return,
+    };
+    let Some(exchange) = all.iter_mut().rfind(|exchange| exchange.head.stream == number) else { return };
+    match (&event.what, event.side) {
+        (What::StreamEnd { .. }, Side::Client) => exchange.request_end = Some(event.at),
+        _ => {
+            exchange.response_end.get_or_insert(event.at);
+        }
+    }
 }
 
 impl<'a> Exchange<'a> {
@@ -79,7 +99,7 @@ impl<'a> Exchange<'a> {
 }
 
 impl<'a> FlowView<'a> {
-    /// The latest HTTP/1 exchange.
+    /// The latest exchange; in HTTP/2, where many are open at once, the first one that waits for its answer.
     pub fn exchange(&self) -> Option<Exchange<'a>> {
         *self.latest.get_or_init(|| self.latest_exchange())
     }
@@ -87,6 +107,9 @@ impl<'a> FlowView<'a> {
     fn latest_exchange(&self) -> Option<Exchange<'a>> {
         if !self.saw(Kind::Request) {
             return None;
+        }
+        if self.protocol(Side::Client) == Some(Protocol::Http2) {
+            return self.waiting_stream();
         }
         let mut latest: Option<Exchange<'a>> = None;
         for event in self.story.events() {
@@ -96,7 +119,7 @@ impl<'a> FlowView<'a> {
                     latest = Some(Exchange { request, head, request_end: None, response: None, response_end: None });
                 }
                 (What::RequestEnd, Some(exchange)) => exchange.request_end = Some(event.at),
-                (What::Response(head), Some(exchange)) if head.status >= 200 || head.status == 101 => {
+                (What::Response(head), Some(exchange)) if head.is_final() => {
                     exchange.response = Some((event.at, head.as_ref()));
                 }
                 (What::ResponseEnd, Some(exchange)) if exchange.response.is_some() => {
@@ -108,6 +131,23 @@ impl<'a> FlowView<'a> {
         latest
     }
 
+    /// The first stream that waits, else the last one. Where events were left out, an answer may be among them: only what came behind
+    /// the gap is certain.
+    fn waiting_stream(&self) -> Option<Exchange<'a>> {
+        let all = exchanges(self.story);
+        let sure = match self.story.left_out() {
+            0 => None,
+            _ => self.story.events().nth(Story::HEAD).map(|event| event.at),
+        };
+        let waits =
+            |one: &&Exchange<'_>| one.request_end.is_some() && one.response.is_none() && one.response_end.is_none();
+        all.iter()
+            .filter(|one| sure.is_none_or(|from| one.request >= from))
+            .find(waits)
+            .or(all.last().filter(|one| sure.is_none_or(|from| one.request >= from)))
+            .copied()
+    }
+
     /// What the client still waits for, as far as the octets tell; `None` when nothing is outstanding or nobody can tell.
     pub fn pending(&self) -> Option<Pending> {
         // Octets that were acknowledged but never seen may be the answer, or the end of the question.
@@ -116,13 +156,21 @@ impl<'a> FlowView<'a> {
         }
         match self.protocol(Side::Client) {
             Some(Protocol::Http) => self.pending_http(),
+            // A server that has not even begun HTTP/2 owes no answer. One of gRPC may keep the head of its answer until it has something
+            // to say.
+            Some(Protocol::Http2) if self.server().payload == 0 => None,
+            Some(Protocol::Http2) if self.saw(Kind::Request) => {
+                self.pending_http().filter(|_| self.exchange().is_some_and(|exchange| !exchange.head.grpc))
+            }
             Some(Protocol::Tls) => {
                 // Once the server has sent application data, a client that speaks last may only have sent a WINDOW_UPDATE.
                 let asked = self.first(Kind::TlsData, Side::Client)?.at;
                 let silent = self.first(Kind::TlsData, Side::Server).is_none();
                 silent.then_some(Pending { asked, begun: None, proven: false })
             }
-            Some(Protocol::Http2) if self.server().payload > 0 => None,
+            Some(Protocol::Http2) => None,
+            // What is published needs no answer, and pings come at any time.
+            Some(Protocol::Mqtt | Protocol::Amqp) if self.server().payload > 0 => None,
             _ => {
                 let asked = self.client().last_payload?;
                 let silent = self.server().last_payload.is_none_or(|answer| answer < asked);
@@ -196,6 +244,52 @@ mod tests {
         assert_eq!(repeated.view().unanswered().map(|at| at.number), Some(4));
         let running = Scene::open().request(3, "GET", "/", 40).response(5, 200, 90).data(Side::Server, 900, 1448);
         assert_eq!(running.view().unanswered().map(|at| at.number), Some(6));
+    }
+
+    /// A request on a stream of HTTP/2.
+    fn stream(scene: Scene, ms: i64, stream: u32, grpc: bool) -> Scene {
+        let head = RequestHead { method: "GET".into(), target: "/".into(), stream, grpc, ..RequestHead::default() };
+        scene
+            .data(Side::Client, ms, 40)
+            .speaks(Side::Client, Protocol::Http2)
+            .also(Side::Client, What::Request(Box::new(head)))
+            .also(Side::Client, What::StreamEnd { stream })
+    }
+
+    fn answer(scene: Scene, ms: i64, stream: u32) -> Scene {
+        let head = ResponseHead { status: 200, stream, ..ResponseHead::default() };
+        scene
+            .data(Side::Server, ms, 90)
+            .also(Side::Server, What::Response(Box::new(head)))
+            .also(Side::Server, What::StreamEnd { stream })
+    }
+
+    #[test]
+    fn answers_are_put_to_the_requests_of_their_streams() {
+        let scene = answer(stream(stream(Scene::open(), 3, 1, false), 4, 3, false), 9, 3);
+        let all = exchanges(&scene.story);
+        assert_eq!((all[0].response.is_some(), all[1].response.map(|(at, _)| at.number)), (false, Some(6)));
+        assert!(all[1].response_end.is_some() && all[0].request_end.is_some());
+        let pending = scene.view().pending().expect("the first stream waits");
+        assert_eq!((pending.asked.number, pending.proven), (4, true));
+        assert_eq!(answer(scene, 20, 1).view().pending(), None);
+        let call = stream(answer(stream(Scene::open(), 3, 1, false), 4, 1), 5, 3, true);
+        assert_eq!(call.view().pending(), None, "a call may be answered late");
+        assert_eq!(stream(Scene::open(), 3, 1, false).view().pending(), None, "HTTP/2 did not even begin");
+    }
+
+    #[test]
+    fn an_answer_that_was_left_out_is_not_missing() {
+        let mut scene = stream(Scene::open(), 3, 1, false);
+        for number in 1..40 {
+            scene = answer(
+                stream(scene, 10 + i64::from(number), 2 * number + 1, false),
+                60 + i64::from(number),
+                2 * number + 1,
+            );
+        }
+        assert!(scene.story.left_out() > 0);
+        assert_eq!(scene.view().pending(), None);
     }
 
     #[test]

@@ -96,17 +96,6 @@ pub fn is_public(address: Address) -> bool {
     }
 }
 
-/// Front ends and health checkers of Google's load balancers: 35.191.0.0/16 and 130.211.0.0/22.
-pub fn is_known_balancer(address: Address) -> bool {
-    match address.to_ip() {
-        std::net::IpAddr::V4(ip) => {
-            let [a, b, c, _] = ip.octets();
-            (a, b) == (35, 191) || ((a, b) == (130, 211) && c < 4)
-        }
-        std::net::IpAddr::V6(_) => false,
-    }
-}
-
 fn command(command: Command) -> &'static str {
     match command {
         Command::Local => "LOCAL",
@@ -174,7 +163,5 @@ mod tests {
         }
         assert!(is_public(host("198.51.100.23")));
         assert!(is_public(host("2001:db8::1")));
-        assert!(is_known_balancer(host("35.191.7.1")));
-        assert!(!is_known_balancer(host("130.211.4.1")));
     }
 }

@@ -101,9 +101,31 @@ fn answered<'a>(flow: &FlowView<'a>, first: PacketRef) -> Option<Refusal<'a>> {
     }
 }
 
+/// Protocols whose server has words of its own.
+pub const SERVICES: [Protocol; 10] = [
+    Protocol::Ssh,
+    Protocol::Smtp,
+    Protocol::Mysql,
+    Protocol::Postgres,
+    Protocol::Redis,
+    Protocol::Ftp,
+    Protocol::Imap,
+    Protocol::Pop3,
+    Protocol::Amqp,
+    Protocol::Mqtt,
+];
+
+/// Protocols in which the server speaks first, and its client waits for that.
+pub fn greets_first(protocol: Protocol) -> bool {
+    matches!(
+        protocol,
+        Protocol::Ssh | Protocol::Smtp | Protocol::Mysql | Protocol::Ftp | Protocol::Imap | Protocol::Pop3
+    )
+}
+
 /// Protocols whose server has words of its own and does not speak TLS or HTTP from the first octet.
 pub fn is_service(protocol: Protocol) -> bool {
-    matches!(protocol, Protocol::Ssh | Protocol::Smtp | Protocol::Mysql | Protocol::Postgres | Protocol::Redis)
+    SERVICES.contains(&protocol)
 }
 
 /// What the client spoke behind its PROXY header (or from the start), and the first packet of it, even when it came after the close.
@@ -119,12 +141,17 @@ pub fn spoken_by_client(flow: &FlowView<'_>) -> Option<(PacketRef, Protocol)> {
 /// The protocol usually found on a port of that number.
 pub fn by_number(port: u16) -> Option<Protocol> {
     match port {
+        21 => Some(Protocol::Ftp),
         22 => Some(Protocol::Ssh),
         25 | 587 => Some(Protocol::Smtp),
         80 | 8000 | 8008 | 8080 | 8081 | 8088 | 8888 => Some(Protocol::Http),
-        465 | 636 | 993 | 995 => Some(Protocol::Tls),
+        110 => Some(Protocol::Pop3),
+        143 => Some(Protocol::Imap),
+        465 | 636 | 990 | 993 | 995 | 5671 | 8883 => Some(Protocol::Tls),
+        1883 => Some(Protocol::Mqtt),
         3306 => Some(Protocol::Mysql),
         5432 => Some(Protocol::Postgres),
+        5672 => Some(Protocol::Amqp),
         6379 => Some(Protocol::Redis),
         // 443, 1443, 8443: people move HTTPS by putting digits in front of it.
         port if port % 1000 == 443 => Some(Protocol::Tls),

@@ -11,7 +11,7 @@ use super::summary::FlowSummary;
 use super::value::Value;
 use super::view::{CaptureView, FlowView};
 use crate::event::story::Story;
-use crate::event::{PacketRef, Side, What};
+use crate::event::{Kind, PacketRef, Side, What};
 use crate::flow::facts::FlowFacts;
 use crate::wire::tls::{Alert, ClientHello, ServerHello, version_name};
 
@@ -82,6 +82,22 @@ fn told<'a>(facts: &FlowFacts, story: &'a Story) -> Option<Refused<'a>> {
     let headed = story.events().any(|e| matches!(e.what, What::ProxyHeader(_) | What::ProxyBroken(_)));
     let read = matches!(lack, Lack::Name | Lack::Application);
     (read || !headed).then_some(Refused { at, side, alert, lack, hello_at, hello, chosen })
+}
+
+/// The same inside TLS 1.3: the server greets, and the first sealed record behind its ServerHello is as long as an alert and the last one. Go
+/// chooses the application protocol only there; what else could be refused was refused before.
+pub fn refused_sealed<'a>(flow: &FlowView<'a>) -> Option<(PacketRef, PacketRef, &'a ClientHello)> {
+    const TLS_1_3: u16 = 0x0304;
+    let server = flow.server();
+    let (hello_at, hello) = flow.client_hello()?;
+    let (greeted, _) = chosen(flow.story).filter(|(_, chosen)| chosen.version == TLS_1_3)?;
+    let at = flow.story.events().find_map(|e| match e.what {
+        What::AlertEncrypted { alone: true, .. } if e.side == Side::Server => Some(e.at),
+        _ => None,
+    })?;
+    let went_on = flow.first(Kind::TlsFinished, Side::Client).is_some();
+    let holed = flow.facts.mid_stream || server.unseen + server.cut > 0;
+    (!went_on && !holed && at >= greeted && !hello.alpn.is_empty()).then_some((at, hello_at, hello))
 }
 
 fn asked(story: &Story) -> Option<(PacketRef, &ClientHello)> {

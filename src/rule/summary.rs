@@ -8,7 +8,7 @@ use crate::event::{Kind, PacketRef, Protocol, Side, What};
 use crate::flow::facts::{Close, FlowFacts, Handshake, IpProtocol};
 use crate::time::Timestamp;
 use crate::wire::http::{RequestHead, request_ids};
-use crate::wire::tls::Certificate;
+use crate::wire::tls::{Certificate, ClientHello};
 use crate::wire::{Address, Endpoint};
 
 /// Judgement on one flow.
@@ -57,6 +57,8 @@ pub struct Digest {
     pub leaf: u32,
     /// Hash of what tells its first HTTP/1 request from others ([`id_key`], else [`line_key`]); 0 = none.
     pub request: u32,
+    /// Hash of what the ClientHello offers, its name left out ([`offer_key`]); 0 = none.
+    pub offer: u32,
     /// Hash of both initial sequence numbers, the same at any place of capture; 0 = SYN or SYN+ACK is not in the capture.
     pub numbers: u32,
     /// Verdict by its own findings.
@@ -170,6 +172,13 @@ pub fn name_key(name: Option<&str>) -> u32 {
     name.map_or(0, |name| folded(fnv(name.trim_end_matches('.').bytes().map(|octet| octet.to_ascii_lowercase()))))
 }
 
+/// Hash of what a ClientHello offers, for [`Digest::offer`]: versions, suites and application protocols. Extensions come in any order.
+pub fn offer_key(hello: &ClientHello) -> u32 {
+    let numbers = hello.versions.iter().chain(&hello.ciphers).flat_map(|number| number.to_be_bytes());
+    let names = hello.alpn.iter().flat_map(|name| name.bytes().chain([0]));
+    folded(fnv(numbers.chain(names)))
+}
+
 /// Hash of a certificate for [`Digest::leaf`]: issuer and serial number are what tells certificates apart (RFC 5280 §4.1.2.2).
 pub fn leaf_key(leaf: &Certificate) -> u32 {
     folded(fnv(leaf.issuer.bytes().chain([0]).chain(leaf.serial.bytes())))
@@ -252,7 +261,8 @@ impl Digest {
             last: facts.last.time,
             hello: hello.into_iter().next().unwrap_or(0),
             prefix: 0,
-            name: name_key(asked(story)),
+            name: name_key(asked(story).and_then(|hello| hello.sni.as_deref())),
+            offer: asked(story).map_or(0, offer_key),
             leaf: certificate(story).map_or(0, leaf_key),
             request: request_key(story),
             numbers: numbers_key(facts),
@@ -268,10 +278,10 @@ impl Digest {
     }
 }
 
-/// The name in the ClientHello.
-fn asked(story: &Story) -> Option<&str> {
+/// The ClientHello.
+fn asked(story: &Story) -> Option<&ClientHello> {
     story.events().find_map(|event| match &event.what {
-        What::ClientHello(hello) => hello.sni.as_deref(),
+        What::ClientHello(hello) => Some(hello.as_ref()),
         _ => None,
     })
 }

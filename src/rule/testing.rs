@@ -112,6 +112,7 @@ impl Scene {
             close: Close::Open,
             closer: None,
             duplicates: 0,
+            rounds: 0,
             duplicate: None,
             established: None,
             pause: None,

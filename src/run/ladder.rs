@@ -15,6 +15,7 @@ use crate::event::{Event, PacketRef, Side};
 use crate::rule::summary::FlowSummary;
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::Endpoint;
+use crate::wire::h2::{Settings, error_name};
 use crate::wire::seq::Seq;
 
 /// A flow with everything known of it and its packets.
@@ -253,6 +254,32 @@ fn kind(what: &str) -> String {
     what.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
+fn on_stream(number: u32) -> String {
+    if number == 0 { String::new() } else { format!("stream {number}: ") }
+}
+
+fn path(target: &str) -> &str {
+    // A placeholder of HTTP/2 begins with a question mark.
+    if target.starts_with('?') { target } else { target.split('?').next().unwrap_or("") }
+}
+
+/// A status; 0 where the field that holds it was never seen.
+fn status(status: u16) -> String {
+    if status == 0 { "status unknown".into() } else { status.to_string() }
+}
+
+fn settings_in_words(settings: &Settings) -> String {
+    let list = [
+        ("at most", settings.concurrent, "streams at once"),
+        ("window", settings.window, "octets"),
+        ("header table", settings.header_table, "octets"),
+        ("frames of", settings.frame, "octets"),
+    ];
+    let known = list.iter().filter_map(|(what, value, unit)| value.map(|value| format!("{what} {value} {unit}")));
+    let words: Vec<String> = known.collect();
+    if words.is_empty() { "SETTINGS".into() } else { format!("SETTINGS: {}", words.join(", ")) }
+}
+
 /// An event in a few words; `None` for those the flags say already.
 fn meaning(event: &Event) -> Option<String> {
     use crate::event::What;
@@ -299,8 +326,26 @@ fn meaning(event: &Event) -> Option<String> {
         What::TlsData => "application data begins".into(),
         What::TlsBroken => "plain text where a TLS record must begin".into(),
         // Query values may be secrets: they are shown by no text output.
-        What::Request(head) => format!("{} {}", head.method, head.target.split('?').next().unwrap_or("")),
+        What::Request(head) => format!("{}{} {}", on_stream(head.stream), head.method, path(&head.target)),
+        What::Response(head) if head.stream > 0 => format!("{}{}", on_stream(head.stream), status(head.status)),
         What::Response(head) => format!("{} {}", head.status, head.reason),
+        What::Settings(settings) => settings_in_words(settings),
+        What::SettingsTaken => "confirms the SETTINGS".into(),
+        What::StreamEnd { stream } => format!("stream {stream}: complete"),
+        What::StreamReset(reset) => format!("stream {}: reset, {}", reset.stream.number, error_name(reset.code)),
+        What::GoAway(farewell) => match farewell.away.debug.as_str() {
+            "" => format!("GOAWAY, {}, last stream {}", error_name(farewell.away.code), farewell.away.last),
+            words => format!("GOAWAY, {}, last stream {}: {words}", error_name(farewell.away.code), farewell.away.last),
+        },
+        What::GrpcStatus(call) => {
+            format!("stream {}: grpc-status {} {}", call.stream.number, call.status, call.message)
+        }
+        What::StreamWindowClosed { stream, whole: false } => format!("stream {stream}: its window is used up"),
+        What::StreamWindowClosed { stream, whole: true } => {
+            format!("stream {stream}: the connection's window is used up")
+        }
+        What::StreamWindowOpened { stream, after } => format!("stream {stream}: the window opens again after {after}"),
+        What::FieldsUnknown => "header fields that were sent before the capture or in a hole: ?62 and so on".into(),
         What::ResponseTruncated { .. } => "the response ends before its promised length".into(),
         What::Dns(message) if message.response => format!("DNS answer for {}, rcode {}", message.name, message.rcode),
         What::Dns(message) => format!("DNS query for {}", message.name),

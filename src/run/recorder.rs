@@ -7,13 +7,13 @@ use super::vigil::{Interim, Vigils, Watched};
 use crate::catalogue;
 use crate::diagnose::{Merged, explain, flow_entry};
 use crate::event::story::Story;
-use crate::event::{Event, Kind, PacketRef, Protocol, Retransmission, Side, What};
+use crate::event::{Event, Kind, PacketRef, Retransmission, Side, What};
 use crate::flow::facts::{FlowFacts, Handshake, IpProtocol, SenderClock};
 use crate::flow::{Ended, FlowHead, Sink, Wants};
 use crate::host::grid::{Cell, Grid, Seconds};
 use crate::host::icmp::StrayErrors;
 use crate::host::names::Names;
-use crate::host::service::{Learner, Lesson};
+use crate::host::service::Learner;
 use crate::protocol::Dissector;
 use crate::rule::finding::{Finding, Severity};
 use crate::rule::summary::{Digest, FlowSummary, Verdict};
@@ -338,7 +338,7 @@ impl Sink for Recorder {
         let digest = Digest::of(&facts, &story, verdict).with_prefix(prefix);
         count(&mut self.tally, &facts, &story, &view);
         mark(&mut self.seconds, &facts, &story);
-        self.services.learn(&lesson(&facts, &story, verdict));
+        self.services.learn(&explain::lesson(&facts, &story, verdict));
         if story.seen().has(Kind::Dns) {
             for event in story.events() {
                 if let What::Dns(message) = &event.what {
@@ -369,33 +369,6 @@ fn flip_if_wanted(wants: Wants, story: &mut Story) -> Wants {
         story.flip();
     }
     wants
-}
-
-/// What a closed flow teaches about its server.
-fn lesson(facts: &FlowFacts, story: &Story, verdict: Verdict) -> Lesson {
-    let agreed = explain::agreed(story);
-    let silent = facts.from_client.payload == 0 && facts.from_server.payload == 0;
-    let client_closed = facts.closer.is_some_and(|(side, _)| side == Side::Client);
-    // Octets that nobody recognised still were an answer; octets of two protocols were none.
-    let unrecognised = matches!(
-        (
-            crate::rule::summary::protocol_of(story, Side::Client),
-            crate::rule::summary::protocol_of(story, Side::Server)
-        ),
-        (None | Some(Protocol::Unknown), None | Some(Protocol::Unknown))
-    );
-    Lesson {
-        client: facts.client,
-        server: facts.server,
-        flow: facts.id,
-        accepted: facts.handshake >= Handshake::SynAck,
-        good: verdict == Verdict::Healthy && facts.from_server.payload > 0 && (agreed.is_some() || unrecognised),
-        protocol: agreed,
-        behind_proxy: story.seen().has(Kind::ProxyHeader),
-        answer: facts.from_server.first_payload,
-        empty: facts.transport == IpProtocol::Tcp && silent && client_closed && facts.from_server.packets > 0,
-        last: facts.last.time,
-    }
 }
 
 /// Adds a closed flow to the counters that capture-quality rules read.

@@ -1,5 +1,6 @@
-//! HTTP/1 heads and message framing. RFC 9112; heads are read by `httparse`.
+//! HTTP heads, and message framing of HTTP/1. RFC 9112; heads of HTTP/1 are read by `httparse`, those of HTTP/2 come from header blocks.
 
+mod block;
 mod chunked;
 mod fields;
 mod head;
@@ -7,6 +8,7 @@ mod recognise;
 
 use serde::{Deserialize, Serialize};
 
+pub use block::{grpc_status, is_grpc, request_of, response_of};
 pub use chunked::{ChunkedReader, ChunkedStep};
 pub use head::{SHORTEST_ID, parse_request, parse_response, request_ids};
 pub use recognise::{PREFACE, looks_like_preface, looks_like_request, looks_like_response};
@@ -43,6 +45,12 @@ pub struct RequestHead {
     pub conflict: bool,
     /// The strict reading failed and the lenient one succeeded: what the strict one objected to.
     pub objection: Option<String>,
+    /// HTTP/2: its stream; 0 in HTTP/1.
+    pub stream: u32,
+    /// A gRPC call (its Content-Type says so).
+    pub grpc: bool,
+    /// `grpc-timeout`: how long the caller waits.
+    pub patience: Option<crate::time::Elapsed>,
 }
 
 /// What a response head tells. RFC 9112 §4.
@@ -79,9 +87,16 @@ pub struct ResponseHead {
     pub conflict: bool,
     /// As in [`RequestHead::objection`].
     pub objection: Option<String>,
+    /// As in [`RequestHead::stream`].
+    pub stream: u32,
 }
 
 impl ResponseHead {
+    /// No 1xx behind which the answer is still to come. A status that a header table hides (0) is taken for an answer.
+    pub fn is_final(&self) -> bool {
+        self.status == 101 || !(100..200).contains(&self.status)
+    }
+
     /// How the body ends when this answers a request with `method`: answers to HEAD, successful answers to CONNECT, and the status codes
     /// 1xx, 204 and 304 have none, whatever their fields say (RFC 9112 §6.3).
     pub fn framing_after(&self, method: &str) -> Framing {

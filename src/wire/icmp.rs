@@ -20,6 +20,8 @@ pub struct IcmpError {
     pub from: Address,
     /// Next-hop MTU of "fragmentation needed" and "packet too big"; `None` where a router before RFC 1191 left it 0.
     pub mtu: Option<u32>,
+    /// The better next hop of a redirect; the destination itself where that is a neighbour (RFC 4861 §4.5).
+    pub gateway: Option<Address>,
     /// Source end of the quoted packet (port 0 when not quoted).
     pub source: Endpoint,
     /// Destination end of the quoted packet.
@@ -61,7 +63,7 @@ const REDIRECT_HEADER: usize = 40;
 ///
 /// `None` for other messages and when the quoted IP header is not whole. A quote may end behind its first eight octets of transport header.
 pub fn parse_error4(bytes: &[u8]) -> Option<IcmpError> {
-    let &[kind, code, _, _, _, _, high, low] = bytes.get(..HEADER)? else { return None };
+    let &[kind, code, _, _, a, b, high, low] = bytes.get(..HEADER)? else { return None };
     if !matches!(kind, v4::UNREACHABLE | v4::SOURCE_QUENCH | v4::REDIRECT | v4::TIME_EXCEEDED | v4::PARAMETER_PROBLEM) {
         return None;
     }
@@ -77,6 +79,7 @@ pub fn parse_error4(bytes: &[u8]) -> Option<IcmpError> {
         code,
         v6: false,
         mtu: Some(mtu).filter(|mtu| (kind, code) == (v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED) && *mtu > 0),
+        gateway: (kind == v4::REDIRECT).then_some(Address::v4([a, b, high, low])),
         source: Endpoint::new(Address::v4(header.source()), ports.source),
         destination: Endpoint::new(Address::v4(header.destination()), ports.destination),
         protocol,
@@ -105,6 +108,11 @@ pub fn parse_error6(bytes: &[u8]) -> Option<IcmpError> {
         code,
         v6: true,
         mtu: (kind == v6::PACKET_TOO_BIG).then_some(u32::from_be_bytes([a, b, c, d])).filter(|mtu| *mtu > 0),
+        gateway: bytes
+            .get(HEADER..)
+            .filter(|_| kind == v6::REDIRECT)
+            .and_then(|rest| rest.first_chunk())
+            .map(|to| Address::v6(*to)),
         source: Endpoint::new(Address::v6(header.source()), ports.source),
         destination: Endpoint::new(Address::v6(header.destination()), ports.destination),
         protocol,
@@ -239,6 +247,7 @@ mod tests {
         );
         let error = parse_error6(&octets(&redirect)).expect("an error");
         assert_eq!((error.kind, error.mtu, error.destination.port), (137, None, 51000));
+        assert_eq!(error.gateway.map(|to| to.to_string()).as_deref(), Some("fe80::1"));
     }
 
     #[test]

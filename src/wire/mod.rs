@@ -6,7 +6,9 @@
 pub mod arp;
 mod crc32c;
 pub mod dns;
+pub mod h2;
 pub mod harmless;
+pub mod hpack;
 pub mod http;
 pub mod icmp;
 pub mod proxy;
@@ -91,6 +93,15 @@ impl Recognition {
             Self::NeedMore
         } else {
             Self::Yes
+        }
+    }
+
+    /// One or the other: `Yes` of either decides, else more octets may.
+    pub(crate) fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Yes, _) | (_, Self::Yes) => Self::Yes,
+            (Self::NeedMore, _) | (_, Self::NeedMore) => Self::NeedMore,
+            (Self::No, Self::No) => Self::No,
         }
     }
 }

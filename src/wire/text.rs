@@ -1,9 +1,14 @@
-//! First words of services that speak plain text or a simple binary greeting: SSH, SMTP, MySQL, PostgreSQL, Redis.
+//! First words of services that speak plain text or a simple binary greeting: SSH, SMTP, FTP, IMAP, POP3, MySQL, PostgreSQL, Redis, AMQP, MQTT.
 //!
 //! One file per protocol with the same names in each: `looks_like_client` and `looks_like_server` recognise what that side says first,
 //! `greeting` reads the server's first message, `None` while it is not whole or when it is none.
 
+pub mod amqp;
+pub mod ftp;
+pub mod imap;
+pub mod mqtt;
 pub mod mysql;
+pub mod pop3;
 pub mod postgres;
 pub mod redis;
 pub mod smtp;
@@ -18,7 +23,7 @@ use super::text_of;
 pub struct Greeting {
     /// Its first line or error text, cut to 96 octets, raw (the printer makes it harmless).
     pub text: String,
-    /// Error code where the protocol has one (MySQL 1040, SMTP 421, PostgreSQL SQLSTATE as text in `text`).
+    /// Error code where the protocol has one (MySQL 1040, SMTP and FTP 421, MQTT 5, PostgreSQL SQLSTATE as text in `text`).
     pub code: Option<u16>,
     /// It refuses instead of greeting.
     pub refuses: bool,

@@ -1,7 +1,7 @@
 //! Requests that wait: hangs, slow and broken-off answers, connections that pile up.
 
 mod group;
-mod poll;
+pub(super) mod poll;
 
 pub mod connection_pileup;
 pub mod health_check_flapping;

@@ -2,6 +2,7 @@
 
 use crate::event::story::Story;
 use crate::event::{PacketRef, What};
+use crate::rule::exchange::{Exchange, exchanges};
 use crate::time::Elapsed;
 use crate::wire::http::RequestHead;
 
@@ -14,7 +15,7 @@ const NAMED: Elapsed = Elapsed::secs(330);
 pub(super) const LATE: Elapsed = Elapsed::secs(20);
 
 /// The target says that it waits.
-pub(super) fn named(target: &str) -> bool {
+pub(in crate::catalogue) fn named(target: &str) -> bool {
     let target = target.to_ascii_lowercase();
     WORDS.iter().any(|word| target.contains(word))
 }
@@ -93,11 +94,25 @@ pub(super) fn answered(story: &Story) -> Vec<Answered<'_>> {
             _ => {}
         }
     }
+    list.extend(exchanges(story).iter().filter_map(on_stream));
     list
 }
 
-/// The target of the latest request.
+/// An answered request of HTTP/2. A gRPC server may keep the head of its answer until it has something to say: those tell nothing.
+fn on_stream<'a>(exchange: &Exchange<'a>) -> Option<Answered<'a>> {
+    let head = exchange.head;
+    let (answer, response) = exchange.response.filter(|(_, response)| head.stream > 0 && response.status >= 200)?;
+    let asked = exchange.request_end.filter(|asked| *asked <= answer && !head.grpc)?;
+    Some(Answered { asked, head, answer, status: response.status })
+}
+
+/// The target of the latest request; of HTTP/2 that of the first one that waits.
 fn latest(story: &Story) -> Option<&str> {
+    let all = exchanges(story);
+    let waits = |one: &&Exchange<'_>| one.head.stream > 0 && one.response.is_none() && one.response_end.is_none();
+    if let Some(exchange) = all.iter().find(waits) {
+        return Some(exchange.head.target.as_str());
+    }
     story.events().rev().find_map(|event| match &event.what {
         What::Request(head) => Some(head.target.as_str()),
         _ => None,

@@ -9,6 +9,7 @@
 //! - A slow path: there the acknowledgment of the request is late, too.
 //! - `packet-loss` and `zero-window`, which delay an answer that the application gave in time.
 //! - `upstream-hang`: there no answer came.
+//! - `proxy-adds-latency`: there the backend's leg shows that the proxy kept request or answer.
 //! - A proxy's 502, 503 or 504: there the proxy gave up, and its upstream is the slow one.
 //!
 //! ## What people see
@@ -18,9 +19,12 @@
 //! Long polls: routes that say so in their name, and those that answer after 20 s and more again and again. Event streams, and the
 //! first request after a start (a single one below 5 s).
 
+use crate::catalogue::legs::proxy_adds_latency::kept;
 use crate::event::{Kind, PacketRef, Side};
+use crate::rule::exchange::Exchange;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
-use crate::rule::view::{CaptureView, FlowView};
+use crate::rule::gateway::joined;
+use crate::rule::view::{CaptureView, FlowView, LegsView};
 use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
 use crate::time::Elapsed;
 
@@ -115,6 +119,10 @@ fn polls(exchanges: &[Answered<'_>]) -> bool {
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
     let server = flow.facts.server;
+    if let Some(kept) = kept_by_the_proxy(finding, capture) {
+        finding.severity = if kept >= capture.thresholds.slow { Severity::Silent } else { Severity::Notice };
+        return Keep::Yes;
+    }
     let late: Vec<(PacketRef, Elapsed)> = capture.flows_to(&server).take(4096).filter_map(told).collect();
     if late.iter().filter(|(_, took)| *took >= poll::LATE).count() > 1
         && late.iter().all(|(_, took)| *took >= poll::LATE)
@@ -151,6 +159,22 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
             .note(format!("half of them took {} or more", median(&mut slow.clone())));
     }
     Keep::Yes
+}
+
+/// The proxy itself lost most of that time, and how much: its own rule tells it with both legs.
+fn kept_by_the_proxy(finding: &Finding, capture: &CaptureView<'_>) -> Option<Elapsed> {
+    let flow = finding.subject.flow()?;
+    let answer = finding.last();
+    capture.links_of(flow).filter(|link| link.client_leg == flow).find_map(|link| {
+        let leg = |id: &PacketRef| capture.flows.get(id);
+        let view = LegsView { link, client_leg: leg(&link.client_leg), backend_leg: leg(&link.backend_leg), capture };
+        let told = |front: &Exchange<'_>| front.response.is_some_and(|(at, _)| at == answer);
+        joined(&view)
+            .iter()
+            .find(|(front, _)| told(front))
+            .and_then(|(front, back)| kept(front, back))
+            .map(|kept| kept.added())
+    })
 }
 
 /// A flow's own finding: its number, and how long its slowest answer took.

@@ -3,7 +3,8 @@
 //! ## How tcpwhy knows
 //! A RST without ACK came, whose sequence number is the acknowledgment number of the packet it answers: that is how a kernel refuses what
 //! it has no connection for (RFC 9293 §3.10.7.1). In this file that side had closed nothing before. It restarted, another host has its
-//! address now, or a balancer, NAT box or firewall in between lost or moved its state.
+//! address now, or a balancer, NAT box or firewall in between lost or moved its state. A server that refuses the ACK of an answer whose promised
+//! end has not come has broken it off: its socket is gone.
 //!
 //! ## What it is not
 //! - `connect-refused`: that answers a SYN.
@@ -23,6 +24,7 @@ use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::view::FlowView;
 use crate::rule::{Check, Needs, Rule, Step};
 use crate::time::Elapsed;
+use crate::wire::http::Framing;
 
 pub static RULE: Rule = Rule {
     id: "stray-reset",
@@ -33,6 +35,7 @@ pub static RULE: Rule = Rule {
     needs: Needs::all(&[Kind::FirstPayload, Kind::Reset]),
     symptom: true,
     says: "{refuser} no longer knows the connection: RST in answer to octets{pause}",
+    variants: &["{refuser} no longer knows the connection in the middle of its answer: RST in answer to an ACK{pause}"],
     users_see: &["Connection reset by peer", "Broken pipe", "ECONNRESET", "EPIPE"],
     do_first: &[
         Step { says: "On {refuser_host}: did it, or the service, restart since?", command: "uptime -s" },
@@ -59,7 +62,37 @@ pub static RULE: Rule = Rule {
 const PAUSE: Elapsed = Elapsed::secs(1);
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
-    stray(flow, Side::Server).or_else(|| stray(flow, Side::Client))
+    stray(flow, Side::Server).or_else(|| stray(flow, Side::Client)).or_else(|| broken_off(flow))
+}
+
+/// The server refuses an ACK of the answer that it was giving. A live socket would have been aborted with RST+ACK.
+fn broken_off(flow: &FlowView<'_>) -> Option<Finding> {
+    let reset = flow.facts.reset(Side::Server).filter(|reset| reset.kind == ResetKind::Stray)?;
+    let begun = flow.pending().filter(|pending| pending.proven).and_then(|pending| pending.begun)?;
+    let exchange = flow.exchange()?;
+    let (_, head) = exchange.response?;
+    let promised = matches!(head.framing_after(&exchange.head.method), Framing::Length(_) | Framing::Chunked);
+    let server = flow.server();
+    let last = server.last_payload.filter(|last| *last >= begun && *last < reset.at)?;
+    let hidden = flow.client().cut + server.cut + server.held_dropped > 0 || flow.facts.mid_stream;
+    if !promised
+        || hidden
+        || !flow.closed_first(Side::Server)
+        || server.next.is_some_and(|next| reset.seq.minus(next) > 0)
+    {
+        return None;
+    }
+    let refuser = flow.facts.server;
+    let pause = reset.at.time.since(last.time);
+    Some(
+        RULE.found(flow, reset.at, Side::Server, "RST without ACK: this host has no such connection")
+            .and(begun, Side::Server, format!("{} begins", head.status))
+            .and_maybe(Some(last).filter(|last| *last > begun), Side::Server, "the last octets of the answer")
+            .variant(1)
+            .with("refuser", refuser)
+            .with("refuser_host", refuser.address)
+            .with("pause", if pause >= PAUSE { format!(" after {pause} idle") } else { String::new() }),
+    )
 }
 
 fn stray(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
@@ -125,6 +158,34 @@ mod tests {
         let finding = scene.check(&RULE).expect("a stray reset");
         assert_eq!(finding.values.get("pause"), Some(&" after 2.0 s idle".into()));
         assert_eq!((finding.evidence[0].at.number, finding.evidence[1].at.number), (8, 7));
+    }
+
+    /// 40 octets of an answer came; the server has no such connection any more when their ACK arrives.
+    fn broken_off(framing: Framing) -> Scene {
+        let head = crate::wire::http::ResponseHead { status: 200, minor: 1, framing, ..Default::default() };
+        Scene::open()
+            .request(3, "GET", "/", 41)
+            .acked(Side::Client, 4)
+            .data(Side::Server, 5, 40)
+            .speaks(Side::Server, crate::event::Protocol::Http)
+            .also(Side::Server, What::Response(Box::new(head)))
+            .acked(Side::Server, 6)
+    }
+
+    #[test]
+    fn an_ack_in_the_middle_of_an_answer_that_is_refused_breaks_it_off() {
+        let scene = broken_off(Framing::Length(9_000)).rst(Side::Server, 26, ResetKind::Stray, 0);
+        let finding = scene.check(&RULE).expect("broken off");
+        assert_eq!((finding.variant, finding.severity, finding.culprit), (1, Severity::Warning, Culprit::Server));
+        assert_eq!(finding.evidence[0].at.number, 8);
+    }
+
+    #[test]
+    fn an_answer_without_a_promised_end_or_a_client_that_left_breaks_nothing_off() {
+        let until_close = broken_off(Framing::UntilClose).rst(Side::Server, 26, ResetKind::Stray, 0);
+        assert_eq!(until_close.check(&RULE), None);
+        let left = broken_off(Framing::Length(9_000)).fin(Side::Client, 20).rst(Side::Server, 40, ResetKind::Stray, 0);
+        assert_eq!(left.check(&RULE), None);
     }
 
     #[test]

@@ -93,6 +93,7 @@ mod tests {
             v6: false,
             from: host("10.0.0.53"),
             mtu: None,
+            gateway: None,
             source,
             destination,
             protocol: 17,

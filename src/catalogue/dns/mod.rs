@@ -1,14 +1,18 @@
 //! Name resolution.
 
+pub mod dns_broken_aaaa;
 pub mod dns_no_answer;
 pub mod dns_nxdomain;
 pub mod dns_outage;
 pub mod dns_port_unreachable;
 pub mod dns_refused;
 pub mod dns_resolver_failover;
+pub mod dns_search_amplification;
+pub mod dns_serve_stale;
 pub mod dns_servfail;
 pub mod dns_slow;
 pub mod dns_stale_address;
+pub mod dns_truncated_no_tcp;
 
 use crate::event::{PacketRef, Side};
 use crate::rule::Rule;

@@ -31,8 +31,8 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Upstream,
     needs: Needs::all(&[Kind::Request, Kind::Response, Kind::ResponseTruncated]),
     claims_absence: true,
-    says: "{server} closed in the middle of its answer {status} to {request}: {missing} octets are missing",
-    variants: &["{server} closed in the middle of its answer {status} to {request}: the last chunk never came"],
+    says: "{server} {did} in the middle of its answer {status} to {request}: {missing} octets are missing",
+    variants: &["{server} {did} in the middle of its answer {status} to {request}: the last chunk never came"],
     users_see: &[
         "curl: (18) transfer closed with outstanding read data remaining",
         "ERR_CONTENT_LENGTH_MISMATCH",
@@ -94,6 +94,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         .and(answer, Side::Server, format!("the answer begins: {}", head.status))
         .and_maybe(last, Side::Server, "its last octets")
         .with("after", after)
+        .with("did", if word == "RST" { "reset the connection" } else { "closed" })
         .with("path", path)
         .with("request", request)
         .with("status", u64::from(head.status));

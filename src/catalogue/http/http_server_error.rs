@@ -102,7 +102,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 }
 
 /// The path of a request for a command line: only what no shell reads as anything else.
-pub(super) fn plain(target: &str) -> &str {
+pub(in crate::catalogue) fn plain(target: &str) -> &str {
     let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '%' | '~');
     let path = target.split('?').next().unwrap_or(target);
     if path.starts_with('/') && path.chars().all(harmless) { path } else { "/" }

@@ -49,6 +49,7 @@ pub static RULE: Rule = Rule {
     explains: &[
         Explains("http-gateway-error", Scope::SameOrLink),
         Explains("closed-without-answer", Scope::SameOrLink),
+        Explains("proxy-retries-hide-failure", Scope::Same),
     ],
     sources: &["RFC 9112 §9.6", "measured: nginx 502, HAProxy 502 SH, Apache 502 AH01102"],
     check: Check::Flow(check),

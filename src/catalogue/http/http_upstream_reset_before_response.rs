@@ -51,7 +51,11 @@ pub static RULE: Rule = Rule {
     }],
     not: &[("client-abandoned", "the client had closed nothing")],
     cannot_show: &["why the backend aborted"],
-    explains: &[Explains("http-gateway-error", Scope::Link), Explains("server-reset-mid-response", Scope::Same)],
+    explains: &[
+        Explains("http-gateway-error", Scope::Link),
+        Explains("server-reset-mid-response", Scope::Same),
+        Explains("proxy-retries-hide-failure", Scope::Same),
+    ],
     sources: &["RFC 9293 §3.10.7.4", "measured: nginx 502, HAProxy 502 SH, Apache 502 (104)"],
     check: Check::Flow(check),
     corroborate: Some(behind_a_proxy),

@@ -5,8 +5,10 @@ pub mod gateway_moved;
 pub mod icmp_admin_prohibited;
 pub mod icmp_destination_unreachable;
 pub mod icmp_port_unreachable;
+pub mod icmp_redirect;
 pub mod link_restart_signs;
 pub mod neighbor_unresolved;
+pub mod routing_loop;
 
 use crate::event::{PacketRef, Side, What};
 use crate::flow::facts::{Handshake, IpProtocol};
@@ -115,6 +117,7 @@ mod tests {
             v6: false,
             from,
             mtu: None,
+            gateway: None,
             source,
             destination,
             protocol: 6,

@@ -64,6 +64,7 @@ pub static RULE: Rule = Rule {
     explains: &[
         Explains("rto-unrecovered", Scope::SameOrLink),
         Explains("stray-reset", Scope::SameOrLink),
+        Explains("middlebox-reset", Scope::Same),
         Explains("server-reset-mid-response", Scope::SameOrLink),
         Explains("http-upstream-reset-before-response", Scope::SameOrLink),
         Explains("client-abandoned", Scope::SameOrLink),

@@ -14,7 +14,7 @@
 //! "Connection reset by peer", ERR_CONNECTION_RESET, often only for certain names, contents or hours.
 //!
 //! ## False alarms it avoids
-//! RSTs after the side's own FIN, refusals of a SYN, RSTs before the handshake is complete (they answer what is left of an older
+//! A connection that goes on, all of it acknowledged, did not obey: a notice. RSTs after the side's own FIN, refusals of a SYN, RSTs before the handshake is complete (they answer what is left of an older
 //! connection), and connections whose beginning the capture lacks. One odd mark alone says nothing.
 
 use crate::event::{Kind, ResetKind, Side};
@@ -31,6 +31,9 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Network,
     needs: Needs::all(&[Kind::Reset, Kind::Established]),
     says: "a RST in the name of {sender} ends the connection to {server}, and {sender} probably did not send it",
+    variants: &[
+        "a RST in the name of {sender} that it probably did not send did not end the connection to {server}: it went on",
+    ],
     users_see: &["Connection reset by peer", "ERR_CONNECTION_RESET", "ECONNRESET"],
     do_first: &[Step {
         says: "On {sender}, meanwhile one request that fails: does that host send the RST at all?",
@@ -47,7 +50,7 @@ pub static RULE: Rule = Rule {
         Explains("tls-closed-after-clienthello", Scope::Same),
         Explains("http-upstream-reset-before-response", Scope::Same),
     ],
-    sources: &["Weaver, Sommer, Paxson: Detecting Forged TCP Reset Packets, 2009", "RFC 3360"],
+    sources: &["Weaver, Sommer, Paxson: Detecting Forged TCP Reset Packets, 2009", "RFC 3360", "RFC 5961 §3.2"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),
     ..Rule::BLANK
@@ -84,6 +87,10 @@ fn judge(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
         .with("peer", flow.facts.endpoint(side.other()).address);
     if early {
         finding = finding.note("it came in less than half the round trip to that side");
+    }
+    // A RST whose number is not the next one is asked back about, and ignored (RFC 5961 §3.2).
+    if goes_on.is_some() && half.unacknowledged.is_none() && peer.resets.is_empty() && half.resets.len() == 1 {
+        finding = finding.severity(Severity::Notice).variant(1);
     }
     let marks = u8::from(reset.kind == ResetKind::Edge) + u8::from(far) + u8::from(goes_on.is_some()) + u8::from(early);
     Some(if marks >= 2 { finding.confidence(Confidence::High) } else { finding })
@@ -146,6 +153,13 @@ mod tests {
     fn octets_that_go_on_after_a_reset_from_elsewhere_betray_it() {
         let scene = ttl(asked().rst(Side::Server, 41, ResetKind::Abort, 0).data(Side::Server, 60, 900), 61);
         assert_eq!(scene.check(&RULE).map(|finding| finding.confidence), Some(Confidence::High));
+    }
+
+    #[test]
+    fn a_connection_that_goes_on_did_not_obey() {
+        let scene = asked().rst(Side::Server, 41, ResetKind::Edge, 0).data(Side::Server, 60, 900);
+        let finding = ttl(scene.acked(Side::Server, 61), 61).check(&RULE).expect("injected");
+        assert_eq!((finding.severity, finding.variant), (Severity::Notice, 1));
     }
 
     #[test]

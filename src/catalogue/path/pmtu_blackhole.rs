@@ -3,7 +3,8 @@
 //! ## How tcpwhy knows
 //! A full segment (1200 octets or more, or as much as the peer's MSS allows) is sent at least three times and never acknowledged, while
 //! the peer reports by SACK that it has the small rest behind it. The sizes of the copies count: with segmentation offload the first one
-//! may be larger than anything on the wire. An ICMP "fragmentation needed" either did not come or was not heeded.
+//! may be larger than anything on the wire. Or the peer closed meanwhile, got the small ACK of its FIN (it does not repeat it), and the full
+//! segment that went out after that was lost all the same. An ICMP "fragmentation needed" either did not come or was not heeded.
 //!
 //! ## What it is not
 //! - Random loss: there sizes are mixed and it recovers.
@@ -17,7 +18,7 @@
 //! An outage in the middle of a transfer (full segments reported by SACK, or nothing reported at all), segments larger than the MSS that
 //! offload makes on the capturing host.
 
-use crate::event::{Kind, Side, What};
+use crate::event::{Kind, PacketRef, Side, What};
 use crate::rule::finding::{Confidence, Culprit, Finding};
 use crate::rule::view::FlowView;
 use crate::rule::{Check, Explains, Fix, Needs, Rule, Scope, Step};
@@ -77,6 +78,8 @@ pub static RULE: Rule = Rule {
 const COPIES: u32 = 4;
 /// Over this time.
 const SPAN: Elapsed = Elapsed::secs(1);
+/// An answer to the latest copy would have come by then.
+const HEARD: Elapsed = Elapsed::millis(500);
 /// Full for any usual link.
 const FULL: u32 = 1200;
 /// What TCP options take of the MSS.
@@ -93,14 +96,23 @@ fn judge(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     let filled = peer.mss.is_some_and(|mss| size >= 500 && size + OPTIONS >= u32::from(mss));
     let span = waits.last.time.since(waits.first.time);
     let rest = (1..FULL).contains(&waits.sacked);
-    if waits.copies < COPIES || span < SPAN || !(filled || size >= FULL) || !rest || peer.reset_count > 0 {
+    let passed = small_passed(flow, side).filter(|_| waits.sacked == 0);
+    if waits.copies < COPIES
+        || span < SPAN
+        || !(filled || size >= FULL)
+        || !rest && passed.is_none()
+        || peer.reset_count > 0
+    {
         return None;
     }
     let heard = flow.story.events().find(|event| matches!(event.what, What::Icmp(_))).map(|event| event.at);
-    let sack = peer.last.filter(|last| *last > waits.first);
+    let sack = peer.last.filter(|last| rest && *last > waits.first);
+    let confidence = if rest { Confidence::High } else { Confidence::Medium };
     Some(
         RULE.found(flow, waits.first, side, format!("octets that begin with the lost segment of {size}"))
+            .confidence(confidence)
             .and_maybe(sack, side.other(), format!("SACK: the {} octets behind it arrived", waits.sacked))
+            .and_maybe(passed, side.other(), "closes, and does not repeat it: the small ACK of this FIN arrived")
             .and(waits.last, side, format!("the segment of {size} octets again, {} copies in {span}", waits.copies))
             .and_maybe(heard, side.other(), "ICMP error: not heeded, the size stays")
             .variant(u8::from(heard.is_some()))
@@ -108,6 +120,15 @@ fn judge(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
             .with("sender", flow.facts.endpoint(side).address)
             .with("peer", flow.facts.endpoint(side.other()).address),
     )
+}
+
+/// The peer's FIN, whose ACK reached it although the full segments before and after did not.
+fn small_passed(flow: &FlowView<'_>, side: Side) -> Option<PacketRef> {
+    let (mine, peer) = (flow.facts.half(side), flow.facts.half(side.other()));
+    let waits = mine.unacknowledged?;
+    let fin = peer.fin.filter(|fin| *fin > waits.first && peer.fin_count == 1 && peer.unacknowledged.is_none())?;
+    let full_after = waits.last.time.since(fin.time) >= SPAN && flow.now.since(waits.last.time) >= HEARD;
+    (full_after && peer.last.is_none_or(|last| last < waits.last)).then_some(fin)
 }
 
 #[cfg(test)]
@@ -142,6 +163,17 @@ mod tests {
     #[test]
     fn silence_alone_may_be_an_outage() {
         assert_eq!(stuck(1448, 0).check(&RULE), None);
+    }
+
+    #[test]
+    fn the_ack_of_a_fin_that_passes_between_full_segments_that_do_not_shows_their_size() {
+        let closed = |fins: &[i64]| {
+            let fins =
+                fins.iter().fold(stuck(1448, 0), |scene, ms| scene.fin(Side::Server, *ms)).acked(Side::Server, 9_001);
+            fins.again(Side::Client, 12_800).capture_ends(14_000).check(&RULE)
+        };
+        assert_eq!(closed(&[9_000]).map(|finding| finding.confidence), Some(Confidence::Medium));
+        assert_eq!(closed(&[8_000, 9_000]), None, "a FIN that is repeated was not answered: nothing passes");
     }
 
     #[test]

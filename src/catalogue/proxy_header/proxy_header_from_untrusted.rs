@@ -17,6 +17,7 @@
 use std::collections::BTreeSet;
 
 use crate::event::{Kind, Side, What};
+use crate::host::known;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::summary::FlowSummary;
 use crate::rule::view::{CaptureView, FlowView};
@@ -70,7 +71,7 @@ pub static RULE: Rule = Rule {
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let (at, proxy) = flow.proxy_header()?;
     let sender = flow.facts.client.address;
-    if !header::is_public(sender) || header::is_known_balancer(sender) {
+    if !header::is_public(sender) || known::is_balancer(sender) {
         return None;
     }
     if proxy.command == Command::Local || header::has_a_fault_of_its_own(flow) {

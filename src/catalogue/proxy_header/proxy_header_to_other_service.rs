@@ -127,7 +127,7 @@ fn complaint(
         What::Greeting(words) if objects(&words.text, words.refuses, proxy) => Some((e.at, words.text.clone())),
         _ => None,
     });
-    let bannered = matches!(protocol, Protocol::Ssh | Protocol::Smtp);
+    let bannered = mismatch::greets_first(protocol) && protocol != Protocol::Mysql;
     match words {
         Some(words) => Some(words),
         None if first < header && bannered => {
@@ -160,7 +160,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     if mismatch::behind_header(capture, &server).is_some() {
         return Keep::Drop;
     }
-    for protocol in [Protocol::Ssh, Protocol::Smtp, Protocol::Mysql, Protocol::Postgres, Protocol::Redis] {
+    for protocol in mismatch::SERVICES {
         if let Some(spoke) = mismatch::to_others(capture, &server, protocol) {
             finding.confidence = Confidence::Certain;
             mismatch::cite_control(finding, &spoke, "the service without the header");

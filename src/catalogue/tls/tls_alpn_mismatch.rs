@@ -2,7 +2,8 @@
 //!
 //! ## How tcpwhy knows
 //! The server answers the ClientHello with the fatal alert 120 (`no_application_protocol`); what the client offered by ALPN stands in its
-//! ClientHello.
+//! ClientHello. Go, in TLS 1.3, sends the alert only behind its ServerHello and sealed: a first sealed record as long as an alert, and the end,
+//! is taken for it (medium; high where another offer was taken).
 //!
 //! ## What it is not
 //! - `h2-preface-failed`: there TLS succeeds and the protocol inside does not fit.
@@ -15,7 +16,7 @@
 //! A client that offers `acme-tls/1` and nothing else checks a domain for a certificate authority: a notice. So is a public client that is turned
 //! away with five different offers where others are served.
 
-use crate::event::Kind;
+use crate::event::{Kind, Side};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::offer::{self, Lack};
 use crate::rule::value::Value;
@@ -28,8 +29,11 @@ pub static RULE: Rule = Rule {
     severity: Severity::Critical,
     confidence: Confidence::Certain,
     culprit: Culprit::Config,
-    needs: Needs::all(&[Kind::ClientHello, Kind::AlertPlain]),
+    needs: Needs::all(&[Kind::ClientHello]).and_any(&[Kind::AlertPlain, Kind::AlertEncrypted]),
     says: "{server} takes none of the application protocols that {client_host} offers: {offered}",
+    variants: &[
+        "{server} breaks the handshake with {client_host} off right behind its ServerHello: most likely for want of a common application protocol ({offered})",
+    ],
     users_see: &[
         "tlsv1 alert no application protocol",
         "remote error: tls: no application protocol",
@@ -63,9 +67,14 @@ pub static RULE: Rule = Rule {
 
 /// What a certificate authority offers that checks a domain (RFC 8737).
 const ACME: &str = "acme-tls/1";
+/// Variant of the alert that nobody can read.
+const SEALED: u8 = 1;
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
-    let refused = offer::refused(flow).filter(|refused| refused.lack == Lack::Application)?;
+    let Some(refused) = offer::refused(flow) else { return sealed(flow) };
+    if refused.lack != Lack::Application {
+        return None;
+    }
     let alpn = &refused.hello.alpn;
     let offered = if alpn.is_empty() { "none".to_owned() } else { alpn.join(", ") };
     let finding =
@@ -78,10 +87,34 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     })
 }
 
+/// The alert that Go seals.
+fn sealed(flow: &FlowView<'_>) -> Option<Finding> {
+    let (at, hello_at, hello) = offer::refused_sealed(flow)?;
+    let offered = hello.alpn.join(", ");
+    let name = hello.sni.as_deref().unwrap_or("without a name");
+    let shows = "sealed record as long as an alert, the first behind the ServerHello, and the end";
+    let finding = RULE
+        .found(flow, at, Side::Server, shows)
+        .and(hello_at, Side::Client, format!("ClientHello {name}: ALPN {offered}"))
+        .variant(SEALED)
+        .confidence(Confidence::Medium)
+        .with("offered", Value::Packet(offered));
+    Some(match &hello.sni {
+        Some(name) => finding.with("name", Value::Packet(name.clone())),
+        None => finding.with("name", flow.facts.server.address),
+    })
+}
+
 /// What others offered, and whether this client only tries out what the port takes.
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(own) = capture.flow_of(finding) else { return Keep::Yes };
-    if let Some(taken) = offer::taken(capture, own).next() {
+    let sealed = finding.variant == SEALED;
+    let mine = offer::hello(own).map(|hello| hello.alpn.clone()).unwrap_or_default();
+    let other = |taken: &offer::Taken<'_>| !sealed || taken.flow.digest.served && taken.hello.alpn != mine;
+    if let Some(taken) = offer::taken(capture, own).find(other) {
+        if sealed {
+            finding.confidence = finding.confidence.raised();
+        }
         let offered = match taken.hello.alpn.as_slice() {
             [] => "no ALPN was offered".to_owned(),
             names => format!("ALPN {} was offered", names.join(", ")),
@@ -95,6 +128,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::What;
     use crate::rule::offer::samples::{offer, other, takes, turned_away};
     use crate::rule::testing::{Scene, World};
 
@@ -116,6 +150,25 @@ mod tests {
     fn other_alerts_and_a_server_that_ignores_alpn_are_silent() {
         assert!(turned_away(Scene::open(), offer(), 40).check(&RULE).is_none());
         assert!(takes(Scene::open(), offer(), 0x0303).check(&RULE).is_none());
+    }
+
+    fn broken_off(scene: Scene) -> Scene {
+        takes(scene, offer(), 0x0304)
+            .also(Side::Server, What::AlertEncrypted { len: 19, alone: true })
+            .fin(Side::Server, 5)
+            .gone(9)
+    }
+
+    #[test]
+    fn a_sealed_record_of_an_alerts_length_right_behind_the_server_hello_is_medium() {
+        let found = broken_off(Scene::open()).check(&RULE).expect("broken off");
+        assert_eq!((found.confidence, found.variant), (Confidence::Medium, SEALED));
+        let mut hello = offer();
+        hello.alpn.clear();
+        let nameless = takes(Scene::open(), hello, 0x0304);
+        assert!(nameless.also(Side::Server, What::AlertEncrypted { len: 19, alone: true }).check(&RULE).is_none());
+        let late = takes(Scene::open(), offer(), 0x0304);
+        assert!(late.also(Side::Server, What::AlertEncrypted { len: 19, alone: false }).check(&RULE).is_none());
     }
 
     #[test]

@@ -79,6 +79,11 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         What::AlertPlain(alert) if ends(alert) => Some((e.at, e.side, alert)),
         _ => None,
     })?;
+    // OpenSSL's client answers a close with decode_error: what came before is the finding.
+    let to_nothing = side == Side::Client && flow.server().payload + flow.server().unseen == 0;
+    if to_nothing {
+        return None;
+    }
     let (sender, peer) = match side {
         Side::Client => ("the client", Culprit::Server),
         Side::Server => ("the server", Culprit::Client),
@@ -155,8 +160,17 @@ mod tests {
         Scene::open()
             .data(Side::Client, 3, 517)
             .speaks(Side::Client, Protocol::Tls)
-            .data(side, 4, 7)
+            .data(Side::Server, 4, 90)
+            .data(side, 5, 7)
             .also(side, What::AlertPlain(Alert { level, description }))
+    }
+
+    #[test]
+    fn an_alert_in_answer_to_nothing_is_not_what_went_wrong() {
+        let alone =
+            Scene::open().data(Side::Client, 3, 517).speaks(Side::Client, Protocol::Tls).data(Side::Client, 5, 7);
+        let alone = alone.also(Side::Client, What::AlertPlain(Alert { level: 2, description: 50 }));
+        assert!(alone.check(&RULE).is_none());
     }
 
     #[test]

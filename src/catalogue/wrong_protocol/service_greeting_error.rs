@@ -2,8 +2,8 @@
 //!
 //! ## How tcpwhy knows
 //! The first message of the server is an error of its own protocol: MySQL's error packet, PostgreSQL's FATAL, Redis' DENIED, LOADING or "max
-//! number of clients reached", a reply of the 4xx or 5xx class from an SMTP server, the words of an sshd that takes no more clients. It is
-//! quoted.
+//! number of clients reached", a reply of the 4xx or 5xx class from an SMTP or FTP server, BYE of an IMAP server, an error of a POP3 server, a
+//! CONNACK of MQTT with a reason, the version of AMQP that a broker has instead, the words of an sshd that takes no more clients. It is quoted.
 //!
 //! ## What it is not
 //! - `closed-before-request`: there the server says nothing.
@@ -13,7 +13,8 @@
 //! The quoted words, in the client's log.
 //!
 //! ## False alarms it avoids
-//! Refusals of a command or of a password are answers, no greetings. A host that is served within 2 s all the same has another login, a
+//! Refusals of a command or of a password are answers, no greetings; a device that MQTT does not let in for its name or password is a
+//! warning. A host that is served within 2 s all the same has another login, a
 //! second way in, or waited for a start to end: a warning; a limit that was reached stays critical, for whom it met was not served. A
 //! public address that is refused by its address, on a port that serves others, is a notice: somebody tries the door.
 
@@ -31,6 +32,9 @@ const KNOCKS: u64 = 3;
 /// What Redis says instead of serving anybody; its other errors answer a command.
 const REDIS: [&str; 3] = ["ERR max number of clients", "DENIED ", "LOADING "];
 
+/// Codes by which MQTT refuses a name or password, 3.1.1 and 5: others may be let in.
+const LOGIN: [u16; 4] = [4, 5, 0x86, 0x87];
+
 pub static RULE: Rule = Rule {
     id: "service-greeting-error",
     title: "the service refuses in its first message",
@@ -47,11 +51,13 @@ pub static RULE: Rule = Rule {
         "ERR max number of clients reached",
         "DENIED Redis is running in protected mode",
         "Exceeded MaxStartups",
+        "421 There are too many connected users",
+        "Connection Refused: not authorised",
     ],
     do_first: &[
         Step {
             says: "On {host}: which limits and which lists of clients are set?",
-            command: "sudo grep -rnE 'max_connections|maxclients|protected-mode|^bind|^host|MaxStartups' /etc/mysql /etc/postgresql /etc/redis /etc/ssh",
+            command: "sudo grep -rnE 'max_connections|max_clients|maxclients|protected-mode|^bind|^host|MaxStartups|allow_anonymous|process_limit' /etc/mysql /etc/postgresql /etc/redis /etc/ssh /etc/vsftpd.conf /etc/dovecot /etc/mosquitto /etc/rabbitmq",
         },
         Step {
             says: "On {host}: how many connections does the service hold? Compare with its limit:",
@@ -67,7 +73,8 @@ pub static RULE: Rule = Rule {
     explains: &[Explains("closed-before-request", Scope::Same)],
     sources: &[
         "MySQL errors 1040, 1129, 1130; PostgreSQL SQLSTATE 53300, 28000, 57P03; RFC 5321 §3.1",
-        "measured: PostgreSQL 15, Redis 7.0, OpenSSH 9.2",
+        "MQTT 3.1.1 §3.2.2.3, AMQP 0-9-1 §4.2.2, RFC 9051 §7.1.5",
+        "measured: PostgreSQL 15, Redis 7.0, OpenSSH 9.2, vsftpd 3.0, Mosquitto 2.0, RabbitMQ 3.10",
     ],
     check: Check::Flow(check),
     corroborate: Some(weigh),
@@ -87,7 +94,9 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         words.code.filter(|_| service == Protocol::Mysql).map(|code| format!("error {code}, ")).unwrap_or_default();
     let told = format!("{code}{}", words.text);
     let shows = format!("its first message: {told}");
-    let finding = RULE.found(flow, at, Side::Server, shows).and_maybe(
+    let login = service == Protocol::Mqtt && words.code.is_some_and(|code| LOGIN.contains(&code));
+    let severity = if login { Severity::Warning } else { RULE.severity };
+    let finding = RULE.found(flow, at, Side::Server, shows).severity(severity).and_maybe(
         flow.facts.established,
         Side::Client,
         "the connection was accepted",
@@ -194,6 +203,17 @@ mod tests {
             greeted(Scene::open(), Protocol::Ssh, "Invalid SSH identification string.", true).check(&RULE),
             None
         );
+    }
+
+    #[test]
+    fn a_device_with_a_wrong_password_is_a_warning_and_a_broker_that_is_busy_critical() {
+        let connack = |code: u16| {
+            let words = Greeting { text: format!("CONNACK {code}"), code: Some(code), refuses: true };
+            let scene = Scene::open().data(Side::Client, 3, 30).speaks(Side::Client, Protocol::Mqtt);
+            let scene = scene.data(Side::Server, 4, 4).speaks(Side::Server, Protocol::Mqtt);
+            scene.also(Side::Server, What::Greeting(Box::new(words))).check(&RULE).expect("refused").severity
+        };
+        assert_eq!((connack(5), connack(3)), (Severity::Warning, Severity::Critical));
     }
 
     #[test]

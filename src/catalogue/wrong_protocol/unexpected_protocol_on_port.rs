@@ -7,7 +7,7 @@
 //! ## What it is not
 //! - `tls-to-http-port`, `http-to-tls-port` and the rules about PROXY headers: they know more.
 //! - `h2-preface-failed`: HTTP/2 that meets a server of HTTP/1.
-//! - STARTTLS and its like: both sides begin in the service's own protocol.
+//! - STARTTLS and its like: both sides begin in the service's own protocol. A client that begins with TLS there: `starttls-needed`.
 //!
 //! ## What people see
 //! The other protocol's complaint: `400 Bad Request`, `Invalid SSH identification string.`, `-ERR unknown command`, `Received HTTP/0.9 when not
@@ -60,7 +60,7 @@ pub static RULE: Rule = Rule {
         Explains("http-invalid-response", Scope::Same),
         Explains("closed-without-answer", Scope::Same),
     ],
-    sources: &["measured on OpenSSH 9.2, Redis 7.0, nginx 1.22, Apache 2.4"],
+    sources: &["measured on OpenSSH 9.2, Redis 7.0, nginx 1.22, Apache 2.4, vsftpd 3.0, Dovecot 2.3, RabbitMQ 3.10"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),
     ..Rule::BLANK

@@ -121,7 +121,7 @@ fn read_request<'b>(
         len: len as u32,
         framing,
         conflict,
-        objection: None,
+        ..RequestHead::default()
     }))
 }
 
@@ -150,16 +150,16 @@ fn read_response<'b>(
         len: len as u32,
         framing,
         conflict,
-        objection: None,
+        ..ResponseHead::default()
     }))
 }
 
-fn text(fields: Fields<'_>, name: &str, most: usize) -> Option<String> {
+pub(super) fn text(fields: Fields<'_>, name: &str, most: usize) -> Option<String> {
     fields.first(name).map(|value| text_of(value, most))
 }
 
 /// Who the nearest proxy says the client is: the last entry of each field, because earlier ones may be the client's invention.
-fn forwarded(fields: Fields<'_>) -> Vec<(String, String)> {
+pub(super) fn forwarded(fields: Fields<'_>) -> Vec<(String, String)> {
     let list = fields.entries("x-forwarded-for").last().map(|entry| ("x-forwarded-for", entry));
     let standard = fields.entries("forwarded").last().and_then(forwarded_for).map(|node| ("forwarded", node));
     let real = fields.first("x-real-ip").map(|value| ("x-real-ip", value));
@@ -183,7 +183,7 @@ fn forwarded_for(element: &[u8]) -> Option<&[u8]> {
 }
 
 /// FNV-1a over the field that names the answer, its name first, and over the length of the body.
-fn identity(fields: Fields<'_>) -> u64 {
+pub(super) fn identity(fields: Fields<'_>) -> u64 {
     let named = ["etag", "last-modified", "date"].into_iter().find_map(|name| Some((name, fields.first(name)?)));
     let Some((name, value)) = named else { return 0 };
     let length = fields.first("content-length").unwrap_or(b"");
@@ -206,7 +206,7 @@ pub fn request_ids(list: &[(String, String)]) -> impl Iterator<Item = &str> {
     })
 }
 
-fn ids(fields: Fields<'_>) -> Vec<(String, String)> {
+pub(super) fn ids(fields: Fields<'_>) -> Vec<(String, String)> {
     let found = REQUEST_IDS.iter().filter_map(|name| fields.first(name).map(|value| (name, value)));
     found.take(MOST_IDS).map(|(name, value)| ((*name).to_owned(), text_of(value, 64))).collect()
 }

@@ -1,0 +1,223 @@
+//! The time is lost inside the proxy: it kept the request before it asked its backend, or the answer after it had it.
+//!
+//! ## How tcpwhy knows
+//! Both legs are in one capture. From the end of the client's request to the request on the backend leg, and from the end of the backend's
+//! answer to the beginning of the client's, 1 s or more went by in all, and that is at least half of what the client waited.
+//!
+//! ## What it is not
+//! - `slow-response`: there the backend takes the time.
+//! - `connect-timeout`, `connect-slow`, `dns-slow`, `dns-no-answer`, `dns-stale-address`: what the proxy waits for, where it can be seen.
+//!   They explain it.
+//!
+//! ## What people see
+//! Slow pages, while the application's own log says that it answered at once. HAProxy's `Tw` or `Tc` is large, nginx's `request_time` far
+//! above `upstream_response_time`.
+//!
+//! ## False alarms it avoids
+//! An application that asks others for a part of its answer: its request is another one. A proxy that collects an upload before it asks:
+//! time counts from the last octet of the request. A proxy that collects the answer: time counts from its last octet. Legs of two captures,
+//! whose clocks may differ, are left out.
+
+use crate::event::{PacketRef, Side};
+use crate::rule::exchange::Exchange;
+use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject};
+use crate::rule::gateway::joined;
+use crate::rule::value::counted;
+use crate::rule::view::LegsView;
+use crate::rule::{Check, Needs, Rule, Step};
+use crate::time::Elapsed;
+
+pub static RULE: Rule = Rule {
+    id: "proxy-adds-latency",
+    title: "the time is lost inside the proxy",
+    severity: Severity::Warning,
+    confidence: Confidence::High,
+    culprit: Culprit::Proxy,
+    needs: Needs::all(&[]),
+    symptom: true,
+    says: "the proxy {client_host} kept {request} for {before} before it asked {server}, which answered in {answered}",
+    variants: &["the proxy {client_host} kept the answer of {server} to {request} for {behind}"],
+    users_see: &["slow pages", "sQ", "Tw", "request_time above upstream_response_time"],
+    do_first: &[
+        Step {
+            says: "On the proxy {client_host}: do requests queue for a free connection (qcur, maxconn)?",
+            command: "sudo grep -nE 'maxconn|max_conns|queue' /etc/haproxy/haproxy.cfg /etc/nginx/nginx.conf",
+        },
+        Step {
+            says: "On the proxy {client_host}: is it short of CPU, or do its workers wait for a disk?",
+            command: "vmstat 1 5",
+        },
+    ],
+    verify: &[Step {
+        says: "on the proxy {client_host}; the backend itself answers sooner:",
+        command: "curl -sS -o /dev/null -m 30 -w '%{time_starttransfer}\\n' http://{host}:{port}{path}",
+    }],
+    not: &[("slow-response", "most of the time went by while the backend was not asked, or had answered")],
+    cannot_show: &["what the proxy did in that time: a queue, a script, a subrequest that stayed on the host"],
+    sources: &["HAProxy: timers Tw, Tc, Tr; maxconn", "measured: HAProxy with maxconn 1 in front of a busy server"],
+    check: Check::Legs(check),
+    ..Rule::BLANK
+};
+
+/// Other connections of the proxy looked at.
+const LOOKED_AT: usize = 4096;
+/// Of those that fell into the time, named.
+const NAMED: usize = 3;
+
+/// How long a proxy kept a request, and its answer.
+pub(in crate::catalogue) struct Kept {
+    /// From the request's end to the request on the backend leg.
+    before: Elapsed,
+    /// From the end of the backend's answer to the beginning of the client's.
+    behind: Elapsed,
+    /// What the client waited.
+    total: Elapsed,
+}
+
+impl Kept {
+    /// Both.
+    pub(in crate::catalogue) fn added(&self) -> Elapsed {
+        self.before + self.behind
+    }
+}
+
+/// What a proxy added to one request, as far as both legs tell; `None` where it is less than half of what the client waited.
+pub(in crate::catalogue) fn kept(front: &Exchange<'_>, back: &Exchange<'_>) -> Option<Kept> {
+    let (asked, (answer, _)) = (front.request_end?, front.response?);
+    let (given, _) = back.response?;
+    if asked.file != back.request.file || !passed_on(front, back) {
+        return None;
+    }
+    let span = |from: PacketRef, to: PacketRef| to.time.since(from.time).max(Elapsed::ZERO);
+    let (before, total) = (span(asked, back.request), span(asked, answer));
+    // While the backend is still sending, a proxy that collects is no slow one.
+    let behind = span(back.response_end.unwrap_or(given).max(given), answer);
+    let added = before + behind;
+    (added + added >= total && back.request <= answer).then_some(Kept { before, behind, total })
+}
+
+/// The same request on both legs, its path whole, or with its beginning taken away or put before it: an application that asks others for its
+/// answer works meanwhile, and is no proxy.
+fn passed_on(front: &Exchange<'_>, back: &Exchange<'_>) -> bool {
+    let (one, other) = (front.head.target.as_str(), back.head.target.as_str());
+    front.head.method == back.head.method && (one.ends_with(other) || other.ends_with(one))
+}
+
+fn check(legs: &LegsView<'_>) -> Option<Finding> {
+    let (client, backend) = (legs.client_leg?, legs.backend_leg?);
+    let slow = legs.capture.thresholds.slow;
+    let pairs = joined(legs);
+    let all: Vec<_> = pairs
+        .iter()
+        .filter_map(|(front, back)| Some((kept(front, back).filter(|kept| kept.added() >= slow)?, front, back)))
+        .collect();
+    let (worst, front, back) =
+        all.iter().max_by_key(|(kept, front, _)| (kept.added(), std::cmp::Reverse(front.request)))?;
+    let ((asked, (answer, head)), (given, _)) = ((front.request_end?, front.response?), back.response?);
+    let first = worst.before >= worst.behind;
+    let own = Some(client.facts.id);
+    let subject = Subject::Legs(client.facts.id, backend.facts.id);
+    let request = format!("{} {}", front.head.method, front.head.target);
+    let shows = if first {
+        format!("the proxy asks the backend {} after it had the request", worst.before)
+    } else {
+        "the proxy asks the backend".to_owned()
+    };
+    let mut finding = RULE
+        .about(subject, back.request, Some(Side::Client), shows)
+        .and(given, Side::Server, format!("the backend answers {} later", given.time.since(back.request.time)))
+        .cites(asked, own, format!("the client's request is complete: {request}"))
+        .cites(answer, own, format!("the client is answered {}, {} after its request", head.status, worst.total))
+        .confidence(legs.link.certainty)
+        .with("path", crate::catalogue::http::plain(&front.head.target))
+        .with("request", request)
+        .with("before", worst.before)
+        .with("behind", worst.behind)
+        .with("answered", given.time.since(back.request.time));
+    if !first {
+        let end = back.response_end.unwrap_or(given);
+        finding = finding.and(end, Side::Server, "the backend's answer is complete").variant(1);
+    }
+    if all.len() > 1 {
+        finding = finding.note(format!("{} of these two connections were kept so", counted(all.len(), "request")));
+    }
+    if let Some(note) = meanwhile(legs, asked, back.request).filter(|_| first) {
+        finding = finding.note(note);
+    }
+    Some(finding)
+}
+
+/// What the proxy's other connections were about while it kept the request.
+fn meanwhile(legs: &LegsView<'_>, from: PacketRef, to: PacketRef) -> Option<String> {
+    let backend = legs.backend_leg?;
+    let (proxy, server) = (backend.facts.client.address, backend.facts.server);
+    let busy = |other: &&crate::rule::summary::FlowSummary| {
+        let from_proxy = other.facts.client.address == proxy && other.facts.id != backend.facts.id;
+        from_proxy && other.facts.id < from && other.facts.last > from
+    };
+    let to_same = legs.capture.flows_to(&server).filter(busy).take(LOOKED_AT).count();
+    if to_same > 0 {
+        return Some(format!(
+            "{} of the proxy to {server} {} busy meanwhile: a limit of connections (maxconn, pool size) would look so",
+            counted(to_same, "connection"),
+            if to_same == 1 { "was" } else { "were" }
+        ));
+    }
+    let begun = legs.capture.began(from.time, to.time).take(LOOKED_AT);
+    let own = |digest: &&crate::rule::summary::Digest| {
+        digest.client().address == proxy || digest.client().address.is_loopback()
+    };
+    let others = begun.filter(own).filter(|digest| digest.server() != server);
+    let named: Vec<String> =
+        others.take(NAMED).map(|digest| format!("{} (flow {})", digest.server(), digest.id.number)).collect();
+    (!named.is_empty()).then(|| format!("the proxy asked others meanwhile: {}", named.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::What;
+    use crate::rule::testing::{Scene, World};
+    use crate::rule::view::{ExchangePair, Link, LinkMethod};
+    use crate::time::Timestamp;
+
+    fn exchange(scene: Scene, asked: i64, answered: i64) -> Scene {
+        let scene = scene.handshake().request(asked, "GET", "/", 80).acked(Side::Client, asked + 1);
+        scene.response(answered, 200, 90).also(Side::Server, What::ResponseEnd)
+    }
+
+    fn found(client: (i64, i64), backend: (i64, i64)) -> Option<Finding> {
+        let client = exchange(Scene::new(), client.0, client.1);
+        let backend = exchange(Scene::starting("10.0.0.2:50000", "10.0.0.3:80", 100, 0), backend.0, backend.1);
+        let pair = ExchangePair { client: 1, backend: 1, from: Timestamp(0), until: Timestamp::MAX };
+        let link = Link::whole(client.facts.id, backend.facts.id, LinkMethod::RequestLine, Confidence::High);
+        let link = Link { exchanges: vec![pair], ..link };
+        let world = World::new().with(&client).with(&backend);
+        let view = world.view();
+        check(&LegsView {
+            link: &link,
+            client_leg: view.flows.get(&link.client_leg),
+            backend_leg: view.flows.get(&link.backend_leg),
+            capture: &view,
+        })
+    }
+
+    #[test]
+    fn a_request_kept_for_two_seconds_is_the_proxys_time() {
+        let finding = found((3, 2_050), (2_003, 2_045)).expect("kept");
+        assert_eq!((finding.variant, finding.evidence.len()), (0, 4));
+        assert_eq!(finding.values.get("before"), Some(&Elapsed::secs(2).into()));
+    }
+
+    #[test]
+    fn an_answer_kept_for_two_seconds_too() {
+        assert_eq!(found((3, 2_050), (5, 45)).expect("kept").variant, 1);
+    }
+
+    #[test]
+    fn a_backend_that_takes_the_time_and_a_short_stay_are_none() {
+        assert_eq!(found((3, 5_050), (5, 5_045)), None);
+        assert_eq!(found((3, 950), (900, 945)), None);
+        assert_eq!(found((3, 5_050), (1_503, 5_045)), None);
+    }
+}
