@@ -1,7 +1,11 @@
 //! Every capture, bent a few thousand times in the same ways on every run: nothing may panic, and no control character may reach the
-//! terminal. The fuzz target of fuzz/ searches further; this is what plain `cargo test` can afford.
+//! terminal. And every seed of every fuzz target, as it is and bent. The targets of fuzz/ search further; this is what plain `cargo test`
+//! can afford.
 
 mod support;
+#[allow(dead_code)]
+#[path = "../fuzz/targets.rs"]
+mod targets;
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,6 +36,40 @@ fn bent_captures_are_read_without_a_panic() {
     }
     assert!(broken.is_empty(), "{broken:#?}");
     assert!(runs > 2_000, "only {runs} captures were read");
+}
+
+#[test]
+fn every_seed_of_every_fuzz_target_holds_as_it_is_and_bent() {
+    let corpus = support::root().join("fuzz/corpus");
+    let mut broken = Vec::new();
+    // The captures are the seeds of the whole pipeline.
+    for (name, target) in targets::ALL.iter().filter(|(name, _)| *name != "whole") {
+        let mut seeds: Vec<_> = std::fs::read_dir(corpus.join(name)).expect(name).flatten().map(|e| e.path()).collect();
+        seeds.sort();
+        assert!(seeds.len() >= 4, "{name} has {} seeds", seeds.len());
+        for path in seeds {
+            let whole = std::fs::read(&path).expect("readable");
+            let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ whole.len() as u64);
+            let bent = (0..60).map(|_| bend(&whole, &mut random));
+            for (time, octets) in std::iter::once(whole.clone()).chain(bent).enumerate() {
+                if catch_unwind(|| target(&octets)).is_err() {
+                    broken.push(format!("{} bent the {time}. time", path.display()));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn every_fuzz_target_has_its_program() {
+    let manifest = std::fs::read_to_string(support::root().join("fuzz/Cargo.toml")).expect("readable");
+    for (name, _) in targets::ALL {
+        assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name} is not in fuzz/Cargo.toml");
+        let program = support::root().join(format!("fuzz/fuzz_targets/{name}.rs"));
+        let text = std::fs::read_to_string(program).expect(name);
+        assert!(text.contains(&format!("targets::{name}(")), "{name}.rs runs another target");
+    }
 }
 
 #[test]

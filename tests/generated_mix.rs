@@ -31,6 +31,21 @@ fn nothing_is_wrong_with_healthy_traffic() {
 }
 
 #[test]
+fn nothing_is_wrong_with_ten_thousand_flows_that_look_odd() {
+    for seed in [7, 8] {
+        let (bytes, totals) = generate::bytes(Shape::Benign, 42_000_000, seed);
+        assert!(totals.flows >= 10_000, "{totals:?}");
+        let report = report(bytes);
+        let loud: BTreeSet<String> = support::findings(&report)
+            .filter(|finding| finding.severity > Severity::Notice)
+            .map(|finding| format!("{}: {}", finding.rule, finding.says))
+            .collect();
+        assert!(loud.is_empty(), "{loud:#?}");
+        assert_eq!(report.counts.flows.failed, 0, "{:?}", report.counts.flows);
+    }
+}
+
+#[test]
 fn every_fault_in_a_mix_is_a_root() {
     let (bytes, _) = generate::bytes(Shape::Mix, 12_000_000, 7);
     let report = report(bytes);

@@ -36,6 +36,12 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory")
 }
 
+fn lz4(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+    encoder.write_all(bytes).expect("memory");
+    encoder.finish().expect("memory")
+}
+
 #[test]
 fn packed_captures_give_the_same_frames() {
     let plain = gitlab();
@@ -43,7 +49,8 @@ fn packed_captures_give_the_same_frames() {
     let half = plain.len() / 2;
     let two_members = [gzip(&plain[..half]), gzip(&plain[half..])].concat();
     let zstd = zstd::encode_all(&plain[..], 1).expect("memory");
-    for packed in [gzip(&plain), two_members, zstd] {
+    let two_frames = [lz4(&plain[..half]), lz4(&plain[half..])].concat();
+    for packed in [gzip(&plain), two_members, zstd, lz4(&plain), two_frames] {
         let (got, info) = frames(vec![memory(packed)]);
         assert!(got == expected, "{}", info[0].format);
         assert!(info[0].damage.is_empty());
@@ -52,12 +59,16 @@ fn packed_captures_give_the_same_frames() {
 
 #[test]
 fn a_packed_file_that_is_cut_keeps_what_came_before() {
-    let packed = gzip(&gitlab());
     let (expected, _) = frames(vec![memory(gitlab())]);
-    let (got, info) = frames(vec![memory(packed[..packed.len() / 2].to_vec())]);
-    assert!(!got.is_empty() && got.len() < expected.len());
-    assert!(got == expected[..got.len()]);
-    assert_eq!(info[0].damage.len(), 1, "{:?}", info[0].damage);
+    let plain = gitlab();
+    // lz4 unpacks whole blocks: the second half's frame is the one that is cut.
+    let (half, rest) = plain.split_at(plain.len() / 2);
+    for packed in [gzip(&plain), [lz4(half), lz4(rest)].concat()] {
+        let (got, info) = frames(vec![memory(packed[..packed.len() * 3 / 4].to_vec())]);
+        assert!(!got.is_empty() && got.len() < expected.len());
+        assert!(got == expected[..got.len()]);
+        assert_eq!(info[0].damage.len(), 1, "{:?}", info[0].damage);
+    }
 }
 
 /// Offsets of the records of a little-endian pcap.

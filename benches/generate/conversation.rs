@@ -1,5 +1,8 @@
 //! What the two sides of one flow say, segment by segment.
 
+#[path = "benign.rs"]
+mod benign;
+
 use super::Random;
 use super::messages::{self, CHANGE_CIPHER_SPEC, EVENT_STREAM};
 use super::packet::{ACK, Ends, FIN, PSH, RST, SYN, Segment};
@@ -31,9 +34,13 @@ pub(super) enum Kind {
     Proxy,
     /// The same from one load balancer to its pool of eight.
     Pool,
+    /// A pattern that looks odd and is well, by its number.
+    Benign(usize),
 }
 
 impl Kind {
+    /// How many benign patterns there are.
+    pub(super) const PATTERNS: usize = benign::PATTERNS.len();
     pub(super) const FAULTS: [Kind; 5] = [Kind::Refused, Kind::Unanswered, Kind::Reset, Kind::Lossy, Kind::Proxy];
 
     fn port(self) -> u16 {
@@ -47,6 +54,7 @@ impl Kind {
             Kind::Reset => 83,
             Kind::Lossy => 84,
             Kind::Proxy | Kind::Pool => 1443,
+            Kind::Benign(pattern) => benign::PATTERNS[pattern].0,
         }
     }
 }
@@ -66,12 +74,14 @@ pub(super) fn frames(kind: Kind, number: u64, begin: u64, random: &mut Random) -
         Kind::Reset => flow.reset(random),
         Kind::Lossy => flow.lossy(random),
         Kind::Proxy | Kind::Pool => flow.proxy(random),
+        Kind::Benign(pattern) => benign::PATTERNS[pattern].1(&mut flow, random),
     }
     flow.frames
 }
 
 /// Clients take turns, so that a port is used again only after fourteen million flows.
 const CLIENTS: u64 = 500;
+const FIRST_CLIENT: u32 = 0x0a00_0001;
 /// Linux' ephemeral ports.
 const EPHEMERAL: (u16, u64) = (32_768, 28_232);
 
@@ -93,7 +103,7 @@ impl Conversation {
         let client = match kind {
             Kind::Spoofed => random.next() as u32,
             Kind::Pool => 0x0a01_0001,
-            _ => 0x0a00_0001 + (number % CLIENTS) as u32,
+            _ => FIRST_CLIENT + (number % CLIENTS) as u32,
         };
         let pool = kind == Kind::Pool;
         let port = EPHEMERAL.0 + (number / if pool { 1 } else { CLIENTS } % EPHEMERAL.1) as u16;

@@ -21,7 +21,9 @@ use conversation::Kind;
 pub enum Shape {
     /// What a load balancer sees, and nothing is wrong: TLS 1.3, HTTP/1 with keep-alive, DNS, IPv4 and IPv6.
     Healthy,
-    /// The same; one flow in sixty is refused, unanswered, reset, loses a segment, or begins with a PROXY header that nobody expects.
+    /// As many patterns as can be made that look odd and are well, among ordinary flows: three in four.
+    Benign,
+    /// Healthy traffic; one flow in sixty is refused, unanswered, reset, loses a segment, or begins with a PROXY header that nobody expects.
     Mix,
     /// Very many short flows of small packets.
     Small,
@@ -35,8 +37,9 @@ pub enum Shape {
 
 impl Shape {
     /// Every shape with the word it has on the command line.
-    pub const ALL: [(&str, Shape); 6] = [
+    pub const ALL: [(&str, Shape); 7] = [
         ("healthy", Shape::Healthy),
+        ("benign", Shape::Benign),
         ("mix", Shape::Mix),
         ("small", Shape::Small),
         ("outage", Shape::Outage),
@@ -51,7 +54,8 @@ impl Shape {
             Shape::Flood => Kind::Spoofed,
             Shape::Storm => Kind::Open,
             Shape::Mix if random.below(60) == 0 => Kind::FAULTS[random.below(Kind::FAULTS.len() as u64) as usize],
-            Shape::Healthy | Shape::Mix => match random.below(100) {
+            Shape::Benign if random.below(4) > 0 => Kind::Benign(random.below(Kind::PATTERNS as u64) as usize),
+            Shape::Healthy | Shape::Benign | Shape::Mix => match random.below(100) {
                 0..33 => Kind::Tls,
                 33..63 => Kind::Http,
                 _ => Kind::Dns,
@@ -62,6 +66,7 @@ impl Shape {
     /// Microseconds between the beginnings of two flows: some thousands are under way at any time.
     fn pause(self, random: &mut Random) -> u64 {
         match self {
+            Shape::Benign => 5_000 + random.below(10_000),
             Shape::Healthy | Shape::Mix => 200 + random.below(200),
             Shape::Small | Shape::Outage => 20 + random.below(40),
             Shape::Flood | Shape::Storm => 2 + random.below(6),
@@ -76,7 +81,7 @@ pub struct Totals {
     pub octets: u64,
     /// Packets.
     pub packets: u64,
-    /// Flows begun.
+    /// Flows begun; some patterns of [`Shape::Benign`] take two.
     pub flows: u64,
 }
 

@@ -139,16 +139,44 @@ WRAPPINGS = {
     "snap": (1, lambda p, c: ethernet(bytes.fromhex("aaaa03000000") + struct.pack(">H", IPV4) + p, len(p) + 8, c)),
     "pppoe": (1, lambda p, c: ethernet(struct.pack(">BBHHH", 0x11, 0, 1, len(p) + 2, 0x0021) + p, PPPOE, c)),
     "mpls": (1, lambda p, c: ethernet(struct.pack(">II", 16 << 12 | 64, 17 << 12 | 0x100 | 64) + p, MPLS, c)),
+    "mpls-pseudowire": (1, lambda p, c: ethernet(
+        struct.pack(">III", 16 << 12 | 64, 17 << 12 | 0x100 | 64, 5) + ethernet(p, IPV4, c), MPLS, c)),
+    # Without control word, and to addresses that begin as IPv4 and IPv6 do.
+    "mpls-pseudowire-no-word": (1, lambda p, c: ethernet(
+        struct.pack(">I", 17 << 12 | 0x100 | 64) + bytes([0x45 if c else 0x60]) + ethernet(p, IPV4, c)[1:], MPLS, c)),
+    "pppoe-ipv6": (1, lambda p, c: ethernet(
+        struct.pack(">HH", 0x2007, PPPOE) + struct.pack(">BBHHH", 0x11, 0, 1, len(translate(p)) + 2, 0x0057) + translate(p),
+        VLAN, c)),
     "vxlan": (1, lambda p, c: ethernet(
         ipv4(17, udp(4789, bytes.fromhex("0800000000002a00") + ethernet(p, IPV4, c))), IPV4, c)),
     "vxlan-8472": (1, lambda p, c: ethernet(
         ipv4(17, udp(8472, bytes.fromhex("0800000000002a00") + ethernet(p, IPV4, c))), IPV4, c)),
     "geneve": (1, lambda p, c: ethernet(
         ipv4(17, udp(6081, bytes.fromhex("0100655800002a00") + b"\x01\x02\x03\x00" + ethernet(p, IPV4, c))), IPV4, c)),
+    "geneve-ipv6": (1, lambda p, c: ethernet(
+        ipv6(17, udp(6081, bytes.fromhex("044086dd00002a00") + bytes(range(16)) + translate(p)), *OUTER6), IPV6, c)),
+    "geneve-in-vxlan": (1, lambda p, c: ethernet(ipv4(17, udp(4789, bytes.fromhex("0800000000002a00") + ethernet(
+        ipv4(17, udp(6081, bytes.fromhex("0000655800002b00") + ethernet(p, IPV4, c))), IPV4, c))), IPV4, c)),
     "gre": (1, lambda p, c: ethernet(ipv4(47, struct.pack(">HHI", 0x2000, IPV4, 7) + p), IPV4, c)),
     "gre-ethernet": (1, lambda p, c: ethernet(ipv4(47, b"\0\0\x65\x58" + ethernet(p, IPV4, c)), IPV4, c)),
     "erspan": (1, lambda p, c: ethernet(
         ipv4(47, struct.pack(">HHIII", 0x1000, 0x88BE, 1, 0x10000001, 0) + ethernet(p, IPV4, c)), IPV4, c)),
+    "gre-all": (1, lambda p, c: ethernet(
+        ipv4(47, struct.pack(">HHIII", 0xB000, IPV6, 0, 7, 1) + translate(p)), IPV4, c)),
+    "gre-mpls": (1, lambda p, c: ethernet(
+        ipv4(47, struct.pack(">HHI", 0, MPLS, 17 << 12 | 0x100 | 64) + p), IPV4, c)),
+    "gre-ipv6": (1, lambda p, c: ethernet(ipv6(47, struct.pack(">HHI", 0x2000, 0x6558, 0x2A00) + ethernet(p, IPV4, c), *OUTER6),
+                                           IPV6, c)),
+    "gre-in-udp": (1, lambda p, c: ethernet(ipv4(17, udp(4754, struct.pack(">HH", 0, IPV4) + p)), IPV4, c)),
+    # With a sequence number, an extension header (PDU session container) and a second one.
+    "gtp": (1, lambda p, c: ethernet(ipv4(17, udp(2152, struct.pack(">BBHIHBB", 0x36, 255, len(p) + 16, 7, 1, 0, 0x85)
+                                                  + bytes([1, 0x10, 9, 0xC0, 2, 0, 1, 0, 0, 0, 0, 0]) + p)), IPV4, c)),
+    "erspan-1": (1, lambda p, c: ethernet(ipv4(47, struct.pack(">HH", 0, 0x88BE) + ethernet(p, IPV4, c)), IPV4, c)),
+    # Version 2, session 1, granularity 100 us without and with a platform header.
+    "erspan-3": (1, lambda p, c: ethernet(ipv4(47, struct.pack(">HHIIIHH", 0x1000, 0x22EB, 1, 0x20000001, 0, 0, 0)
+                                               + ethernet(p, IPV4, c)), IPV4, c)),
+    "erspan-3-platform": (1, lambda p, c: ethernet(
+        ipv4(47, struct.pack(">HHIIIHHQ", 0x1000, 0x22EB, 1, 0x20000001, 0, 0, 1, 0) + ethernet(p, IPV4, c)), IPV4, c)),
     "ipip": (1, lambda p, c: ethernet(ipv4(4, p), IPV4, c)),
     "6in4": (1, lambda p, c: ethernet(ipv4(41, translate(p)), IPV4, c)),
     "6in6": (1, lambda p, c: ethernet(ipv6(41, translate(p), *OUTER6), IPV6, c)),

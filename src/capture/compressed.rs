@@ -1,4 +1,4 @@
-//! gzip and zstd input, inflated on a thread of its own.
+//! gzip, zstd and lz4 input, inflated on a thread of its own.
 //!
 //! Recognised by magic, not by name. A small file that becomes a large one costs time, never memory, because everything is read as a stream;
 //! two caps end it: a ratio, looked at only once enough came out (the first packets of a capture say little), and a total.
@@ -8,12 +8,14 @@ use std::io::{self, BufReader, Read};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::OpenOptions;
+use super::lz4;
 
 /// What a stream is packed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Packing {
     Gzip,
     Zstd,
+    Lz4,
 }
 
 /// Limits of decompression.
@@ -21,7 +23,7 @@ pub(super) enum Packing {
 pub struct Caps {
     /// Octets out per octet in, looked at from [`Caps::RATIO_FROM`] octets out on.
     ///
-    /// 2,000 by default. gzip cannot exceed 1,032 by its format, so that this is about zstd, which packs zeros 13,000 to 1. Captures of
+    /// 2,000 by default. gzip cannot exceed 1,032 and lz4 255 by their formats, so that this is about zstd, which packs zeros 13,000 to 1. Captures of
     /// repeated packets stay below 200; only large segments (64 KB) of nothing but zeros come near the limit.
     pub ratio: u64,
     /// Octets out in all. 16 TiB by default: what a disk may hold.
@@ -46,6 +48,7 @@ impl Packing {
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
             // The second is a skippable frame (RFC 8878 §3.1.2), which pzstd writes first.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
+            [0x04, 0x22, 0x4d, 0x18, ..] => Some(Self::Lz4),
             _ => None,
         }
     }
@@ -54,6 +57,7 @@ impl Packing {
         match self {
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
+            Self::Lz4 => "lz4",
         }
     }
 
@@ -66,10 +70,11 @@ impl Packing {
         packed: Box<dyn Read + Send>,
         options: &OpenOptions,
     ) -> io::Result<Box<dyn Read + Send>> {
-        let packed = Counted { inner: packed, count: 0 };
+        let packed = Counted::new(packed);
         let decoder = match self {
             Self::Gzip => Decoder::Gzip(Box::new(flate2::read::MultiGzDecoder::new(packed))),
             Self::Zstd => Decoder::Zstd(zstd::stream::read::Decoder::new(packed)?),
+            Self::Lz4 => Decoder::Lz4(Box::new(lz4::Frames::new(packed))),
         };
         // Four chunks of slack let reading and inflating overlap; more only costs memory.
         let (chunks, receiver) = bounded(4);
@@ -91,6 +96,7 @@ struct Unpacker {
 enum Decoder {
     Gzip(Box<flate2::read::MultiGzDecoder<Counted>>),
     Zstd(zstd::stream::read::Decoder<'static, BufReader<Counted>>),
+    Lz4(Box<lz4::Frames>),
 }
 
 impl Unpacker {
@@ -142,6 +148,7 @@ impl Decoder {
         match self {
             Self::Gzip(decoder) => decoder.get_mut(),
             Self::Zstd(decoder) => decoder.get_mut().get_mut(),
+            Self::Lz4(decoder) => decoder.packed(),
         }
     }
 }
@@ -151,20 +158,29 @@ impl Read for Decoder {
         match self {
             Self::Gzip(decoder) => decoder.read(buffer),
             Self::Zstd(decoder) => decoder.read(buffer),
+            Self::Lz4(decoder) => decoder.read(buffer),
         }
     }
 }
 
-/// Counts the packed octets.
-struct Counted {
+/// Counts the packed octets, and knows whether they ended.
+pub(super) struct Counted {
     inner: Box<dyn Read + Send>,
-    count: u64,
+    pub(super) count: u64,
+    pub(super) ended: bool,
+}
+
+impl Counted {
+    pub(super) fn new(inner: Box<dyn Read + Send>) -> Self {
+        Self { inner, count: 0, ended: false }
+    }
 }
 
 impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.count += n as u64;
+        self.ended |= n == 0 && !buffer.is_empty();
         Ok(n)
     }
 }
@@ -230,6 +246,16 @@ mod tests {
         let mut stream = packing.unpack(Box::new(io::Cursor::new(packed)), &OpenOptions::default()).expect("a thread");
         let failure = io::copy(&mut stream, &mut io::sink()).expect_err("a cap");
         assert!(failure.to_string().starts_with("zstd: 268"), "{failure}");
+    }
+
+    #[test]
+    fn the_caps_hold_for_lz4() {
+        let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+        io::copy(&mut io::repeat(0).take(3 << 20), &mut encoder).expect("memory");
+        let packed = encoder.finish().expect("memory");
+        let (octets, failure) = unpack(packed, Caps { total: 1 << 20, ..Caps::default() });
+        assert!(octets.len() <= 1 << 20 && !octets.is_empty());
+        assert!(failure.expect("a cap").to_string().starts_with("lz4: "));
     }
 
     #[test]

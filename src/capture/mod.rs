@@ -7,6 +7,7 @@ mod damage;
 pub mod filter;
 mod hash;
 mod link_type;
+mod lz4;
 mod merge;
 mod pcap;
 mod pcapng;
@@ -83,7 +84,7 @@ pub struct CaptureInfo {
     pub file: String,
     /// `name` of `name=path`.
     pub label: Option<String>,
-    /// `pcap`, `pcap, nanoseconds`, `pcap, modified`, `pcapng`, `empty file`; then `, gzip` or `, zstd` when packed.
+    /// `pcap`, `pcap, nanoseconds`, `pcap, modified`, `pcapng`, `empty file`; then `, gzip`, `, zstd` or `, lz4` when packed.
     pub format: String,
     /// Interfaces of all sections in the order they were described.
     pub interfaces: Vec<Interface>,

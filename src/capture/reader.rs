@@ -145,12 +145,13 @@ fn not_a_capture(name: &str, buffer: &mut Buffer) -> Error {
         (b"GMBU", "a Microsoft Network Monitor capture"),
         (b"RTSS", "a Microsoft Network Monitor capture"),
         (b"TRSNIFF", "a Sniffer capture"),
-        (&[0x04, 0x22, 0x4d, 0x18], "packed with lz4"),
+        (&[0x02, 0x21, 0x4c, 0x18], "packed with lz4 in its old format"),
         (&[0xfd, b'7', b'z', b'X', b'Z'], "packed with xz"),
         (b"BZh", "packed with bzip2"),
         (b"PK\x03\x04", "a zip archive"),
         (b"\x1f\x8b", "packed twice"),
         (&[0x28, 0xb5, 0x2f, 0xfd], "packed twice"),
+        (&[0x04, 0x22, 0x4d, 0x18], "packed twice"),
     ];
     if let Some((_, what)) = known.iter().find(|(magic, _)| begins.starts_with(magic)) {
         let message = format!("{name} is {what}: unpack it, or convert it with editcap -F pcapng");

@@ -87,7 +87,7 @@ pub(crate) enum Command {
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Input {
-    /// Capture files (pcap, pcapng; gzip and zstd too), several at once; `-` = standard input; name=path labels a file
+    /// Capture files (pcap, pcapng; gzip, zstd and lz4 too), several at once; `-` = standard input; name=path labels a file
     #[arg(value_name = "FILE")]
     pub files: Vec<String>,
     /// Output format

@@ -5,7 +5,7 @@
 
 use super::span::Span;
 use super::transport::{self, number};
-use super::{Direction, Ip, Link, Packet, Transport, link, walk};
+use super::{Direction, Ip, Link, Packet, Transport, link, tunnel};
 use crate::capture::{Frame, LinkType};
 use crate::event::PacketRef;
 use crate::wire::{Address, Mac};
@@ -35,7 +35,7 @@ pub(super) fn packet<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
     let transport = match protocol {
         number::TCP => transport::tcp(body),
         _ => match transport::udp(body) {
-            Ok((datagram, _)) if walk::may_be_tunnel(datagram.destination_port) => return None,
+            Ok((datagram, _)) if tunnel::may_be(datagram.destination_port) => return None,
             Ok((datagram, _)) => Transport::Udp(datagram),
             Err(reason) => Transport::Unreadable(reason),
         },

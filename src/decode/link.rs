@@ -1,5 +1,6 @@
 //! Link layers: what stands in front of IP, by link type of the capture. <https://www.tcpdump.org/linktypes.html>
 
+use super::mpls::mpls;
 use super::span::{Reason, Span};
 use super::walk::{Layer, Step};
 use super::{Direction, Link, Transport};
@@ -16,9 +17,9 @@ pub(super) const MPLS: u16 = 0x8847;
 const MPLS_MULTICAST: u16 = 0x8848;
 const PPPOE_SESSION: u16 = 0x8864;
 /// 802.1ad service tag, and the two numbers used for it before there was a standard.
-const SERVICE_TAGS: [u16; 3] = [0x88a8, 0x9100, 0x9200];
+pub(super) const SERVICE_TAGS: [u16; 3] = [0x88a8, 0x9100, 0x9200];
 /// More tags than this on one frame are no network anybody runs.
-const MAX_TAGS: usize = 8;
+pub(super) const MAX_TAGS: usize = 8;
 /// What Linux puts in SLL's protocol field for a frame that begins with an 802.2 LLC header (ETH_P_802_2).
 const SLL_LLC: u16 = 0x0004;
 /// ARPHRD_NETLINK: SLL's protocol field holds a netlink family.
@@ -100,22 +101,6 @@ pub(super) fn ether_type<'a>(mut kind: u16, mut span: Span<'a>, link: &mut Link)
 fn arp(span: Span<'_>) -> Result<&[u8], Reason> {
     let packet = etherparse::ArpPacketSlice::from_slice(span.bytes).map_err(|_| "ARP packet cut off")?;
     span.bytes.get(..packet.slice().len()).ok_or("ARP packet cut off")
-}
-
-/// A label stack (RFC 3032 §2.1). Nothing says what follows the last label; the IP version nibble tells IP from pseudowires, whose control
-/// word begins with 0 for this very purpose (RFC 4385 §3).
-fn mpls(mut span: Span<'_>) -> Result<Step<'_>, Reason> {
-    for _ in 0..MAX_TAGS {
-        let (label, rest) = span.take::<4>("MPLS label cut off")?;
-        span = rest;
-        if label[2] & 1 == 1 {
-            return Ok(match span.bytes.first().map(|first| first >> 4) {
-                Some(4 | 6) => Step::Layer(Layer::Ip, span),
-                _ => Step::End(Transport::NotIp(MPLS)),
-            });
-        }
-    }
-    Err("more than 8 MPLS labels")
 }
 
 /// Linux cooked capture, version 1: 16 octets.

@@ -11,8 +11,10 @@ mod fragment;
 mod hash;
 mod ip;
 mod link;
+mod mpls;
 mod span;
 mod transport;
+mod tunnel;
 mod walk;
 
 #[cfg(test)]
@@ -93,7 +95,7 @@ pub struct Ip {
     pub len: u32,
     /// Put together from fragments.
     pub reassembled: bool,
-    /// An outer IP header was passed over (VXLAN, Geneve, GRE, IP-in-IP).
+    /// Outer headers were passed over (VXLAN, Geneve, GTP-U, GRE, IP-in-IP, pseudowires).
     pub tunnelled: bool,
 }
 

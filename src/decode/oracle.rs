@@ -82,7 +82,9 @@ fn link_headers_tell_addresses_direction_interface_and_vlan() {
 
 #[test]
 fn tunnels_hide_the_outer_addresses_and_say_so() {
-    for name in ["vxlan", "vxlan-8472", "geneve", "gre", "gre-ethernet", "erspan", "ipip", "4in6", "6in4", "6in6"] {
+    let tunnels = "vxlan vxlan-8472 geneve geneve-ipv6 geneve-in-vxlan gtp gre-in-udp gre gre-all gre-mpls gre-ethernet gre-ipv6 erspan-1 erspan \
+                   erspan-3 erspan-3-platform ipip 4in6 6in4 6in6 mpls-pseudowire mpls-pseudowire-no-word";
+    for name in tunnels.split_whitespace() {
         first_of(name, |packet| {
             let ip = packet.ip.expect("IP");
             assert!(ip.tunnelled && !ip.reassembled, "{name}");
@@ -90,6 +92,42 @@ fn tunnels_hide_the_outer_addresses_and_say_so() {
         });
     }
     first_of("ethernet", |packet| assert!(!packet.ip.expect("IP").tunnelled));
+}
+
+#[test]
+fn tunnels_inside_each_other_are_walked_through_up_to_a_bound() {
+    let files = samples::links();
+    let (_, records) = files.iter().find(|(name, _)| name == "ethernet").expect("ethernet.pcap");
+    // VXLAN around VXLAN, and pseudowires around pseudowires, which no IP header ends.
+    let datagram = |inner: &[u8]| {
+        let mut frame = Vec::new();
+        let outer = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64).udp(54321, 4789);
+        let payload = [&[8, 0, 0, 0, 0, 0, 42, 0], inner].concat();
+        outer.write(&mut frame, &payload).expect("memory");
+        frame
+    };
+    let pseudowire = |inner: &[u8]| {
+        let labels = [&[2; 6][..], &[4; 6], &[0x88, 0x47], &[0, 1, 1, 64], &[0; 4]].concat();
+        // An EtherType of its own would be MPLS: a VLAN tag is what is recognised.
+        let tagged = [&inner[..12], &[0x81, 0, 0, 5], &inner[12..]].concat();
+        [labels, tagged].concat()
+    };
+    let wrap: [&dyn Fn(&[u8]) -> Vec<u8>; 2] = [&datagram, &pseudowire];
+    for wrap in wrap {
+        let mut bytes = records[0].bytes.clone();
+        for depth in 1..=12 {
+            bytes = wrap(&bytes);
+            let mut decoder = decoder();
+            let packet = decoder.decode(&frame(1, &bytes, bytes.len() as u32));
+            match packet.transport {
+                Transport::Tcp(_) => assert!(depth <= 8),
+                Transport::Unreadable(reason) => {
+                    assert!(depth > 8 && reason.contains("8 tunnels"), "{depth}: {reason}")
+                }
+                other => panic!("{depth}: {other:?}"),
+            }
+        }
+    }
 }
 
 #[test]

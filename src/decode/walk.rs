@@ -4,16 +4,12 @@ use super::ip::{self, Header, Piece};
 use super::link;
 use super::span::{Reason, Span};
 use super::transport::{self, number};
+use super::tunnel;
 use super::{Ip, Link, Transport};
 use crate::capture::Frame;
 
 /// Tunnels inside tunnels: deeper ones are an attack on parsers.
 const MAX_TUNNELS: u8 = 8;
-
-/// UDP ports of tunnels: VXLAN (RFC 7348), VXLAN as the Linux kernel first had it, Geneve (RFC 8926).
-const VXLAN: u16 = 4789;
-const VXLAN_LINUX: u16 = 8472;
-const GENEVE: u16 = 6081;
 
 /// A header still to be read.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +23,8 @@ pub(super) enum Layer {
     Ppp,
     SerialPpp,
     Pppoe,
+    /// Ethernet behind an MPLS label: a tunnel.
+    Pseudowire,
     /// IPv4 or IPv6: the version nibble decides.
     Ip,
     Ipv4,
@@ -61,12 +59,6 @@ pub(super) struct Walk {
     pub(super) cut: bool,
     tunnels: u8,
     reassembled: bool,
-}
-
-/// Whether datagrams to this port may be tunnels; what they hold decides.
-#[inline]
-pub(super) fn may_be_tunnel(destination_port: u16) -> bool {
-    matches!(destination_port, VXLAN | VXLAN_LINUX | GENEVE)
 }
 
 impl Walk {
@@ -116,6 +108,7 @@ impl Walk {
             Layer::Ppp => link::ppp(span),
             Layer::SerialPpp => link::serial_ppp(span),
             Layer::Pppoe => link::pppoe(span),
+            Layer::Pseudowire => self.enter(Layer::Ethernet, span),
             Layer::Ip => match span.bytes.first().ok_or("IP header cut off")? >> 4 {
                 4 => self.ip(ip::ipv4(span)?),
                 6 => self.ip(ip::ipv6(span)?),
@@ -163,62 +156,16 @@ impl Walk {
 
     fn udp<'a>(&mut self, span: Span<'a>) -> Result<Step<'a>, Reason> {
         let (datagram, body) = transport::udp(span)?;
-        let inner = match datagram.destination_port {
-            VXLAN | VXLAN_LINUX => vxlan(body),
-            GENEVE => geneve(body),
-            _ => None,
-        };
-        match inner {
+        match tunnel::in_datagram(datagram.destination_port, body) {
             Some((layer, body)) => self.enter(layer, body),
             None => Ok(Step::End(Transport::Udp(datagram))),
         }
     }
 
-    /// GRE (RFC 2784, with key and sequence number of RFC 2890) around IP, Ethernet or MPLS, and ERSPAN's mirrored frames. Other contents
-    /// and PPTP's version 1 stay `OtherIp`.
     fn gre<'a>(&mut self, span: Span<'a>) -> Result<Step<'a>, Reason> {
-        const REASON: Reason = "GRE header cut off";
-        const CHECKSUM: u8 = 0x80;
-        const KEY: u8 = 0x20;
-        const SEQUENCE: u8 = 0x10;
-        const ROUTING: u8 = 0x40;
-        let (&[flags, version, p0, p1], rest) = span.take::<4>(REASON)?;
-        let optional = 4 * (flags & (CHECKSUM | KEY | SEQUENCE)).count_ones() as usize;
-        let is_plain = flags & ROUTING == 0 && version & 0x07 == 0;
-        let (layer, behind) = match u16::from_be_bytes([p0, p1]) {
-            kind @ (link::IPV4 | link::IPV6 | link::MPLS) if is_plain => (Layer::EtherType(kind), 0),
-            link::TRANSPARENT_ETHERNET if is_plain => (Layer::Ethernet, 0),
-            // ERSPAN type I has no header of its own and no sequence number; type II has 8 octets, type III 12 and more.
-            0x88be if is_plain && flags & SEQUENCE == 0 => (Layer::Ethernet, 0),
-            0x88be if is_plain => (Layer::Ethernet, 8),
-            0x22eb if is_plain => {
-                let (head, _) = rest.skip(optional, REASON)?.take::<12>("ERSPAN header cut off")?;
-                (Layer::Ethernet, 12 + 8 * usize::from(head[11] & 1))
-            }
-            _ => return Ok(Step::End(Transport::OtherIp(number::GRE))),
-        };
-        self.enter(layer, rest.skip(optional + behind, REASON)?)
-    }
-}
-
-/// RFC 7348 §5: flag I alone, reserved octets zero. Anything else on these ports is somebody's ordinary datagram.
-fn vxlan(body: Span<'_>) -> Option<(Layer, Span<'_>)> {
-    match body.take::<8>("").ok()? {
-        (&[0x08, 0, 0, 0, _, _, _, 0], inner) => Some((Layer::Ethernet, inner)),
-        _ => None,
-    }
-}
-
-/// RFC 8926 §3.4: version 0, reserved bits zero, options of 4-octet words, Ethernet or IP inside.
-fn geneve(body: Span<'_>) -> Option<(Layer, Span<'_>)> {
-    let (&[first, flags, p0, p1, _, _, _, 0], rest) = body.take::<8>("").ok()? else { return None };
-    if first >> 6 != 0 || flags & 0x3f != 0 {
-        return None;
-    }
-    let inner = rest.skip(usize::from(first & 0x3f) * 4, "").ok()?;
-    match u16::from_be_bytes([p0, p1]) {
-        link::TRANSPARENT_ETHERNET => Some((Layer::Ethernet, inner)),
-        kind @ (link::IPV4 | link::IPV6) => Some((Layer::EtherType(kind), inner)),
-        _ => None,
+        match tunnel::gre(span)? {
+            Some((layer, body)) => self.enter(layer, body),
+            None => Ok(Step::End(Transport::OtherIp(number::GRE))),
+        }
     }
 }

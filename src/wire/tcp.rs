@@ -84,7 +84,8 @@ impl TcpOptions {
             (kind::MSS | kind::WINDOW_SCALE | kind::SACK_PERMITTED | kind::TIMESTAMPS | kind::SACK, _) => {
                 return Err(Malformed::field(WHAT, 1));
             }
-            _ => self.unknown += 1,
+            // A header has room for 20; who calls may have more.
+            _ => self.unknown = self.unknown.saturating_add(1),
         }
         Ok(())
     }
@@ -175,6 +176,11 @@ mod tests {
 
     use super::*;
     use crate::wire::samples::octets;
+
+    #[test]
+    fn more_options_than_a_header_holds_are_counted_up_to_255() {
+        assert_eq!(TcpOptions::parse(&[253, 2].repeat(300)).unknown, 255);
+    }
 
     #[test]
     fn the_options_of_a_linux_syn_are_read() {

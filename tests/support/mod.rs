@@ -32,7 +32,7 @@ pub fn captures_below(folder: &Path) -> Vec<PathBuf> {
 
 fn is_capture(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let name = name.trim_end_matches(".gz").trim_end_matches(".zst");
+    let name = name.trim_end_matches(".gz").trim_end_matches(".zst").trim_end_matches(".lz4");
     [".pcap", ".pcapng", ".cap", ".trace", ".dmp", ".ntar", ".pcap-new"].iter().any(|end| name.ends_with(end))
 }
 

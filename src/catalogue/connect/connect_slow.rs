@@ -14,7 +14,7 @@
 //!
 //! ## False alarms it avoids
 //! A SYN+ACK that is repeated although the client had long begun to talk delays nobody. One retry among many healthy connections is
-//! lowered by one level.
+//! lowered by one level. Up to two at one port, when not one connection in a thousand is slow to open, are a notice: every network loses that much.
 
 use crate::event::{Kind, Side};
 use crate::flow::facts::Handshake;
@@ -86,17 +86,26 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     Some(finding.and(done, Side::Client, "ACK: open").with("after", delay).with("repeated", repeated).note(lost))
 }
 
+/// TCP connections for each slow one from which on single ones are nobody's fault.
+const AMONG: u64 = 1_000;
+
 /// Other slow connections say where to look: one port, or the path to several hosts.
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
     let (start, group) = (flow.facts.start(), capture.thresholds.group);
     let slow = capture.found_by(RULE.id).filter(|other| other.facts.start().since(start).abs() <= group);
+    let all = capture.found_by(RULE.id).count() as u64;
     let (same, others): (Vec<_>, Vec<_>) = slow.partition(|other| other.facts.server == flow.facts.server);
     if others.iter().any(|other| other.facts.server.address != flow.facts.server.address) {
         finding.notes.push("connections to other hosts were slow as well: look for loss on the path".into());
     } else if same.len() >= 3 {
         finding.culprit = Culprit::Server;
         finding.notes.push(format!("{} connections to this port were slow: its listen queue may be full", same.len()));
+    }
+    let at_server = capture.found_by(RULE.id).filter(|other| other.facts.server == flow.facts.server).count();
+    if at_server < 3 && all * AMONG <= capture.tally.tcp_flows {
+        finding.severity = Severity::Notice;
+        finding.notes.push(format!("{all} of {} connections were slow to open", capture.tally.tcp_flows));
     }
     Keep::Yes
 }
@@ -145,5 +154,16 @@ mod tests {
         }
         let finding = world.corroborated(&RULE, scenes[0].check(&RULE).expect("slow")).expect("it stays");
         assert_eq!(finding.culprit, Culprit::Server);
+    }
+    #[test]
+    fn one_of_a_thousand_connections_is_a_notice() {
+        for (flows, severity) in [(999, Severity::Warning), (1_000, Severity::Notice)] {
+            let mut scene = slow(1, "10.0.0.2:443");
+            scene.findings.extend(scene.check(&RULE));
+            let mut world = World::new().with(&scene);
+            world.tally.tcp_flows = flows;
+            let finding = world.corroborated(&RULE, scene.check(&RULE).expect("slow")).expect("it stays");
+            assert_eq!(finding.severity, severity, "{flows}");
+        }
     }
 }

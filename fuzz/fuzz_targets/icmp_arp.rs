@@ -1,0 +1,9 @@
+//! See `icmp_arp` in `../targets.rs`.
+
+#![no_main]
+
+#[allow(dead_code)]
+#[path = "../targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| targets::icmp_arp(octets));
