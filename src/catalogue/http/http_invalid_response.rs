@@ -14,11 +14,11 @@
 //!
 //! ## False alarms it avoids
 //! `100 Continue` and `103 Early Hints` are HTTP. Behind an upgrade or CONNECT anything may come. Radio streams begin `ICY 200 OK`. A
-//! client that reads 8 KiB and more of it takes it. Readers differ in what they forgive: a head that breaks the syntax, or a status line in
+//! client that reads 8 KiB and more of it takes it; nothing is said while more may come. Readers differ in what they forgive: a head that breaks the syntax, or a status line in
 //! small letters, counts only where the client closed first, and is a warning. Where the beginning of the server's octets is not in the capture nothing is
 //! said.
 
-use crate::event::{Kind, PacketRef, Protocol, Side};
+use crate::event::{Kind, PacketRef, Protocol, Side, What};
 use crate::rule::exchange::Exchange;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::view::FlowView;
@@ -74,6 +74,7 @@ const ICY: &[u8] = b"ICY ";
 const TAKEN: u64 = 8192;
 /// Octets quoted.
 const QUOTED: usize = 24;
+
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let server = flow.server();
     if flow.facts.mid_stream || server.unseen + server.cut + server.held_dropped + flow.client().unseen > 0 {
@@ -85,7 +86,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let exchange = flow.exchange()?;
     match flow.protocol(Side::Server)? {
         Protocol::Unknown => strange(flow, &exchange),
-        Protocol::Http2 if exchange.head.upgrade.is_none() => {
+        Protocol::Http2 if !asked_for_upgrade(flow) => {
             let at = flow.server().first_payload?;
             let finding = told(flow, &exchange, at, "the answer begins with a frame of HTTP/2 (SETTINGS)".into());
             Some(finding.variant(2).note("the port speaks HTTP/2 only (h2c, gRPC)"))
@@ -95,13 +96,23 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     }
 }
 
+/// A request of the flow asked for another protocol: what was upgraded is asked again as a stream of its own.
+fn asked_for_upgrade(flow: &FlowView<'_>) -> bool {
+    flow.story.events().any(|event| matches!(&event.what, What::Request(head) if head.upgrade.is_some()))
+}
+
 /// The first octets are nothing known.
 fn strange(flow: &FlowView<'_>, exchange: &Exchange<'_>) -> Option<Finding> {
     let octets = flow.story.excerpt(Side::Server)?;
     if octets.starts_with(ICY) || octets.starts_with(ONE_OFF) || flow.server().acknowledged > TAKEN {
         return None;
     }
-    let at = flow.server().first_payload?;
+    let (at, latest) = (flow.server().first_payload?, flow.server().last_payload?);
+    // More may come, and a client that takes much of it takes all.
+    let may_go_on = flow.open_at_end() && flow.server().fin.is_none();
+    if may_go_on && flow.now.since(latest.time) < flow.thresholds.tail {
+        return None;
+    }
     // A status line in small letters, or behind empty lines: many take it.
     let nearly = octets.trim_ascii_start().get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"HTTP/"));
     if nearly && !objected(flow) {
@@ -148,12 +159,21 @@ fn quoted(octets: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::What;
     use crate::rule::testing::Scene;
 
-    fn answered(octets: &[u8]) -> Scene {
+    fn still_answering(octets: &[u8]) -> Scene {
         let scene = Scene::open().request(3, "GET", "/", 40).data(Side::Server, 5, 30);
         scene.speaks(Side::Server, Protocol::Unknown).also(Side::Server, What::Excerpt { octets: octets.to_vec() })
+    }
+
+    #[test]
+    fn while_more_may_come_nothing_is_said() {
+        assert_eq!(still_answering(b"hello world\n").check(&RULE), None);
+        assert!(still_answering(b"hello world\n").capture_ends(9_000).check(&RULE).is_some());
+    }
+
+    fn answered(octets: &[u8]) -> Scene {
+        still_answering(octets).fin(Side::Server, 6)
     }
 
     #[test]

@@ -16,7 +16,8 @@
 //! The connection is established and the request never answered, or "Connection reset by peer" after 0.2 s.
 //!
 //! ## False alarms it avoids
-//! Scans and other connections from the same port: their numbers do not match to the octet.
+//! Scans and other connections from the same port: their numbers do not match to the octet. An answer whose address the node translates back
+//! in the next moment: nothing is said before 5 ms have passed, unless the client has reset it.
 
 use std::collections::BTreeMap;
 
@@ -26,6 +27,7 @@ use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject};
 use crate::rule::summary::FlowSummary;
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Explains, Fix, Rule, Scope, Step};
+use crate::time::{Elapsed, Timestamp};
 use crate::wire::Endpoint;
 use crate::wire::seq::Seq;
 
@@ -73,6 +75,8 @@ pub static RULE: Rule = Rule {
     ..Rule::BLANK
 };
 
+/// Translation takes microseconds.
+const MOMENT: Elapsed = Elapsed::millis(5);
 /// Octets by which numbers may be ahead of what the capture saw.
 const WINDOW: i32 = 1 << 20;
 
@@ -81,11 +85,13 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     for flow in capture.flows.values().filter(|flow| waits(&flow.facts)) {
         asked.entry(flow.facts.client).or_default().push(flow);
     }
-    let mut found = Vec::new();
+    let (mut found, end) = (Vec::new(), capture.end);
     for stranger in capture.flows.values().filter(|flow| flow.facts.transport == IpProtocol::Tcp) {
         for side in [Side::Server, Side::Client] {
             let Some(flows) = asked.get(&stranger.facts.endpoint(side.other())) else { continue };
-            found.extend(flows.iter().find_map(|flow| finding(flow, stranger, side)));
+            let told =
+                |flow: &&FlowSummary| finding(flow, stranger, side).filter(|_| settled(flow, stranger, side, end));
+            found.extend(flows.iter().find_map(told));
         }
     }
     found
@@ -99,6 +105,14 @@ fn waits(facts: &FlowFacts) -> bool {
         && facts.from_server.payload == 0
 }
 
+/// An address that a node translates back in the next moment is no other address: the capture goes on for that long, or the client has taken
+/// it for one.
+fn settled(flow: &FlowSummary, stranger: &FlowSummary, side: Side, end: Timestamp) -> bool {
+    let reset = stranger.facts.half(side.other()).reset_count > 0;
+    let went_on = stranger.facts.half(side).first.is_some_and(|began| end.since(began.time) >= MOMENT);
+    went_on || reset || repeated(&flow.facts).is_some()
+}
+
 /// Whether `side` of the stranger continues what the server of `flow` began.
 fn finding(flow: &FlowSummary, stranger: &FlowSummary, side: Side) -> Option<Finding> {
     let (facts, other) = (&flow.facts, stranger.facts.endpoint(side));
@@ -108,7 +122,7 @@ fn finding(flow: &FlowSummary, stranger: &FlowSummary, side: Side) -> Option<Fin
     }
     let began = theirs.first?;
     let late = began.time.since(facts.last.time);
-    if began.time < facts.start() || late > crate::time::Elapsed::secs(60) {
+    if began.time < facts.start() || late > Elapsed::secs(60) {
         return None;
     }
     let (asked, answers) = (&facts.from_client, &facts.from_server);
@@ -169,6 +183,7 @@ mod tests {
 
     fn stranger(from: &str, isn: u32, acked: u32) -> Scene {
         let mut scene = Scene::starting("198.51.100.10:49032", from, 5, 4).mid_stream().data(Side::Server, 1, 155);
+        scene = scene.capture_ends(60);
         scene.facts.from_server.isn = Some(Seq(isn));
         scene.facts.from_server.acked = Some(Seq(acked));
         scene
@@ -180,6 +195,13 @@ mod tests {
         let findings = world.check(&RULE);
         assert_eq!((findings.len(), findings[0].confidence), (1, Confidence::Certain));
         assert_eq!(findings[0].subject, Subject::Flow(asked().facts.id));
+    }
+
+    #[test]
+    fn an_address_that_may_be_translated_back_in_the_next_moment_is_no_other_one() {
+        let mut world = World::new().with(&asked()).with(&stranger("193.70.55.9:80", 5001, 1019));
+        world.end = asked().now + Elapsed::millis(3);
+        assert_eq!(world.check(&RULE), []);
     }
 
     #[test]
