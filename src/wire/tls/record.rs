@@ -81,7 +81,9 @@ fn looks_like_handshake(bytes: &[u8], kind: u8) -> Recognition {
         return Recognition::No;
     }
     match (RecordHeader::parse(bytes), bytes.get(5), bytes.get(6)) {
-        (Ok(_), Some(found), None | Some(0)) if *found == kind => Recognition::Yes,
+        (Ok(_), Some(found), Some(0)) if *found == kind => Recognition::Yes,
+        // The first octet of the message's length decides: nothing that is put together has more than 64 KiB.
+        (Ok(_), Some(found), None) if *found == kind => Recognition::NeedMore,
         (Ok(_), None, _) | (Err(Malformed { need: 1.., .. }), _, _) => Recognition::NeedMore,
         _ => Recognition::No,
     }
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn hellos_are_recognised_by_six_octets() {
+    fn hellos_are_recognised_by_seven_octets() {
         for hello in [
             samples::CLIENT_HELLO_OPENSSL,
             samples::CLIENT_HELLO_GO,
@@ -236,7 +238,7 @@ mod tests {
         ] {
             let hello = octets(hello);
             for end in 0..hello.len() {
-                let expected = if end < 6 { Recognition::NeedMore } else { Recognition::Yes };
+                let expected = if end < 7 { Recognition::NeedMore } else { Recognition::Yes };
                 assert_eq!(looks_like_client_hello(&hello[..end]), expected, "{end}");
             }
             assert_eq!(looks_like_server_record(&hello), Recognition::No);
@@ -256,7 +258,7 @@ mod tests {
     #[test]
     fn a_server_begins_with_a_hello_or_an_alert() {
         for (bytes, needed) in
-            [(octets(samples::SERVER_HELLO_13), 6), (octets(samples::HELLO_RETRY), 6), (octets("1503030002020a"), 6)]
+            [(octets(samples::SERVER_HELLO_13), 7), (octets(samples::HELLO_RETRY), 7), (octets("1503030002020a"), 6)]
         {
             for end in 0..bytes.len() {
                 let expected = if end < needed { Recognition::NeedMore } else { Recognition::Yes };
