@@ -73,8 +73,11 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 /// A head whose fields contradict each other.
 fn said_twice(flow: &FlowView<'_>) -> Option<Finding> {
     for exchange in exchanges(flow.story) {
-        let line = format!("{} {}", exchange.head.method, exchange.head.target);
         let Some((at, answer)) = exchange.response else { continue };
+        if !exchange.head.conflict && !answer.conflict {
+            continue;
+        }
+        let line = format!("{} {}", exchange.head.method, exchange.head.target);
         if exchange.head.conflict && !REFUSALS.contains(&answer.status) {
             let finding = RULE
                 .found(flow, exchange.request, Side::Client, format!("{line}: two lengths that contradict each other"))
