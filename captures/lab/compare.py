@@ -2,7 +2,7 @@
 
 compare.py TCPWHY NETVERDICT          the two programs; tshark comes from the path. About three minutes.
 
-What each tool is held to is in aim.toml beside the captures; RULE below says how an output becomes a verdict, the same for all three."""
+What each tool is held to is in expect.toml or aim.toml beside the captures; RULE below says how an output becomes a verdict, the same for all three."""
 import glob
 import json
 import os
@@ -24,10 +24,12 @@ RULE = """How an output becomes a verdict, for all three alike:
 - *names the cause*: a statement has the words of the cause that is known to be there (the table of words is in `captures/lab/compare.py`:
   for an expired certificate, "expired"). They are matched alike for all three.
 - *names symptoms*: it has a statement, but none with these words.
-- *wrong*: it has the words of a cause that `aim.toml` rules out and not those of the known one; or, where nothing is broken, it raises an
+- *wrong*: it has the words of a cause that `expect.toml` (or `aim.toml`) rules out and not those of the known one; or, where nothing is broken, it raises an
   alarm (tcpwhy above notice; tshark an Error or Warn; netverdict any finding that is not CLEAN).
 - *clean*: no statement; for captures where nothing is broken, no alarm. Right where nothing is broken, and where this file cannot show anything; elsewhere it missed the cause.
 - Where no cause can be told from a file (one leg, one direction), symptoms and clean are both right: *right (…)*.
+- Where a file lacks the packets that show the cause itself (the DNS answer, the other leg), the known cause is the nearest one that this file can
+  show: who wrote these expectations wrote tcpwhy.
 
 Two things tilt the table towards tcpwhy: the captures were made to build it, and the words were widened after its output was seen (with the
 first table it named 92 of 125 causes), while the others' wordings were not gone through in the same way. Read the quotations."""
@@ -138,8 +140,14 @@ def quote(text):
     return text if len(text) <= 110 else text[:107].rstrip() + " …"
 
 
+def truth(folder):
+    """Where what must be said of each capture stands, if anywhere."""
+    names = (os.path.join(folder, name) for name in ("expect.toml", "aim.toml"))
+    return next(filter(os.path.exists, names), None)
+
+
 def aims(folder):
-    with open(os.path.join(folder, "aim.toml"), "rb") as file:
+    with open(truth(folder), "rb") as file:
         return {aim["capture"]: aim for aim in tomllib.load(file)["expect"]}
 
 
@@ -175,7 +183,7 @@ def healthy(why, other):
 
 def main():
     why, other = sys.argv[1:]
-    folders = sorted(path for path in glob.glob(os.path.join(HERE, "..", "incidents", "*")) if os.path.exists(os.path.join(path, "aim.toml")))
+    folders = sorted(path for path in glob.glob(os.path.join(HERE, "..", "incidents", "*")) if truth(path))
     rows, sums, unknown = [], {}, []
     for folder in folders:
         expected = aims(folder)
