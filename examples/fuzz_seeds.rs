@@ -19,7 +19,10 @@ const ALIKE: usize = 12;
 
 /// Seeds of one target by what they begin with.
 #[derive(Default)]
-struct Seeds(BTreeMap<&'static str, (BTreeSet<Vec<u8>>, Vec<Vec<u8>>)>);
+struct Seeds(BTreeMap<&'static str, Target>);
+
+/// What the seeds of a target begin with, and the seeds.
+type Target = (BTreeSet<Vec<u8>>, Vec<Vec<u8>>);
 
 impl Seeds {
     fn add(&mut self, target: &'static str, octets: &[u8]) {

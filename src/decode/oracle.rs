@@ -112,8 +112,9 @@ fn tunnels_inside_each_other_are_walked_through_up_to_a_bound() {
         let tagged = [&inner[..12], &[0x81, 0, 0, 5], &inner[12..]].concat();
         [labels, tagged].concat()
     };
-    let wrap: [&dyn Fn(&[u8]) -> Vec<u8>; 2] = [&datagram, &pseudowire];
-    for wrap in wrap {
+    type Wrap = fn(&[u8]) -> Vec<u8>;
+    let wraps: [Wrap; 2] = [datagram, pseudowire];
+    for wrap in wraps {
         let mut bytes = records[0].bytes.clone();
         for depth in 1..=12 {
             bytes = wrap(&bytes);

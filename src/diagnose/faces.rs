@@ -123,7 +123,7 @@ pub(super) fn join(merged: &Merged) -> Option<(Merged, Faces)> {
         let members: Vec<&FlowSummary> = group.iter().filter_map(|id| merged.flows.get(id)).collect();
         // Nobody is at a service address: who refuses is told where the last translation leads.
         let refused = members.iter().all(|flow| matches!(flow.facts.close, Close::Reset(_, ResetKind::Refused)));
-        let depth = |flow: &&&FlowSummary| refused.then(|| Reverse(flow.facts.id));
+        let depth = |flow: &&&FlowSummary| refused.then_some(Reverse(flow.facts.id));
         let part = |flow: &&&FlowSummary| one_way(&flow.facts).is_some();
         let order = |flow: &&&FlowSummary| (flow.facts.mid_stream, refused && part(flow), depth(flow), nearness(flow));
         let judged = members.iter().min_by_key(order).copied();

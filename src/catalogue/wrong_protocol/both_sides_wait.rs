@@ -84,7 +84,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let wait = flow.waited_since(opened);
     let gave_up = gave_up(flow, wait);
     let long = wait >= flow.thresholds.hang && (gave_up.is_some() || flow.facts.closer.is_none());
-    if !long && !gave_up.is_some_and(|(side, _)| side == Side::Client) || ignored(flow) {
+    if !long && gave_up.is_none_or(|(side, _)| side != Side::Client) || ignored(flow) {
         return None;
     }
     let critical = wait >= flow.thresholds.hang_critical || long && gave_up.is_some();
