@@ -159,7 +159,7 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         index: Index::of(&merged.flows, &merged.digests),
     };
     let mut findings = all_findings(&capture);
-    let selected = settings.only.select(&capture);
+    let selected = settings.only.select(&capture, faces);
     if let Some(selected) = &selected {
         findings.retain(|finding| selected.wants(finding));
     }

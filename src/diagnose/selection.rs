@@ -1,11 +1,12 @@
 //! Which flows are reported when the user asks for some hosts, names or paths. Everything is read; only the report is restricted.
 //!
-//! A flow is meant when each of the questions fits it, the legs it is linked to, or what its PROXY header or forwarded addresses say: the
-//! backend leg of a client's request is that client's too.
+//! A flow is meant when each of the questions fits it, the legs it is linked to, the addresses it has before or after a translation, or what
+//! its PROXY header or forwarded addresses say: the backend leg of a client's request is that client's too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::explain::server_name;
+use super::faces::Faces;
 use super::report::FlowCounts;
 use super::{Finding, Merged};
 use crate::event::{PacketRef, What};
@@ -39,13 +40,20 @@ impl Ends {
     }
 
     /// The flows that are meant; `None` = all.
-    pub(super) fn select(&self, capture: &CaptureView<'_>) -> Option<Selected> {
+    pub(super) fn select(&self, capture: &CaptureView<'_>, faces: &Faces) -> Option<Selected> {
         if self.everything() {
             return None;
         }
         let mut own: BTreeMap<PacketRef, Fits> =
             capture.digests.iter().map(|(id, digest)| (*id, self.digest(digest))).collect();
         own.extend(capture.flows.iter().map(|(id, flow)| (*id, self.flow(flow))));
+        for (id, others) in &faces.others {
+            let Some(fits) = own.get_mut(id) else { continue };
+            for face in others {
+                let [client, server, ..] = self.ends([face.client.address, face.server.address]);
+                (fits[0], fits[1]) = (fits[0] || client, fits[1] || server);
+            }
+        }
         let meant = own.iter().filter(|(id, fits)| {
             let links = capture.links_of(**id).filter(|link| link.certainty >= Confidence::Medium);
             let others = links.flat_map(|link| [link.client_leg, link.backend_leg]).filter_map(|leg| own.get(&leg));
@@ -56,7 +64,10 @@ impl Ends {
     }
 
     fn digest(&self, digest: &Digest) -> Fits {
-        let ends = [digest.client().address, digest.server().address];
+        self.ends([digest.client().address, digest.server().address])
+    }
+
+    fn ends(&self, ends: [Address; 2]) -> Fits {
         let among = |list: &[Address]| list.is_empty() || ends.iter().any(|end| list.contains(end));
         [among(&self.clients), among(&self.servers), self.names.is_empty(), self.paths.is_empty()]
     }
@@ -134,9 +145,10 @@ impl Selected {
 
 #[cfg(test)]
 mod tests {
+    use super::super::faces::Face;
     use super::*;
     use crate::event::Side;
-    use crate::rule::testing::{Scene, World, host};
+    use crate::rule::testing::{Scene, World, end, host};
     use crate::rule::view::{Link, LinkMethod};
     use crate::wire::http::RequestHead;
 
@@ -150,7 +162,7 @@ mod tests {
     }
 
     fn selected(world: &World, ends: Ends) -> Vec<u64> {
-        let selected = ends.select(&world.view()).expect("something is asked for");
+        let selected = ends.select(&world.view(), &Faces::default()).expect("something is asked for");
         selected.0.iter().map(|id| id.number).collect()
     }
 
@@ -162,7 +174,20 @@ mod tests {
         assert_eq!(selected(&world, Ends { paths: vec!["/shop".into()], ..Ends::default() }), [1, 100]);
         let both = Ends { clients: vec![host("10.0.0.1")], servers: vec![host("10.0.0.3")], ..Ends::default() };
         assert_eq!(selected(&world, both), [1, 100]);
-        assert!(Ends::default().select(&world.view()).is_none());
+        assert!(Ends::default().select(&world.view(), &Faces::default()).is_none());
+    }
+
+    #[test]
+    fn an_address_before_translation_is_meant() {
+        let (world, mut faces) = (world(), Faces::default());
+        let judged = *world.flows.keys().next_back().expect("flows");
+        let before =
+            Face { id: judged, client: end("10.244.0.2:40000"), server: end("10.96.0.10:80"), translated: None };
+        faces.others.insert(judged, vec![before]);
+        let clients = Ends { clients: vec![host("10.244.0.2")], ..Ends::default() };
+        let selected = clients.select(&world.view(), &faces).expect("something is asked for");
+        assert_eq!(selected.0.iter().copied().collect::<Vec<_>>(), [judged]);
+        assert!(clients.select(&world.view(), &Faces::default()).is_some_and(|none| none.0.is_empty()));
     }
 
     #[test]
