@@ -9,13 +9,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::format::{count, packet};
+use super::incident::Extent;
 use super::{Merged, beside, explain};
 use crate::event::{PacketRef, ResetKind, Side};
 use crate::flow::facts::{Close, FlowFacts, Half, IpProtocol};
 use crate::rule::finding::{Finding, Severity, Subject};
 use crate::rule::summary::FlowSummary;
 use crate::time::Elapsed;
-use crate::wire::Endpoint;
+use crate::wire::{Address, Endpoint};
 
 /// Without a SYN+ACK only 32 bits agree: then the SYNs must be this close in time as well.
 const CLOSE: Elapsed = Elapsed::secs(60);
@@ -51,6 +52,29 @@ impl Faces {
             file = clock.of;
         }
         ahead
+    }
+}
+
+impl Faces {
+    /// Who asked before its address was translated.
+    fn asked_by(&self, judged: &FlowFacts) -> Address {
+        let earlier = |face: &&Face| face.id < judged.id && face.translated.is_some();
+        let first = self.others.get(&judged.id).into_iter().flatten().filter(earlier).min_by_key(|face| face.id);
+        first.map_or(judged.client.address, |face| face.client.address)
+    }
+
+    /// Puts those who asked in the place of the addresses that a node asks with for them.
+    pub(super) fn untranslate<'a>(&self, extent: &mut Extent, flows: impl Iterator<Item = &'a FlowSummary>) {
+        let (mut asked, mut with) = (BTreeSet::new(), BTreeSet::new());
+        for flow in flows {
+            asked.insert(self.asked_by(&flow.facts));
+            with.insert(flow.facts.client.address);
+        }
+        // Not where a link or flows that are only counted tell of more clients.
+        if extent.clients.iter().copied().eq(with) && extent.client_count == extent.clients.len() as u64 {
+            extent.clients = asked.into_iter().collect();
+            extent.client_count = extent.clients.len() as u64;
+        }
     }
 }
 
@@ -535,6 +559,7 @@ pub(super) mod tests {
         assert_eq!((joined.flows.len(), judged.server), (1, end("10.244.0.3:8080")));
         let says = faces.others[&judged.id][0].says(judged, 1);
         assert_eq!(says, "10.0.0.1:40000 asked 10.96.0.10:80, translated (NAT): flow #1");
+        assert_eq!(faces.asked_by(judged), end("10.0.0.1:40000").address);
         let later = Scene::starting("10.244.0.1:40000", "10.244.0.3:8080", 2, 50).syn(0).rst(
             Side::Server,
             1,

@@ -172,7 +172,8 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
     let mut drafts: Vec<_> = drafts
         .into_iter()
         .map(|draft| {
-            let extent = incident::extent(&draft, &findings, &capture, &good);
+            let mut extent = incident::extent(&draft, &findings, &capture, &good);
+            faces.untranslate(&mut extent, draft.members.iter().filter_map(|i| capture.flow_of(&findings[*i])));
             (draft, extent)
         })
         .collect();
