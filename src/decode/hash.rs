@@ -34,7 +34,7 @@ pub fn keyed_flow_hash(source: Endpoint, destination: Endpoint, protocol: u8, se
 
 /// Multiplies to 128 bits and folds the halves together, so that every input bit reaches every output bit.
 #[inline]
-fn fold(a: u64, b: u64) -> u64 {
+pub(crate) fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     (product as u64) ^ ((product >> 64) as u64)
 }

@@ -25,6 +25,7 @@ mod samples;
 pub use counts::{Counts, FragmentCounts};
 pub use decoder::Decoder;
 pub use fragment::Limits;
+pub(crate) use hash::fold;
 pub use hash::{flow_hash, keyed_flow_hash};
 
 use crate::event::PacketRef;

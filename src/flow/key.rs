@@ -6,6 +6,7 @@
 use std::ops::{Index, IndexMut};
 
 use super::facts::IpProtocol;
+use crate::decode::fold;
 use crate::wire::{Address, Endpoint};
 
 /// Which of the two ends of a [`Key`] sent a packet.
@@ -94,11 +95,6 @@ impl Key {
         let two = fold(self.high[0] ^ seed.rotate_left(41), self.high[1] ^ seed.rotate_left(7) ^ K);
         fold(one ^ ports ^ K, two.rotate_left(32) ^ seed)
     }
-}
-
-fn fold(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    product as u64 ^ (product >> 64) as u64
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::finding::Finding;
+use crate::decode::fold;
 use crate::event::story::Story;
 use crate::event::{Kind, PacketRef, Protocol, Side, What};
 use crate::flow::facts::{Close, FlowFacts, Handshake, IpProtocol};
@@ -151,8 +152,7 @@ impl Mill {
 
     fn turn(&mut self, word: u64) {
         // Digits of π after the point: constants nobody chose.
-        let product = u128::from(self.hash ^ word ^ 0x243f_6a88_85a3_08d3) * 0x1319_8a2e_0370_7344;
-        self.hash = (product as u64 ^ (product >> 64) as u64).rotate_left(29) ^ word;
+        self.hash = fold(self.hash ^ word ^ 0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344).rotate_left(29) ^ word;
     }
 }
 
