@@ -100,11 +100,20 @@ impl Page {
         }
     }
 
-    /// A command: alone on its line, never wrapped.
+    /// A command, alone on its lines: one too long is continued as a shell continues it, so that it can be pasted as it stands.
     pub(super) fn command(&mut self, command: &str) {
-        if !command.is_empty() {
-            self.lines.push(format!("  {}", harmless(command, Sink::Line)));
+        for (i, line) in self.continued(command).into_iter().enumerate() {
+            self.lines.push(format!("{}{line}", if i == 0 { "  " } else { "    " }));
         }
+    }
+
+    /// Lines that a command takes.
+    pub(super) fn command_height(&self, command: &str) -> usize {
+        self.continued(command).len()
+    }
+
+    fn continued(&self, command: &str) -> Vec<String> {
+        if command.is_empty() { Vec::new() } else { continued(&harmless(command, Sink::Line), self.style.width) }
     }
 
     /// A packet number and text in its column, at most `most` lines.
@@ -186,6 +195,47 @@ pub(super) fn clean(text: &str) -> String {
     harmless(text, Sink::Terminal).into_owned()
 }
 
+/// A command in lines of at most `width` characters with their indentation, broken between words outside quotes. A word longer than a line
+/// stays whole.
+fn continued(command: &str, width: usize) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let (mut quote, mut escaped, mut open) = (None, false, false);
+    for c in command.chars() {
+        if c == ' ' && quote.is_none() && !escaped {
+            open = false;
+            continue;
+        }
+        match words.last_mut().filter(|_| open) {
+            Some(word) => word.push(c),
+            None => words.push(c.into()),
+        }
+        open = true;
+        match quote {
+            _ if escaped => escaped = false,
+            Some('\'') if c != '\'' => {}
+            _ if c == '\\' => escaped = true,
+            Some(mark) if mark == c => quote = None,
+            None if matches!(c, '\'' | '"') => quote = Some(c),
+            _ => {}
+        }
+    }
+    if command.chars().count() + 2 <= width {
+        return vec![command.to_owned()];
+    }
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        // Indentation and the continuation's own two characters.
+        let room = width.saturating_sub(6);
+        match lines.last_mut().filter(|line| line.chars().count() + 1 + word.chars().count() <= room) {
+            Some(line) => line.extend([" ", word.as_str()]),
+            None => lines.push(word),
+        }
+    }
+    let last = lines.len().saturating_sub(1);
+    lines.iter_mut().take(last).for_each(|line| line.push_str(" \\"));
+    lines
+}
+
 /// Words in lines of at most `width` characters; a longer word is broken.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(8);
@@ -233,6 +283,13 @@ fn shortened(mut lines: Vec<String>, most: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_command_is_continued_between_words_outside_quotes() {
+        assert_eq!(continued("ls -l", 20), ["ls -l"]);
+        assert_eq!(continued("echo 'a  b c' \"d e\" | wc -c", 20), ["echo 'a  b c' \\", "\"d e\" | wc -c"]);
+        assert_eq!(continued("printf 'it is a long one' >x", 16), ["printf \\", "'it is a long one' \\", ">x"]);
+    }
 
     #[test]
     fn words_wrap_and_long_ones_break() {

@@ -142,7 +142,7 @@ fn screen(report: &Report, incident: &Incident, page: &mut Page, budget: usize) 
         None => page.labelled("DO FIRST", "read the packets below in Wireshark or with tcpwhy flow", Tone::Plain, 1),
     }
     page.blank();
-    let below = lines_below(incident);
+    let below = lines_below(incident, page);
     let room = (start + budget).saturating_sub(page.len() + below).max(6);
     proof(report, incident, page, room);
     for line in incident.misleads.iter().take(1) {
@@ -227,14 +227,14 @@ fn own_evidence<'r>(report: &Report, incident: &'r Incident) -> impl Iterator<It
 }
 
 /// Lines the first screen needs below PROOF.
-fn lines_below(incident: &Incident) -> usize {
+fn lines_below(incident: &Incident, page: &Page) -> usize {
     let one = |there: bool| usize::from(there);
     one(!incident.misleads.is_empty())
         + one(!incident.control.is_empty())
         + one(!incident.users_see.is_empty())
         + one(!incident.not.is_empty())
         + one(!incident.cannot_show.is_empty())
-        + 2 * one(!incident.verify.is_empty())
+        + incident.verify.first().map_or(0, |verify| 1 + page.command_height(&verify.command))
         + 3
 }
 
