@@ -32,15 +32,15 @@ pub(super) const OTHER: u8 = 7;
 /// The latest packets of one direction, as fingerprints.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Recent {
-    prints: [Print; 4],
+    tags: [u64; 4],
     oldest: u8,
+    /// What else is known of them; `None` for a place not used yet.
+    prints: [Option<Print>; 4],
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Print {
-    tag: u64,
-    /// `None` for a place not used yet.
-    at: Option<Stamp>,
+    at: Stamp,
     face: u8,
     ttl: u8,
 }
@@ -113,8 +113,8 @@ impl Recent {
     /// The recent packet of which this one is a copy; when there is none, this one is remembered.
     #[inline]
     pub(super) fn original(&mut self, mark: Mark, at: Stamp, face: u8, ttl: u8) -> Option<Seen> {
-        if !self.prints.iter().any(|print| print.tag == mark.tag) {
-            self.remember(Print { tag: mark.tag, at: Some(at), face, ttl });
+        if !self.tags.contains(&mark.tag) {
+            self.remember(mark.tag, Print { at, face, ttl });
             return None;
         }
         self.look(mark, at, face, ttl)
@@ -123,30 +123,26 @@ impl Recent {
     /// One of them has its tag.
     #[cold]
     fn look(&mut self, mark: Mark, at: Stamp, face: u8, ttl: u8) -> Option<Seen> {
-        let told = |print: &Print| print.at.map(|first| (first, *print)).filter(|_| print.tag == mark.tag);
         let far = |print: &Print| print.ttl >= ttl.saturating_add(HOPS);
-        let away = |first: Stamp| at.time().since(first.time()).abs();
-        let mut known = self.prints.iter().filter_map(told);
-        if let Some((first, print)) =
-            known.clone().find(|(first, print)| print.face == face && far(print) && away(*first) <= ROUND)
-        {
-            return Some(Seen::Round(first, print.ttl));
+        let away = |print: &Print| at.time().since(print.at.time()).abs();
+        let all = self.tags.into_iter().zip(self.prints);
+        let mut known = all.filter(|(tag, _)| *tag == mark.tag).filter_map(|(_, print)| print);
+        if let Some(print) = known.clone().find(|print| print.face == face && far(print) && away(print) <= ROUND) {
+            return Some(Seen::Round(print.at, print.ttl));
         }
-        let copy = known.find(|(first, print)| away(*first) <= WITHIN && (mark.strong || print.face != face));
-        if let Some((first, print)) = copy {
-            if far(&print) {
-                // On its way round it may come by here again.
-                self.remember(Print { at: Some(at), face, ttl, ..print });
-            }
-            return Some(Seen::Copy(first));
+        let copy = known.find(|print| away(print) <= WITHIN && (mark.strong || print.face != face));
+        // On its way round it may come by here again.
+        if copy.as_ref().is_none_or(far) {
+            self.remember(mark.tag, Print { at, face, ttl });
         }
-        self.remember(Print { tag: mark.tag, at: Some(at), face, ttl });
-        None
+        copy.map(|print| Seen::Copy(print.at))
     }
 
-    fn remember(&mut self, print: Print) {
-        if let Some(slot) = self.prints.get_mut(usize::from(self.oldest)) {
-            *slot = print;
+    #[inline]
+    fn remember(&mut self, tag: u64, print: Print) {
+        let place = usize::from(self.oldest);
+        if let (Some(known), Some(slot)) = (self.tags.get_mut(place), self.prints.get_mut(place)) {
+            (*known, *slot) = (tag, Some(print));
         }
         self.oldest = (self.oldest + 1) % self.prints.len() as u8;
     }

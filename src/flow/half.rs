@@ -175,39 +175,40 @@ impl Clock {
     }
 }
 
-/// The part of one direction that is touched at its turning points.
+/// The part of one direction that is touched at its turning points. In this order: what nearly every packet looks at lies together.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Trail {
+    pub(super) recent: Recent,
+    pub(super) checksums: (u8, u8),
+    /// IP id of the latest packet, and whether all ids so far went up in small steps.
+    pub(super) ip_id: Option<u16>,
     pub(super) isn: Seq,
+    /// Number of its first payload octet.
+    pub(super) payload_begins: Seq,
+    pub(super) clock: Option<Clock>,
+    pub(super) faces: SmallVec<[Face; 1]>,
+    pub(super) first: Option<Stamp>,
+    pub(super) flight: InFlight,
+    /// What holds it up, once that can be told.
+    pub(super) pace: Option<Box<Pace>>,
+    pub(super) rare: Option<Box<Rare>>,
+    pub(super) min_rtt: Option<Elapsed>,
+    pub(super) first_payload: Option<Stamp>,
+    pub(super) first_payload_acked: Option<Stamp>,
     pub(super) mss: Option<u16>,
     pub(super) window_scale: Option<u8>,
     pub(super) sack: bool,
     pub(super) timestamps: bool,
     pub(super) ttl_first: u8,
-    /// IP id of the latest packet, and whether all ids so far went up in small steps.
-    pub(super) ip_id: Option<u16>,
-    pub(super) syns: SmallVec<[SynCopy; 1]>,
     pub(super) syn_count: u32,
-    pub(super) first: Option<Stamp>,
-    pub(super) first_payload: Option<Stamp>,
-    pub(super) first_payload_acked: Option<Stamp>,
-    /// Number of its first payload octet.
-    pub(super) payload_begins: Seq,
+    pub(super) syns: SmallVec<[SynCopy; 1]>,
     pub(super) fin: Option<Stamp>,
     pub(super) fin_last: Option<Stamp>,
     /// Number of the FIN.
     pub(super) fin_seq: Seq,
     pub(super) fin_count: u32,
     pub(super) fin_acked: Option<Stamp>,
-    pub(super) min_rtt: Option<Elapsed>,
-    pub(super) flight: InFlight,
-    pub(super) faces: SmallVec<[Face; 1]>,
-    pub(super) recent: Recent,
-    pub(super) checksums: (u8, u8),
-    pub(super) clock: Option<Clock>,
-    /// What holds it up, once that can be told.
-    pub(super) pace: Option<Box<Pace>>,
-    pub(super) rare: Option<Box<Rare>>,
 }
 
 /// What most directions never need.

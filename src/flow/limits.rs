@@ -22,8 +22,10 @@ pub struct Limits {
     pub syn_expiry: Elapsed,
     /// An open flow ends after so long in silence.
     pub established_expiry: Elapsed,
-    /// A UDP flow ends after so long in silence; `closed_linger` when it is a DNS exchange and every query has its answer.
+    /// A UDP flow ends after so long in silence.
     pub udp_expiry: Elapsed,
+    /// The same for a DNS exchange in which every query has its answer: long enough for a second answer that took another way.
+    pub answered_linger: Elapsed,
     /// Listening ends remembered, as a hint for the roles of flows that began before the capture. 0: no hint; then the roles depend on the
     /// flow's own packets only, however flows are shared out between tables.
     pub listeners: usize,
@@ -37,6 +39,7 @@ impl Default for Limits {
             held_octets_total: 64 << 20,
             closed_linger: Elapsed::secs(5),
             settled_linger: Elapsed::millis(100),
+            answered_linger: Elapsed::secs(1),
             tombstone: Elapsed::secs(60),
             syn_expiry: Elapsed::secs(185),
             established_expiry: Elapsed::secs(24 * 3600),

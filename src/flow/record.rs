@@ -79,7 +79,7 @@ impl Flow {
     /// How long the flow stays in the table after its latest packet.
     pub(super) fn patience(&self, limits: &Limits) -> Elapsed {
         match self.key.protocol() {
-            IpProtocol::Udp if self.resolved() => limits.closed_linger,
+            IpProtocol::Udp if self.resolved() => limits.answered_linger,
             IpProtocol::Udp => limits.udp_expiry,
             IpProtocol::Tcp if self.stage() == Stage::Settled => limits.settled_linger,
             IpProtocol::Tcp if self.closed() => limits.closed_linger,

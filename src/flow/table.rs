@@ -29,15 +29,20 @@ use crate::wire::Endpoint;
 use crate::wire::icmp::IcmpError;
 use crate::wire::seq::Seq;
 
+/// One slot of the slab: what every packet of the flow touches lies side by side.
+struct Place<C> {
+    flow: Flow,
+    // Boxed, so that the slab does not copy it when it grows.
+    detail: Option<Box<Detail>>,
+    conversation: Option<C>,
+}
+
 /// The flows of one worker. Feed it packets in capture order and ticks of capture time.
 pub struct FlowTable<S: Sink> {
     seed: u64,
     shared: Shared,
     index: HashTable<u32>,
-    flows: Vec<Flow>,
-    // Boxed, so that the slab does not copy them when it grows.
-    details: Vec<Option<Box<Detail>>>,
-    conversations: Vec<Option<S::Conversation>>,
+    places: Vec<Place<S::Conversation>>,
     free: Vec<u32>,
     /// Details of flows that left, to be used again: taking new memory for each flow costs more than everything else about it.
     #[allow(clippy::vec_box, reason = "the boxes are what is used again")]
@@ -61,9 +66,7 @@ impl<S: Sink> FlowTable<S> {
             tombstones: Tombstones::new(seed, limits.max_flows),
             shared: Shared { limits, counts: Counts::default(), held: 0 },
             index: HashTable::new(),
-            flows: Vec::new(),
-            details: Vec::new(),
-            conversations: Vec::new(),
+            places: Vec::new(),
             free: Vec::new(),
             spare: Vec::new(),
             live: 0,
@@ -100,7 +103,7 @@ impl<S: Sink> FlowTable<S> {
                         live.datagram(way, ip, datagram);
                     }
                 });
-                if self.flows.get(slot as usize).is_some_and(Flow::resolved) {
+                if self.flow(slot).is_some_and(Flow::resolved) {
                     self.schedule(slot);
                 }
             }
@@ -143,7 +146,7 @@ impl<S: Sink> FlowTable<S> {
                     }
                 });
             }
-            let Some(flow) = self.flows.get(slot as usize) else { continue };
+            let Some(flow) = self.flow(slot) else { continue };
             if flow.deadline(&self.shared.limits) <= now {
                 ended.push((id, slot, if flow.closed() { Ended::Closed } else { Ended::Expired }));
             } else {
@@ -172,18 +175,16 @@ impl<S: Sink> FlowTable<S> {
     /// The flows in the table with what the sink keeps of them, in the order of their first packets.
     pub fn open_flows(&self) -> impl Iterator<Item = (FlowHead, &S::Conversation)> {
         self.slots().into_iter().filter_map(|slot| {
-            let slot = slot as usize;
-            let detail = self.details.get(slot)?.as_ref()?;
-            Some((detail.head(self.flows.get(slot)?), self.conversations.get(slot)?.as_ref()?))
+            let place = self.places.get(slot as usize)?;
+            Some((place.detail.as_ref()?.head(&place.flow), place.conversation.as_ref()?))
         })
     }
 
     /// Shows the facts of every flow in the table as they stand, in the order of their first packets.
     pub fn snapshot(&self, mut show: impl FnMut(FlowFacts, &S::Conversation)) {
         for slot in self.slots() {
-            let slot = slot as usize;
-            if let (Some(flow), Some(Some(detail)), Some(Some(conversation))) =
-                (self.flows.get(slot), self.details.get(slot), self.conversations.get(slot))
+            if let Some(Place { flow, detail: Some(detail), conversation: Some(conversation) }) =
+                self.places.get(slot as usize)
             {
                 show(detail.facts(flow), conversation);
             }
@@ -199,9 +200,9 @@ impl<S: Sink> FlowTable<S> {
         show: impl FnOnce(FlowFacts, FlowHead, &mut S::Conversation),
     ) {
         let (key, _) = Key::of(a, b, IpProtocol::Tcp);
-        let Some(slot) = self.find(&key, key.hash(self.seed)).map(|slot| slot as usize) else { return };
-        if let (Some(flow), Some(Some(detail)), Some(Some(conversation))) =
-            (self.flows.get(slot), self.details.get(slot), self.conversations.get_mut(slot))
+        let Some(slot) = self.find(&key, key.hash(self.seed)) else { return };
+        if let Some(Place { flow, detail: Some(detail), conversation: Some(conversation) }) =
+            self.places.get_mut(slot as usize)
             && detail.id == id
         {
             show(detail.facts(flow), detail.head(flow), conversation);
@@ -226,29 +227,33 @@ impl<S: Sink> FlowTable<S> {
     /// The slots of live flows in the order of their first packets.
     fn slots(&self) -> Vec<u32> {
         let mut slots: Vec<(PacketRef, u32)> = (0u32..)
-            .zip(&self.details)
-            .filter_map(|(slot, detail)| detail.as_ref().map(|detail| (detail.id, slot)))
+            .zip(&self.places)
+            .filter_map(|(slot, place)| place.detail.as_ref().map(|detail| (detail.id, slot)))
             .collect();
         slots.sort_unstable();
         slots.into_iter().map(|(_, slot)| slot).collect()
     }
 
+    fn flow(&self, slot: u32) -> Option<&Flow> {
+        self.places.get(slot as usize).map(|place| &place.flow)
+    }
+
     fn detail(&self, slot: u32) -> Option<&Detail> {
-        self.details.get(slot as usize)?.as_deref()
+        self.places.get(slot as usize)?.detail.as_deref()
     }
 
     /// Its latest packet.
     fn last(&self, slot: u32) -> Option<PacketRef> {
-        self.flows.get(slot as usize).and_then(Flow::last).map(Stamp::packet)
+        self.flow(slot).and_then(Flow::last).map(Stamp::packet)
     }
 
     fn waiting(&self, slot: u32) -> bool {
-        let Some(flow) = self.flows.get(slot as usize) else { return false };
+        let Some(flow) = self.flow(slot) else { return false };
         Way::BOTH.iter().any(|way| flow.tracks[*way].marks.has(Marks::WAITING))
     }
 
     fn find(&self, key: &Key, hash: u64) -> Option<u32> {
-        let same = |slot: &u32| self.flows.get(*slot as usize).is_some_and(|flow| flow.key == *key);
+        let same = |slot: &u32| self.flow(*slot).is_some_and(|flow| flow.key == *key);
         self.index.find(hash, same).copied()
     }
 
@@ -260,10 +265,8 @@ impl<S: Sink> FlowTable<S> {
         sink: &mut S,
         work: impl FnOnce(&mut Live<'_, S>) -> T,
     ) -> Option<T> {
-        let slot = slot as usize;
-        let flow = self.flows.get_mut(slot)?;
-        let detail = self.details.get_mut(slot)?.as_deref_mut()?;
-        let conversation = self.conversations.get_mut(slot)?.as_mut()?;
+        let Place { flow, detail, conversation } = self.places.get_mut(slot as usize)?;
+        let (detail, conversation) = (detail.as_deref_mut()?, conversation.as_mut()?);
         let result = work(&mut Live { flow, detail, conversation, sink, shared: &mut self.shared, at });
         self.shared.counts.peak_held = self.shared.counts.peak_held.max(self.shared.held);
         Some(result)
@@ -321,7 +324,7 @@ impl<S: Sink> FlowTable<S> {
 
     /// Whether a bare SYN of `way` with number `seq` begins another connection than the one in the table.
     fn begins_anew(&self, slot: u32, way: Way, seq: Seq) -> bool {
-        let (Some(flow), Some(detail)) = (self.flows.get(slot as usize), self.detail(slot)) else { return true };
+        let (Some(flow), Some(detail)) = (self.flow(slot), self.detail(slot)) else { return true };
         let (mine, peer) = (&flow.tracks[way], &flow.tracks[way.other()]);
         if mine.marks.has(Marks::SEEN) {
             return detail.trails[way].isn != seq;

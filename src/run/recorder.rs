@@ -73,7 +73,7 @@ const KEPT_ALIKE: u32 = 512;
 /// Flows without a finding kept whole per shard, because they may be the other leg of a failure: the first, as the picture of how it was
 /// while it worked, and the latest, for what fails long after. A small capture is kept whole.
 const HEALTHY_FIRST: usize = 128;
-const HEALTHY_LATEST: usize = 192;
+const HEALTHY_LATEST: usize = 64;
 /// Stories whose memory is at hand, per shard.
 const SPARE: usize = 16;
 /// Digests kept per shard inside the window.

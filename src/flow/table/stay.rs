@@ -1,6 +1,6 @@
 //! How a flow enters the table, how long it stays, and how it leaves: slots, deadlines, and room made at the cap.
 
-use super::FlowTable;
+use super::{FlowTable, Place};
 use crate::event::PacketRef;
 use crate::flow::half::Marks;
 use crate::flow::key::Way;
@@ -29,25 +29,21 @@ impl<S: Sink> FlowTable<S> {
         };
         let conversation = sink.open(&detail.head(&flow));
         let deadline = at.time + flow.patience(&self.shared.limits);
+        let new = Place { flow, detail: Some(detail), conversation: Some(conversation) };
         let slot = match self.free.pop() {
             Some(slot) => {
-                let place = slot as usize;
-                if let (Some(f), Some(d), Some(c)) =
-                    (self.flows.get_mut(place), self.details.get_mut(place), self.conversations.get_mut(place))
-                {
-                    (*f, *d, *c) = (flow, Some(detail), Some(conversation));
+                if let Some(place) = self.places.get_mut(slot as usize) {
+                    *place = new;
                 }
                 slot
             }
             None => {
-                self.flows.push(flow);
-                self.details.push(Some(detail));
-                self.conversations.push(Some(conversation));
-                self.flows.len() as u32 - 1
+                self.places.push(new);
+                self.places.len() as u32 - 1
             }
         };
-        let (flows, seed) = (&self.flows, self.seed);
-        let rehash = |slot: &u32| flows.get(*slot as usize).map_or(0, |flow| flow.key.hash(seed));
+        let (places, seed) = (&self.places, self.seed);
+        let rehash = |slot: &u32| places.get(*slot as usize).map_or(0, |place| place.flow.key.hash(seed));
         self.index.insert_unique(hash, slot, rehash);
         self.live += 1;
         self.shared.counts.opened += 1;
@@ -58,7 +54,7 @@ impl<S: Sink> FlowTable<S> {
 
     /// Plans the next look at a flow; one planned earlier stays.
     pub(super) fn schedule(&mut self, slot: u32) {
-        let Some(flow) = self.flows.get(slot as usize) else { return };
+        let Some(flow) = self.flow(slot) else { return };
         let deadline = flow.deadline(&self.shared.limits);
         let soon = flow.last().map_or(deadline, |last| last.time() + Elapsed::secs(1));
         self.schedule_at(slot, if self.waiting(slot) { deadline.min(soon) } else { deadline });
@@ -67,7 +63,7 @@ impl<S: Sink> FlowTable<S> {
     fn schedule_at(&mut self, slot: u32, time: Timestamp) {
         let second = (time + Elapsed::nanos(999_999_999)).second();
         let now = self.wheel.now().unwrap_or(second);
-        let Some(Some(detail)) = self.details.get_mut(slot as usize) else { return };
+        let Some(Some(detail)) = self.places.get_mut(slot as usize).map(|place| &mut place.detail) else { return };
         if detail.due > now && detail.due <= second {
             return;
         }
@@ -76,20 +72,14 @@ impl<S: Sink> FlowTable<S> {
 
     /// Takes a flow out of the table and reports it.
     pub(super) fn close(&mut self, slot: u32, why: Ended, now: Timestamp, sink: &mut S) {
-        let place = slot as usize;
         let Some(last) = self.last(slot).or_else(|| self.detail(slot).map(|detail| detail.id)) else { return };
         self.with(slot, last, sink, |live| {
             for way in [live.flow.client, live.flow.client.other()] {
                 live.flush(way);
             }
         });
-        let (Some(flow), Some(Some(detail)), Some(Some(conversation))) = (
-            self.flows.get(place),
-            self.details.get_mut(place).map(Option::take),
-            self.conversations.get_mut(place).map(Option::take),
-        ) else {
-            return;
-        };
+        let Some(Place { flow, detail, conversation }) = self.places.get_mut(slot as usize) else { return };
+        let (Some(detail), Some(conversation)) = (detail.take(), conversation.take()) else { return };
         let key = flow.key;
         let hash = key.hash(self.seed);
         let facts = Box::new(detail.facts(flow));
@@ -116,27 +106,27 @@ impl<S: Sink> FlowTable<S> {
     /// Makes room for one flow: closed and healthy, else closed, else the longest idle of a sample.
     pub(super) fn evict(&mut self, now: Timestamp, sink: &mut S) -> bool {
         const SAMPLE: usize = 32;
-        let (details, flows) = (&self.details, &self.flows);
+        let places = &self.places;
         let still = |entry: &(u32, PacketRef)| {
-            let detail = details.get(entry.0 as usize).and_then(Option::as_ref);
-            let closed = flows.get(entry.0 as usize).is_some_and(Flow::closed);
-            closed && detail.is_some_and(|detail| detail.id == entry.1)
+            let place = places.get(entry.0 as usize).filter(|place| place.flow.closed());
+            place.and_then(|place| place.detail.as_ref()).is_some_and(|detail| detail.id == entry.1)
         };
         while self.closed.front().is_some_and(|entry| !still(entry)) {
             self.closed.pop_front();
         }
         let healthy = |entry: &(u32, PacketRef)| {
-            let detail = details.get(entry.0 as usize).and_then(Option::as_ref);
+            let detail = places.get(entry.0 as usize).and_then(|place| place.detail.as_ref());
             still(entry) && detail.is_some_and(|detail| detail.healthy())
         };
         let first = self.closed.iter().take(SAMPLE).position(healthy);
         let victim = match first.or((!self.closed.is_empty()).then_some(0)) {
             Some(index) => self.closed.remove(index).map(|entry| entry.0),
             None => {
-                let places = flows.len().max(1);
-                let sample = (0..places).map(|step| (self.hand + step) % places);
-                let live = sample.filter(|place| details.get(*place).is_some_and(Option::is_some)).take(SAMPLE);
-                let last = |place: &usize| flows.get(*place).and_then(Flow::last).map(|last| last.time());
+                let all = places.len().max(1);
+                let sample = (0..all).map(|step| (self.hand + step) % all);
+                let live = sample.filter(|slot| places.get(*slot).is_some_and(|place| place.detail.is_some()));
+                let live = live.take(SAMPLE);
+                let last = |slot: &usize| places.get(*slot).and_then(|place| place.flow.last()).map(|last| last.time());
                 let victim = live.min_by_key(last);
                 self.hand = victim.map_or(0, |place| place + 1);
                 victim.map(|place| place as u32)
