@@ -41,6 +41,7 @@ pub static RULES: &[(&Rule, &str)] = &[
     (&super::connect::handshake_reset_by_client::RULE, include_str!("connect/handshake_reset_by_client.rs")),
     (&super::connect::port_reuse_collision::RULE, include_str!("connect/port_reuse_collision.rs")),
     (&super::connect::syn_flood::RULE, include_str!("connect/syn_flood.rs")),
+    (&super::transfer::corrupt_segments::RULE, include_str!("transfer/corrupt_segments.rs")),
     (&super::transfer::delayed_ack_nagle_stall::RULE, include_str!("transfer/delayed_ack_nagle_stall.rs")),
     (&super::transfer::keepalive_probes_unanswered::RULE, include_str!("transfer/keepalive_probes_unanswered.rs")),
     (&super::transfer::loss_burst_single::RULE, include_str!("transfer/loss_burst_single.rs")),

@@ -250,6 +250,9 @@ events! {
     Oversized,
     /// TCP checksum does not fit (looked at for the first segments of a flow only).
     BadChecksum,
+    /// The segment came damaged: its checksum is wrong, nobody acknowledged it, and its octets came again. Told for the first few of a flow.
+    Damaged { /// The copy that came right.
+              again: PacketRef },
     /// The capture kept only part of a payload.
     CutShort,
     /// An ICMP error quotes this flow.

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use smallvec::SmallVec;
 
 use super::assembler::Assembler;
+use super::checksum::Damage;
 use super::duplicates::Recent;
 use super::facts::{self, Face, Resent, ZeroWindow};
 use super::key::Way;
@@ -203,7 +204,10 @@ pub(super) struct Trail {
     pub(super) flight: InFlight,
     pub(super) faces: SmallVec<[Face; 1]>,
     pub(super) recent: Recent,
+    /// Checksums of its first segments looked at, and wrong ones.
     pub(super) checksums: (u8, u8),
+    /// Of how many further segments the checksum will be looked at.
+    pub(super) more_checksums: u16,
     pub(super) clock: Option<Clock>,
     /// What holds it up, once that can be told.
     pub(super) pace: Option<Box<Pace>>,
@@ -242,6 +246,7 @@ pub(super) struct Rare {
     pub(super) oversized: u32,
     pub(super) oversized_first: Option<PacketRef>,
     pub(super) checksum_first: Option<PacketRef>,
+    pub(super) damage: Option<Box<Damage>>,
     pub(super) resets: Vec<facts::Reset>,
     pub(super) reset_count: u32,
     /// Kinds of RST already told, one bit each.
