@@ -2,8 +2,8 @@
 //!
 //! A wrong checksum alone says little: on a sending host the network card fills it in behind the capture. Damage is a segment whose checksum
 //! is wrong, that the receiver did not acknowledge, and whose octets came again with a checksum that fits. Looking at every payload would cost
-//! more than all the rest, so it is done for the first segments of a side, and for the next [`MORE`] whenever a segment that the capture has was
-//! sent again: what was damaged always is.
+//! more than all the rest, so it is done for the first segments of a side, and for the next [`MORE`] whenever the receiver lacks a segment that the
+//! capture has: it reports octets behind it (SACK), or the segment is sent again.
 
 use super::Sink;
 use super::half::{Stamp, Trail};
@@ -16,7 +16,7 @@ use crate::wire::seq::Seq;
 
 /// Segments at the beginning of a side that are looked at.
 const FIRST: u8 = 8;
-/// Segments of a side that are looked at after one of it was sent again.
+/// Segments of a side that are looked at once the receiver lacks one of it that the capture has.
 const MORE: u16 = 512;
 /// Wrong segments remembered, and damaged ones.
 const SUSPECTS: usize = 16;
@@ -88,7 +88,7 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// From here on more checksums of the direction are looked at, if the capture sees finished ones.
-    fn look_closer(&mut self, way: Way) {
+    pub(super) fn look_closer(&mut self, way: Way) {
         let trail = &mut self.detail.trails[way];
         let (looked_at, wrong) = trail.checksums;
         if wrong <= looked_at / 2 {

@@ -184,6 +184,10 @@ impl<S: Sink> Live<'_, S> {
             let rare = self.detail.trails[way].rare();
             rare.sacked_octets = options.sacked_octets(ack);
             rare.sacked = Some(rare.sacked.filter(|old| old.after(ack)).map_or(right, |old| old.max(right)));
+            if !rare.holes.open_before(ack.plus(1)) {
+                // What the receiver lacks is in the capture.
+                self.look_closer(way);
+            }
         }
         let Some((left, right)) = options.dsack(ack) else { return };
         let at = self.at;

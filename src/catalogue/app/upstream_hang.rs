@@ -93,11 +93,8 @@ pub static RULE: Rule = Rule {
         says: "six at once, from {client_host}; a 000 is a hang:",
         command: "seq 6 | xargs -P6 -I@ curl -so /dev/null -m9 -w '%{http_code}\\n' http://{host}:{port}/",
     }],
-    not: &[("rto-unrecovered", "the request is acknowledged: the path to the server and its kernel work")],
-    cannot_show: &[
-        "why the server's program is silent",
-        "at the client's end: whether it is silent, or the path swallows large packets",
-    ],
+    not: &[("rto-unrecovered", "the request is acknowledged: the way there and the kernel work")],
+    cannot_show: &["whether the server's program is silent, or the path loses its answer (see CHECK)"],
     explains: &[
         Explains("client-abandoned", Scope::SameOrLink),
         Explains("connection-pileup", Scope::Peer),
@@ -233,6 +230,10 @@ fn spoke_late(finding: Finding, at: PacketRef) -> Finding {
 
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
+    // Judged while it was open, and afterwards the server's numbers said that it had answered.
+    if flow.facts.from_server.never_came() > 0 {
+        return Keep::Drop;
+    }
     let others = || capture.flows_to(&flow.facts.server).take(OTHERS).map(|other| &other.story);
     if finding.variant == LATE {
         // A route that is answered late again and again waits on purpose.

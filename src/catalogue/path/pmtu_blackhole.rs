@@ -62,7 +62,7 @@ pub static RULE: Rule = Rule {
         },
         Step { says: "and this works:", command: "ping -M do -s 1200 -c 3 {peer}" },
     ],
-    not: &[("packet-loss", "every copy of the full segment is lost, the small rest arrives at once")],
+    not: &[("packet-loss", "every copy of the full segment is lost, and what is small arrives at once")],
     cannot_show: &[
         "which link on the way has the smaller MTU",
         "at the receiver's end: how large the lost packets were, and whether others were lost in that time, too",
@@ -123,10 +123,11 @@ fn unheard(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     let took = peer.first_payload_acked.filter(|ack| *ack > asked && *ack < proof);
     let shows = format!("a small packet whose number says that {missing} octets went before it: none of them came");
     Some(
-        RULE.found(flow, asked, side.other(), "its last octets")
+        RULE.found(flow, asked, side.other(), "what it sends last: small, and it arrives")
             .confidence(Confidence::Medium)
-            .and_maybe(took, side, "their ACK came")
+            .and_maybe(took, side, "the ACK of it: small, and it arrives")
             .and(proof, side, shows)
+            .rules_out("upstream-hang", "it did answer: its later number says so", &[proof])
             .variant(UNHEARD)
             .with("size", u64::from(missing))
             .with("sender", flow.facts.endpoint(side).address)

@@ -148,6 +148,10 @@ fn spoke_late(finding: Finding, at: PacketRef) -> Finding {
 /// Whether the port ever speaks TLS, and how many wait.
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(own) = capture.flow_of(finding) else { return Keep::Yes };
+    // Judged while it was open, and afterwards the server's numbers said that it had answered.
+    if own.facts.from_server.never_came() > 0 {
+        return Keep::Drop;
+    }
     if let Some(taken) = offer::taken(capture, own).next() {
         let version = crate::wire::tls::version_name(taken.chosen.version);
         offer::control(finding, &taken, version);

@@ -3,7 +3,7 @@
 //! ## How tcpwhy knows
 //! Three segments or more between two hosts had a TCP checksum that does not fit, the receiver did not acknowledge them, and the same octets came
 //! again with a checksum that does. All three together are no accident of the capture. Not every checksum is looked at: the first eight of a
-//! side, and 512 more each time one of its segments was sent again; so the number told is the least there were.
+//! side, and 512 more each time the receiver lacks one that the capture has; so the number told is the least there were.
 //!
 //! ## What it is not
 //! - `capture-offload-artifacts`: there the network card of the capturing host finishes the checksums, and the receiver takes these segments.
@@ -18,7 +18,7 @@
 //! Unfinished checksums of a sending host (the copy is as unfinished), segments that offload joined, wrong checksums of what was acknowledged,
 //! payload that the snaplen cut, one or two segments. At the sender's end, where segments still are what they were, it is silent.
 
-use crate::event::{Kind, Side};
+use crate::event::{Kind, PacketRef, Side};
 use crate::flow::facts::FlowFacts;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::view::{CaptureView, FlowView};
@@ -31,7 +31,7 @@ pub static RULE: Rule = Rule {
     confidence: Confidence::High,
     culprit: Culprit::Network,
     needs: Needs::all(&[Kind::Damaged]),
-    says: "segments from {sender} to {receiver} arrive damaged ({damaged} or more, wrong checksum): thrown away there and sent again",
+    says: "{damaged} segments or more from {sender} to {receiver} came damaged (wrong checksum): thrown away and sent again",
     users_see: &["slow transfers", "TCP checksum incorrect", "bad_record_mac", "retransmits in ss -ti and nstat"],
     do_first: &[
         Step {
@@ -43,8 +43,8 @@ pub static RULE: Rule = Rule {
             command: "ip -s -s link show",
         },
         Step {
-            says: "No link counts errors? Then it happens inside a box that computes the frame's own checksum anew: a switch or router with bad memory, a tunnel, a driver of a virtual machine. On {sender}: at which hop do retransmissions begin?",
-            command: "mtr -rwbzc 100 -T -P {port} {host}",
+            says: "No link counts errors? Then a box on the way damages octets and computes the frame's checksum anew (bad memory, a tunnel, a driver). On both sides of each: from where on are they wrong?",
+            command: "timeout 60 tcpdump -vvni any 'tcp and src host {sender} and dst host {receiver}' | grep -B 1 incorrect",
         },
     ],
     verify: &[Step {
@@ -68,21 +68,28 @@ pub static RULE: Rule = Rule {
 };
 
 /// Fewer between two hosts are an anecdote.
-const FEW: u32 = 3;
-/// Damaged segments cited.
-const CITED: usize = 3;
+const FEW: u64 = 3;
+/// Connections with damaged segments that are counted.
+const OTHERS: usize = 512;
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let side = more_damaged(flow.facts);
     let half = flow.facts.half(side);
-    let (first, copy) = *half.damaged.first()?;
-    let words = |copy: crate::event::PacketRef, first: crate::event::PacketRef| {
-        format!("the same octets {} later, and the checksum fits", copy.time.since(first.time))
-    };
-    let mut finding = RULE.found(flow, first, side, "its checksum is wrong");
-    finding = finding.and(copy, side, words(copy, first));
-    for (first, copy) in half.damaged.iter().skip(1).take(CITED - 1) {
-        finding = finding.and(*first, side, "another one").and(*copy, side, words(*copy, *first));
+    let mut damaged = half.damaged.clone();
+    damaged.sort_unstable();
+    let (first, copy) = *damaged.first()?;
+    let later = |at: PacketRef, first: PacketRef| at.time.since(first.time);
+    let mut finding = RULE.found(flow, first, side, "the first one: its checksum is wrong").and(
+        copy,
+        side,
+        format!("the first one again, {} later: the checksum fits", later(copy, first)),
+    );
+    for ((first, copy), place) in damaged.iter().skip(1).zip(["second", "third"]) {
+        finding = finding.and(*first, side, format!("a {place} one")).and(
+            *copy,
+            side,
+            format!("the {place} one again, {} later: the checksum fits", later(*copy, *first)),
+        );
     }
     Some(
         finding
@@ -107,14 +114,13 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
     let side = more_damaged(&flow.facts);
     let ends = |facts: &FlowFacts| (facts.endpoint(side).address, facts.endpoint(side.other()).address);
-    let mut all = 0;
-    for other in capture.found_by(RULE.id).filter(|other| ends(&other.facts) == ends(&flow.facts)) {
-        all += other.facts.half(side).damages;
-        if all >= FEW {
-            return Keep::Yes;
-        }
+    let alike = capture.found_by(RULE.id).take(OTHERS).filter(|other| ends(&other.facts) == ends(&flow.facts));
+    let all: u64 = alike.map(|other| u64::from(other.facts.half(side).damages)).sum();
+    if all < FEW {
+        return Keep::Drop;
     }
-    Keep::Drop
+    finding.values.set("damaged", all.into());
+    Keep::Yes
 }
 
 #[cfg(test)]
