@@ -32,7 +32,7 @@ pub static RULE: Rule = Rule {
     title: "big packets vanish, small ones pass",
     confidence: Confidence::High,
     culprit: Culprit::Network,
-    needs: Needs::any(&[Kind::Retransmitted, Kind::FirstPayloadAcknowledged]),
+    needs: Needs::any(&[Kind::Retransmitted, Kind::PassedOver]),
     says: "packets of {size} octets from {sender} to {peer} vanish, small ones pass: a smaller MTU on the way, and no ICMP that says so",
     variants: &[
         "packets of {size} octets from {sender} to {peer} vanish, small ones pass, and {sender} does not heed the ICMP that says so",
@@ -230,7 +230,8 @@ mod tests {
     /// At the client: asked, acknowledged, silence, and the ACK of the FIN whose number is `ahead` octets ahead.
     fn silent(ahead: u32, ms: i64) -> Scene {
         let scene = Scene::open().data(Side::Client, 3, 80).acked(Side::Client, 4).fin(Side::Client, ms);
-        let mut scene = scene.acked(Side::Client, ms + 20).capture_ends(ms + 4000);
+        let scene = scene.acked(Side::Client, ms + 20).also(Side::Server, What::PassedOver);
+        let mut scene = scene.capture_ends(ms + 4000);
         let server = &mut scene.facts.from_server;
         server.next = server.next.map(|next| next.plus(ahead));
         (server.mss, scene.facts.from_client.mss) = (Some(1460), Some(1460));
