@@ -22,6 +22,7 @@ pub static RULES: &[(&Rule, &str)] = &[
     (&super::link::icmp_destination_unreachable::RULE, include_str!("link/icmp_destination_unreachable.rs")),
     (&super::link::icmp_port_unreachable::RULE, include_str!("link/icmp_port_unreachable.rs")),
     (&super::link::icmp_redirect::RULE, include_str!("link/icmp_redirect.rs")),
+    (&super::link::ip_fragments_lost::RULE, include_str!("link/ip_fragments_lost.rs")),
     (&super::link::link_restart_signs::RULE, include_str!("link/link_restart_signs.rs")),
     (&super::link::neighbor_unresolved::RULE, include_str!("link/neighbor_unresolved.rs")),
     (&super::link::routing_loop::RULE, include_str!("link/routing_loop.rs")),
