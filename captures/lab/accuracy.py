@@ -171,6 +171,13 @@ def causes(folder):
     return rows
 
 
+def damaged(folder):
+    """Of the scenario corruption: segments that tcpwhy counts as damaged at the client's end, and those that were."""
+    told = report(os.path.join(folder, "corruption", "client.pcap"))
+    said = [int(finding["values"]["damaged"]) for finding in told["findings"] if finding["rule"] == "corrupt-segments"]
+    return max(said, default=0), sum(row["fate"] == "altered" for row in table(os.path.join(folder, "corruption", "truth.tsv")))
+
+
 def unseen(folder):
     """The figures of runs that are not kept: of UNSEEN when it is set, else those that were written down."""
     path = os.path.join(folder, "unseen.tsv")
@@ -229,6 +236,7 @@ def main(folder, path):
     if wrong:
         out += ["| scenario | seen from | why |", "|---|---|---|"]
         out += [f"| {cause['scenario']} | {view} | {missed.get((cause['scenario'], view), '?')} |" for cause, view in wrong]
+    out += ["", ENDS_ALONE.strip().format(*damaged(folder))]
     counts = [pair for _, said in rows for pair in said["counts"]]
     exact = sum(said == true for said, true in counts)
     out += ["", f"With both files the report says how many packets of a connection got lost between them, and from which end: {len(counts)} such sentences, {exact} exact in both numbers."]
@@ -269,6 +277,15 @@ down what became of every frame. Linux 6.18 at both ends, cubic, no offload.
 CAUSES = """
 What tcpwhy names first (its first incident, else its first finding) at each end alone and with both files. Bold: it does not agree with what was done.
 "by" is who broke it, and in which direction. For what an end alone cannot see, "nothing" agrees.
+"""
+ENDS_ALONE = """
+What some of it rests on:
+
+- corruption: {0} of {1} damaged segments are counted at the client's end. Not every checksum is looked at: the first eight of a side, and more only once the
+  receiver reported a hole or a segment was sent again. At the server's end they still are as they were sent.
+- pmtu-silent at the client's end: none of the answer is there. That the server sent it is told by the ACK of the client's FIN, whose number is 15,928 octets ahead. A client
+  that never closes gets no such packet; then it is upstream-hang, with a note that the path may be it, and what to run on the server.
+- tail-loss at the client's end: a segment that comes late, with nothing behind it, looks like a server that paused. "Nothing" agrees there.
 """
 FRAMES = """
 Data segments only. True: the sender's own capture shows that it had sent every octet of it before. At the receiver's end only those that arrived count, the

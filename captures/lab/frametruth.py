@@ -91,7 +91,9 @@ def counters(path):
     lines = open(path).read().splitlines()
     values = {}
     for names, row in zip(lines[::2], lines[1::2]):
-        values.update(zip(names.split()[1:], row.split()[1:]))
+        # InCsumErrors stands there for IP, TCP, UDP and ICMP each.
+        if names.startswith("Tcp"):
+            values.update(zip(names.split()[1:], row.split()[1:]))
     return {name: values[name] for name in COUNTED.split()}
 
 

@@ -44,6 +44,8 @@ SCRIPT = {
     "stateful": "path.sh",
     "pmtu": "path.sh",
     "reordering": "two-ends.sh",
+    "corrupt": "corruption.sh",
+    "ip-fragments": "fragments.sh",
     "idle-flow": "path.sh",
     "middlebox": "path.sh",
     **dict.fromkeys(("port-scan", "service-down", "syn-flood", "network-blackout", "link-flapping"), "wide.sh"),
@@ -1129,6 +1131,17 @@ rule("packet-loss", """
 four-percent-before-the-capture | 3 MB, 4 % of the server's packets dropped at random by iptables on the router; seen at the client
 fifteen-percent-behind-the-capture | the same with 15 %; seen at the server
 not-clean | the same route without loss
+""")
+rule("ip-fragments-lost", """
+all-but-the-first-dropped | five answers of a DNS server of 3,000 octets; after the first one the router drops fragments that have no ports
+time-exceeded | the same from the beginning on; 30 s later the client's kernel says that reassembly is given up
+not-arrived-whole | four such answers that arrive whole
+not-a-filter-on-ports | the same, recorded with the filter "port 53": only the first fragments are in the capture
+""")
+rule("corrupt-segments", """
+one-octet-turned-over | three downloads through a relay that turns over one octet in one data segment of twelve (captures/lab/two-ends.sh with other chances, the client's end; the client's kernel counted 30)
+not-at-the-sender | the same at the server's end: there the segments still are as they were sent
+not-unfinished-and-lost | a server whose network card would finish the checksums (veth with its offloads), and 8 % of its large packets are dropped behind the capture
 """)
 rule("loss-burst-single", """
 fifty-milliseconds | 3 MB; everything of the server is dropped for some 30 ms

@@ -1,13 +1,14 @@
 //! The decoder: fast path, walk, fragments and counts brought together.
 
 use super::counts::Counts;
-use super::fragment::{Fragments, Limits};
+use super::fragment::{Fragments, Limits, LostFragments};
 use super::ip::{Header, Piece};
 use super::span::Span;
 use super::walk::{End, Walk};
 use super::{Direction, Packet, Transport, fast};
 use crate::capture::Frame;
 use crate::event::PacketRef;
+use crate::time::Timestamp;
 
 /// Turns frames into packets. Feed it the frames of one capture in their order: fragments wait inside for each other.
 pub struct Decoder {
@@ -46,6 +47,11 @@ impl Decoder {
     /// What became of the frames so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Datagrams of which fragments never came, at the time of the latest packet.
+    pub fn lost_fragments(&self, now: Timestamp) -> LostFragments {
+        self.fragments.lost(now)
     }
 
     /// Gives up the datagrams that still wait for fragments, so that [`Counts::fragments`] tells of them. For the end of a capture.

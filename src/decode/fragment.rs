@@ -3,10 +3,13 @@
 //! RFC 791 §3.2, RFC 8200 §4.5. Overlap: the first copy wins. No source may hold more than a quarter of the room, so that one sender of
 //! half datagrams cannot push out everybody else's.
 
+use serde::{Deserialize, Serialize};
+
 use super::counts::FragmentCounts;
 use super::ip::{Header, Piece};
 use super::{Direction, Link};
 use crate::capture::Frame;
+use crate::event::PacketRef;
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::Address;
 
@@ -27,6 +30,38 @@ impl Default for Limits {
     }
 }
 
+/// Datagrams that began in the capture and of which fragments never came.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LostFragments {
+    /// The first 64.
+    pub shown: Vec<LostDatagram>,
+    /// Source and destination of fragments behind a first one, the first 64 pairs: a filter on ports lets none of them through.
+    pub later: Vec<(Address, Address)>,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostDatagram {
+    /// The first of its fragments that came.
+    pub at: PacketRef,
+    /// Its sender.
+    pub source: Address,
+    /// Its receiver.
+    pub destination: Address,
+    /// The protocol inside, by its first fragment.
+    pub protocol: u8,
+    /// Source port, where it is UDP or TCP.
+    pub port: Option<u16>,
+    /// Octets of it that came.
+    pub came: u32,
+}
+
+impl LostFragments {
+    const SHOWN: usize = 64;
+}
+
+/// A fragment that is this late does not come any more: routers that reorder take milliseconds.
+const LATE: Elapsed = Elapsed::secs(1);
 /// No datagram is longer: IPv4's total length and IPv6's payload length have 16 bits.
 const LONGEST: u32 = 65_535;
 /// What a part costs beside its octets.
@@ -37,6 +72,7 @@ pub(super) struct Fragments {
     limits: Limits,
     waiting: Vec<Datagram>,
     held: usize,
+    lost: LostFragments,
 }
 
 /// Which datagram a fragment belongs to. Copies of one fragment seen on several interfaces (`any`, bridges) are kept apart: each
@@ -56,7 +92,9 @@ struct Key {
 
 struct Datagram {
     key: Key,
-    born: Timestamp,
+    born: PacketRef,
+    /// The capture kept only a part of a fragment: nothing can be said of what is missing.
+    cut: bool,
     /// Of the first fragment, the only one whose word counts.
     protocol: Option<u8>,
     /// Length of the whole, once the last fragment was seen.
@@ -79,7 +117,7 @@ impl Part {
 
 impl Fragments {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, waiting: Vec::new(), held: 0 }
+        Self { limits, waiting: Vec::new(), held: 0, lost: LostFragments::default() }
     }
 
     /// Takes a fragment in; the protocol and octets of the whole when it was the last one missing.
@@ -98,6 +136,10 @@ impl Fragments {
             return Err("fragment reaches beyond 65,535 octets");
         }
         self.expire(frame.time, counts);
+        let ends = (header.ip.source, header.ip.destination);
+        if piece.start > 0 && self.lost.later.len() < LostFragments::SHOWN && !self.lost.later.contains(&ends) {
+            self.lost.later.push(ends);
+        }
         let key = Key {
             source: header.ip.source,
             destination: header.ip.destination,
@@ -110,7 +152,8 @@ impl Fragments {
         };
         self.make_room(&key, header.body.bytes.len() + PART, counts);
         let index = self.waiting.iter().position(|datagram| datagram.key == key).unwrap_or_else(|| {
-            self.waiting.push(Datagram::new(key, frame.time));
+            let at = PacketRef { file: frame.file, number: frame.number, time: frame.time };
+            self.waiting.push(Datagram::new(key, at));
             self.held += size_of::<Datagram>();
             self.waiting.len() - 1
         });
@@ -124,6 +167,15 @@ impl Fragments {
         Ok(Some(whole))
     }
 
+    /// What never came, at the time of the capture's latest packet.
+    pub(super) fn lost(&self, now: Timestamp) -> LostFragments {
+        let mut lost = self.lost.clone();
+        let late = self.waiting.iter().filter(|datagram| now.since(datagram.born.time) > LATE);
+        lost.shown.extend(late.filter_map(Datagram::lost));
+        lost.shown.truncate(LostFragments::SHOWN);
+        lost
+    }
+
     /// Gives up everything that still waits.
     pub(super) fn finish(&mut self, counts: &mut FragmentCounts) {
         while !self.waiting.is_empty() {
@@ -133,7 +185,9 @@ impl Fragments {
 
     fn expire(&mut self, now: Timestamp, counts: &mut FragmentCounts) {
         let age = self.limits.age;
-        while let Some(index) = self.waiting.iter().position(|datagram| now.since(datagram.born) > age) {
+        while let Some(index) = self.waiting.iter().position(|datagram| now.since(datagram.born.time) > age) {
+            self.lost.shown.extend(self.waiting.get(index).and_then(Datagram::lost));
+            self.lost.shown.truncate(LostFragments::SHOWN);
             self.give_up(index, counts);
         }
     }
@@ -176,12 +230,26 @@ impl Fragments {
 }
 
 impl Datagram {
-    fn new(key: Key, born: Timestamp) -> Self {
-        Self { key, born, protocol: None, end: None, parts: Vec::new(), held: size_of::<Self>() }
+    fn new(key: Key, born: PacketRef) -> Self {
+        Self { key, born, cut: false, protocol: None, end: None, parts: Vec::new(), held: size_of::<Self>() }
+    }
+
+    /// As a loss: its first fragment came, and nothing hides what else did.
+    fn lost(&self) -> Option<LostDatagram> {
+        let protocol = self.protocol.filter(|_| !self.cut)?;
+        let first = self.parts.first().filter(|part| part.start == 0)?;
+        let port = match (protocol, first.octets.get(..2)) {
+            (6 | 17, Some(&[high, low])) => Some(u16::from_be_bytes([high, low])),
+            _ => None,
+        };
+        let came = self.parts.iter().map(|part| part.octets.len() as u32).sum();
+        let Key { source, destination, .. } = self.key;
+        Some(LostDatagram { at: self.born, source, destination, protocol, port, came })
     }
 
     /// Keeps what no earlier fragment covered.
     fn add(&mut self, header: &Header<'_>, piece: Piece, counts: &mut FragmentCounts) {
+        self.cut |= (header.body.bytes.len() as u64) < u64::from(header.body.wire);
         if piece.start == 0 {
             self.protocol.get_or_insert(header.protocol);
         }
@@ -294,6 +362,25 @@ mod tests {
         assert_eq!(decoder.counts().fragments, counts);
         decoder.finish();
         assert_eq!(decoder.counts().fragments, FragmentCounts { headless: 2, ..counts });
+    }
+
+    #[test]
+    fn what_began_and_never_ended_is_told_with_its_first_packet_unless_the_snaplen_hid_the_rest() {
+        let whole = datagram(&[7; 40]);
+        let mut decoder = Decoder::new(Limits::default());
+        assert_eq!(feed(&mut decoder, &piece(1, 1, 0, true, &whole[..24]), 0), None);
+        assert_eq!(feed(&mut decoder, &piece(1, 2, 24, false, &whole[24..]), 0), None);
+        let lost = |decoder: &Decoder, ms: i64| decoder.lost_fragments(Timestamp(ms * 1_000_000));
+        assert!(lost(&decoder, 900).shown.is_empty(), "it may still come");
+        let told = lost(&decoder, 1_100);
+        assert_eq!((told.shown.len(), told.later.len()), (1, 1));
+        assert_eq!((told.shown[0].at.time, told.shown[0].port, told.shown[0].came), (Timestamp(0), Some(1), 24));
+        assert_eq!(feed(&mut decoder, &piece(1, 3, 0, true, &whole[..24]), 40), None);
+        assert_eq!(lost(&decoder, 40_000).shown.len(), 1, "given up, and remembered");
+        let mut cut = Decoder::new(Limits::default());
+        let packet = piece(1, 1, 0, true, &whole[..24]);
+        cut.decode(&Frame { time: Timestamp(0), ..frame(101, &packet[..30], packet.len() as u32) });
+        assert!(lost(&cut, 9_000).shown.is_empty());
     }
 
     #[test]

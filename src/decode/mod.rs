@@ -24,7 +24,7 @@ mod samples;
 
 pub use counts::{Counts, FragmentCounts};
 pub use decoder::Decoder;
-pub use fragment::Limits;
+pub use fragment::{Limits, LostDatagram, LostFragments};
 pub(crate) use hash::fold;
 pub use hash::{flow_hash, keyed_flow_hash};
 

@@ -346,7 +346,7 @@ impl<'a> Builder<'a> {
         let mut lines: Vec<String> = shared::sentence(draft, self.findings, self.capture).into_iter().collect();
         for server in &extent.servers {
             let Some(service) = self.capture.service(server) else { continue };
-            let (Some(first), good) = (service.first_good, service.good) else { continue };
+            let (Some(first), good @ 1..) = (service.first_good, service.good) else { continue };
             let spoken: Vec<String> = service
                 .plain
                 .keys()

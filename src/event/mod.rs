@@ -235,6 +235,8 @@ events! {
     /// The receiver acknowledged octets that the capture never saw.
     CaptureHole { /// Octets missing.
           missing: u64 },
+    /// A packet without payload whose number says that octets were sent before it which the capture does not have. Told once for each side.
+    PassedOver,
     /// Octets at one place of the stream differ between two copies; the first one counts.
     OverlapConflict,
     /// A probe that repeats one old octet (or none) on an idle flow.
@@ -259,6 +261,9 @@ events! {
     Oversized,
     /// TCP checksum does not fit (looked at for the first segments of a flow only).
     BadChecksum,
+    /// The segment came damaged: its checksum is wrong, nobody acknowledged it, and its octets came again. Told for the first few of a flow.
+    Damaged { /// The copy that came right.
+              again: PacketRef },
     /// The capture kept only part of a payload.
     CutShort,
     /// An ICMP error quotes this flow.

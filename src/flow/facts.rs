@@ -144,10 +144,14 @@ pub struct Half {
     pub oversized: u32,
     /// The first of them.
     pub oversized_first: Option<PacketRef>,
-    /// Checksums looked at / wrong, and the first wrong one.
+    /// Checksums of its first segments looked at / wrong, those of damaged ones left out.
     pub checksums: (u32, u32),
     /// First wrong checksum.
     pub checksum_first: Option<PacketRef>,
+    /// Segments that came damaged: a wrong checksum, no acknowledgment, and the same octets again with one that fits.
+    pub damages: u32,
+    /// The first 16 of them, each with the copy that came right.
+    pub damaged: Vec<(PacketRef, PacketRef)>,
     /// TTL of the first packet, smallest, largest; those of RSTs stand with the RSTs.
     pub ttl: (u8, u8, u8),
     /// Smallest time from a segment of this side to the peer's acknowledgment of it.
@@ -158,6 +162,17 @@ pub struct Half {
     pub pace: Option<Box<Pace>>,
     /// Interfaces (index in the file, kernel index) this side's packets were seen on, with its link address: the first 4.
     pub faces: Vec<Face>,
+}
+
+impl Half {
+    /// Octets that the side's own later numbers say it sent, that the capture never saw and that the peer never acknowledged: lost before the
+    /// capture point, and not made good. 0 where its SYN is not in the capture.
+    pub fn never_came(&self) -> u32 {
+        let (Some(isn), Some(next), 1..) = (self.isn, self.next, self.syn_count) else { return 0 };
+        let sent = u64::from(next.minus(isn.plus(1)).max(0).unsigned_abs());
+        let known = self.payload + self.unseen + u64::from(self.fin_count.min(1));
+        sent.saturating_sub(known) as u32
+    }
 }
 
 /// How fast a direction of a large transfer went, and what it waited for.

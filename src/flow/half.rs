@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use smallvec::SmallVec;
 
 use super::assembler::Assembler;
+use super::checksum::Damage;
 use super::duplicates::Recent;
 use super::facts::{self, Face, Resent, ZeroWindow};
 use super::key::Way;
@@ -180,7 +181,10 @@ impl Clock {
 #[repr(C)]
 pub(super) struct Trail {
     pub(super) recent: Recent,
+    /// Checksums of its first segments looked at, and wrong ones.
     pub(super) checksums: (u8, u8),
+    /// Of how many further segments the checksum will be looked at.
+    pub(super) more_checksums: u16,
     /// IP id of the latest packet, and whether all ids so far went up in small steps.
     pub(super) ip_id: Option<u16>,
     pub(super) isn: Seq,
@@ -243,6 +247,9 @@ pub(super) struct Rare {
     pub(super) oversized: u32,
     pub(super) oversized_first: Option<PacketRef>,
     pub(super) checksum_first: Option<PacketRef>,
+    pub(super) damage: Option<Box<Damage>>,
+    /// It was told that octets were passed over.
+    pub(super) passed_over: bool,
     pub(super) resets: Vec<facts::Reset>,
     pub(super) reset_count: u32,
     /// Kinds of RST already told, one bit each.

@@ -42,6 +42,9 @@ impl<S: Sink> Live<'_, S> {
     pub(super) fn copy(&mut self, way: Way, start: Seq, end: Seq, original: Option<Sent>) {
         let kind = self.kind_of_copy(way, start, end, original.as_ref());
         self.detail.trails[way].rare().loss.after_capture_point += 1;
+        if kind != Retransmission::Spurious {
+            self.damaged(way, start, end);
+        }
         let gap = original.map_or(Elapsed::ZERO, |sent| self.at.time.since(sent.first.time()));
         self.resent(way, start, end, kind, original.map(|sent| sent.first.packet()), gap);
     }
@@ -181,6 +184,10 @@ impl<S: Sink> Live<'_, S> {
             let rare = self.detail.trails[way].rare();
             rare.sacked_octets = options.sacked_octets(ack);
             rare.sacked = Some(rare.sacked.filter(|old| old.after(ack)).map_or(right, |old| old.max(right)));
+            if !rare.holes.open_before(ack.plus(1)) {
+                // What the receiver lacks is in the capture.
+                self.look_closer(way);
+            }
         }
         let Some((left, right)) = options.dsack(ack) else { return };
         let at = self.at;
@@ -198,6 +205,7 @@ impl<S: Sink> Live<'_, S> {
             let sent = copy.at;
             rare.loss.needless.get_or_insert(at);
             self.judged(sent, Came::Again(Retransmission::Spurious));
+            self.undamaged(way, sent);
         }
     }
 

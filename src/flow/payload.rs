@@ -68,7 +68,11 @@ impl<S: Sink> Live<'_, S> {
         let tsval = options.timestamps.map(|(value, _)| value);
         let hole = Hole { start: track.next, end: s.seq, noticed, tsval, ip_id: ip.id, acked: None, lost: false };
         track.next = s.seq;
-        self.detail.trails[way].rare().holes.open(hole);
+        let rare = self.detail.trails[way].rare();
+        rare.holes.open(hole);
+        if !std::mem::replace(&mut rare.passed_over, true) {
+            self.event(way, What::PassedOver);
+        }
     }
 
     pub(super) fn payload(&mut self, way: Way, ip: &Ip, s: &Segment<'_>, options: &Options) {

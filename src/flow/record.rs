@@ -274,6 +274,8 @@ impl Detail {
             oversized_first: rare.oversized_first,
             checksums: (u32::from(trail.checksums.0), u32::from(trail.checksums.1)),
             checksum_first: rare.checksum_first,
+            damages: rare.damage.as_ref().map_or(0, |damage| damage.count),
+            damaged: rare.damage.as_ref().map_or_else(Vec::new, |damage| damage.shown.clone()),
             ttl: (trail.ttl_first, track.ttl_min, track.ttl_max),
             min_rtt: trail.min_rtt,
             clock: trail.clock.map(Clock::facts),

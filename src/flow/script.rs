@@ -2,7 +2,7 @@
 
 use super::facts::FlowFacts;
 use super::table::{FlowTable, Limits};
-use super::{Ended, FlowHead, Sink, Wants};
+use super::{Ended, FlowHead, Sink, Wants, checksum};
 use crate::decode::{Datagram, Flags, Ip, Link, Packet, Segment, Transport};
 use crate::event::{Event, Kind, PacketRef, Side};
 use crate::time::Timestamp;
@@ -62,6 +62,20 @@ impl Sink for Tape {
     }
 }
 
+/// What the checksum field holds.
+#[derive(Clone, Copy, Default)]
+pub(super) enum Sum {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// What it has to.
+    Right,
+    /// Something else.
+    Wrong,
+    /// The sum of the pseudo header only.
+    Unfinished,
+}
+
 /// One packet. Sequence numbers are relative to the initial ones unless `absolute`.
 #[derive(Clone, Copy)]
 pub(super) struct Shot {
@@ -82,6 +96,7 @@ pub(super) struct Shot {
     pub(super) id: Option<u16>,
     pub(super) ttl: u8,
     pub(super) interface: u16,
+    pub(super) sum: Sum,
 }
 
 impl Default for Shot {
@@ -100,6 +115,7 @@ impl Default for Shot {
             id: None,
             ttl: 64,
             interface: 0,
+            sum: Sum::Empty,
         }
     }
 }
@@ -160,7 +176,7 @@ impl Script {
         let client = Endpoint { port: shot.port, ..Self::CLIENT };
         let (source, destination) = if shot.from_server { (Self::SERVER, client) } else { (client, Self::SERVER) };
         self.ids[me] = shot.id.unwrap_or(self.ids[me].wrapping_add(1));
-        let segment = Segment {
+        let mut segment = Segment {
             source_port: source.port,
             destination_port: destination.port,
             seq: Seq(isn(me)).plus(shot.seq),
@@ -172,19 +188,26 @@ impl Script {
             payload_len: shot.payload.len() as u32 + shot.cut,
             checksum: 0,
         };
+        let ip = Ip {
+            source: source.address,
+            destination: destination.address,
+            ttl: shot.ttl,
+            id: Some(self.ids[me]),
+            len: 40 + shot.payload.len() as u32 + shot.cut,
+            reassembled: false,
+            tunnelled: false,
+        };
+        segment.checksum = match shot.sum {
+            Sum::Empty => 0,
+            Sum::Right => checksum::right(&ip, &segment),
+            Sum::Wrong => checksum::right(&ip, &segment) ^ 0x4000,
+            Sum::Unfinished => checksum::unfinished_as(&ip, &segment),
+        };
         let packet = Packet {
             at: PacketRef { file: 0, number: self.number, time: self.time },
             interface: shot.interface,
             link: Link::default(),
-            ip: Some(Ip {
-                source: source.address,
-                destination: destination.address,
-                ttl: shot.ttl,
-                id: Some(self.ids[me]),
-                len: 40 + shot.payload.len() as u32 + shot.cut,
-                reassembled: false,
-                tunnelled: false,
-            }),
+            ip: Some(ip),
             transport: Transport::Tcp(segment),
             cut: shot.cut > 0,
         };

@@ -7,7 +7,7 @@ use super::half::{Clock, Marks, Stamp, SynCopy, Track};
 use super::key::Way;
 use super::live::Live;
 use super::options::Options;
-use super::{checksum, facts, loss, rtt};
+use super::{facts, loss, rtt};
 use crate::decode::{Flags, Ip, Segment};
 use crate::event::What;
 use crate::time::Elapsed;
@@ -17,8 +17,6 @@ use crate::wire::seq::Seq;
 pub(super) const TOLD: u32 = 16;
 /// Copies of a SYN kept.
 const SYNS: u32 = 12;
-/// Segments of a side whose checksum is looked at.
-const CHECKED: u8 = 8;
 /// A silence that is remembered: the shortest after which boxes on the way forget a connection.
 const SILENCE: Elapsed = Elapsed::secs(30);
 /// Sequence numbers farther off than this belong to something else.
@@ -103,17 +101,8 @@ impl<S: Sink> Live<'_, S> {
             trail.first = Some(at);
             trail.ttl_first = ip.ttl;
         }
-        if trail.checksums.0 < CHECKED
-            && let Some(fits) = checksum::fits(ip, s)
-        {
-            trail.checksums.0 += 1;
-            if !fits {
-                trail.checksums.1 += 1;
-                if trail.checksums.1 == 1 {
-                    trail.rare().checksum_first = Some(self.at);
-                    self.event(way, What::BadChecksum);
-                }
-            }
+        if trail.doubts_sums() {
+            self.look_at_sum(way, ip, s);
         }
     }
 

@@ -9,6 +9,7 @@ use super::summary::{Digest, FlowSummary, protocol_of};
 use super::threshold::Thresholds;
 use super::trust::Refused;
 use crate::capture::CaptureInfo;
+use crate::decode::LostFragments;
 use crate::event::story::Story;
 use crate::event::{Event, Kind, PacketRef, Protocol, Side, What};
 use crate::flow::Ended;
@@ -412,6 +413,8 @@ pub struct PacketTally {
     pub arp: u64,
     /// Fragments that waited for others (the completing one counts as what it completed).
     pub fragments: u64,
+    /// Datagrams of which fragments never came.
+    pub lost_fragments: LostFragments,
     /// IP with other protocols.
     pub other_ip: u64,
     /// Frames without IP.

@@ -164,6 +164,7 @@ impl Trip {
             self.packets.filter_refused = filter.refused();
         }
         let end = self.packets.last.map_or(Timestamp(0), |at| at.time);
+        self.packets.lost_fragments = self.decoder.lost_fragments(end);
         (self.packets, self.neighbors, self.watch.finish(end))
     }
 }

@@ -7,8 +7,13 @@
 //! be known then. From 60 s on it is critical (the read timeout of nginx, Apache and ALB), and also when three requests to one server
 //! hang at once.
 //!
+//! From the client's side a path that swallows packets of full size (`pmtu-blackhole`) looks the same: the small ACK comes, the large answer
+//! does not. Where a later packet of the server says by its number that octets were sent which never came, it is not this rule. Where nothing says so, and
+//! no large packet of that server came to anybody in the capture, a note says that it may be, and what to run on the server.
+//!
 //! ## What it is not
 //! - Loss or a firewall: there the request is not acknowledged (`rto-unrecovered`).
+//! - `pmtu-blackhole`: there the server answered, and its later numbers say so.
 //! - `client-abandoned`: that is what the client does about it.
 //! - `zero-window`: there somebody does not read.
 //! - `response-stalled`: there the answer had begun.
@@ -23,7 +28,9 @@
 //! critical finding.
 
 use crate::event::{Kind, PacketRef, Protocol, ResetKind, Side};
+use crate::flow::facts::Vantage;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::summary::FlowSummary;
 use crate::rule::value::Value;
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Explains, Fix, Keep, Needs, Rule, Scope, Step};
@@ -61,6 +68,14 @@ pub static RULE: Rule = Rule {
             says: "On {client_host}: does one request alone get an answer?",
             command: "curl -sS -o /dev/null -m 9 -w '%{response_code} %{time_total}\\n' http://{host}:{port}/",
         },
+        Step {
+            says: "On {host}, while a request waits: does an answer leave? If it does, the path swallows it, and the program is well:",
+            command: "timeout 60 tcpdump -c 9 -ni any 'tcp src port {port} and dst host {client_host} and greater 200'",
+        },
+        Step {
+            says: "On {host}: does a full packet reach {client_host}? It should (not every host answers ping; compare with -s 1200):",
+            command: "ping -M do -s 1472 -c 3 {client_host}",
+        },
     ],
     fix: &[
         Fix {
@@ -78,8 +93,8 @@ pub static RULE: Rule = Rule {
         says: "six at once, from {client_host}; a 000 is a hang:",
         command: "seq 6 | xargs -P6 -I@ curl -so /dev/null -m9 -w '%{http_code}\\n' http://{host}:{port}/",
     }],
-    not: &[("rto-unrecovered", "the request is acknowledged: path and kernel work")],
-    cannot_show: &["why the server's program is silent"],
+    not: &[("rto-unrecovered", "the request is acknowledged: the way there and the kernel work")],
+    cannot_show: &["whether the server's program is silent, or the path loses its answer (see CHECK)"],
     explains: &[
         Explains("client-abandoned", Scope::SameOrLink),
         Explains("connection-pileup", Scope::Peer),
@@ -122,6 +137,10 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let (client, server) = (flow.client(), flow.server());
     // Octets came, readable or not (the snaplen may have hidden the head): that is an answer.
     if server.last_payload.is_some_and(|last| last > asked) {
+        return None;
+    }
+    // Its later numbers say that it did answer: the path lost it.
+    if server.never_came() > 0 {
         return None;
     }
     let delivered = client.acknowledged > 0 && client.unacknowledged.is_none_or(|waits| waits.len == 0);
@@ -211,6 +230,10 @@ fn spoke_late(finding: Finding, at: PacketRef) -> Finding {
 
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
+    // Judged while it was open, and afterwards the server's numbers said that it had answered.
+    if flow.facts.from_server.never_came() > 0 {
+        return Keep::Drop;
+    }
     let others = || capture.flows_to(&flow.facts.server).take(OTHERS).map(|other| &other.story);
     if finding.variant == LATE {
         // A route that is answered late again and again waits on purpose.
@@ -225,6 +248,9 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     if poll::on_purpose(&flow.story, wait, others()) {
         return Keep::Drop;
     }
+    if may_be_the_path(flow, capture) {
+        finding.notes.push(PATH.into());
+    }
     let Some(group) = Group::led_by(flow, capture) else { return Keep::Yes };
     if group.most_at_once() >= capture.thresholds.many as usize {
         finding.severity = Severity::Critical;
@@ -234,6 +260,19 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         finding.variant = MANY;
     }
     Keep::Yes
+}
+
+/// What no capture at this end rules out.
+const PATH: &str = "no large packet of that server is in the capture: a path that swallows them (a smaller MTU, no ICMP) looks the same from here";
+
+/// So many octets at once need a packet of full size.
+const LARGE: u64 = 1400;
+
+/// Nothing in the capture shows that large packets of that host arrive here.
+fn may_be_the_path(flow: &FlowSummary, capture: &CaptureView<'_>) -> bool {
+    let large = |other: &FlowSummary| other.facts.from_server.payload >= LARGE;
+    let at_the_server = flow.facts.vantage == Vantage::NearServer;
+    !at_the_server && !large(flow) && !capture.flows_to(&flow.facts.server).take(OTHERS).any(large)
 }
 
 #[cfg(test)]
@@ -294,6 +333,32 @@ mod tests {
             .request(25_100, "GET", "/next", 60)
             .acked(Side::Client, 25_101);
         assert_eq!(late.capture_ends(50_000).check(&RULE), None, "it answered late before");
+    }
+
+    #[test]
+    fn a_server_whose_numbers_say_that_it_answered_does_not_hang() {
+        let mut scene = asked().fin(Side::Client, 20_003).acked(Side::Client, 20_004);
+        assert!(scene.check(&RULE).is_some());
+        let server = &mut scene.facts.from_server;
+        server.next = server.next.map(|next| next.plus(15_928));
+        assert_eq!(scene.check(&RULE), None, "the path lost the answer");
+    }
+
+    #[test]
+    fn a_path_that_swallows_large_packets_is_named_as_a_possibility_until_one_came() {
+        let mut hung = asked().capture_ends(61_003);
+        hung.findings.extend(hung.check(&RULE));
+        let notes = |world: &World| {
+            let finding = world.flows.values().find_map(|flow| flow.findings.first().cloned()).expect("hangs");
+            world.corroborated(&RULE, finding).expect("stays").notes
+        };
+        assert_eq!(notes(&World::new().with(&hung)), [PATH]);
+        let large = Scene::starting("10.0.0.9:40000", "10.0.0.2:443", 50, 100)
+            .handshake()
+            .request(3, "GET", "/", 60)
+            .acked(Side::Client, 4)
+            .response(5, 200, 5000);
+        assert!(notes(&World::new().with(&hung).with(&large)).is_empty());
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod icmp_admin_prohibited;
 pub mod icmp_destination_unreachable;
 pub mod icmp_port_unreachable;
 pub mod icmp_redirect;
+pub mod ip_fragments_lost;
 pub mod link_restart_signs;
 pub mod neighbor_unresolved;
 pub mod routing_loop;

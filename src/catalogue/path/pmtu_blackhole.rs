@@ -6,6 +6,9 @@
 //! may be larger than anything on the wire. Or the peer closed meanwhile, got the small ACK of its FIN (it does not repeat it), and the full
 //! segment that went out after that was lost all the same. An ICMP "fragmentation needed" either did not come or was not heeded.
 //!
+//! At the receiver's end the large segments are not in the capture. There a small packet of the sender tells, one that came 3 s or more after the
+//! peer's last octets: its number says that a full segment or more was sent before it, and none of that ever came, in full or in part.
+//!
 //! ## What it is not
 //! - Random loss: there sizes are mixed and it recovers.
 //! - `pmtu-discovered`: there the sizes shrink.
@@ -16,12 +19,12 @@
 //!
 //! ## False alarms it avoids
 //! An outage in the middle of a transfer (full segments reported by SACK, or nothing reported at all), segments larger than the MSS that
-//! offload makes on the capturing host.
+//! offload makes on the capturing host. At the receiver's end: octets that came after all or were acknowledged, a capture that loses packets.
 
 use crate::event::{Kind, PacketRef, Side, What};
 use crate::rule::finding::{Confidence, Culprit, Finding};
-use crate::rule::view::FlowView;
-use crate::rule::{Check, Explains, Fix, Needs, Rule, Scope, Step};
+use crate::rule::view::{CaptureView, FlowView};
+use crate::rule::{Check, Explains, Fix, Keep, Needs, Rule, Scope, Step};
 use crate::time::Elapsed;
 
 pub static RULE: Rule = Rule {
@@ -29,10 +32,11 @@ pub static RULE: Rule = Rule {
     title: "big packets vanish, small ones pass",
     confidence: Confidence::High,
     culprit: Culprit::Network,
-    needs: Needs::all(&[Kind::Retransmitted]),
+    needs: Needs::any(&[Kind::Retransmitted, Kind::PassedOver]),
     says: "packets of {size} octets from {sender} to {peer} vanish, small ones pass: a smaller MTU on the way, and no ICMP that says so",
     variants: &[
         "packets of {size} octets from {sender} to {peer} vanish, small ones pass, and {sender} does not heed the ICMP that says so",
+        "{sender} sent {size} octets that never came to {peer}, its small packets do: large ones seem to vanish on the way",
     ],
     users_see: &["Operation timed out after", "expecting SSH2_MSG_KEX_ECDH_REPLY", "TLS handshake, Client hello"],
     do_first: &[
@@ -58,8 +62,11 @@ pub static RULE: Rule = Rule {
         },
         Step { says: "and this works:", command: "ping -M do -s 1200 -c 3 {peer}" },
     ],
-    not: &[("packet-loss", "every copy of the full segment is lost, the small rest arrives at once")],
-    cannot_show: &["which link on the way has the smaller MTU"],
+    not: &[("packet-loss", "every copy of the full segment is lost, and what is small arrives at once")],
+    cannot_show: &[
+        "which link on the way has the smaller MTU",
+        "at the receiver's end: how large the lost packets were, and whether others were lost in that time, too",
+    ],
     explains: &[
         Explains("rto-unrecovered", Scope::Same),
         Explains("tls-handshake-stalled", Scope::Same),
@@ -71,6 +78,7 @@ pub static RULE: Rule = Rule {
     ],
     sources: &["RFC 1191", "RFC 8201", "RFC 4821", "RFC 2923", "measured on Linux 6.18 with a narrow link"],
     check: Check::Flow(check),
+    corroborate: Some(corroborate),
     ..Rule::BLANK
 };
 
@@ -82,18 +90,61 @@ const SPAN: Elapsed = Elapsed::secs(1);
 const HEARD: Elapsed = Elapsed::millis(500);
 /// Full for any usual link.
 const FULL: u32 = 1200;
+/// The smallest segment that may be called full.
+const FEWEST: u32 = 500;
+/// Variant of the headline at the receiver's end.
+const UNHEARD: u8 = 2;
 /// What TCP options take of the MSS.
 const OPTIONS: u32 = 12;
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
-    [Side::Server, Side::Client].into_iter().find_map(|side| judge(flow, side))
+    let sides = [Side::Server, Side::Client];
+    sides
+        .into_iter()
+        .find_map(|side| judge(flow, side))
+        .or_else(|| sides.into_iter().find_map(|side| unheard(flow, side)))
+}
+
+/// At the receiver's end: a number of `side` that says that full segments went out before, none of which came.
+fn unheard(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
+    let (mine, peer) = (flow.facts.half(side), flow.facts.half(side.other()));
+    let full = u32::from(mine.mss?.min(peer.mss?)).saturating_sub(OPTIONS);
+    let missing = mine.never_came();
+    // What came, all of it together, is smaller than one full segment.
+    let small = mine.payload < u64::from(full) && mine.oversized == 0 && mine.unseen == 0 && peer.unseen == 0;
+    if missing < full || full < FEWEST || !small || mine.loss.total() > 0 {
+        return None;
+    }
+    let proof = mine.last?;
+    let asked = peer.last_payload.or(flow.facts.established)?;
+    if proof.time.since(asked.time) < flow.thresholds.tail {
+        return None;
+    }
+    let took = peer.first_payload_acked.filter(|ack| *ack > asked && *ack < proof);
+    let shows = format!("a small packet whose number says that {missing} octets went before it: none of them came");
+    Some(
+        RULE.found(flow, asked, side.other(), "what it sends last: small, and it arrives")
+            .confidence(Confidence::Medium)
+            .and_maybe(took, side, "the ACK of it: small, and it arrives")
+            .and(proof, side, shows)
+            .rules_out("upstream-hang", "it did answer: its later number says so", &[proof])
+            .variant(UNHEARD)
+            .with("size", u64::from(missing))
+            .with("sender", flow.facts.endpoint(side).address)
+            .with("peer", flow.facts.endpoint(side.other()).address),
+    )
+}
+
+/// Where the capture itself lost packets, what it does not have proves nothing.
+fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
+    if finding.variant == UNHEARD && capture.tally.unseen > 0 { Keep::Drop } else { Keep::Yes }
 }
 
 fn judge(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     let (mine, peer) = (flow.facts.half(side), flow.facts.half(side.other()));
     let waits = mine.unacknowledged?;
     let size = waits.copy_len;
-    let filled = peer.mss.is_some_and(|mss| size >= 500 && size + OPTIONS >= u32::from(mss));
+    let filled = peer.mss.is_some_and(|mss| size >= FEWEST && size + OPTIONS >= u32::from(mss));
     let span = waits.last.time.since(waits.first.time);
     let rest = (1..FULL).contains(&waits.sacked);
     let passed = small_passed(flow, side).filter(|_| waits.sacked == 0);
@@ -174,6 +225,38 @@ mod tests {
         };
         assert_eq!(closed(&[9_000]).map(|finding| finding.confidence), Some(Confidence::Medium));
         assert_eq!(closed(&[8_000, 9_000]), None, "a FIN that is repeated was not answered: nothing passes");
+    }
+
+    /// At the client: asked, acknowledged, silence, and the ACK of the FIN whose number is `ahead` octets ahead.
+    fn silent(ahead: u32, ms: i64) -> Scene {
+        let scene = Scene::open().data(Side::Client, 3, 80).acked(Side::Client, 4).fin(Side::Client, ms);
+        let scene = scene.acked(Side::Client, ms + 20).also(Side::Server, What::PassedOver);
+        let mut scene = scene.capture_ends(ms + 4000);
+        let server = &mut scene.facts.from_server;
+        server.next = server.next.map(|next| next.plus(ahead));
+        (server.mss, scene.facts.from_client.mss) = (Some(1460), Some(1460));
+        scene
+    }
+
+    #[test]
+    fn the_number_of_a_small_packet_shows_what_never_came() {
+        let finding = silent(15_928, 20_000).check(&RULE).expect("full segments vanish");
+        let cited: Vec<u64> = finding.evidence.iter().map(|evidence| evidence.at.number).collect();
+        assert_eq!((finding.variant, finding.confidence), (UNHEARD, Confidence::Medium));
+        assert_eq!((cited.as_slice(), finding.values.get("size")), ([4, 5, 7].as_slice(), Some(&15_928u64.into())));
+    }
+
+    #[test]
+    fn less_than_a_full_segment_a_short_wait_and_a_large_packet_that_came_are_silent() {
+        assert_eq!(silent(1447, 20_000).check(&RULE), None, "nothing shows that it was a full segment");
+        assert_eq!(silent(15_928, 1_000).check(&RULE), None, "it may be sent again and come");
+        assert_eq!(silent(0, 20_000).check(&RULE), None, "nothing was sent");
+        let mut came = silent(15_928, 20_000);
+        came.facts.from_server.payload = 1448;
+        assert_eq!(came.check(&RULE), None);
+        let mut holed = silent(15_928, 20_000);
+        holed.facts.from_server.unseen = 10;
+        assert_eq!(holed.check(&RULE), None, "the capture misses what the client acknowledged");
     }
 
     #[test]

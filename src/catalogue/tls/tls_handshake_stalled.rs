@@ -83,6 +83,10 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     if flow.facts.mid_stream || server.payload + server.unseen > 0 || client.unseen > 0 || flow.answer().is_some() {
         return None;
     }
+    // Its later numbers say that it did answer: the path lost it.
+    if server.never_came() > 0 {
+        return None;
+    }
     let delivered = client.acknowledged > 0 && client.unacknowledged.is_none_or(|waits| waits.len == 0);
     let by_server = flow.facts.closer.is_some_and(|(side, _)| side == Side::Server);
     if !delivered || by_server || client.zero_window_count + server.zero_window_count > 0 {
@@ -144,6 +148,10 @@ fn spoke_late(finding: Finding, at: PacketRef) -> Finding {
 /// Whether the port ever speaks TLS, and how many wait.
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(own) = capture.flow_of(finding) else { return Keep::Yes };
+    // Judged while it was open, and afterwards the server's numbers said that it had answered.
+    if own.facts.from_server.never_came() > 0 {
+        return Keep::Drop;
+    }
     if let Some(taken) = offer::taken(capture, own).next() {
         let version = crate::wire::tls::version_name(taken.chosen.version);
         offer::control(finding, &taken, version);
@@ -192,6 +200,9 @@ mod tests {
         let mut holed = waits().capture_ends(70_000);
         holed.facts.from_server.unseen = 1400;
         assert!(holed.check(&RULE).is_none());
+        let mut lost = waits().capture_ends(70_000);
+        lost.facts.from_server.next = lost.facts.from_server.next.map(|next| next.plus(4000));
+        assert!(lost.check(&RULE).is_none(), "the server's numbers say that it answered");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Loss, windows and dead peers.
 
+pub mod corrupt_segments;
 pub mod delayed_ack_nagle_stall;
 pub mod keepalive_probes_unanswered;
 pub mod loss_burst_single;
