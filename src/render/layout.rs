@@ -236,15 +236,8 @@ fn continued(command: &str, width: usize) -> Vec<String> {
     if command.chars().count() <= width {
         return vec![command.to_owned()];
     }
-    let mut lines: Vec<String> = Vec::new();
-    for word in words {
-        // Two columns of indentation, and the continuation's own two characters.
-        let room = width.saturating_sub(4);
-        match lines.last_mut().filter(|line| line.chars().count() + 1 + word.chars().count() <= room) {
-            Some(line) => line.extend([" ", word.as_str()]),
-            None => lines.push(word),
-        }
-    }
+    // Two columns of indentation, and the continuation's own two characters.
+    let mut lines = filled(words.iter().map(String::as_str), |_| width.saturating_sub(4));
     let last = lines.len().saturating_sub(1);
     lines.iter_mut().take(last).for_each(|line| line.push_str(" \\"));
     lines
@@ -253,21 +246,24 @@ fn continued(command: &str, width: usize) -> Vec<String> {
 /// Words in lines of at most `width` characters; a longer word is broken.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(8);
+    let pieces = text.split(' ').flat_map(|word| {
+        let cuts = word.char_indices().step_by(width).skip(1).map(|(at, _)| at);
+        let ends = cuts.chain([word.len()]);
+        ends.scan(0, move |from, until| Some(&word[std::mem::replace(from, until)..until]))
+    });
+    filled(pieces, |_| width)
+}
+
+/// Words in lines, each of at most the characters there is room for on it (lines count from 0). A word longer than a line stays whole.
+pub(super) fn filled<'a>(words: impl Iterator<Item = &'a str>, room: impl Fn(usize) -> usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     let mut used = 0;
-    for word in text.split(' ') {
-        let mut word = word;
-        let mut len = word.chars().count();
-        if used > 0 && used + 1 + len > width {
+    for word in words {
+        let len = word.chars().count();
+        if used > 0 && used + 1 + len > room(lines.len()) {
             lines.push(std::mem::take(&mut line));
             used = 0;
-        }
-        while len > width {
-            let cut = word.char_indices().nth(width).map_or(word.len(), |(i, _)| i);
-            lines.push(word[..cut].to_owned());
-            word = &word[cut..];
-            len = word.chars().count();
         }
         if used > 0 {
             line.push(' ');

@@ -4,6 +4,7 @@ use httparse::{EMPTY_HEADER, Error, Header, ParserConfig, Request, Response, Sta
 
 use super::fields::Fields;
 use super::{Framing, Head, RequestHead, ResponseHead};
+use crate::wire::fnv::fnv;
 use crate::wire::text_of;
 
 /// Longest head that is read.
@@ -182,13 +183,13 @@ fn forwarded_for(element: &[u8]) -> Option<&[u8]> {
     })
 }
 
-/// FNV-1a over the field that names the answer, its name first, and over the length of the body.
+/// A hash of the field that names the answer, its name first, and of the length of the body.
 pub(super) fn identity(fields: Fields<'_>) -> u64 {
     let named = ["etag", "last-modified", "date"].into_iter().find_map(|name| Some((name, fields.first(name)?)));
     let Some((name, value)) = named else { return 0 };
     let length = fields.first("content-length").unwrap_or(b"");
     let octets = name.bytes().chain(value.iter().copied()).chain(*b"\0").chain(length.iter().copied());
-    octets.fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)) | 1
+    fnv(octets)
 }
 
 /// Ids without what changes from hop to hop: of `traceparent` and `b3` only the trace's own part counts. Very short ones are no ids.
