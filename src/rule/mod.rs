@@ -11,6 +11,7 @@ pub mod lookup;
 pub mod mismatch;
 pub mod mutual;
 pub mod offer;
+pub mod patience;
 pub mod summary;
 mod tally;
 #[cfg(test)]

@@ -113,16 +113,12 @@ fn read_request<'b>(
         target: text_of(request.path.unwrap_or_default().as_bytes(), 256),
         minor: request.version.unwrap_or(0),
         host: text(fields, "host", 255),
-        user_agent: text(fields, "user-agent", 80),
-        forwarded: forwarded(fields),
-        ids: ids(fields),
         expects_continue: fields.lists("expect", "100-continue"),
         upgrade: text(fields, "upgrade", 64),
-        accepts_events: fields.lists("accept", "text/event-stream"),
         len: len as u32,
         framing,
         conflict,
-        ..RequestHead::default()
+        ..request_fields(fields)
     }))
 }
 
@@ -140,6 +136,28 @@ fn read_response<'b>(
         status: response.code.unwrap_or(0),
         reason: text_of(response.reason.unwrap_or_default().as_bytes(), 64),
         minor,
+        closes: fields.lists("connection", "close") || (minor == 0 && !fields.lists("connection", "keep-alive")),
+        len: len as u32,
+        framing,
+        conflict,
+        ..response_fields(fields)
+    }))
+}
+
+/// What the fields of a request say in any version of HTTP.
+pub(super) fn request_fields(fields: Fields<'_>) -> RequestHead {
+    RequestHead {
+        user_agent: text(fields, "user-agent", 80),
+        forwarded: forwarded(fields),
+        ids: ids(fields),
+        accepts_events: fields.lists("accept", "text/event-stream"),
+        ..RequestHead::default()
+    }
+}
+
+/// What the fields of a response say in any version of HTTP.
+pub(super) fn response_fields(fields: Fields<'_>) -> ResponseHead {
+    ResponseHead {
         server: text(fields, "server", 64),
         content_type: text(fields, "content-type", 64),
         location: text(fields, "location", 128),
@@ -147,12 +165,8 @@ fn read_response<'b>(
         via: text(fields, "via", 128),
         ids: ids(fields),
         identity: identity(fields),
-        closes: fields.lists("connection", "close") || (minor == 0 && !fields.lists("connection", "keep-alive")),
-        len: len as u32,
-        framing,
-        conflict,
         ..ResponseHead::default()
-    }))
+    }
 }
 
 pub(super) fn text(fields: Fields<'_>, name: &str, most: usize) -> Option<String> {
@@ -160,7 +174,7 @@ pub(super) fn text(fields: Fields<'_>, name: &str, most: usize) -> Option<String
 }
 
 /// Who the nearest proxy says the client is: the last entry of each field, because earlier ones may be the client's invention.
-pub(super) fn forwarded(fields: Fields<'_>) -> Vec<(String, String)> {
+fn forwarded(fields: Fields<'_>) -> Vec<(String, String)> {
     let list = fields.entries("x-forwarded-for").last().map(|entry| ("x-forwarded-for", entry));
     let standard = fields.entries("forwarded").last().and_then(forwarded_for).map(|node| ("forwarded", node));
     let real = fields.first("x-real-ip").map(|value| ("x-real-ip", value));
@@ -184,7 +198,7 @@ fn forwarded_for(element: &[u8]) -> Option<&[u8]> {
 }
 
 /// A hash of the field that names the answer, its name first, and of the length of the body.
-pub(super) fn identity(fields: Fields<'_>) -> u64 {
+fn identity(fields: Fields<'_>) -> u64 {
     let named = ["etag", "last-modified", "date"].into_iter().find_map(|name| Some((name, fields.first(name)?)));
     let Some((name, value)) = named else { return 0 };
     let length = fields.first("content-length").unwrap_or(b"");
@@ -207,7 +221,7 @@ pub fn request_ids(list: &[(String, String)]) -> impl Iterator<Item = &str> {
     })
 }
 
-pub(super) fn ids(fields: Fields<'_>) -> Vec<(String, String)> {
+fn ids(fields: Fields<'_>) -> Vec<(String, String)> {
     let found = REQUEST_IDS.iter().filter_map(|name| fields.first(name).map(|value| (name, value)));
     found.take(MOST_IDS).map(|(name, value)| ((*name).to_owned(), text_of(value, 64))).collect()
 }
