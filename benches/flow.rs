@@ -36,7 +36,7 @@ impl Sink for Nowhere {
         Wants::More
     }
     fn end(&mut self, _: &FlowHead, _: &mut (), _: Side, _: PacketRef) {}
-    fn closed(&mut self, facts: FlowFacts, _: (), _: Ended, _: Timestamp) {
+    fn closed(&mut self, facts: Box<FlowFacts>, _: (), _: Ended, _: Timestamp) {
         black_box(&facts);
     }
 }

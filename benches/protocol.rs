@@ -39,7 +39,7 @@ impl Sink for Scribe {
         Wants::Nothing
     }
     fn end(&mut self, _: &FlowHead, _: &mut usize, _: Side, _: PacketRef) {}
-    fn closed(&mut self, _: FlowFacts, _: usize, _: Ended, _: Timestamp) {}
+    fn closed(&mut self, _: Box<FlowFacts>, _: usize, _: Ended, _: Timestamp) {}
 }
 
 fn recorded(path: &str) -> Vec<Flow> {

@@ -49,7 +49,7 @@ impl Sink for Judged {
         self.0.insert((at.file, at.number), word);
     }
 
-    fn closed(&mut self, _: FlowFacts, _: (), _: Ended, _: Timestamp) {}
+    fn closed(&mut self, _: Box<FlowFacts>, _: (), _: Ended, _: Timestamp) {}
 }
 
 fn main() -> ExitCode {

@@ -124,7 +124,7 @@ impl Source {
             None => self.place(n),
         };
         Ok(match &self.inputs[n].state {
-            State::Open(reader) => reader.frame(n as u16, self.infos[n].packets).map(|frame| Frame { point, ..frame }),
+            State::Open(reader) => reader.frame(n as u16, point, self.infos[n].packets),
             _ => None,
         })
     }

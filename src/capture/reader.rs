@@ -86,8 +86,12 @@ impl Reader {
         };
         info.packets += 1;
         info.octets += u64::from(record.wire_len);
-        info.first = Some(info.first.map_or(record.time, |first| first.min(record.time)));
-        info.last = info.last.max(Some(record.time));
+        if info.first.is_none_or(|first| record.time < first) {
+            info.first = Some(record.time);
+        }
+        if info.last.is_none_or(|last| record.time > last) {
+            info.last = Some(record.time);
+        }
         if let Some(interface) = info.interfaces.get_mut(usize::from(record.interface)) {
             interface.packets += 1;
         }
@@ -100,12 +104,13 @@ impl Reader {
         self.current.as_ref().map(|record| record.time)
     }
 
-    /// The current record as frame `number` of input `file`.
-    pub(super) fn frame(&self, file: u16, number: u64) -> Option<Frame<'_>> {
+    /// The current record as frame `number` of input `file`, recorded at `point`.
+    #[inline]
+    pub(super) fn frame(&self, file: u16, point: u16, number: u64) -> Option<Frame<'_>> {
         let record = self.current.as_ref()?;
         Some(Frame {
             file,
-            point: 0,
+            point,
             number,
             time: record.time,
             interface: record.interface,

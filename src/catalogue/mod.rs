@@ -17,8 +17,31 @@ pub mod tls;
 pub mod transfer;
 pub mod wrong_protocol;
 
-use crate::rule::Rule;
+use std::sync::LazyLock;
+
+use crate::rule::finding::Finding;
+use crate::rule::view::FlowView;
+use crate::rule::{Check, Needs, Rule};
 pub use index::RULES;
+
+/// A rule about one flow, with what decides whether it is asked at hand.
+pub struct FlowRule {
+    /// What it needs to have seen.
+    pub needs: Needs,
+    /// The check.
+    pub check: fn(&FlowView<'_>) -> Option<Finding>,
+    /// The rest of it.
+    pub rule: &'static Rule,
+}
+
+/// The rules about one flow, in the order of [`RULES`].
+pub static FLOW_RULES: LazyLock<Vec<FlowRule>> = LazyLock::new(|| {
+    let of_flows = |(rule, _): &(&'static Rule, &str)| match rule.check {
+        Check::Flow(check) => Some(FlowRule { needs: rule.needs, check, rule }),
+        _ => None,
+    };
+    RULES.iter().filter_map(of_flows).collect()
+});
 
 /// The rule with that id.
 pub fn rule(id: &str) -> Option<&'static Rule> {

@@ -32,13 +32,11 @@ impl Decoder {
             2 => Direction::Out,
             _ => Direction::Unknown,
         };
-        let mut packet = match fast::packet(frame) {
-            Some(packet) => {
-                self.counts.note(frame.link, &packet);
-                packet
-            }
-            None => self.walk(frame),
-        };
+        if let Some(packet) = fast::packet(frame, told) {
+            self.counts.note(frame.link, &packet);
+            return packet;
+        }
+        let mut packet = self.walk(frame);
         if packet.link.direction == Direction::Unknown {
             packet.link.direction = told;
         }

@@ -10,9 +10,9 @@ use crate::capture::{Frame, LinkType};
 use crate::event::PacketRef;
 use crate::wire::{Address, Mac};
 
-/// The packet of an ordinary frame; `None` when the walk must look.
+/// The packet of an ordinary frame, of which `direction` is told beside it; `None` when the walk must look.
 #[inline]
-pub(super) fn packet<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
+pub(super) fn packet<'a>(frame: &Frame<'a>, direction: Direction) -> Option<Packet<'a>> {
     if frame.link != LinkType::ETHERNET {
         return None;
     }
@@ -45,7 +45,7 @@ pub(super) fn packet<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
         at: PacketRef { file: frame.file, number: frame.number, time: frame.time },
         interface: frame.interface,
         link: Link {
-            direction: Direction::Unknown,
+            direction,
             source: Some(Mac([s0, s1, s2, s3, s4, s5])),
             destination: Some(Mac([d0, d1, d2, d3, d4, d5])),
             ifindex: 0,

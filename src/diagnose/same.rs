@@ -116,7 +116,7 @@ fn slices(flows: &BTreeMap<PacketRef, FlowSummary>, groups: &mut [Vec<PacketRef>
     let mut between: BTreeMap<(Endpoint, Endpoint), usize> = BTreeMap::new();
     let mut taken: BTreeSet<PacketRef> = BTreeSet::new();
     for (place, group) in groups.iter().enumerate() {
-        let faces: Vec<&FlowFacts> = group.iter().filter_map(|id| flows.get(id)).map(|flow| &flow.facts).collect();
+        let faces: Vec<&FlowFacts> = group.iter().filter_map(|id| flows.get(id)).map(|flow| &*flow.facts).collect();
         for (a, b) in faces.iter().flat_map(|a| faces.iter().map(move |b| (a, b))) {
             between.insert((a.client, b.server), place);
             between.insert((b.server, a.client), place);

@@ -36,8 +36,11 @@ impl PartialOrd for PacketRef {
 }
 
 impl Ord for PacketRef {
+    #[inline]
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.time, self.file, self.number).cmp(&(other.time, other.file, other.number))
+        // Two packets hardly ever have one time.
+        let rest = || (self.file, self.number).cmp(&(other.file, other.number));
+        self.time.cmp(&other.time).then_with(rest)
     }
 }
 
@@ -163,15 +166,21 @@ pub enum Retransmission {
 }
 
 macro_rules! events {
-    ($( $(#[$doc:meta])* $name:ident $({ $($(#[$fdoc:meta])* $field:ident: $ty:ty),* $(,)? })? $(($inner:ty))? , )*) => {
+    ($( $(#[$doc:meta])* $name:ident $({ $($(#[$fdoc:meta])* $field:ident: $ty:ty),* $(,)? })? $(($inner:ty))? , )*
+     ; $( $(#[$adoc:meta])* $aspect:ident, )*) => {
         /// What happened. Each variant says when it is emitted, and when not.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         pub enum What { $( $(#[$doc])* $name $({ $($(#[$fdoc])* $field: $ty),* })? $(($inner))?, )* }
 
-        /// The kind of an event: one bit of a [`KindSet`].
+        /// The kind of an event, or what such an event holds beside it: one bit of a [`KindSet`].
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[repr(u8)]
-        pub enum Kind { $( $(#[$doc])* $name, )* }
+        pub enum Kind { $( $(#[$doc])* $name, )* $( $(#[$adoc])* $aspect, )* }
+
+        impl Kind {
+            /// How many there are.
+            const COUNT: usize = [$( Kind::$name, )* $( Kind::$aspect, )*].len();
+        }
 
         impl What {
             /// The bit of this event.
@@ -350,19 +359,67 @@ events! {
     /// The first payload of a side that nothing recognised, or of a PROXY header that is not whole; kept for the excerpt.
     Excerpt { /// First octets, at most 32.
           octets: Vec<u8> },
+    ;
+    /// A response of 400 or more.
+    ErrorStatus,
+    /// A response head of 4,000 octets or more.
+    LargeHead,
+    /// A head whose fields contradict each other.
+    Contradictory,
+    /// A request that wants leave to send its body.
+    ExpectsContinue,
+    /// A request that asks for another protocol.
+    AsksUpgrade,
+    /// A DNS answer with another code than 0.
+    LookupFailed,
+    /// A DNS answer that was cut to fit its datagram.
+    LookupCut,
+    /// A DNS answer that says by an extended error why it is as it is.
+    LookupExplained,
 }
 
-/// A set of [`Kind`]s in 256 bits.
+impl What {
+    /// What an event holds beside its kind, so that rules about the unusual need not look at what is usual.
+    fn aspects(&self, seen: &mut KindSet) {
+        let mut note = |holds: bool, aspect: Kind| {
+            if holds {
+                seen.insert(aspect);
+            }
+        };
+        match self {
+            Self::Request(head) => {
+                note(head.conflict, Kind::Contradictory);
+                note(head.expects_continue, Kind::ExpectsContinue);
+                note(head.upgrade.is_some(), Kind::AsksUpgrade);
+            }
+            Self::Response(head) => {
+                note(head.status >= 400, Kind::ErrorStatus);
+                note(head.len >= 4_000, Kind::LargeHead);
+                note(head.conflict, Kind::Contradictory);
+            }
+            Self::Dns(message) if message.response => {
+                note(message.rcode != 0, Kind::LookupFailed);
+                note(message.truncated, Kind::LookupCut);
+                note(message.extended_error.is_some(), Kind::LookupExplained);
+            }
+            _ => {}
+        }
+    }
+}
+
+const _: () = assert!(Kind::COUNT <= 128, "a set has room for them");
+
+/// A set of [`Kind`]s in 128 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KindSet([u64; 4]);
+pub struct KindSet([u64; 2]);
 
 impl KindSet {
     /// No kind.
-    pub const EMPTY: Self = Self([0; 4]);
+    pub const EMPTY: Self = Self([0; 2]);
 
     /// The set of `kinds`.
     pub const fn of(kinds: &[Kind]) -> Self {
-        let mut bits = [0u64; 4];
+        let mut bits = [0u64; 2];
         let mut i = 0;
         while i < kinds.len() {
             let bit = kinds[i] as usize;
@@ -370,6 +427,12 @@ impl KindSet {
             i += 1;
         }
         Self(bits)
+    }
+
+    /// Adds the kind of an event and what else it holds.
+    pub fn note(&mut self, what: &What) {
+        self.insert(what.kind());
+        what.aspects(self);
     }
 
     /// Adds a kind.

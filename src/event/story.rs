@@ -26,7 +26,7 @@ impl Story {
     const FEW: usize = 8;
 
     /// Kinds that are only noted as seen: the facts of the flow hold their packets, and nearly every flow has all of them.
-    const IN_FACTS: [Kind; 7] = [
+    const IN_FACTS: KindSet = KindSet::of(&[
         Kind::Syn,
         Kind::SynAck,
         Kind::Established,
@@ -34,13 +34,12 @@ impl Story {
         Kind::FinAcknowledged,
         Kind::FirstPayload,
         Kind::FirstPayloadAcknowledged,
-    ];
+    ]);
 
     /// Adds an event; when the story is full, one from the middle is given up (and counted).
     pub fn push(&mut self, event: Event) {
-        let kind = event.what.kind();
-        self.seen.insert(kind);
-        if Self::IN_FACTS.contains(&kind) {
+        self.seen.note(&event.what);
+        if Self::IN_FACTS.has(event.what.kind()) {
             return;
         }
         if let What::Recognised { protocol } = event.what

@@ -13,7 +13,7 @@ pub(super) fn fits(ip: &Ip, segment: &Segment<'_>) -> Option<bool> {
     for address in [ip.source.0, ip.destination.0] {
         // The mapped form's 0xffff must not be added for IPv4.
         let address = if ip.source.is_v4() { address & 0xffff_ffff } else { address };
-        sum += (0..8).map(|i| (address >> (16 * i)) as u64 & 0xffff).sum::<u64>();
+        sum += (0..4).map(|i| (address >> (32 * i)) as u64 & 0xffff_ffff).sum::<u64>();
     }
     sum += u64::from(segment.source_port) + u64::from(segment.destination_port);
     sum += u64::from(segment.seq.0 >> 16) + u64::from(segment.seq.0 & 0xffff);
@@ -27,16 +27,24 @@ pub(super) fn fits(ip: &Ip, segment: &Segment<'_>) -> Option<bool> {
     Some(sum == 0xffff)
 }
 
-/// Sum of the 16-bit words, four octets at a time: 2³² of them fit the accumulator. Added in the machine's own order, which the compiler
-/// does many at a time, and turned at the end: the sum does not mind (RFC 1071 §2(B)).
+/// Sum of the 16-bit words, eight octets at a time, added as two halves of which 2³² fit the accumulator. Added in the machine's own order
+/// and turned at the end: the sum does not mind (RFC 1071 §2(B)).
 fn words(octets: &[u8]) -> u64 {
-    let (chunks, rest) = octets.as_chunks::<4>();
-    let mut sum: u64 = chunks.iter().map(|chunk| u64::from(u32::from_ne_bytes(*chunk))).sum();
-    let mut last = [0; 4];
-    for (place, octet) in last.iter_mut().zip(rest) {
-        *place = *octet;
+    let (chunks, rest) = octets.as_chunks::<8>();
+    let (mut high, mut low) = (0, 0);
+    for chunk in chunks {
+        let eight = u64::from_ne_bytes(*chunk);
+        high += eight >> 32;
+        low += eight & 0xffff_ffff;
     }
-    sum += u64::from(u32::from_ne_bytes(last));
+    let (pairs, odd) = rest.as_chunks::<2>();
+    let mut sum = high + low;
+    for pair in pairs {
+        sum += u64::from(u16::from_ne_bytes(*pair));
+    }
+    if let [octet] = odd {
+        sum += u64::from(u16::from_ne_bytes([*octet, 0]));
+    }
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

@@ -32,14 +32,15 @@ pub(super) const OTHER: u8 = 7;
 /// The latest packets of one direction, as fingerprints.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Recent {
-    prints: [Option<Print>; 4],
+    prints: [Print; 4],
     oldest: u8,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Print {
     tag: u64,
-    at: Stamp,
+    /// `None` for a place not used yet.
+    at: Option<Stamp>,
     face: u8,
     ttl: u8,
 }
@@ -110,36 +111,42 @@ pub(super) fn ends(payload: &[u8]) -> u64 {
 
 impl Recent {
     /// The recent packet of which this one is a copy; when there is none, this one is remembered.
+    #[inline]
     pub(super) fn original(&mut self, mark: Mark, at: Stamp, face: u8, ttl: u8) -> Option<Seen> {
-        let same = |print: &&Print| print.tag == mark.tag;
-        let far = |print: &Print| print.ttl >= ttl.saturating_add(HOPS);
-        let round = self
-            .prints
-            .iter()
-            .flatten()
-            .filter(same)
-            .find(|print| print.face == face && far(print) && at.time().since(print.at.time()).abs() <= ROUND);
-        if let Some(print) = round {
-            return Some(Seen::Round(print.at, print.ttl));
+        if !self.prints.iter().any(|print| print.tag == mark.tag) {
+            self.remember(Print { tag: mark.tag, at: Some(at), face, ttl });
+            return None;
         }
-        let known = self.prints.iter().flatten().filter(same).find(|print| {
-            let near = at.time().since(print.at.time()).abs() <= WITHIN;
-            near && (mark.strong || print.face != face)
-        });
-        if let Some(print) = known.copied() {
+        self.look(mark, at, face, ttl)
+    }
+
+    /// One of them has its tag.
+    #[cold]
+    fn look(&mut self, mark: Mark, at: Stamp, face: u8, ttl: u8) -> Option<Seen> {
+        let told = |print: &Print| print.at.map(|first| (first, *print)).filter(|_| print.tag == mark.tag);
+        let far = |print: &Print| print.ttl >= ttl.saturating_add(HOPS);
+        let away = |first: Stamp| at.time().since(first.time()).abs();
+        let mut known = self.prints.iter().filter_map(told);
+        if let Some((first, print)) =
+            known.clone().find(|(first, print)| print.face == face && far(print) && away(*first) <= ROUND)
+        {
+            return Some(Seen::Round(first, print.ttl));
+        }
+        let copy = known.find(|(first, print)| away(*first) <= WITHIN && (mark.strong || print.face != face));
+        if let Some((first, print)) = copy {
             if far(&print) {
                 // On its way round it may come by here again.
-                self.remember(Print { at, face, ttl, ..print });
+                self.remember(Print { at: Some(at), face, ttl, ..print });
             }
-            return Some(Seen::Copy(print.at));
+            return Some(Seen::Copy(first));
         }
-        self.remember(Print { tag: mark.tag, at, face, ttl });
+        self.remember(Print { tag: mark.tag, at: Some(at), face, ttl });
         None
     }
 
     fn remember(&mut self, print: Print) {
         if let Some(slot) = self.prints.get_mut(usize::from(self.oldest)) {
-            *slot = Some(print);
+            *slot = print;
         }
         self.oldest = (self.oldest + 1) % self.prints.len() as u8;
     }

@@ -252,38 +252,55 @@ pub(super) struct Rare {
 #[derive(Debug, Default)]
 pub(super) struct Trails {
     first: Trail,
-    /// Whose trail `first` is.
-    way: Option<Way>,
+    /// Whose trail `first` is, once it has begun.
+    way: Way,
+    begun: bool,
     second: Option<Box<Trail>>,
 }
 
 /// The trail of a direction that was never seen.
 static UNSEEN: LazyLock<Trail> = LazyLock::new(Trail::default);
 
+/// The rare part of a direction to which nothing rare happened.
+pub(super) static NOTHING: LazyLock<Rare> = LazyLock::new(Rare::default);
+
 impl Trails {
     /// As new, without giving its memory back.
     pub(super) fn clear(&mut self) {
-        (self.first, self.way) = (Trail::default(), None);
+        self.first.clear();
+        self.begun = false;
         if let Some(second) = &mut self.second {
-            **second = Trail::default();
+            second.clear();
         }
     }
 }
 
 impl Index<Way> for Trails {
     type Output = Trail;
+    #[inline]
     fn index(&self, way: Way) -> &Trail {
-        if self.way.is_none_or(|first| first == way) { &self.first } else { self.second.as_deref().unwrap_or(&UNSEEN) }
+        if self.way == way { &self.first } else { self.second.as_deref().unwrap_or_else(|| &UNSEEN) }
     }
 }
 
 impl IndexMut<Way> for Trails {
+    #[inline]
     fn index_mut(&mut self, way: Way) -> &mut Trail {
-        if *self.way.get_or_insert(way) == way { &mut self.first } else { self.second.get_or_insert_default() }
+        if !self.begun {
+            (self.begun, self.way) = (true, way);
+        }
+        if self.way == way { &mut self.first } else { self.second.get_or_insert_default() }
     }
 }
 
 impl Trail {
+    /// As new, but for the room of its segments.
+    fn clear(&mut self) {
+        let mut flight = std::mem::take(&mut self.flight);
+        flight.clear();
+        *self = Self { flight, ..Self::default() };
+    }
+
     /// The rare part, made on first need.
     pub(super) fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()

@@ -10,9 +10,10 @@ use crate::decode::fold;
 use crate::wire::{Address, Endpoint};
 
 /// Which of the two ends of a [`Key`] sent a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Way {
     /// The numerically lower end.
+    #[default]
     Low = 0,
     /// The higher end.
     High = 1,

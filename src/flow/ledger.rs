@@ -51,6 +51,13 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
+    /// As new, without giving a little memory back.
+    pub(super) fn clear(&mut self) {
+        self.sent.clear();
+        self.sent.shrink_to(2 * HISTORY);
+        self.acked = 0;
+    }
+
     /// Adds a segment that was not seen before.
     pub(super) fn push(&mut self, sent: Sent) {
         if self.sent.len() >= IN_FLIGHT {
@@ -64,6 +71,10 @@ impl InFlight {
             } else {
                 return;
             }
+        }
+        if self.sent.back().is_none_or(|last| !last.start.after(sent.start)) {
+            self.sent.push_back(sent);
+            return;
         }
         let after = self.sent.iter().rev().take_while(|other| other.start.after(sent.start)).count();
         let index = self.sent.len() - after;

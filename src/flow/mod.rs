@@ -134,5 +134,5 @@ pub trait Sink {
     fn judged(&mut self, _flow: &FlowHead, _conversation: &mut Self::Conversation, _at: PacketRef, _came: Came) {}
 
     /// The flow left the table. `now` is the capture time at which that was decided.
-    fn closed(&mut self, facts: FlowFacts, conversation: Self::Conversation, why: Ended, now: Timestamp);
+    fn closed(&mut self, facts: Box<FlowFacts>, conversation: Self::Conversation, why: Ended, now: Timestamp);
 }

@@ -2,7 +2,7 @@
 
 use super::FlowHead;
 use super::facts::{Close, FlowFacts, Half, Handshake, IpProtocol, RoleSource, Unacknowledged};
-use super::half::{Clock, Marks, Rare, Stamp, Track, Trail, Trails};
+use super::half::{Clock, Marks, NOTHING, Stamp, Track, Trail, Trails};
 use super::key::{Key, Pair, Way};
 use super::limits::Limits;
 use super::rtt;
@@ -110,6 +110,12 @@ impl Flow {
             true => Stage::Closed,
             false => Stage::Open,
         }
+    }
+
+    /// A side closed it, or reset it.
+    pub(super) fn ending(&self) -> bool {
+        let ends = |way: &Way| self.tracks[*way].marks.has(Marks::FIN) || self.tracks[*way].marks.has(Marks::RESET);
+        Way::BOTH.iter().any(ends)
     }
 
     /// Both sides closed it, or one reset it.
@@ -220,8 +226,7 @@ impl Detail {
     fn half(&self, flow: &Flow, way: Way) -> Half {
         let (track, trail) = (&flow.tracks[way], &self.trails[way]);
         let peer = &flow.tracks[way.other()];
-        let nothing = Rare::default();
-        let rare = trail.rare.as_deref().unwrap_or(&nothing);
+        let rare = trail.rare.as_deref().unwrap_or(&NOTHING);
         let tcp = flow.key.protocol() == IpProtocol::Tcp;
         let seen = tcp && track.marks.has(Marks::SEEN);
         Half {

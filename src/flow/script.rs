@@ -57,8 +57,8 @@ impl Sink for Tape {
         self.ends_total += 1;
     }
 
-    fn closed(&mut self, facts: FlowFacts, _: (), why: Ended, _: Timestamp) {
-        self.closed.push((facts, why));
+    fn closed(&mut self, facts: Box<FlowFacts>, _: (), why: Ended, _: Timestamp) {
+        self.closed.push((*facts, why));
     }
 }
 

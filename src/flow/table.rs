@@ -75,13 +75,12 @@ impl<S: Sink> FlowTable<S> {
 
     /// Works one packet in. Only TCP and UDP belong to flows; others are passed over.
     pub fn packet(&mut self, packet: &Packet<'_>, sink: &mut S) {
-        let (Some(ip), Some(source), Some(destination)) = (packet.ip.as_ref(), packet.source(), packet.destination())
-        else {
-            return;
-        };
-        self.wheel.start(packet.at.time.second());
+        let Some(ip) = packet.ip.as_ref() else { return };
+        let ends = |source, destination| (Endpoint::new(ip.source, source), Endpoint::new(ip.destination, destination));
+        self.wheel.start(packet.at.time);
         match &packet.transport {
             Transport::Tcp(segment) => {
+                let (source, destination) = ends(segment.source_port, segment.destination_port);
                 let (key, way) = Key::of(source, destination, IpProtocol::Tcp);
                 let hash = key.hash(self.seed);
                 if let Some(slot) = self.tcp_slot(key, hash, way, packet.at, segment, sink) {
@@ -89,6 +88,7 @@ impl<S: Sink> FlowTable<S> {
                 }
             }
             Transport::Udp(datagram) => {
+                let (source, destination) = ends(datagram.source_port, datagram.destination_port);
                 let (key, way) = Key::of(source, destination, IpProtocol::Udp);
                 let hash = key.hash(self.seed);
                 let slot = self.find(&key, hash).unwrap_or_else(|| {
@@ -345,12 +345,14 @@ impl<S: Sink> FlowTable<S> {
                 live.count_duplicate(original);
                 return None;
             }
-            let before = live.flow.stage();
+            // Only an end, or the answer to one, moves a flow on its way out.
+            let ends = segment.flags.has(Flags::FIN) || segment.flags.has(Flags::RST) || live.flow.ending();
+            let before = if ends { live.flow.stage() } else { Stage::Open };
             if !live.flow.established && segment.flags.has(Flags::SYN) && live.flow.role != RoleSource::Handshake {
                 live.roles_by_syn(way, segment);
             }
             live.segment(way, ip, segment);
-            Some((before, live.flow.stage()))
+            Some((before, if ends { live.flow.stage() } else { Stage::Open }))
         });
         let Some(change) = change else { return };
         if segment.flags.has(Flags::SYN) && segment.flags.has(Flags::ACK) {

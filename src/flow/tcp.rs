@@ -78,10 +78,12 @@ impl<S: Sink> Live<'_, S> {
 
     /// New payload behind a long silence of both sides.
     fn pause(&mut self, way: Way, s: &Segment<'_>) {
-        let Some(last) = self.flow.last() else { return };
         let track = &self.flow.tracks[way];
         let new = s.payload_len > 1 && track.marks.has(Marks::SEEN) && s.seq.plus(s.payload_len).after(track.next);
-        if new && self.at.time.since(last.time()) >= SILENCE {
+        if new
+            && let Some(last) = self.flow.last()
+            && self.at.time.since(last.time()) >= SILENCE
+        {
             self.detail.pause = Some((last, Stamp::from(self.at)));
         }
     }

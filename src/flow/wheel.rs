@@ -3,6 +3,8 @@
 //! A flow stands in the wheel once, at most [`SPAN`] seconds ahead; whoever is due is asked for its real deadline and put back when it has
 //! not come. So a packet never touches the wheel, and a clock that jumps by years costs one turn, not one step a second.
 
+use crate::time::Timestamp;
+
 /// Slots, and so the farthest a visit can be planned ahead.
 pub(super) const SPAN: i64 = 256;
 
@@ -19,8 +21,11 @@ impl Wheel {
     }
 
     /// Gives the wheel its first second, once.
-    pub(super) fn start(&mut self, second: i64) {
-        self.now.get_or_insert(second);
+    #[inline]
+    pub(super) fn start(&mut self, time: Timestamp) {
+        if self.now.is_none() {
+            self.now = Some(time.second());
+        }
     }
 
     /// The second the wheel stands at.
@@ -65,7 +70,7 @@ mod tests {
     #[test]
     fn a_visit_comes_at_its_second_and_not_before() {
         let mut wheel = Wheel::new();
-        wheel.start(100);
+        wheel.start(Timestamp(100_000_000_000));
         assert_eq!(wheel.schedule(7, 103), 103);
         let mut due = Vec::new();
         wheel.advance(102, &mut due);
@@ -77,14 +82,14 @@ mod tests {
     #[test]
     fn a_deadline_beyond_the_span_is_visited_at_the_span() {
         let mut wheel = Wheel::new();
-        wheel.start(0);
+        wheel.start(Timestamp(0));
         assert_eq!(wheel.schedule(1, 86_400), SPAN - 1);
     }
 
     #[test]
     fn a_jump_of_years_is_one_turn_and_forgets_nobody() {
         let mut wheel = Wheel::new();
-        wheel.start(-5);
+        wheel.start(Timestamp(-5_000_000_000));
         for slot in 0..1000 {
             wheel.schedule(slot, i64::from(slot));
         }
@@ -96,7 +101,7 @@ mod tests {
     #[test]
     fn time_that_runs_backwards_turns_nothing() {
         let mut wheel = Wheel::new();
-        wheel.start(50);
+        wheel.start(Timestamp(50_000_000_000));
         wheel.schedule(1, 51);
         let mut due = Vec::new();
         wheel.advance(10, &mut due);

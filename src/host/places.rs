@@ -50,7 +50,7 @@ impl<K: Key, V: Default> Places<K, V> {
     }
 
     /// The value of a key, new if need be; `None` when there is no room for another.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(&mut self, key: K) -> Option<&mut V> {
         let slot = (key.number().wrapping_mul(SPREAD) >> 32) as usize % RECENT;
         let recent = self.recent[slot] as usize;
@@ -60,6 +60,7 @@ impl<K: Key, V: Default> Places<K, V> {
         self.all.get_mut(self.recent[slot] as usize).map(|(_, value)| value)
     }
 
+    #[cold]
     fn place(&mut self, key: K) -> Option<u32> {
         if let Some(place) = self.places.get(&key) {
             return Some(*place);

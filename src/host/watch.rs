@@ -5,7 +5,7 @@
 
 use super::grid::{Cell, Grid, Quiet, Silence};
 use super::places::Places;
-use crate::decode::{Flags, Packet, Transport, flow_hash};
+use crate::decode::{Flags, Ip, Packet, Transport, flow_hash};
 use crate::event::PacketRef;
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::arp::Neighbor;
@@ -95,15 +95,17 @@ impl Watch {
 
     /// Looks at one packet.
     pub fn packet(&mut self, packet: &Packet<'_>) {
-        let Some(ip) = packet.ip else { return };
+        let Some(ip) = packet.ip.as_ref() else { return };
         if ip.source == ip.destination || ip.source.is_loopback() {
             return;
         }
-        self.count(packet, u64::from(ip.len));
+        let second = packet.at.time.second();
+        self.count(packet, second, u64::from(ip.len));
         let asks = asks(packet);
-        let at = packet.at;
+        let at = (packet.at, second);
         if let Some(lane) = self.lanes.get(ip.source) {
-            hear(&mut lane.from, at, (ip.source, Quiet::Mute, None), self.black, &mut self.grid);
+            let who = |_: &Waits| (ip.source, Quiet::Mute, None);
+            hear(&mut lane.from, at, who, self.black, &mut self.grid);
             if asks {
                 lane.to.ask(packet, ip.destination, ip.source);
             }
@@ -111,26 +113,25 @@ impl Watch {
             self.grid.unwatched += 1;
         }
         if let Some(lane) = self.lanes.get(ip.destination) {
-            hear(&mut lane.to, at, (ip.destination, Quiet::Deaf, None), self.black, &mut self.grid);
+            let who = |_: &Waits| (ip.destination, Quiet::Deaf, None);
+            hear(&mut lane.to, at, who, self.black, &mut self.grid);
             if asks {
                 lane.from.ask(packet, ip.source, ip.destination);
             }
         } else {
             self.grid.unwatched += 1;
         }
-        self.hop(packet, asks);
+        self.hop(packet, ip, second, asks);
     }
 
     /// The same for the link addresses: what is sent through a router, and whether anything comes from it.
-    fn hop(&mut self, packet: &Packet<'_>, asks: bool) {
-        let (Some(ip), Some(source), Some(destination)) = (packet.ip, packet.link.source, packet.link.destination)
-        else {
-            return;
-        };
+    #[inline]
+    fn hop(&mut self, packet: &Packet<'_>, ip: &Ip, second: i64, asks: bool) {
+        let (Some(source), Some(destination)) = (packet.link.source, packet.link.destination) else { return };
         if let Some(way) = self.hops.get(source) {
             // Whose silence it was is known from who asked first.
-            let host = way.waits.as_ref().map_or(ip.destination, |waits| waits.asker);
-            hear(way, packet.at, (host, Quiet::Hop, Some(source)), self.black, &mut self.grid);
+            let who = |waits: &Waits| (waits.asker, Quiet::Hop, Some(source));
+            hear(way, (packet.at, second), who, self.black, &mut self.grid);
         }
         if asks && let Some(way) = self.hops.get(destination) {
             way.ask(packet, ip.destination, ip.source);
@@ -185,8 +186,8 @@ impl Watch {
         self.grid
     }
 
-    fn count(&mut self, packet: &Packet<'_>, octets: u64) {
-        let second = packet.at.time.second();
+    #[inline]
+    fn count(&mut self, packet: &Packet<'_>, second: i64, octets: u64) {
         if second != self.second {
             if self.second != i64::MIN {
                 self.grid.seconds.add(self.second, &self.cell);
@@ -207,19 +208,24 @@ impl Watch {
 /// Whose silence, which kind, and the link address of a hop.
 type Who = (Address, Quiet, Option<Mac>);
 
-/// Something was heard: a silence that was long enough is kept.
-fn hear(way: &mut Way, at: PacketRef, who: Who, black: Elapsed, grid: &mut Grid) {
-    if way.waits.is_none() {
+/// Something was heard, in that second: a silence that was long enough is kept.
+#[inline]
+fn hear(way: &mut Way, (at, second): (PacketRef, i64), who: impl Fn(&Waits) -> Who, black: Elapsed, grid: &mut Grid) {
+    if let Some(waits) = &way.waits {
+        let who = who(waits);
+        if let Some(silence) = std::mem::take(way).ended(way, who, at, black) {
+            grid.keep(silence);
+        }
+    } else {
         way.asked = None;
-    } else if let Some(silence) = std::mem::take(way).ended(way, who, at, black) {
-        grid.keep(silence);
     }
-    way.rate.count(at.time.second());
+    way.rate.count(second);
     way.heard = Some(at);
 }
 
 impl Way {
     /// The way starts anew with what it knows of its rate.
+    #[cold]
     fn ended(self, fresh: &mut Self, who: Who, at: PacketRef, black: Elapsed) -> Option<Silence> {
         (fresh.heard, fresh.rate) = (self.heard, self.rate);
         self.silence(who, Some(at), at.time, black)
@@ -329,6 +335,7 @@ impl Waits {
 }
 
 impl Rate {
+    #[inline]
     fn count(&mut self, second: i64) {
         let passed = second - self.since;
         if passed >= WINDOW {

@@ -177,7 +177,7 @@ impl Sink for Scribe {
         self.0[*number].1.push(Act::End(side));
     }
 
-    fn closed(&mut self, _: FlowFacts, _: usize, _: Ended, _: Timestamp) {}
+    fn closed(&mut self, _: Box<FlowFacts>, _: usize, _: Ended, _: Timestamp) {}
 }
 
 /// Every flow of a capture of the project, by its path below `captures/`.

@@ -30,8 +30,8 @@ pub enum Verdict {
 /// A flow that is kept whole because something was found on it, or because it may be the other leg of one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FlowSummary {
-    /// TCP or UDP truth.
-    pub facts: FlowFacts,
+    /// TCP or UDP truth; boxed, because it is large and changes hands often.
+    pub facts: Box<FlowFacts>,
     /// What happened on it.
     pub story: Story,
     /// What its own rules found.

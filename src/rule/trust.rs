@@ -102,8 +102,12 @@ pub fn accepted(flow: &FlowSummary) -> bool {
     [Side::Client, Side::Server].iter().all(|side| flow.story.first(Kind::TlsData, *side).is_some())
 }
 
-/// A refusal of the server's certificate and its reason; `None` for everything else.
+/// A refusal of the server's certificate and its reason; `None` for everything else. Found once for a view: several rules ask.
 pub fn refused<'a>(flow: &FlowView<'a>) -> Option<Refused<'a>> {
+    *flow.refused.get_or_init(|| refusal(flow))
+}
+
+fn refusal<'a>(flow: &FlowView<'a>) -> Option<Refused<'a>> {
     if flow.facts.mid_stream {
         return None;
     }

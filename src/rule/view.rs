@@ -7,6 +7,7 @@ use super::exchange::Exchange;
 use super::finding::{Confidence, Finding};
 use super::summary::{Digest, FlowSummary, protocol_of};
 use super::threshold::Thresholds;
+use super::trust::Refused;
 use crate::capture::CaptureInfo;
 use crate::event::story::Story;
 use crate::event::{Event, Kind, PacketRef, Protocol, Side, What};
@@ -36,6 +37,8 @@ pub struct FlowView<'a> {
     pub thresholds: &'a Thresholds,
     /// The latest exchange, once a rule asked for it.
     pub(super) latest: OnceCell<Option<Exchange<'a>>>,
+    /// How the client refused the server's certificate, once a rule asked for it.
+    pub(super) refused: OnceCell<Option<Refused<'a>>>,
 }
 
 impl<'a> FlowView<'a> {
@@ -47,7 +50,7 @@ impl<'a> FlowView<'a> {
         ended: Ended,
         thresholds: &'a Thresholds,
     ) -> Self {
-        Self { facts, story, now, ended, thresholds, latest: OnceCell::new() }
+        Self { facts, story, now, ended, thresholds, latest: OnceCell::new(), refused: OnceCell::new() }
     }
 
     /// Client's direction.

@@ -59,8 +59,12 @@ impl Trip {
         self.point(frame, shards);
         self.tick(frame.time, shards);
         let packet = self.decoder.decode(frame);
-        self.packets.first = Some(self.packets.first.map_or(at, |first| first.min(at)));
-        self.packets.last = self.packets.last.max(Some(at));
+        if self.packets.first.is_none_or(|first| at < first) {
+            self.packets.first = Some(at);
+        }
+        if self.packets.last.is_none_or(|last| at > last) {
+            self.packets.last = Some(at);
+        }
         count(&mut self.packets, &packet, frame.link);
         if matches!(packet.transport, Transport::UnknownLink) {
             self.packets.unknown_link_first.get_or_insert(at);

@@ -235,7 +235,7 @@ fn note_opt(record: &Record<'_>, message: &mut DnsMessage) {
 /// many as a name can have labels, so that none is long.
 fn read_name<'a>(bytes: &'a [u8], cursor: &mut Cursor<'a>) -> Result<String, Malformed> {
     const WHAT: &str = "DNS name";
-    let mut name = Vec::new();
+    let mut name = Vec::with_capacity(48);
     let mut start = cursor.position();
     let mut behind = None;
     let mut jumps = 0;
@@ -269,7 +269,7 @@ fn read_name<'a>(bytes: &'a [u8], cursor: &mut Cursor<'a>) -> Result<String, Mal
     }
     *cursor = behind.unwrap_or(reader);
     name.make_ascii_lowercase();
-    Ok(text_of(&name, 255))
+    Ok(String::from_utf8(name).unwrap_or_else(|error| text_of(error.as_bytes(), 255)))
 }
 
 #[cfg(test)]

@@ -50,9 +50,9 @@ impl Sink for Recorder {
         lent.ends[side as usize] += 1;
     }
 
-    fn closed(&mut self, facts: FlowFacts, lent: Lent, _: Ended, _: Timestamp) {
+    fn closed(&mut self, facts: Box<FlowFacts>, lent: Lent, _: Ended, _: Timestamp) {
         if facts.transport == IpProtocol::Tcp {
-            self.flows.push((facts, lent));
+            self.flows.push((*facts, lent));
         }
     }
 }

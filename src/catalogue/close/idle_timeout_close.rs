@@ -63,7 +63,7 @@ const CLIENT_TIMERS: [(i64, &str); 6] = [
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let (closer, fin) = flow.facts.closer?;
-    if flow.facts.half(closer).fin != Some(fin) || flow.pending().is_some_and(|pending| pending.asked < fin) {
+    if flow.facts.half(closer).fin != Some(fin) {
         return None;
     }
     let quiet_since = last_words(flow, closer, fin)?;
@@ -76,6 +76,9 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let (timer, name) = (Elapsed::secs(nearest.0), nearest.1);
     // ±3 % or ±0.5 s, as timers are checked in steps.
     if (pause - timer).abs() > Elapsed(timer.0 / 100 * 3).max(Elapsed::millis(500)) {
+        return None;
+    }
+    if flow.pending().is_some_and(|pending| pending.asked < fin) {
         return None;
     }
     Some(

@@ -33,7 +33,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Warning,
     confidence: Confidence::Certain,
     culprit: Culprit::Config,
-    needs: Needs::all(&[Kind::Dns]),
+    needs: Needs::all(&[Kind::Dns, Kind::LookupFailed]),
     says: "{server} says that {name} does not exist",
     users_see: &[
         "Name or service not known",

@@ -25,7 +25,7 @@ pub static RULE: Rule = Rule {
     title: "the DNS server refuses this client",
     confidence: Confidence::Certain,
     culprit: Culprit::Config,
-    needs: Needs::all(&[Kind::Dns]),
+    needs: Needs::all(&[Kind::Dns, Kind::LookupFailed]),
     says: "{server} refuses to look up {name} for {client_host}: {code}",
     users_see: &[
         "curl: (6) Could not resolve host",

@@ -27,7 +27,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Notice,
     confidence: Confidence::Certain,
     culprit: Culprit::Dns,
-    needs: Needs::all(&[Kind::Dns]),
+    needs: Needs::all(&[Kind::Dns, Kind::LookupExplained]),
     says: "{server} answered {type} {name} with an expired record: it does not reach the servers of that zone",
     users_see: &["EDE: 3 (Stale Answer)", "EDE: 19 (Stale NXDOMAIN Answer)"],
     do_first: &[

@@ -25,7 +25,7 @@ pub static RULE: Rule = Rule {
     title: "the resolver could not get an answer",
     confidence: Confidence::Certain,
     culprit: Culprit::Dns,
-    needs: Needs::all(&[Kind::Dns]),
+    needs: Needs::all(&[Kind::Dns, Kind::LookupFailed]),
     says: "{server} answers SERVFAIL for {type} {name}: it could not get an answer itself",
     users_see: &[
         "Temporary failure in name resolution",

@@ -64,7 +64,8 @@ pub static RULE: Rule = Rule {
 };
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
-    if !unicast(flow.facts) {
+    let short = flow.facts.last.time.since(flow.facts.start()) < LATE;
+    if short || !unicast(flow.facts) {
         return None;
     }
     let list = lookups(flow.story);

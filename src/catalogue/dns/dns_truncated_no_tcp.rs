@@ -36,7 +36,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Critical,
     confidence: Confidence::High,
     culprit: Culprit::Dns,
-    needs: Needs::all(&[Kind::Dns]),
+    needs: Needs::all(&[Kind::Dns, Kind::LookupCut]),
     claims_absence: true,
     says: "{server} cut its answer for {type} {name} short, and {client_host} did not ask again over TCP",
     variants: &["{server} cut its answer for {type} {name} short, and TCP to it {failed}"],

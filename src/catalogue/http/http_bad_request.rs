@@ -28,7 +28,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Warning,
     confidence: Confidence::High,
     culprit: Culprit::Client,
-    needs: Needs::all(&[Kind::Response, Kind::FirstPayload]),
+    needs: Needs::all(&[Kind::Response, Kind::ErrorStatus, Kind::FirstPayload]),
     symptom: true,
     says: "{server} answered 400 to {client_host}: {flaw}",
     users_see: &["400 Bad Request", "400 Bad request", "Your browser sent an invalid request."],

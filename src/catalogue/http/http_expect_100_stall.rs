@@ -29,7 +29,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Notice,
     confidence: Confidence::High,
     culprit: Culprit::Server,
-    needs: Needs::all(&[Kind::Request, Kind::Response]),
+    needs: Needs::all(&[Kind::Request, Kind::ExpectsContinue, Kind::Response]),
     says: "{client_host} waited {after} for 100 Continue before it sent the body of {request}: {server} never gave it",
     variants: &["{server} answered 417 to {request}: it gives no 100 Continue"],
     users_see: &["every upload takes 1 s longer", "417 Expectation Failed"],

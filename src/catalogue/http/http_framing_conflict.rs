@@ -22,6 +22,7 @@ use crate::rule::exchange::exchanges;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::view::FlowView;
 use crate::rule::{Check, Needs, Recovery, Rule, Step};
+use crate::wire::http::RequestHead;
 
 pub static RULE: Rule = Rule {
     id: "http-framing-conflict",
@@ -68,7 +69,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     if flow.protocol(Side::Client) != Some(Protocol::Http) || flow.protocol(Side::Server) != Some(Protocol::Http) {
         return None;
     }
-    said_twice(flow).or_else(|| beyond(flow))
+    let twice = flow.saw(Kind::Contradictory).then(|| said_twice(flow)).flatten();
+    twice.or_else(|| beyond(flow))
 }
 
 /// A head whose fields contradict each other.
@@ -109,13 +111,13 @@ fn beyond(flow: &FlowView<'_>) -> Option<Finding> {
     // Who has closed does not mind what comes.
     let left = flow.facts.closer.filter(|(side, _)| *side == Side::Client).map(|(_, at)| at);
     let mut outstanding: i64 = 0;
-    let mut latest: Option<(&Event, String)> = None;
+    let mut latest: Option<(&Event, &RequestHead)> = None;
     let mut complete: Option<PacketRef> = None;
     for event in flow.story.events().filter(|event| left.is_none_or(|left| event.at < left)) {
         match &event.what {
             What::Request(head) => {
                 outstanding += 1;
-                latest = Some((event, format!("{} {}", head.method, head.target)));
+                latest = Some((event, head));
                 complete = None;
             }
             What::ResponseEnd => complete = Some(event.at),
@@ -127,14 +129,15 @@ fn beyond(flow: &FlowView<'_>) -> Option<Finding> {
                     let shows = format!("an answer {}, and no request is outstanding", head.status);
                     let finding = RULE.found(flow, event.at, Side::Server, shows).variant(3);
                     let finding = finding.and_maybe(complete, Side::Server, "the answer before it is complete");
-                    let (_, line) = latest?;
+                    let line = latest.map(|(_, head)| format!("{} {}", head.method, head.target))?;
                     let finding = told(finding, line, "/").culprit(Culprit::Upstream);
                     return Some(finding.with("status", u64::from(head.status)));
                 }
             }
             What::HttpBroken if event.side == Side::Server && outstanding == 0 => {
                 let complete = complete?;
-                let (request, line) = latest?;
+                let (request, head) = latest?;
+                let line = format!("{} {}", head.method, head.target);
                 let shows = "octets that begin no answer, and no request is outstanding";
                 let finding = RULE
                     .found(flow, event.at, Side::Server, shows)
@@ -158,7 +161,7 @@ fn silent_since(flow: &FlowView<'_>, at: PacketRef, complete: Option<PacketRef>)
 mod tests {
     use super::*;
     use crate::rule::testing::Scene;
-    use crate::wire::http::{RequestHead, ResponseHead};
+    use crate::wire::http::ResponseHead;
 
     fn exchange(asked: bool, answered: bool, status: u16) -> Scene {
         let head = RequestHead { method: "POST".into(), target: "/a".into(), conflict: asked, ..Default::default() };

@@ -29,7 +29,7 @@ pub static RULE: Rule = Rule {
     title: "a proxy answered that its backend failed",
     confidence: Confidence::Certain,
     culprit: Culprit::Proxy,
-    needs: Needs::all(&[Kind::Request, Kind::Response]),
+    needs: Needs::all(&[Kind::Request, Kind::Response, Kind::ErrorStatus]),
     symptom: true,
     says: "the proxy {server} answered {status} {after} after the request: its backend failed it",
     users_see: &["502 Bad Gateway", "503 Service Unavailable", "504 Gateway Time-out", "504 Gateway Timeout"],

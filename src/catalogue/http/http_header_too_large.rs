@@ -33,7 +33,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Warning,
     confidence: Confidence::High,
     culprit: Culprit::Client,
-    needs: Needs::all(&[Kind::Response]),
+    needs: Needs::all(&[Kind::Response]).and_any(&[Kind::ErrorStatus, Kind::LargeHead]),
     says: "{server} answered {status} to a request head of {size} octets from {client_host}: larger than it allows",
     variants: &[
         "{server} answered with a head of {size} octets, and the proxy {client_host} said 502: larger than it takes",

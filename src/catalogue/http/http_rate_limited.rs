@@ -32,7 +32,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Warning,
     confidence: Confidence::Certain,
     culprit: Culprit::Client,
-    needs: Needs::all(&[Kind::Request, Kind::Response]),
+    needs: Needs::all(&[Kind::Request, Kind::Response, Kind::ErrorStatus]),
     says: "{server} answered {status} to {request}: it limits {client_host}{wait}",
     variants: &["{server} limits {client_host}{wait}: {limited} of {answers} answers are {status}"],
     users_see: &[

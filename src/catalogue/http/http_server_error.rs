@@ -40,7 +40,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Warning,
     confidence: Confidence::Certain,
     culprit: Culprit::Upstream,
-    needs: Needs::all(&[Kind::Request, Kind::Response]),
+    needs: Needs::all(&[Kind::Request, Kind::Response, Kind::ErrorStatus]),
     says: "{server} answered {status} to {request} {after} after the request: the application's own error",
     variants: &["{server} answers {status}: {failed} of {answers} answers are server errors of the application"],
     users_see: &["500 Internal Server Error", "HTTP 500", "Internal Server Error"],

@@ -30,7 +30,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Warning,
     confidence: Confidence::Certain,
     culprit: Culprit::Config,
-    needs: Needs::all(&[Kind::Request, Kind::Response]),
+    needs: Needs::all(&[Kind::Request, Kind::AsksUpgrade, Kind::Response]),
     says: "{server} answered {status} instead of 101 to {request}, which asked for WebSocket",
     variants: &[
         "the proxy {server} dropped Upgrade from {request}: its backend saw no WebSocket, the client got {status}",

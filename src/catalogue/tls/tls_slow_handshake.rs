@@ -71,7 +71,8 @@ pub static RULE: Rule = Rule {
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let (client, server) = (flow.client(), flow.server());
     let clean = client.loss.total() + server.loss.total() == 0 && client.unseen + server.unseen == 0;
-    if flow.facts.mid_stream || !clean || flow.saw(Kind::CertificateRequest) {
+    let short = flow.facts.last.time.since(flow.facts.start()) < flow.thresholds.slow;
+    if short || flow.facts.mid_stream || !clean || flow.saw(Kind::CertificateRequest) {
         return None;
     }
     let (asked, _) = flow.client_hello()?;

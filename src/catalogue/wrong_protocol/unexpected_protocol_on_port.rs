@@ -71,6 +71,9 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         return None;
     }
     let (asked, spoken) = mismatch::spoken_by_client(flow)?;
+    if flow.protocol(Side::Server).is_none_or(|service| service == spoken) {
+        return None;
+    }
     let (answered, service, shows) = match mismatch::refusal(flow)? {
         refusal @ Refusal::Words(at, service, _) => (at, service, refusal.shows(flow)),
         refusal @ Refusal::Http(at, _) => (at, Protocol::Http, refusal.shows(flow)),

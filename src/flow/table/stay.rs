@@ -92,7 +92,7 @@ impl<S: Sink> FlowTable<S> {
         };
         let key = flow.key;
         let hash = key.hash(self.seed);
-        let facts = detail.facts(flow);
+        let facts = Box::new(detail.facts(flow));
         if why == Ended::Closed {
             let next =
                 Way::BOTH.map(|way| Some(&flow.tracks[way]).filter(|t| t.marks.has(Marks::SEEN)).map(|t| t.next));

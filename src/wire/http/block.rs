@@ -18,7 +18,7 @@ fn plain(fields: &[Field]) -> Vec<Header<'_>> {
 /// The head of a request of `len` octets on a stream. What a table entry hides that was never seen is named by its index (`?62`).
 pub fn request_of(stream: u32, fields: &[Field], len: u32) -> RequestHead {
     let headers = plain(fields);
-    let fields = Fields(&headers);
+    let fields = Fields::of(&headers);
     // The entry that is not known may be any field: the first one stands for what is missing.
     let hidden = || headers.iter().find(|header| header.name.starts_with('?')).map_or("?", |header| header.name);
     let pseudo = |name: &str, most| text(fields, name, most).unwrap_or_else(|| hidden().to_owned());
@@ -43,7 +43,7 @@ pub fn request_of(stream: u32, fields: &[Field], len: u32) -> RequestHead {
 /// The head of a response of `len` octets on a stream; status 0 where the field was never seen.
 pub fn response_of(stream: u32, fields: &[Field], len: u32) -> ResponseHead {
     let headers = plain(fields);
-    let fields = Fields(&headers);
+    let fields = Fields::of(&headers);
     ResponseHead {
         status: number(fields.first(":status").unwrap_or_default()).unwrap_or(0) as u16,
         framing: Framing::UntilClose,
@@ -56,7 +56,7 @@ pub fn response_of(stream: u32, fields: &[Field], len: u32) -> ResponseHead {
 /// Status and message of a gRPC call, where the block has them: in the trailers, or in the head when there is no body.
 pub fn grpc_status(fields: &[Field]) -> Option<(u32, String)> {
     let headers = plain(fields);
-    let fields = Fields(&headers);
+    let fields = Fields::of(&headers);
     let status = number(fields.first("grpc-status")?)?;
     Some((status, text_of(&unescaped(fields.first("grpc-message").unwrap_or_default()), 160)))
 }

@@ -6,12 +6,47 @@ use super::Framing;
 
 /// The header fields of one head, asked by name without regard to case.
 #[derive(Clone, Copy)]
-pub(super) struct Fields<'a>(pub(super) &'a [Header<'a>]);
+pub(super) struct Fields<'a> {
+    list: &'a [Header<'a>],
+    /// The marks of their names: most questions are for fields that are not there.
+    names: u64,
+}
+
+/// One bit for a name; many names share it.
+const fn mark(name: &str) -> u64 {
+    match name.as_bytes() {
+        [] => 0,
+        [first, .., last] => 1 << ((name.len() + 7 * (*first | 0x20) as usize + 3 * (*last | 0x20) as usize) % 64),
+        [_] => 1,
+    }
+}
+
+/// The bits of many.
+pub(super) const fn marks(names: &[&str]) -> u64 {
+    let (mut bits, mut i) = (0, 0);
+    while i < names.len() {
+        bits |= mark(names[i]);
+        i += 1;
+    }
+    bits
+}
 
 impl<'a> Fields<'a> {
+    /// As they came.
+    pub(super) fn of(list: &'a [Header<'a>]) -> Self {
+        Self { list, names: list.iter().fold(0, |bits, field| bits | mark(field.name)) }
+    }
+
+    /// Whether a name with one of these `marks` is among them.
+    pub(super) fn any(self, marks: u64) -> bool {
+        self.names & marks != 0
+    }
+
     /// The values of all fields of that name, in order, without blanks around them.
+    #[inline]
     pub(super) fn all(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value.trim_ascii())
+        let list = if self.any(mark(name)) { self.list } else { &[] };
+        list.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value.trim_ascii())
     }
 
     /// The first of them.

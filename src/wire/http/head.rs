@@ -1,8 +1,10 @@
 //! Request and response heads: read strictly first; what only a lenient reader accepts is kept together with the objection.
 
-use httparse::{EMPTY_HEADER, Error, Header, ParserConfig, Request, Response, Status};
+use std::mem::MaybeUninit;
 
-use super::fields::Fields;
+use httparse::{Error, Header, ParserConfig, Request, Response, Status};
+
+use super::fields::{Fields, marks};
 use super::{Framing, Head, RequestHead, ResponseHead};
 use crate::wire::fnv::fnv;
 use crate::wire::text_of;
@@ -57,7 +59,7 @@ pub fn parse_response(bytes: &[u8]) -> Head<ResponseHead> {
 }
 
 /// A reader of one kind of head: `None` while octets are missing.
-type Read<T> = for<'b> fn(&ParserConfig, &'b [u8], &mut [Header<'b>]) -> Result<Option<T>, Error>;
+type Read<T> = for<'b> fn(&ParserConfig, &'b [u8], &mut [MaybeUninit<Header<'b>>]) -> Result<Option<T>, Error>;
 
 fn parse<T>(bytes: &[u8], lenient: &ParserConfig, read: Read<T>, object: fn(&mut T, String)) -> Head<T> {
     let window = bytes.get(..LONGEST).unwrap_or(bytes);
@@ -81,8 +83,8 @@ fn parse<T>(bytes: &[u8], lenient: &ParserConfig, read: Read<T>, object: fn(&mut
 
 /// Reads with room for few fields, and again with room for many when that is not enough.
 fn with_room<T>(bytes: &[u8], config: &ParserConfig, read: Read<T>) -> Result<Option<T>, Error> {
-    match read(config, bytes, &mut [EMPTY_HEADER; FEW_FIELDS]) {
-        Err(Error::TooManyHeaders) => read(config, bytes, &mut vec![EMPTY_HEADER; MOST_FIELDS]),
+    match read(config, bytes, &mut [const { MaybeUninit::uninit() }; FEW_FIELDS]) {
+        Err(Error::TooManyHeaders) => read(config, bytes, &mut [const { MaybeUninit::uninit() }; MOST_FIELDS]),
         result => result,
     }
 }
@@ -102,11 +104,13 @@ fn reason(error: Error) -> &'static str {
 fn read_request<'b>(
     config: &ParserConfig,
     bytes: &'b [u8],
-    room: &mut [Header<'b>],
+    room: &mut [MaybeUninit<Header<'b>>],
 ) -> Result<Option<RequestHead>, Error> {
-    let mut request = Request::new(room);
-    let Status::Complete(len) = config.parse_request(&mut request, bytes)? else { return Ok(None) };
-    let fields = Fields(request.headers);
+    let mut request = Request::new(&mut []);
+    let Status::Complete(len) = config.parse_request_with_uninit_headers(&mut request, bytes, room)? else {
+        return Ok(None);
+    };
+    let fields = Fields::of(request.headers);
     let (framing, conflict) = fields.framing(Framing::None);
     Ok(Some(RequestHead {
         method: text_of(request.method.unwrap_or_default().as_bytes(), 32),
@@ -125,11 +129,13 @@ fn read_request<'b>(
 fn read_response<'b>(
     config: &ParserConfig,
     bytes: &'b [u8],
-    room: &mut [Header<'b>],
+    room: &mut [MaybeUninit<Header<'b>>],
 ) -> Result<Option<ResponseHead>, Error> {
-    let mut response = Response::new(room);
-    let Status::Complete(len) = config.parse_response(&mut response, bytes)? else { return Ok(None) };
-    let fields = Fields(response.headers);
+    let mut response = Response::new(&mut []);
+    let Status::Complete(len) = config.parse_response_with_uninit_headers(&mut response, bytes, room)? else {
+        return Ok(None);
+    };
+    let fields = Fields::of(response.headers);
     let (framing, conflict) = fields.framing(Framing::UntilClose);
     let minor = response.version.unwrap_or(0);
     Ok(Some(ResponseHead {
@@ -175,6 +181,10 @@ pub(super) fn text(fields: Fields<'_>, name: &str, most: usize) -> Option<String
 
 /// Who the nearest proxy says the client is: the last entry of each field, because earlier ones may be the client's invention.
 fn forwarded(fields: Fields<'_>) -> Vec<(String, String)> {
+    const NAMES: u64 = marks(&["x-forwarded-for", "forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip"]);
+    if !fields.any(NAMES) {
+        return Vec::new();
+    }
     let list = fields.entries("x-forwarded-for").last().map(|entry| ("x-forwarded-for", entry));
     let standard = fields.entries("forwarded").last().and_then(forwarded_for).map(|node| ("forwarded", node));
     let real = fields.first("x-real-ip").map(|value| ("x-real-ip", value));
@@ -222,6 +232,10 @@ pub fn request_ids(list: &[(String, String)]) -> impl Iterator<Item = &str> {
 }
 
 fn ids(fields: Fields<'_>) -> Vec<(String, String)> {
+    const NAMES: u64 = marks(&REQUEST_IDS);
+    if !fields.any(NAMES) {
+        return Vec::new();
+    }
     let found = REQUEST_IDS.iter().filter_map(|name| fields.first(name).map(|value| (name, value)));
     found.take(MOST_IDS).map(|(name, value)| ((*name).to_owned(), text_of(value, 64))).collect()
 }
