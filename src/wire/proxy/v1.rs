@@ -55,6 +55,8 @@ enum Recognised {
 /// broken header, so that nothing is said before the word fits the protocol.
 fn recognise(bytes: &[u8]) -> Recognised {
     const SIGNATURE: &[u8] = b"PROXY";
+    // What stands behind the longest line says nothing of it: no later octet may change the answer.
+    let bytes = bytes.get(..LONGEST).unwrap_or(bytes);
     let begun = bytes.get(..SIGNATURE.len()).unwrap_or(bytes);
     if !begun.iter().zip(SIGNATURE).all(|(octet, letter)| octet.eq_ignore_ascii_case(letter)) {
         return Recognised::No;
