@@ -370,7 +370,12 @@ impl Scene {
     /// As the engine keeps it.
     pub fn summary(&self) -> FlowSummary {
         let digest = Digest::of(&self.facts, &self.story, Verdict::Healthy);
-        FlowSummary { facts: Box::new(self.facts.clone()), story: self.story.clone(), findings: self.findings.clone(), digest }
+        FlowSummary {
+            facts: Box::new(self.facts.clone()),
+            story: self.story.clone(),
+            findings: self.findings.clone(),
+            digest,
+        }
     }
 
     fn packet(&mut self, side: Side, ms: i64) -> PacketRef {
