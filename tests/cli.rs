@@ -205,7 +205,8 @@ fn the_next_command_of_a_report_from_several_captures_runs() {
     let [client, backend] = ["client", "backend"].map(|leg| {
         format!("{leg}={}", support::root().join(format!("captures/incidents/gitlab/{leg}-leg.pcap")).display())
     });
-    let report = stdout(&tcpwhy(&[&client, &backend]));
+    // A long command is continued as a shell reads it.
+    let report = stdout(&tcpwhy(&[&client, &backend])).replace(" \\\n            ", " ");
     let line = report.lines().find_map(|line| line.strip_prefix("MORE      tcpwhy ")).expect("a next command");
     let output = tcpwhy(&line.split_whitespace().collect::<Vec<_>>());
     assert!(output.status.success() && stdout(&output).starts_with("FLOW"), "{line}: {}", stderr(&output));

@@ -4,7 +4,7 @@
 #
 #   the node     namespace N: bridge cni0 10.244.0.1/24; service address 10.96.0.10:80, dealt out to the pods by DNAT
 #   pod A        10.244.0.2, the client
-#   pods B, C    10.244.0.3 and .4, the endpoints, port 8080
+#   pods B, C, D 10.244.0.3, .4 and .5, the endpoints, port 8080
 # The sidecar is HAProxy in pod B: what comes in for 8080 is turned to 15006 (REDIRECT), from where it asks 127.0.0.1:8081.
 set -u
 . "$(dirname "$0")/lib.sh"
@@ -13,12 +13,12 @@ OUT=${1:-$CAPTURES}
 HEALTHY=$OUT/healthy RULES=$OUT/rules
 mkdir -p "$HEALTHY" "$RULES"
 lab_begin
-N=$P A=$LAB-pa PB=$LAB-pb PC=$LAB-pc
-LAB_MORE_NS="$A $PB $PC"
+N=$P A=$LAB-pa PB=$LAB-pb PC=$LAB-pc PD=$LAB-pd
+LAB_MORE_NS="$A $PB $PC $PD"
 ip -n "$N" link add cni0 type bridge
 lab_address "$N" cni0 10.244.0.1/24
 last=2
-for ns in $A $PB $PC; do
+for ns in $A $PB $PC $PD; do
     ip netns add "$ns"
     ip -n "$ns" link set lo up
     ip link add eth0 netns "$ns" type veth peer name "v${ns##*-}" netns "$N"
@@ -48,10 +48,10 @@ service() { # endpoint...       the service address is dealt out to these, in tu
     on "$N" iptables -t nat -A POSTROUTING -d 10.244.0.0/24 -s 10.244.0.0/24 -p tcp --dport 8080 -j MASQUERADE
 }
 
-ask() { # times     pod A asks the service
+ask() { # times [seconds]     pod A asks the service, with so much patience
     local i
     for i in $(seq "$1"); do
-        on "$A" curl -s -o /dev/null -m 3 "http://10.96.0.10/page/$i"
+        on "$A" curl -s -o /dev/null -m "${2:-3}" "http://10.96.0.10/page/$i"
         sleep 0.05
     done
 }
@@ -82,6 +82,19 @@ record "$HEALTHY/93-kubernetes-service" ask 8
 # One endpoint's program has ended, the node still deals connections out to it
 stop "$SERVER_B"
 record "$RULES/connect-refused/kubernetes-endpoint" ask 8
+
+# A pod that is there and answers for its link address, while its own firewall says "host unreachable"
+app "$PD" 8080
+service 10.244.0.4:8080 10.244.0.5:8080
+on "$PD" iptables -A INPUT -p tcp --dport 8080 -j REJECT --reject-with icmp-host-unreachable
+on "$N" ip neigh flush dev cni0
+record "$RULES/neighbor-unresolved/not-pod-rejects" ask 8 5
+
+# The pod is gone with its interface, and the node still deals connections out to it. It asks for the link address in vain, and tells the
+# client after 3 s; the NAT puts the service address in the place of its own.
+on "$N" ip link del vpd
+on "$N" ip neigh flush dev cni0
+record "$RULES/neighbor-unresolved/pod-gone" ask 8 5
 
 # A sidecar in front of the application
 cat >"$TMP/sidecar.cfg" <<X

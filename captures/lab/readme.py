@@ -341,6 +341,8 @@ not-prohibited | a `prohibit` route: `icmp-admin-prohibited`
 rule("neighbor-unresolved", """
 no-such-host | curl twice to an address of the own link that nobody has
 on-the-router | seen on the router, between the SYNs of the client and its own ARP
+pod-gone | a pod that is gone, with half of a service's connections still dealt out to it, as its node sees it (captures/lab/containers.sh)
+not-pod-rejects | the pod is there and answers for its link address; its own firewall says "host unreachable" (captures/lab/containers.sh)
 not-sweep | twelve addresses that nobody has, at once
 not-answered-late | the address appears after the second question
 """)

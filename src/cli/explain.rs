@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use comfy_table::{ContentArrangement, Table, presets};
 
+use tcpwhy::render::page;
 use tcpwhy::{Thresholds, catalogue};
 
 /// The page of a rule; without such a rule, those whose users-see text holds the words.
 pub(crate) fn explain(words: &str, code: bool) -> Result<ExitCode> {
     let mut out = io::stdout().lock();
-    if let Some(page) = catalogue::page(words) {
-        write!(out, "{}", reflowed(&page, WIDTH))?;
+    if let Some(text) = catalogue::page(words) {
+        write!(out, "{}", page::reflowed(&text, WIDTH))?;
         if code && let Some(source) = catalogue::code(words) {
             writeln!(out, "\n## The check\n```rust\n{source}\n```")?;
         }
@@ -37,68 +38,6 @@ pub(crate) fn explain(words: &str, code: bool) -> Result<ExitCode> {
 
 /// Columns of everything printed here.
 const WIDTH: usize = 100;
-
-/// A page with its paragraphs and list items broken anew at `width` characters. Headings, tables and code stay as they are.
-fn reflowed(page: &str, width: usize) -> String {
-    let mut blocks: Vec<String> = Vec::new();
-    let (mut code, mut open) = (false, false);
-    for line in page.lines() {
-        let fence = line.trim_start().starts_with("```");
-        let fixed = code || fence || line.trim().is_empty() || line.starts_with(['#', '|']);
-        code ^= fence;
-        match blocks.last_mut() {
-            Some(block) if open && !fixed && !item(line) => {
-                block.push(' ');
-                block.push_str(line.trim());
-            }
-            _ => blocks.push(line.to_owned()),
-        }
-        open = !fixed;
-        if fixed {
-            // Marked, so that it is not broken below.
-            blocks.last_mut().into_iter().for_each(|block| block.insert(0, '\0'));
-        }
-    }
-    let mut text = String::new();
-    for block in &blocks {
-        match block.strip_prefix('\0') {
-            Some(line) => text.push_str(line),
-            None => text.push_str(&broken(block, width)),
-        }
-        text.push('\n');
-    }
-    text
-}
-
-/// Whether a line begins a list item.
-fn item(line: &str) -> bool {
-    let line = line.trim_start();
-    let numbered = line.trim_start_matches(|c: char| c.is_ascii_digit());
-    line.starts_with("- ") || line.starts_with("* ") || (numbered.len() < line.len() && numbered.starts_with(". "))
-}
-
-/// One paragraph or list item; the lines after the first hang below its text.
-fn broken(block: &str, width: usize) -> String {
-    let text = block.trim_start();
-    let indent = block.len() - text.len();
-    let hang = indent + if item(block) { text.find(' ').map_or(0, |space| space + 1) } else { 0 };
-    let mut lines = " ".repeat(indent);
-    let mut used = indent;
-    for (place, word) in text.split_whitespace().enumerate() {
-        let len = word.chars().count();
-        if place > 0 && used + 1 + len > width {
-            lines.push('\n');
-            lines.push_str(&" ".repeat(hang));
-            used = hang;
-        } else if place > 0 {
-            lines.push(' ');
-            used += 1;
-        }
-        lines.push_str(word);
-        used += len;
-    }
-    lines
-}
 
 /// All rules in a table.
 pub(crate) fn rules() -> Result<ExitCode> {
@@ -125,7 +64,7 @@ pub(crate) fn thresholds(thresholds: &Thresholds) -> Result<ExitCode> {
 
 fn plain_table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(100);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH as u16);
     table.set_header(head.iter().copied());
     table
 }
@@ -167,24 +106,6 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pages_fit_the_screen_and_lose_no_word() {
-        for (rule, _) in catalogue::RULES {
-            let Some(page) = catalogue::page(rule.id) else { panic!("{} has no page", rule.id) };
-            let text = reflowed(&page, WIDTH);
-            let wide = text.lines().find(|line| line.chars().count() > WIDTH && line.trim().contains(' '));
-            assert_eq!(wide, None, "{}", rule.id);
-            assert!(text.split_whitespace().eq(page.split_whitespace()), "{}", rule.id);
-        }
-    }
-
-    #[test]
-    fn items_hang_and_code_stays() {
-        let page = "# A\none two\nthree\n\n- four five\n  six\n- seven\n```\nno   break at all\n```";
-        let text = "# A\none two\nthree\n\n- four\n  five six\n- seven\n```\nno   break at all\n```\n";
-        assert_eq!(reflowed(page, 10), text);
-    }
 
     #[test]
     fn a_typing_error_finds_its_rule() {

@@ -1,21 +1,18 @@
-//! Assembles the report from incidents, findings and flows.
+//! Assembles an incident: its words, its proof, its steps. How far it reaches stands in `scope.rs`, the report's lists in `entries.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cause::Causes;
-use super::explain;
 use super::faces::Faces;
-use super::format::{self, Purpose, filled, packet, rfc3339};
-use super::id::{community_id, finding_id};
+use super::format::{Purpose, filled, packet, rfc3339};
+use super::id::finding_id;
 use super::incident::{Draft, Extent};
 use super::report::*;
-use super::{Merged, Settings, probe, rank, shared};
-use crate::capture::CaptureInfo;
+use super::{Merged, Settings, probe, rank};
 use crate::catalogue;
 use crate::event::PacketRef;
-use crate::host::known;
-use crate::rule::finding::{Confidence, Culprit, Evidence, Finding, Severity};
-use crate::rule::summary::{FlowSummary, Verdict};
+use crate::rule::finding::{Confidence, Culprit, Evidence, Finding};
+use crate::rule::summary::FlowSummary;
 use crate::rule::value::Value;
 use crate::rule::view::{CaptureView, Link, LinkMethod};
 use crate::rule::{Rule, Step};
@@ -50,11 +47,11 @@ impl<'a> Builder<'a> {
         catalogue::rule(&self.findings[i].rule).unwrap_or(&catalogue::UNKNOWN)
     }
 
-    fn flow(&self, i: usize) -> Option<&'a FlowSummary> {
+    pub(super) fn flow(&self, i: usize) -> Option<&'a FlowSummary> {
         self.capture.flow_of(&self.findings[i])
     }
 
-    fn files(&self) -> usize {
+    pub(super) fn files(&self) -> usize {
         self.merged.infos.len()
     }
 
@@ -118,50 +115,6 @@ impl<'a> Builder<'a> {
         filled(template, &headline, self.flow(shown), Purpose::Prose, self.files())
     }
 
-    fn scope_line(&self, extent: &Extent, confidence: Confidence) -> String {
-        let zone = &self.settings.zone;
-        let mut line = String::new();
-        if extent.flows > 0 {
-            line.push_str(&format!("{} of {}", extent.flows, format::count(extent.of, "flow")));
-            match extent.clients.as_slice() {
-                [one] if extent.client_count == 1 => line.push_str(&format!(", client {one}")),
-                _ => line.push_str(&format!(", {}", format::count(extent.client_count, "client"))),
-            }
-            line.push_str(", ");
-        }
-        let span = extent.last.time.since(extent.first.time);
-        let first = format::clock(extent.first.time, zone);
-        if span < crate::time::Elapsed::secs(1) {
-            line.push_str(&format!("at {first}. "));
-        } else {
-            line.push_str(&format!("since {first}. "));
-        }
-        line.push_str(&match (extent.state, extent.recovered) {
-            (State::Over, Some(at)) => format!("Over since {}.", format::clock(at.time, zone)),
-            (State::Over, None) => "Over.".into(),
-            (State::StillFailing, _) => "STILL FAILING.".into(),
-            (State::Unknown, _) => "Whether it goes on is unknown.".into(),
-        });
-        line.push(' ');
-        line.push_str(confidence.sentence());
-        line
-    }
-
-    fn scope(&self, extent: &Extent) -> IncidentScope {
-        let worked_before = extent.last_good.is_some();
-        IncidentScope {
-            flows: extent.flows,
-            of: extent.of,
-            servers: extent.servers.iter().take(16).map(ToString::to_string).collect(),
-            clients: extent.clients.iter().take(16).map(ToString::to_string).collect(),
-            client_count: extent.client_count,
-            first: rfc3339(extent.first.time),
-            last: rfc3339(extent.last.time),
-            last_good: extent.last_good.map(|at| rfc3339(at.time)),
-            first_bad: worked_before.then(|| rfc3339(extent.first.time)),
-        }
-    }
-
     fn culprit(&self, finding: &Finding, flow: Option<&FlowSummary>, rule: &Rule) -> CulpritEntry {
         let address = flow.and_then(|flow| match finding.culprit {
             Culprit::Client | Culprit::Proxy => Some(flow.facts.client.address),
@@ -196,7 +149,7 @@ impl<'a> Builder<'a> {
         entries.into_values().take(24).collect()
     }
 
-    fn evidence_entry(&self, evidence: &Evidence, finding: &Finding, links: &[LinkEntry]) -> EvidenceEntry {
+    pub(super) fn evidence_entry(&self, evidence: &Evidence, finding: &Finding, links: &[LinkEntry]) -> EvidenceEntry {
         let flow = evidence.flow.or_else(|| finding.subject.flow()).map(FlowRef::from);
         let leg = links.iter().find_map(|link| match flow {
             Some(n) if n == link.client_leg => Some(Leg::Client),
@@ -286,22 +239,6 @@ impl<'a> Builder<'a> {
         vec![format!("the packets are put in the order of one clock, their times stand as recorded: {told}")]
     }
 
-    /// Which names the DNS in the capture gave to the hosts, with the packet that says so, and what addresses mean by themselves.
-    fn names(&self, extent: &Extent) -> Vec<String> {
-        let servers = extent.servers.iter().map(|server| server.address);
-        let hosts: BTreeSet<_> = servers.chain(extent.senders.iter().copied()).take(8).collect();
-        let named = hosts.iter().filter_map(|host| {
-            let (name, lease) = self.capture.names.name_of(*host, extent.first.time)?;
-            let kind = known::name(name).map_or_else(String::new, |kind| format!(", {kind}"));
-            Some(format!("{host} is {name}{kind}, as the DNS says in {}", packet(lease.first, self.files())))
-        });
-        let mut lines: Vec<String> = named.take(4).collect();
-        let all: BTreeSet<_> = hosts.iter().chain(extent.clients.iter().take(64)).copied().collect();
-        let known = all.iter().filter_map(|host| Some(format!("{host} is {}", known::address(*host)?)));
-        lines.extend(known.take(4));
-        lines
-    }
-
     fn consequences(&self, draft: &Draft) -> Vec<String> {
         let mut by_rule: BTreeMap<&str, (u64, usize)> = BTreeMap::new();
         for i in &draft.consequences {
@@ -317,49 +254,6 @@ impl<'a> Builder<'a> {
                 }
             })
             .collect()
-    }
-
-    /// What is healthy beside it: other ports of the same host that the same sender reaches.
-    fn misleads(&self, extent: &Extent) -> Vec<String> {
-        let mut lines = Vec::new();
-        let hosts: BTreeSet<_> = extent.servers.iter().map(|server| server.address).collect();
-        for host in hosts {
-            for (end, service) in self.capture.services.of_host(host).filter(|(end, _)| !extent.servers.contains(end)) {
-                let of_sender: u64 = extent.senders.iter().filter_map(|sender| service.clients.get(sender)).sum();
-                if service.good == service.flows && service.good > 0 && of_sender > 0 {
-                    lines.push(match service.flows {
-                        1 => format!("the only flow to {end} is fine: that port is not the one that fails"),
-                        n => format!(
-                            "{} of {n} flows to {end} are fine: that port is not the one that fails",
-                            service.good
-                        ),
-                    });
-                }
-            }
-        }
-        lines.truncate(4);
-        lines
-    }
-
-    /// The same servers where it works.
-    fn control(&self, draft: &Draft, extent: &Extent) -> Vec<String> {
-        let mut lines: Vec<String> = shared::sentence(draft, self.findings, self.capture).into_iter().collect();
-        for server in &extent.servers {
-            let Some(service) = self.capture.service(server) else { continue };
-            let (Some(first), good @ 1..) = (service.first_good, service.good) else { continue };
-            let spoken: Vec<String> = service
-                .plain
-                .keys()
-                .map(|protocol| protocol.name().to_owned())
-                .chain(service.behind_proxy.keys().map(|protocol| format!("{} behind a PROXY header", protocol.name())))
-                .collect();
-            let spoken = if spoken.is_empty() { "data".to_owned() } else { spoken.join(", ") };
-            let example = packet(first, self.files());
-            lines
-                .push(format!("{} to {server} worked ({spoken}); the first is {example}", format::count(good, "flow")));
-        }
-        lines.truncate(4);
-        lines
     }
 
     fn not(&self, finding: &Finding, flow: Option<&FlowSummary>, rule: &Rule) -> Vec<NotEntry> {
@@ -419,182 +313,6 @@ impl<'a> Builder<'a> {
                  /var/tmp/tcpwhy-$(date -u +%Y%m%dT%H%M%SZ).pcap '{expression} or icmp or icmp6 or arp or port 53'"
             ),
         }]
-    }
-
-    /// Findings that `wanted` accepts, equal ones folded into one entry.
-    pub(super) fn entries(&self, wanted: impl Fn(usize) -> bool) -> Vec<FindingEntry> {
-        type Key<'k> = (&'k str, Option<crate::wire::Endpoint>, Severity, Confidence, Option<&'k str>);
-        let mut leaders: Vec<(Key<'_>, FindingEntry)> = Vec::new();
-        let mut by_key: BTreeMap<Key<'_>, usize> = BTreeMap::new();
-        for (i, finding) in self.findings.iter().enumerate().filter(|(i, _)| wanted(*i)) {
-            let cause = self.causes.explained_by[i];
-            let key: Key<'_> = (
-                finding.rule.as_ref(),
-                self.flow(i).map(|flow| flow.facts.server),
-                finding.severity,
-                finding.confidence,
-                cause.map(|c| self.findings[c].rule.as_ref()),
-            );
-            match by_key.get(&key) {
-                Some(leader) => leaders[*leader].1.count += 1,
-                None => {
-                    by_key.insert(key, leaders.len());
-                    leaders.push((key, self.finding_entry(i, cause)));
-                }
-            }
-        }
-        leaders.into_iter().map(|(_, entry)| entry).collect()
-    }
-
-    fn finding_entry(&self, i: usize, cause: Option<usize>) -> FindingEntry {
-        let finding = &self.findings[i];
-        FindingEntry {
-            id: self.ids[i].clone(),
-            rule: finding.rule.to_string(),
-            subject: match finding.subject {
-                crate::rule::finding::Subject::Flow(_) => "flow",
-                crate::rule::finding::Subject::Exchange(..) => "exchange",
-                crate::rule::finding::Subject::Legs(..) => "legs",
-                crate::rule::finding::Subject::Host(_) => "host",
-                crate::rule::finding::Subject::Capture => "capture",
-            }
-            .into(),
-            flow: finding.subject.flow().map(FlowRef::from),
-            severity: finding.severity,
-            confidence: finding.confidence,
-            says: self.says(i),
-            explained_by: cause.map(|c| self.ids[c].clone()),
-            count: 1,
-            values: finding
-                .values
-                .iter()
-                .map(|(name, value)| (name.to_owned(), format::written(value, Purpose::Prose, self.files())))
-                .collect(),
-            notes: finding.notes.clone(),
-            evidence: finding.evidence.iter().map(|e| self.evidence_entry(e, finding, &[])).collect(),
-        }
-    }
-
-    /// The verdict of a kept flow by the findings as they now stand.
-    pub(super) fn verdict(&self, flow: &FlowSummary, on_flow: &[usize]) -> Verdict {
-        let worst = on_flow.iter().map(|i| self.findings[*i].severity).max();
-        match worst {
-            Some(Severity::Critical) => Verdict::Failed,
-            Some(Severity::Warning) => Verdict::Degraded,
-            _ => {
-                let reason = explain::undecided(&flow.facts, &flow.story, self.merged.end(), &self.settings.thresholds);
-                if reason.is_some() { Verdict::Undecided } else { Verdict::Healthy }
-            }
-        }
-    }
-
-    /// One flow's line.
-    pub(super) fn flow_entry(&self, flow: &FlowSummary, on_flow: &[usize]) -> FlowEntry {
-        let verdict = self.verdict(flow, on_flow);
-        let mut entry = flow_entry(flow, verdict, self.explanation(flow, on_flow));
-        entry.findings = on_flow.iter().map(|i| self.ids[*i].clone()).collect();
-        entry
-    }
-
-    /// The other faces of a flow, in words.
-    pub(super) fn faces(&self, entry: &FlowEntry) -> Vec<String> {
-        let here = |id: &&PacketRef| FlowRef::from(**id) == entry.key();
-        let Some((id, others)) = self.faces.others.iter().find(|(id, _)| here(id)) else { return Vec::new() };
-        let Some(flow) = self.merged.flows.get(id) else { return Vec::new() };
-        others.iter().map(|face| face.says(&flow.facts, self.files())).collect()
-    }
-
-    fn explanation(&self, flow: &FlowSummary, on_flow: &[usize]) -> String {
-        let told = on_flow.iter().copied().filter(|i| self.findings[*i].severity >= Severity::Warning);
-        // The cause on this flow first; a symptom is told by what explains it.
-        let Some(main) = told.min_by_key(|i| (self.causes.explained_by[*i].is_some(), *i)) else {
-            let now = self.merged.end();
-            return match explain::undecided(&flow.facts, &flow.story, now, &self.settings.thresholds) {
-                Some(reason) => format!("Not judged: {reason}."),
-                None => format!("{}.", explain::healthy(&flow.facts, &flow.story)),
-            };
-        };
-        let finding = &self.findings[main];
-        let packets: Vec<String> = finding.evidence.iter().take(4).map(|e| packet(e.at, self.files())).collect();
-        let mut text = format!("{} ({}).", self.says(main), packets.join(" "));
-        let root = self.causes.root(main);
-        if root != main {
-            let of = self.findings[root].subject.flow().filter(|id| *id != flow.facts.id);
-            let of = of.map(|id| format!(" what happened on flow {}", FlowRef::from(id).name(self.files())));
-            let of = of.unwrap_or(" this".into());
-            text.push_str(&format!(" It follows from{of}: {}.", self.says(root)));
-        }
-        text
-    }
-}
-
-/// A flow's line from its own facts.
-pub fn flow_entry(flow: &FlowSummary, verdict: Verdict, explanation: String) -> FlowEntry {
-    let facts = &flow.facts;
-    FlowEntry {
-        id: facts.id.number,
-        file: facts.id.file,
-        community_id: community_id(facts),
-        transport: match facts.transport {
-            crate::flow::facts::IpProtocol::Tcp => "tcp".into(),
-            crate::flow::facts::IpProtocol::Udp => "udp".into(),
-        },
-        client: facts.client.to_string(),
-        server: facts.server.to_string(),
-        faces: Vec::new(),
-        protocols: explain::protocols(&flow.story),
-        verdict,
-        explanation,
-        findings: Vec::new(),
-        start: rfc3339(facts.id.time),
-        end: rfc3339(facts.last.time),
-        packets: facts.from_client.packets + facts.from_server.packets,
-        octets: [facts.from_client.payload, facts.from_server.payload],
-        rtt_ns: facts.rtt_server.zip(facts.rtt_client).map(|(a, b)| (a + b).0),
-        handshake: match facts.handshake {
-            crate::flow::facts::Handshake::None => "none",
-            crate::flow::facts::Handshake::Syn => "syn",
-            crate::flow::facts::Handshake::SynAck => "synack",
-            crate::flow::facts::Handshake::Full => "full",
-        }
-        .into(),
-        close: explain::close_word(facts),
-    }
-}
-
-/// One input as the report shows it.
-pub(super) fn capture_entry(info: &CaptureInfo) -> Capture {
-    let links: BTreeSet<&str> = info.interfaces.iter().map(|interface| interface.link.name()).collect();
-    Capture {
-        file: info.file.clone(),
-        label: info.label.clone(),
-        format: info.format.clone(),
-        sha256: info.sha256.clone(),
-        link_types: links.into_iter().map(str::to_owned).collect(),
-        interfaces: info.interfaces.iter().map(|i| i.name.clone()).filter(|name| !name.is_empty()).collect(),
-        packets: info.packets,
-        octets: info.octets,
-        first: info.first.map(rfc3339),
-        last: info.last.map(rfc3339),
-        damaged: (!info.damage.is_empty()).then(|| {
-            info.damage
-                .iter()
-                .take(32)
-                .map(|damage| DamageEntry {
-                    after_packet: damage.after_packet,
-                    offset: damage.offset,
-                    what: damage.what.clone(),
-                    resumed_after: damage.resumed_after,
-                })
-                .collect()
-        }),
-        packets_after_damage: info
-            .damage
-            .first()
-            .map_or(0, |damage| info.packets - damage.after_packet.min(info.packets)),
-        clock: None,
-        together_with: Vec::new(),
-        kernel_drops: info.drops,
     }
 }
 

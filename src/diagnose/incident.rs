@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cause::Causes;
 use super::report::State;
+use crate::catalogue;
 use crate::event::{Event, PacketRef, What};
+use crate::rule::Recovery;
 use crate::rule::finding::{Confidence, Finding, Reach, Severity, Standing};
 use crate::rule::summary::{Digest, Verdict};
 use crate::rule::view::{Beyond, CaptureView};
@@ -103,8 +105,7 @@ fn split_by_success(
     good: &Good,
 ) -> Vec<Vec<usize>> {
     // What only warns of something to come is one warning however often the service works meanwhile.
-    let warns =
-        |i: &usize| crate::catalogue::rule(&findings[*i].rule).is_some_and(|rule| rule.severity == Severity::Notice);
+    let warns = |i: &usize| catalogue::rule(&findings[*i].rule).is_some_and(|rule| rule.severity == Severity::Notice);
     if members.iter().any(warns) {
         return vec![members];
     }
@@ -224,13 +225,11 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
     }
     let mut flows = BTreeSet::new();
     let (mut servers, mut clients, mut senders) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let mut behind_proxy = true;
     for i in &draft.members {
         let Some(flow) = capture.flow_of(&findings[*i]) else { continue };
         flows.insert(flow.facts.id);
         servers.insert(flow.facts.server);
         senders.insert(flow.facts.client.address);
-        behind_proxy &= flow.digest.behind_proxy;
         let origin = capture.links_of(flow.facts.id).find(|link| link.backend_leg == flow.facts.id);
         let known =
             |id: &PacketRef| capture.flows.get(id).map(|flow| flow.digest).or_else(|| capture.digests.get(id).copied());
@@ -249,32 +248,7 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
         last = last.max(beyond.last);
         clients.extend(beyond.clients.iter().copied());
     }
-    // A success counts only when it is the same attempt: same sender, same server, with a PROXY header where the failures had one.
-    let shown = findings[draft.shown].rule.as_ref();
-    // Who offers something else was never refused, though it is the same host.
-    let by_offer = matches!(shown, "tls-version-mismatch" | "tls-no-shared-cipher" | "tls-alpn-mismatch");
-    let refused = draft.members.iter().filter_map(|i| capture.flow_of(&findings[*i]));
-    let offers: BTreeSet<u32> = refused.filter(|_| by_offer).map(|flow| flow.digest.offer).collect();
-    let sender_counts = capture.flows.is_empty() || senders.len() == 1 && !by_offer;
-    let alike = |digest: &&Digest| {
-        (!sender_counts || senders.contains(&digest.client().address))
-            && (digest.behind_proxy || !behind_proxy)
-            && (!by_offer || offers.contains(&digest.offer))
-    };
-    let all = || servers.iter().flat_map(|server| good.to(server));
-    // Where the port was closed, a connection that it accepts is a success.
-    let opened = servers.iter().filter(|_| shown == "connect-refused").flat_map(|server| good.accepted_by(server));
-    let ended: Option<Vec<PacketRef>> = draft.members.iter().map(|i| findings[*i].over()).collect();
-    let until = draft.members.iter().filter_map(|i| findings[*i].until()).max();
-    let later = |id: &PacketRef| *id > last && until.is_none_or(|until| id.time > until);
-    // That other names resolve or are served says nothing of this one.
-    let of_a_name = matches!(shown, "dns-nxdomain" | "tls-sni-unrecognized" | "http-wrong-vhost");
-    let alike = |digest: &&Digest| alike(digest) && !of_a_name;
-    let recovered = all().chain(opened).filter(alike).map(|digest| digest.id).filter(later).min();
-    let recovered = recovered.or(ended.and_then(|ended| ended.into_iter().max()));
-    let same_offer = |digest: &&Digest| !by_offer || offers.contains(&digest.offer);
-    let last_good = all().filter(same_offer).map(|digest| digest.id).filter(|id| *id < first).max();
-    let recovered = recovered.or_else(|| worked_in_the_end(draft, findings, capture));
+    let (recovered, last_good) = successes(draft, findings, capture, good, (first, last), &senders, &servers);
     let state = match recovered {
         Some(_) => State::Over,
         None if draft.members.iter().all(|i| findings[*i].confidence == Confidence::Low) => State::Unknown,
@@ -296,6 +270,45 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
         state,
         recovered,
     }
+}
+
+/// The first success after the last failure and the last one before the first.
+fn successes(
+    draft: &Draft,
+    findings: &[Finding],
+    capture: &CaptureView<'_>,
+    good: &Good,
+    (first, last): (PacketRef, PacketRef),
+    senders: &BTreeSet<Address>,
+    servers: &BTreeSet<Endpoint>,
+) -> (Option<PacketRef>, Option<PacketRef>) {
+    let failed = || draft.members.iter().filter_map(|i| capture.flow_of(&findings[*i]));
+    let recovery = catalogue::rule(&findings[draft.shown].rule).map(|rule| rule.recovery).unwrap_or_default();
+    let by_offer = recovery == Recovery::SameOffer;
+    let offers: BTreeSet<u32> = failed().filter(|_| by_offer).map(|flow| flow.digest.offer).collect();
+    let same_offer = |digest: &&Digest| !by_offer || offers.contains(&digest.offer);
+    let behind_proxy = failed().all(|flow| flow.digest.behind_proxy);
+    let sender_counts = capture.flows.is_empty() || senders.len() == 1 && !by_offer;
+    let alike = |digest: &&Digest| {
+        (!sender_counts || senders.contains(&digest.client().address))
+            && (digest.behind_proxy || !behind_proxy)
+            && recovery != Recovery::SameFlow
+            && same_offer(digest)
+    };
+    let all = || servers.iter().flat_map(|server| good.to(server));
+    let accepted = servers.iter().filter(|_| recovery == Recovery::Accepted);
+    let accepted = accepted.flat_map(|server| good.accepted_by(server));
+    let until = draft.members.iter().filter_map(|i| findings[*i].until()).max();
+    let later = |id: &PacketRef| *id > last && until.is_none_or(|until| id.time > until);
+    let recovered = all().chain(accepted).filter(alike).map(|digest| digest.id).filter(later).min();
+    let ended: Option<Vec<PacketRef>> = draft.members.iter().map(|i| findings[*i].over()).collect();
+    let recovered = recovered.or(ended.and_then(|ended| ended.into_iter().max()));
+    let recovered = recovered.or_else(|| {
+        let counts = recovery != Recovery::LaterFlow;
+        counts.then(|| worked_in_the_end(draft, findings, capture)).flatten()
+    });
+    let last_good = all().filter(same_offer).map(|digest| digest.id).filter(|id| *id < first).max();
+    (recovered, last_good)
 }
 
 /// Flows of the same rule to the same servers that were not kept whole and fall into the incident's time, give or take the window in which
@@ -329,12 +342,7 @@ fn worked_in_the_end(draft: &Draft, findings: &[Finding], capture: &CaptureView<
         What::AlertPlain(alert) => alert.fatal(),
         _ => false,
     };
-    // There the answer itself is what is wrong, or nobody took it.
-    let of_the_answer = matches!(
-        finding.rule.as_ref(),
-        "http-header-too-large" | "http-framing-conflict" | "http-invalid-response" | "websocket-upgrade-failed"
-    );
-    if finding.severity != Severity::Warning || of_the_answer || flow.story.events().any(refused) {
+    if finding.severity != Severity::Warning || flow.story.events().any(refused) {
         return None;
     }
     facts.established.filter(|at| *at >= shown).or(answered)
@@ -349,7 +357,7 @@ fn extent_of_reach(
     capture: &CaptureView<'_>,
 ) -> Extent {
     // Who was only warned of it before it came was not hit.
-    let struck = |i: &&usize| !crate::catalogue::rule(&findings[**i].rule).is_some_and(|rule| rule.foretells);
+    let struck = |i: &&usize| !catalogue::rule(&findings[**i].rule).is_some_and(|rule| rule.foretells);
     let hit: BTreeSet<PacketRef> =
         draft.consequences.iter().filter(struck).filter_map(|i| findings[*i].subject.flow()).collect();
     let first = finding.first();

@@ -7,6 +7,7 @@ mod build;
 mod cause;
 mod confidence;
 pub mod diff;
+mod entries;
 pub mod explain;
 mod faces;
 pub mod format;
@@ -16,6 +17,8 @@ mod legs;
 mod probe;
 mod rank;
 pub mod report;
+mod same;
+mod scope;
 pub mod selection;
 mod severity;
 mod shared;
@@ -40,9 +43,9 @@ use crate::rule::{Check, Keep};
 use crate::time::Timestamp;
 use crate::wire::Endpoint;
 use build::Builder;
-pub use build::flow_entry;
-pub use faces::one_place;
+pub use entries::flow_entry;
 use report::{Counts, FlowCounts, FlowEntry, Report, SCHEMA, Tool};
+pub use same::one_place;
 use selection::{Ends, Selected};
 
 /// What all shards and inputs together know: plain data, the only thing the report is made from.
@@ -301,7 +304,7 @@ fn flows(
 
 /// The inputs, and how far their clocks differ.
 fn captures(merged: &Merged, faces: &faces::Faces) -> Vec<report::Capture> {
-    let mut captures: Vec<report::Capture> = merged.infos.iter().map(build::capture_entry).collect();
+    let mut captures: Vec<report::Capture> = merged.infos.iter().map(entries::capture_entry).collect();
     for (a, b) in &merged.one_place {
         for (one, other) in [(a, b), (b, a)] {
             if let Some(capture) = captures.get_mut(usize::from(*one)) {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::decode::{Direction, Link};
 use crate::event::PacketRef;
 use crate::host::link::LinkSigns;
+use crate::time::Elapsed;
 use crate::wire::arp::Neighbor;
 use crate::wire::{Address, Mac};
 
@@ -69,6 +70,9 @@ impl Neighbors {
         }
         let known = self.by_address.entry(neighbor.target).or_default();
         if neighbor.request && !neighbor.gratuitous {
+            if known.askers.get(&neighbor.sender).is_some_and(|times| times.has_copy_of(at)) {
+                return;
+            }
             known.asked += 1;
             known.ask(neighbor.sender, Times::of(at));
         } else if let Some(mac) = neighbor.sender_mac.or(link.source) {
@@ -139,6 +143,13 @@ impl Known {
 impl Times {
     const KEPT: usize = 16;
 
+    /// A bridge sends one question to each of its ports, and `-i any` sees it there: so soon nobody asks again.
+    const COPY: Elapsed = Elapsed::millis(5);
+
+    fn has_copy_of(&self, at: PacketRef) -> bool {
+        self.last.is_some_and(|last| last.file == at.file && at.time.since(last.time).abs() < Self::COPY)
+    }
+
     fn of(at: PacketRef) -> Self {
         Self { count: 1, first: vec![at], last: Some(at) }
     }
@@ -165,7 +176,7 @@ mod tests {
     use crate::wire::samples::{self, octets};
 
     fn at(number: u64) -> PacketRef {
-        PacketRef { file: 0, number, time: Timestamp(number as i64) }
+        PacketRef { file: 0, number, time: Timestamp::default() + Elapsed::secs(number as i64) }
     }
 
     fn neighbor(hex: &str) -> Neighbor {
@@ -186,6 +197,16 @@ mod tests {
         let asker = &known.askers[&Address::v4([198, 51, 100, 10])];
         assert_eq!((asker.count, asker.first.len(), asker.last), (20, 16, Some(at(20))));
         assert_eq!(known.answers.iter().map(|a| a.mac.to_string()).collect::<Vec<_>>(), ["7e:df:6b:35:75:1a"]);
+    }
+
+    #[test]
+    fn one_question_at_every_port_of_a_bridge_is_one_question() {
+        let mut neighbors = Neighbors::default();
+        for n in 0..20 {
+            let copy = PacketRef { time: at(1).time + Elapsed::millis(n / 4 * 1000) + Elapsed::micros(n % 4), ..at(1) };
+            neighbors.learn(copy, &neighbor(samples::ARP_REQUEST), Link::default());
+        }
+        assert_eq!(neighbors.by_address[&Address::v4(GATEWAY)].asked, 5);
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub(super) fn nothing_broken(report: &Report, page: &mut Page) {
         }
     }
     if let Some(inputs) = inputs(report).filter(|_| flows.total > 0 && flows.total != report.flows.len() as u64) {
-        page.whole("MORE", &[format!("tcpwhy --all-flows {inputs}")]);
+        page.commands("MORE", &[format!("tcpwhy --all-flows {inputs}")]);
     }
 }
 

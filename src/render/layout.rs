@@ -102,18 +102,27 @@ impl Page {
 
     /// A command, alone on its lines: one too long is continued as a shell continues it, so that it can be pasted as it stands.
     pub(super) fn command(&mut self, command: &str) {
-        for (i, line) in self.continued(command).into_iter().enumerate() {
+        for (i, line) in self.continued(command, 2).into_iter().enumerate() {
             self.lines.push(format!("{}{line}", if i == 0 { "  " } else { "    " }));
         }
     }
 
-    /// Lines that a command takes.
-    pub(super) fn command_height(&self, command: &str) -> usize {
-        self.continued(command).len()
+    /// Commands beside a label, continued in the same way.
+    pub(super) fn commands(&mut self, label: &str, commands: &[String]) {
+        for (i, command) in commands.iter().enumerate() {
+            let label = self.toned(&format!("{:<LABEL$}", if i == 0 { label } else { "" }), Tone::Plain);
+            for (i, line) in self.continued(command, LABEL).into_iter().enumerate() {
+                self.lines.push(if i == 0 { format!("{label}{line}") } else { format!("{:LABEL$}  {line}", "") });
+            }
+        }
     }
 
-    fn continued(&self, command: &str) -> Vec<String> {
-        if command.is_empty() { Vec::new() } else { continued(&harmless(command, Sink::Line), self.style.width) }
+    /// A command in lines that stand `indent` columns from the left, all but the first two more.
+    fn continued(&self, command: &str, indent: usize) -> Vec<String> {
+        if command.is_empty() {
+            return Vec::new();
+        }
+        continued(&harmless(command, Sink::Line), self.style.width.saturating_sub(indent))
     }
 
     /// A packet number and text in its column, at most `most` lines.
@@ -152,6 +161,11 @@ impl Page {
     /// A line as it is.
     pub(super) fn line(&mut self, text: &str) {
         self.lines.push(clean(text));
+    }
+
+    /// All lines of another page.
+    pub(super) fn append(&mut self, other: Page) {
+        self.lines.extend(other.lines);
     }
 
     /// Lines that are already harmless (a table).
@@ -195,8 +209,8 @@ pub(super) fn clean(text: &str) -> String {
     harmless(text, Sink::Terminal).into_owned()
 }
 
-/// A command in lines of at most `width` characters with their indentation, broken between words outside quotes. A word longer than a line
-/// stays whole.
+/// A command in lines of at most `width` characters, all but the first of two less: broken between words outside quotes. A word longer than
+/// a line stays whole.
 fn continued(command: &str, width: usize) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let (mut quote, mut escaped, mut open) = (None, false, false);
@@ -219,18 +233,11 @@ fn continued(command: &str, width: usize) -> Vec<String> {
             _ => {}
         }
     }
-    if command.chars().count() + 2 <= width {
+    if command.chars().count() <= width {
         return vec![command.to_owned()];
     }
-    let mut lines: Vec<String> = Vec::new();
-    for word in words {
-        // Indentation and the continuation's own two characters.
-        let room = width.saturating_sub(6);
-        match lines.last_mut().filter(|line| line.chars().count() + 1 + word.chars().count() <= room) {
-            Some(line) => line.extend([" ", word.as_str()]),
-            None => lines.push(word),
-        }
-    }
+    // Two columns of indentation, and the continuation's own two characters.
+    let mut lines = filled(words.iter().map(String::as_str), |_| width.saturating_sub(4));
     let last = lines.len().saturating_sub(1);
     lines.iter_mut().take(last).for_each(|line| line.push_str(" \\"));
     lines
@@ -239,21 +246,24 @@ fn continued(command: &str, width: usize) -> Vec<String> {
 /// Words in lines of at most `width` characters; a longer word is broken.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(8);
+    let pieces = text.split(' ').flat_map(|word| {
+        let cuts = word.char_indices().step_by(width).skip(1).map(|(at, _)| at);
+        let ends = cuts.chain([word.len()]);
+        ends.scan(0, move |from, until| Some(&word[std::mem::replace(from, until)..until]))
+    });
+    filled(pieces, |_| width)
+}
+
+/// Words in lines, each of at most the characters there is room for on it (lines count from 0). A word longer than a line stays whole.
+pub(super) fn filled<'a>(words: impl Iterator<Item = &'a str>, room: impl Fn(usize) -> usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     let mut used = 0;
-    for word in text.split(' ') {
-        let mut word = word;
-        let mut len = word.chars().count();
-        if used > 0 && used + 1 + len > width {
+    for word in words {
+        let len = word.chars().count();
+        if used > 0 && used + 1 + len > room(lines.len()) {
             lines.push(std::mem::take(&mut line));
             used = 0;
-        }
-        while len > width {
-            let cut = word.char_indices().nth(width).map_or(word.len(), |(i, _)| i);
-            lines.push(word[..cut].to_owned());
-            word = &word[cut..];
-            len = word.chars().count();
         }
         if used > 0 {
             line.push(' ');
@@ -286,9 +296,9 @@ mod tests {
 
     #[test]
     fn a_long_command_is_continued_between_words_outside_quotes() {
-        assert_eq!(continued("ls -l", 20), ["ls -l"]);
-        assert_eq!(continued("echo 'a  b c' \"d e\" | wc -c", 20), ["echo 'a  b c' \\", "\"d e\" | wc -c"]);
-        assert_eq!(continued("printf 'it is a long one' >x", 16), ["printf \\", "'it is a long one' \\", ">x"]);
+        assert_eq!(continued("ls -l", 18), ["ls -l"]);
+        assert_eq!(continued("echo 'a  b c' \"d e\" | wc -c", 18), ["echo 'a  b c' \\", "\"d e\" | wc -c"]);
+        assert_eq!(continued("printf 'it is a long one' >x", 14), ["printf \\", "'it is a long one' \\", ">x"]);
     }
 
     #[test]
@@ -302,10 +312,10 @@ mod tests {
         let mut page = Page::new(Style::default());
         let long = format!("tcpdump 'host {}'", "2001:db8::1 or host ".repeat(60));
         page.command(&long);
-        page.whole("MORE", std::slice::from_ref(&long));
+        page.commands("MORE", std::slice::from_ref(&long));
         let text = page.finish();
         // What a shell reads of the continued one is the command, to the letter.
-        let joined = text.replace(" \\\n    ", " ");
+        let joined = text.replace(&format!(" \\\n  {:LABEL$}", ""), " ").replace(" \\\n    ", " ");
         assert_eq!(joined.lines().count(), 2);
         assert!(joined.lines().all(|line| line.ends_with(&long)), "{text}");
     }

@@ -5,6 +5,7 @@ pub mod diff;
 pub mod json;
 pub mod ladder;
 mod layout;
+pub mod page;
 pub mod text;
 
 pub use layout::Style;

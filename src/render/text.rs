@@ -10,19 +10,28 @@ use crate::wire::harmless::{Sink, harmless};
 
 /// Lines of one incident's first screen.
 const SCREEN: usize = 25;
+/// Lines of the overview of several incidents and the first screen of the first; that one keeps at least `LEAST`.
+const SCREENS: usize = 40;
+const LEAST: usize = 20;
 /// Incidents that are told in full; the others are one line each.
 const TOLD: usize = 5;
+/// Of those, how many stand above the first steps; the others follow the details.
+const ABOVE: usize = 5;
 
 /// The whole report as text.
 pub fn report(report: &Report, style: Style) -> String {
     let mut page = Page::new(style);
-    match report.incidents.len() {
-        0 => nothing_broken(report, &mut page),
-        1 => screen(report, &report.incidents[0], &mut page, SCREEN),
-        _ => several(report, &mut page),
+    first(report, &mut page);
+    for place in 1..report.incidents.len().min(TOLD) {
+        one_of(report, place, SCREEN, &mut page);
     }
     for (i, incident) in report.incidents.iter().take(TOLD).enumerate() {
         details(report, incident, (report.incidents.len() > 1).then_some(i + 1), &mut page);
+    }
+    if let Some(rest) = report.incidents.get(TOLD + ABOVE..).filter(|rest| !rest.is_empty()) {
+        page.blank();
+        page.labelled("ALSO", "the other causes:", Tone::Plain, 1);
+        page.table(&others(report, rest, style.width));
     }
     trust(report, &mut page);
     if !report.incidents.is_empty() {
@@ -35,6 +44,32 @@ pub fn report(report: &Report, style: Style) -> String {
     flows(report, &mut page);
     totals(report, &mut page);
     page.finish()
+}
+
+/// What is read first: the screen of the only cause; of several, the overview and the screen of the first. The report begins with it.
+pub fn first_screen(report: &Report, style: Style) -> String {
+    let mut page = Page::new(style);
+    first(report, &mut page);
+    page.finish()
+}
+
+fn first(report: &Report, page: &mut Page) {
+    match report.incidents.as_slice() {
+        [] => nothing_broken(report, page),
+        [only] => screen(report, only, page, SCREEN),
+        _ => {
+            overview(report, page);
+            // A blank line and the screen's number come before it.
+            one_of(report, 0, SCREENS.saturating_sub(page.len() + 2).clamp(LEAST, SCREEN), page);
+        }
+    }
+}
+
+/// One of several first screens.
+fn one_of(report: &Report, place: usize, budget: usize, page: &mut Page) {
+    page.blank();
+    page.line(&format!("--- {} of {} {}", place + 1, report.incidents.len(), "-".repeat(60)));
+    screen(report, &report.incidents[place], page, budget);
 }
 
 pub(super) fn tone(severity: Severity) -> Tone {
@@ -54,8 +89,8 @@ pub(super) fn word(severity: Severity) -> &'static str {
     }
 }
 
-/// Several roots: an overview line each, then the first screens.
-fn several(report: &Report, page: &mut Page) {
+/// Several roots: a line each and what to do first.
+fn overview(report: &Report, page: &mut Page) {
     let told = report.incidents.len().min(TOLD);
     let worst = report.incidents[0].severity;
     let text = match report.incidents.len() {
@@ -68,16 +103,16 @@ fn several(report: &Report, page: &mut Page) {
         page.labelled("", &incident.scope_line, Tone::Plain, 1);
     }
     if report.incidents.len() > told {
+        let above = report.incidents.len().min(told + ABOVE);
+        let below = match report.incidents.len() - above {
+            0 => String::new(),
+            n => format!(" ({n} more after the details)"),
+        };
         page.blank();
-        page.labelled("ALSO", "other causes, less urgent or less certain:", Tone::Plain, 1);
-        page.table(&others(report, &report.incidents[told..], page.style.width));
+        page.labelled("ALSO", &format!("other causes, less urgent or less certain{below}:"), Tone::Plain, 1);
+        page.table(&others(report, &report.incidents[told..above], page.style.width));
     }
     steps(&report.incidents[..told], page);
-    for (i, incident) in report.incidents.iter().enumerate().take(told) {
-        page.blank();
-        page.line(&format!("--- {} of {} {}", i + 1, report.incidents.len(), "-".repeat(60)));
-        screen(report, incident, page, SCREEN);
-    }
 }
 
 /// The first step of each cause in one place: what still fails before what is over.
@@ -142,9 +177,15 @@ fn screen(report: &Report, incident: &Incident, page: &mut Page, budget: usize) 
         None => page.labelled("DO FIRST", "read the packets below in Wireshark or with tcpwhy flow", Tone::Plain, 1),
     }
     page.blank();
-    let below = lines_below(incident, page);
-    let room = (start + budget).saturating_sub(page.len() + below).max(6);
+    let mut below = Page::new(page.style);
+    beside_proof(report, incident, &mut below);
+    let room = (start + budget).saturating_sub(page.len() + below.len()).max(6);
     proof(report, incident, page, room);
+    page.append(below);
+}
+
+/// What the first screen says below the packets.
+fn beside_proof(report: &Report, incident: &Incident, page: &mut Page) {
     for line in incident.misleads.iter().take(1) {
         page.labelled("MISLEADS", line, Tone::Plain, 1);
     }
@@ -176,13 +217,13 @@ fn more(report: &Report, incident: &Incident, page: &mut Page) {
         (None, _) => {}
     }
     more.push(format!("tcpwhy explain {}", incident.rule));
+    page.commands("MORE", &more);
     // Numbers are those of one input: the one that holds the flow shown.
     if let Some(one) = incident.display_filters.iter().find(|one| one.file == holder) {
         let file = report.captures.get(usize::from(holder)).map_or("FILE", |capture| capture.file.as_str());
         let of = if files > 1 { format!(" of {file}") } else { String::new() };
-        more.push(format!("Wireshark: {}{of}", one.filter));
+        page.whole("", &[format!("Wireshark: {}{of}", one.filter)]);
     }
-    page.whole("MORE", &more);
 }
 
 /// The inputs as words of a command, where these are not too many for a line.
@@ -224,18 +265,6 @@ fn own_evidence<'r>(report: &Report, incident: &'r Incident) -> impl Iterator<It
     let wide = report.findings.iter().any(|finding| finding.id == incident.id && finding.flow.is_none());
     let any = !wide && incident.evidence.iter().any(|e| e.flow.is_some_and(|flow| own.contains(&flow)));
     incident.evidence.iter().filter(move |e| !any || e.flow.is_none_or(|flow| own.contains(&flow)))
-}
-
-/// Lines the first screen needs below PROOF.
-fn lines_below(incident: &Incident, page: &Page) -> usize {
-    let one = |there: bool| usize::from(there);
-    one(!incident.misleads.is_empty())
-        + one(!incident.control.is_empty())
-        + one(!incident.users_see.is_empty())
-        + one(!incident.not.is_empty())
-        + one(!incident.cannot_show.is_empty())
-        + incident.verify.first().map_or(0, |verify| 1 + page.command_height(&verify.command))
-        + 3
 }
 
 /// The packets that prove it: one column, or one per leg.

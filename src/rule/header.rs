@@ -132,21 +132,12 @@ fn tlv_name(kind: u8) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::testing::{end, host};
+    use crate::rule::testing::{host, proxy_header};
     use crate::wire::proxy::Tlv;
 
     #[test]
     fn a_header_is_named_by_its_first_octets_and_its_client() {
-        let mut header = ProxyHeader {
-            version: 2,
-            command: Command::Proxy,
-            family: Family::Tcp4,
-            source: Some(end("203.0.113.7:53002")),
-            destination: Some(end("35.229.69.78:443")),
-            tlvs: Vec::new(),
-            checksum_fits: None,
-            len: 28,
-        };
+        let mut header = proxy_header(2, "35.229.69.78:443", 28);
         assert_eq!(shows(&header), "28 octets \\r\\n\\r\\n\\0\\r\\nQUIT\\n: PROXY v2, client 203.0.113.7:53002");
         header.tlvs.push(Tlv { kind: 0x02, len: 15, value: b"www.example.com".to_vec() });
         assert_eq!(

@@ -11,6 +11,7 @@ pub mod lookup;
 pub mod mismatch;
 pub mod mutual;
 pub mod offer;
+pub mod patience;
 pub mod summary;
 mod tally;
 #[cfg(test)]
@@ -71,6 +72,8 @@ pub struct Rule {
     /// A rule with it is also judged while a flow is open, when somebody has waited for `hang` and for `hang_critical`. What it found then
     /// stays; when the other side speaks after all, this says so on the finding (with the packet).
     pub spoke_late: Option<fn(Finding, PacketRef) -> Finding>,
+    /// What shows that it is over.
+    pub recovery: Recovery,
 }
 
 /// What a rule's file leaves out: `Rule { id: …, ..Rule::BLANK }`.
@@ -99,6 +102,7 @@ impl Rule {
         check: Check::Never,
         corroborate: None,
         spoke_late: None,
+        recovery: Recovery::Served,
     };
 
     /// A finding of this rule about the view's flow, made by one packet.
@@ -176,6 +180,23 @@ pub enum Check {
     Capture(fn(&CaptureView<'_>) -> Vec<Finding>),
     /// Only the blank rule.
     Never,
+}
+
+/// What shows, after the last failure, that an incident of a rule is over. The flow must come from the sender that failed, if that is one,
+/// and behind a PROXY header where the failures were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recovery {
+    /// A later flow to the same server that is served; of a warning also the failed flow itself, when it is served in the end.
+    #[default]
+    Served,
+    /// Also one that is only accepted: what was wrong is that nobody accepted.
+    Accepted,
+    /// As [`Self::Served`], but by the same ClientHello's offer, whoever sends it: who offers something else was never refused.
+    SameOffer,
+    /// Only the failed flow itself: it asked for one name, and that others resolve or are served says nothing of this one.
+    SameFlow,
+    /// Only a later flow: that the failed one got an answer is no success, the answer is what is wrong, or nobody took it.
+    LaterFlow,
 }
 
 /// Whether a finding survives a second look.

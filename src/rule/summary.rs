@@ -8,6 +8,7 @@ use crate::event::story::Story;
 use crate::event::{Kind, PacketRef, Protocol, Side, What};
 use crate::flow::facts::{Close, FlowFacts, Handshake, IpProtocol};
 use crate::time::Timestamp;
+use crate::wire::fnv::fnv;
 use crate::wire::http::{RequestHead, request_ids};
 use crate::wire::tls::{Certificate, ClientHello};
 use crate::wire::{Address, Endpoint};
@@ -222,10 +223,6 @@ fn numbers_key(facts: &FlowFacts) -> u32 {
         }
         _ => 0,
     }
-}
-
-fn fnv(octets: impl Iterator<Item = u8>) -> u64 {
-    octets.fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)) | 1
 }
 
 fn folded(hash: u64) -> u32 {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::finding::Finding;
 use super::summary::{Digest, FlowSummary, Verdict};
 use super::threshold::Thresholds;
-use super::view::{CaptureView, FlowView, Link, PacketTally, Tally};
+use super::view::{CaptureView, FlowView, LegsView, Link, PacketTally, Tally};
 use super::{Check, Keep, Rule};
 use crate::capture::{CaptureInfo, Interface};
 use crate::event::story::Story;
@@ -25,6 +25,7 @@ use crate::host::service::{Learner, Lesson, Services};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::dns::DnsMessage;
 use crate::wire::http::{RequestHead, ResponseHead};
+use crate::wire::proxy::{Command, Family, ProxyHeader};
 use crate::wire::seq::Seq;
 use crate::wire::{Address, Endpoint};
 
@@ -369,7 +370,12 @@ impl Scene {
     /// As the engine keeps it.
     pub fn summary(&self) -> FlowSummary {
         let digest = Digest::of(&self.facts, &self.story, Verdict::Healthy);
-        FlowSummary { facts: Box::new(self.facts.clone()), story: self.story.clone(), findings: self.findings.clone(), digest }
+        FlowSummary {
+            facts: Box::new(self.facts.clone()),
+            story: self.story.clone(),
+            findings: self.findings.clone(),
+            digest,
+        }
     }
 
     fn packet(&mut self, side: Side, ms: i64) -> PacketRef {
@@ -394,6 +400,20 @@ impl Scene {
             Side::Client => &mut self.facts.from_client,
             Side::Server => &mut self.facts.from_server,
         }
+    }
+}
+
+/// A PROXY header of `len` octets without extensions for a client that came to `destination`.
+pub fn proxy_header(version: u8, destination: &str, len: u32) -> ProxyHeader {
+    ProxyHeader {
+        version,
+        command: Command::Proxy,
+        family: Family::Tcp4,
+        source: Some(end("203.0.113.7:53002")),
+        destination: Some(end(destination)),
+        tlvs: Vec::new(),
+        checksum_fits: None,
+        len,
     }
 }
 
@@ -537,6 +557,19 @@ impl World {
             Check::Capture(check) => check(&self.view()),
             _ => Vec::new(),
         }
+    }
+
+    /// What a rule of two legs says about a link.
+    pub fn check_legs(&self, rule: &Rule, link: &Link) -> Option<Finding> {
+        let Check::Legs(check) = rule.check else { return None };
+        let view = self.view();
+        let leg = |id: &PacketRef| view.flows.get(id);
+        check(&LegsView {
+            link,
+            client_leg: leg(&link.client_leg),
+            backend_leg: leg(&link.backend_leg),
+            capture: &view,
+        })
     }
 
     /// The finding after a second look with the whole capture in view; `None` when it was dropped.

@@ -6,6 +6,7 @@
 pub mod arp;
 mod crc32c;
 pub mod dns;
+pub(crate) mod fnv;
 pub mod h2;
 pub mod harmless;
 pub mod hpack;

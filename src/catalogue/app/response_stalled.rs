@@ -17,8 +17,9 @@
 //! Event streams and upgraded connections, answers that trickle, bodies without a promised end, and captures that lost or cut packets.
 
 use crate::event::PacketRef;
-use crate::event::{Kind, ResetKind, Side};
+use crate::event::{Kind, Side};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::patience;
 use crate::rule::value::Value;
 use crate::rule::view::FlowView;
 use crate::rule::{Check, Needs, Rule, Step};
@@ -61,9 +62,6 @@ pub static RULE: Rule = Rule {
     ..Rule::BLANK
 };
 
-/// A wait of this many round trips is more than a slow path.
-const ROUND_TRIPS: i64 = 20;
-
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let exchange = flow.exchange()?;
     let begun = flow.pending().and_then(|pending| pending.begun)?;
@@ -81,7 +79,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         return None;
     }
     let wait = flow.waited_since(last);
-    let gave_up = gave_up(flow, last, wait);
+    let gave_up = patience::client_gave_up(flow, last, wait).is_some();
     // A server that closes has not stalled: it broke off.
     let open = flow.facts.closer.is_none_or(|(side, _)| side == Side::Client);
     if !open || wait < flow.thresholds.hang && !gave_up {
@@ -101,17 +99,6 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         }
         None => finding.with("until", flow.now),
     })
-}
-
-/// The client closed, deliberately, after a silence that is more than a slow path.
-fn gave_up(flow: &FlowView<'_>, last: PacketRef, wait: Elapsed) -> bool {
-    let Some((Side::Client, close)) = flow.facts.closer else { return false };
-    let decided =
-        flow.facts.reset(Side::Client).is_none_or(|reset| reset.at != close || reset.kind == ResetKind::Abort);
-    decided
-        && close > last
-        && wait >= flow.thresholds.gave_up
-        && flow.round_trip().is_none_or(|trip| wait >= Elapsed(trip.0.saturating_mul(ROUND_TRIPS)))
 }
 
 /// It went on: a pause, not an end.

@@ -27,9 +27,10 @@
 //! in which nobody owes an answer, answers that the snaplen hid, a capture that ends too early. A request that was answered after all is no
 //! critical finding.
 
-use crate::event::{Kind, PacketRef, Protocol, ResetKind, Side};
+use crate::event::{Kind, PacketRef, Protocol, Side};
 use crate::flow::facts::Vantage;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::patience;
 use crate::rule::summary::FlowSummary;
 use crate::rule::value::Value;
 use crate::rule::view::{CaptureView, FlowView};
@@ -115,8 +116,6 @@ pub static RULE: Rule = Rule {
     ..Rule::BLANK
 };
 
-/// A wait of this many round trips is more than a slow path.
-const ROUND_TRIPS: i64 = 20;
 /// Ports on which TLS carries HTTP, when no ALPN says so.
 const HTTPS: [u16; 2] = [443, 8443];
 
@@ -149,7 +148,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         return None;
     }
     let wait = flow.waited_since(asked);
-    let gave_up = gave_up(flow, asked, wait);
+    let gave_up = patience::client_gave_up(flow, asked, wait).is_some();
     if poll::on_purpose(flow.story, wait, std::iter::empty()) || wait < flow.thresholds.hang && !gave_up {
         return None;
     }
@@ -178,11 +177,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         let who = if side == Side::Client { "the client gives up" } else { "the server closes without an answer" };
         finding = finding.and(close, side, format!("{} {wait} after the request: {who}", flow.close_word(side)));
     }
-    Some(if gave_up && wait < flow.thresholds.hang {
-        finding.note(format!("the client gave up after {wait}; whether an answer would have come cannot be known"))
-    } else {
-        finding
-    })
+    Some(if gave_up && wait < flow.thresholds.hang { patience::early(finding, wait, "an answer") } else { finding })
 }
 
 /// The first application data of a connection that carries HTTP inside TLS; the client must not have gone on talking.
@@ -191,16 +186,6 @@ fn https(flow: &FlowView<'_>, asked: PacketRef) -> bool {
     let one_turn = flow.client().last_payload.is_some_and(|last| last.time.since(asked.time) < flow.thresholds.gave_up);
     let http = alpn || HTTPS.contains(&flow.facts.server.port);
     flow.protocol(Side::Client) == Some(Protocol::Tls) && http && one_turn
-}
-
-/// The client closed, deliberately, after a wait that is more than a slow path.
-fn gave_up(flow: &FlowView<'_>, asked: PacketRef, wait: Elapsed) -> bool {
-    let Some((Side::Client, close)) = flow.facts.closer else { return false };
-    let decided =
-        flow.facts.reset(Side::Client).is_none_or(|reset| reset.at != close || reset.kind == ResetKind::Abort);
-    let long = wait >= flow.thresholds.gave_up
-        && flow.round_trip().is_none_or(|trip| wait >= Elapsed(trip.0.saturating_mul(ROUND_TRIPS)));
-    decided && long && close > asked
 }
 
 /// The packet of the server that acknowledged the request.
@@ -218,14 +203,7 @@ fn bracketed(flow: &FlowView<'_>) -> String {
 
 /// The answer came after all: no outage that goes on.
 fn spoke_late(finding: Finding, at: PacketRef) -> Finding {
-    let wait = at.time.since(finding.first().time);
-    finding
-        .and(at, Side::Server, format!("the first octets of the answer, {wait} after the request"))
-        .with("wait", wait)
-        .with("over", Value::Frame(at))
-        .severity(Severity::Warning)
-        .variant(LATE)
-        .note("judged while it was open: nobody knew then that an answer would come")
+    patience::came_late(finding, at, "the first octets of the answer", "the request", LATE)
 }
 
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {

@@ -16,9 +16,10 @@
 //! Event streams and upgraded connections end this way. Octets of an unknown protocol may never want an answer: a notice. Words after
 //! which the client closes at once, where earlier ones were answered, are its goodbye (PostgreSQL's Terminate, close_notify): silent.
 
-use crate::event::{Kind, Protocol, ResetKind, Side};
+use crate::event::{Kind, Protocol, Side};
 use crate::rule::exchange::Pending;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::patience;
 use crate::rule::view::FlowView;
 use crate::rule::{Check, Needs, Rule, Step};
 use crate::time::Elapsed;
@@ -56,8 +57,6 @@ pub static RULE: Rule = Rule {
 const TIMEOUTS: [i64; 9] = [1, 2, 3, 5, 10, 15, 20, 30, 60];
 /// Who closes so soon after its last words said goodbye (measured: psql 2 ms, openssl 20 µs).
 const GOODBYE: Elapsed = Elapsed::millis(50);
-/// A wait of this many round trips is more than a slow path.
-const ROUND_TRIPS: i64 = 20;
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let (_, close) = flow.facts.closer.filter(|(side, _)| *side == Side::Client && flow.facts.both_ways())?;
@@ -66,10 +65,10 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     if flow.client().cut + flow.server().cut > 0 && flow.server().payload > 0 {
         return None;
     }
-    // A RST without ACK is no decision of the program: that kernel does not know the connection (stray-reset).
-    let decided =
-        flow.facts.reset(Side::Client).is_none_or(|reset| reset.at != close || reset.kind == ResetKind::Abort);
-    if !decided || half_closed(flow) || flow.exchange().is_some_and(|exchange| exchange.is_push()) {
+    if !patience::decided(flow, Side::Client, close)
+        || half_closed(flow)
+        || flow.exchange().is_some_and(|exchange| exchange.is_push())
+    {
         return None;
     }
     let wait = close.time.since(pending.asked.time);
@@ -101,8 +100,7 @@ fn half_closed(flow: &FlowView<'_>) -> bool {
 
 fn severity(flow: &FlowView<'_>, pending: &Pending, wait: Elapsed) -> Option<Severity> {
     let known = pending.proven || flow.protocol(Side::Client).is_some_and(|protocol| protocol != Protocol::Unknown);
-    let patient = wait >= flow.thresholds.gave_up
-        && flow.round_trip().is_none_or(|trip| wait >= Elapsed(trip.0.saturating_mul(ROUND_TRIPS)));
+    let patient = patience::patient(flow, wait);
     let Some(begun) = pending.begun else {
         if !pending.proven && wait < GOODBYE && flow.server().payload > 0 {
             return None;
@@ -123,7 +121,7 @@ fn severity(flow: &FlowView<'_>, pending: &Pending, wait: Elapsed) -> Option<Sev
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::What;
+    use crate::event::{ResetKind, What};
     use crate::rule::testing::Scene;
 
     fn asked() -> Scene {

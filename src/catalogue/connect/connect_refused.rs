@@ -26,7 +26,7 @@ use crate::host::service::Service;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::summary::{Digest, Verdict};
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
+use crate::rule::{Check, Explains, Keep, Needs, Recovery, Rule, Scope, Step};
 use crate::time::Elapsed;
 use crate::wire::Endpoint;
 
@@ -83,6 +83,7 @@ pub static RULE: Rule = Rule {
     sources: &["RFC 9293 §3.10.7.1", "RFC 8305 §5"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),
+    recovery: Recovery::Accepted,
     ..Rule::BLANK
 };
 

@@ -21,7 +21,7 @@ use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::lookup::lookups;
 use crate::rule::value::Value;
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
+use crate::rule::{Check, Explains, Keep, Needs, Recovery, Rule, Scope, Step};
 use crate::time::Elapsed;
 
 /// All candidates of a search list are tried within this time.
@@ -63,6 +63,7 @@ pub static RULE: Rule = Rule {
     sources: &["RFC 1035 §4.1.1", "RFC 2308", "resolv.conf(5): search, ndots"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),
+    recovery: Recovery::SameFlow,
     ..Rule::BLANK
 };
 

@@ -21,7 +21,7 @@ use crate::event::{Event, Kind, PacketRef, Protocol, Side, What};
 use crate::rule::exchange::exchanges;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::view::FlowView;
-use crate::rule::{Check, Needs, Rule, Step};
+use crate::rule::{Check, Needs, Recovery, Rule, Step};
 use crate::wire::http::RequestHead;
 
 pub static RULE: Rule = Rule {
@@ -54,6 +54,7 @@ pub static RULE: Rule = Rule {
     cannot_show: &["which of the two lengths the program behind takes"],
     sources: &["RFC 9112 §6.1 to §6.3, §11.2", "measured: Apache, HAProxy and nginx pass such answers on as 200"],
     check: Check::Flow(check),
+    recovery: Recovery::LaterFlow,
     ..Rule::BLANK
 };
 

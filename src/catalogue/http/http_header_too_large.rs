@@ -19,7 +19,7 @@ use crate::event::{Kind, PacketRef, Side, What};
 use crate::rule::exchange::exchanges;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
+use crate::rule::{Check, Explains, Keep, Needs, Recovery, Rule, Scope, Step};
 use crate::wire::http::Framing;
 
 /// Below this no server of common settings refuses a request's head: nginx 8 KiB, Apache 8,190 octets, Tomcat 8 KiB.
@@ -68,6 +68,7 @@ pub static RULE: Rule = Rule {
     ],
     check: Check::Flow(check),
     corroborate: Some(was_refused),
+    recovery: Recovery::LaterFlow,
     ..Rule::BLANK
 };
 

@@ -22,7 +22,7 @@ use crate::event::{Kind, PacketRef, Protocol, Side, What};
 use crate::rule::exchange::Exchange;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::view::FlowView;
-use crate::rule::{Check, Explains, Needs, Rule, Scope, Step};
+use crate::rule::{Check, Explains, Needs, Recovery, Rule, Scope, Step};
 
 pub static RULE: Rule = Rule {
     id: "http-invalid-response",
@@ -63,6 +63,7 @@ pub static RULE: Rule = Rule {
     explains: &[Explains("http-gateway-error", Scope::Link), Explains("http-invalid-response", Scope::Link)],
     sources: &["RFC 9112 §4", "measured: HAProxy answers 502, nginx 1.22 passes the octets on as HTTP/0.9"],
     check: Check::Flow(check),
+    recovery: Recovery::LaterFlow,
     ..Rule::BLANK
 };
 

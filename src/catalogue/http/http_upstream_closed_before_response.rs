@@ -15,8 +15,8 @@
 //! ## False alarms it avoids
 //! A request whose body is still coming, a client that closes first, a close within a round trip of the request after a pause.
 
+use super::unanswered;
 use crate::event::{Kind, Side};
-use crate::rule::exchange::exchanges;
 use crate::rule::finding::{Confidence, Culprit, Finding};
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
@@ -59,18 +59,12 @@ pub static RULE: Rule = Rule {
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let fin = flow.server().fin.filter(|fin| flow.facts.closer == Some((Side::Server, *fin)))?;
-    let all = exchanges(flow.story);
-    let last = all.last().filter(|last| last.response.is_none())?;
-    let asked = last.request_end.filter(|end| *end < fin)?;
-    if flow.server().last_payload.is_some_and(|octets| octets > last.request) || flow.server().unseen > 0 {
-        return None;
-    }
-    let answered = all.len() > 1;
+    let (asked, earlier) = unanswered(flow, fin)?;
+    let answered = earlier > 0;
     if (flow.facts.mid_stream && !answered) || crossed(flow, fin.time.since(asked.time), answered) {
         return None;
     }
     let after = fin.time.since(asked.time);
-    let earlier = all.len().saturating_sub(1);
     let finding = RULE
         .found(flow, fin, Side::Server, format!("FIN {after} later: no answer to this request"))
         .and(asked, Side::Client, "the request is complete")

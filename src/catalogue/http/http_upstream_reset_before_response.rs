@@ -15,8 +15,8 @@
 //! ## False alarms it avoids
 //! A RST behind a FIN of either side, and a RST that meets a request whose body was still coming.
 
+use super::unanswered;
 use crate::event::{Kind, ResetKind, Side};
-use crate::rule::exchange::exchanges;
 use crate::rule::finding::{Confidence, Culprit, Finding};
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
@@ -71,12 +71,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     {
         return None;
     }
-    let all = exchanges(flow.story);
-    let last = all.last().filter(|last| last.response.is_none())?;
-    let asked = last.request_end.filter(|end| *end < reset.at)?;
-    if flow.server().last_payload.is_some_and(|octets| octets > last.request) || flow.server().unseen > 0 {
-        return None;
-    }
+    let (asked, _) = unanswered(flow, reset.at)?;
     let after = reset.at.time.since(asked.time);
     Some(
         RULE.found(flow, reset.at, Side::Server, format!("RST {after} later: no answer to this request"))

@@ -23,7 +23,7 @@ use crate::rule::exchange::exchanges;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject};
 use crate::rule::value::Value;
 use crate::rule::view::CaptureView;
-use crate::rule::{Check, Rule, Step};
+use crate::rule::{Check, Recovery, Rule, Step};
 use crate::wire::Endpoint;
 
 pub static RULE: Rule = Rule {
@@ -50,6 +50,7 @@ pub static RULE: Rule = Rule {
     cannot_show: &["whether the name was sent to the wrong address, or the server's list of names is wrong"],
     sources: &["RFC 9110 §15.5.20, §7.4", "measured: nginx with a default server that returns 421 or 404"],
     check: Check::Capture(check),
+    recovery: Recovery::SameFlow,
     ..Rule::BLANK
 };
 

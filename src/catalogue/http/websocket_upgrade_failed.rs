@@ -22,7 +22,7 @@ use crate::rule::exchange::{Exchange, exchanges};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::gateway::joined;
 use crate::rule::view::{CaptureView, FlowView, LegsView};
-use crate::rule::{Check, Fix, Keep, Needs, Rule, Step};
+use crate::rule::{Check, Fix, Keep, Needs, Recovery, Rule, Step};
 
 pub static RULE: Rule = Rule {
     id: "websocket-upgrade-failed",
@@ -65,6 +65,7 @@ pub static RULE: Rule = Rule {
     sources: &["RFC 6455 §4.1, §4.2", "RFC 9110 §7.8", "measured: nginx without proxy_set_header Upgrade"],
     check: Check::Flow(check),
     corroborate: Some(by_the_proxy),
+    recovery: Recovery::LaterFlow,
     ..Rule::BLANK
 };
 

@@ -17,12 +17,13 @@
 //! ## False alarms it avoids
 //! NO_ERROR in every form. A client that leaves with an error code while nothing is open harms nobody: a notice.
 
+use super::{ASK_PLAINLY, ASK_SERVER};
 use crate::event::h2::{Farewell, Stream};
 use crate::event::{Kind, Side, What};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::value::{Value, counted};
 use crate::rule::view::FlowView;
-use crate::rule::{Check, Explains, Needs, Rule, Scope, Step};
+use crate::rule::{Check, Explains, Needs, Rule, Scope};
 use crate::wire::h2::{GoAway, error_name};
 
 use super::h2_preface_failed::did_not_start;
@@ -43,17 +44,8 @@ pub static RULE: Rule = Rule {
         "ERR_HTTP2_PROTOCOL_ERROR",
         "ERR_HTTP2_COMPRESSION_ERROR",
     ],
-    do_first: &[
-        Step {
-            says: "On {host}: what did the server log at that second?",
-            command: "sudo journalctl --since '15 min ago' -p warning",
-        },
-        Step { says: "On {host}: which process speaks HTTP/2 there?", command: "sudo ss -ltnp 'sport = :{port}'" },
-    ],
-    verify: &[Step {
-        says: "from {client_host}; a status says that a plain request works:",
-        command: "curl -sS -o /dev/null -m 10 -w '%{response_code}\\n' http://{host}:{port}/",
-    }],
+    do_first: ASK_SERVER,
+    verify: ASK_PLAINLY,
     not: &[("network", "the frame names the error: a program decided to end the connection")],
     cannot_show: &["what the sender's code objected to, unless GOAWAY says it in words"],
     explains: &[Explains("h2-stream-reset", Scope::Same), Explains("grpc-error-status", Scope::Same)],

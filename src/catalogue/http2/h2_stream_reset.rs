@@ -19,13 +19,15 @@
 //! A client that cancels what is already flowing (a download, a watch, a page that is left), NO_ERROR behind an early answer (RFC 9113
 //! §8.1), streams refused after a graceful GOAWAY, routes that wait on purpose.
 
+use super::{ASK_PLAINLY, ASK_SERVER};
 use crate::catalogue::app::poll;
 use crate::event::h2::StreamReset;
 use crate::event::{Event, Kind, Side, What};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::patience;
 use crate::rule::value::{Value, counted};
 use crate::rule::view::FlowView;
-use crate::rule::{Check, Needs, Rule, Step};
+use crate::rule::{Check, Needs, Rule};
 use crate::time::Elapsed;
 use crate::wire::h2::error_name;
 
@@ -33,8 +35,6 @@ const REFUSED_STREAM: u32 = 7;
 const CANCEL: u32 = 8;
 /// Resets in one second that no person or program needs.
 const FLOOD: u32 = 100;
-/// A client that gives up must have waited for that many round trips.
-const ROUND_TRIPS: i64 = 20;
 /// Timer and path may make a deadline that much shorter or longer than it was written.
 const AROUND: Elapsed = Elapsed::millis(50);
 
@@ -58,17 +58,8 @@ pub static RULE: Rule = Rule {
         "stream terminated by RST_STREAM",
         "499",
     ],
-    do_first: &[
-        Step {
-            says: "On {host}: what did the server log at that second?",
-            command: "sudo journalctl --since '15 min ago' -p warning",
-        },
-        Step { says: "On {host}: which process speaks HTTP/2 there?", command: "sudo ss -ltnp 'sport = :{port}'" },
-    ],
-    verify: &[Step {
-        says: "from {client_host}; a status says that a plain request works:",
-        command: "curl -sS -o /dev/null -m 10 -w '%{response_code}\\n' http://{host}:{port}/",
-    }],
+    do_first: ASK_SERVER,
+    verify: ASK_PLAINLY,
     not: &[("network", "the frame names the reason: a program decided it")],
     cannot_show: &["why its sender decided so"],
     sources: &[
@@ -146,14 +137,12 @@ fn sort(flow: &FlowView<'_>, event: &Event, reset: &StreamReset) -> Option<Sort>
         (Side::Server, _) => Some(Sort::Server),
         (Side::Client, CANCEL) => {
             let wait = event.at.time.since(stream.request_end.unwrap_or(asked).time);
-            let patient = wait >= flow.thresholds.gave_up
-                && flow.round_trip().is_none_or(|trip| wait >= Elapsed(trip.0.saturating_mul(ROUND_TRIPS)));
             let meant = match (stream.grpc, stream.patience) {
                 (true, Some(patience)) => wait + AROUND >= patience,
                 (true, None) => false,
                 (false, _) => stream.request_end.is_some() && !poll::named(&stream.request),
             };
-            (patient && meant && !stream.answered).then_some(Sort::GaveUp(wait))
+            (patience::patient(flow, wait) && meant && !stream.answered).then_some(Sort::GaveUp(wait))
         }
         // PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, COMPRESSION_ERROR.
         (Side::Client, 1..=3 | 6 | 9) => Some(Sort::Blames),

@@ -123,14 +123,7 @@ mod tests {
         let rule = Rule { id: cause, ..Rule::BLANK };
         backend.findings = vec![rule.found(&backend.view(), backend.facts.last, Side::Server, "it says")];
         let link = Link::whole(client.facts.id, backend.facts.id, LinkMethod::Timing, Confidence::Medium);
-        let world = World::new().with(&client).with(&backend);
-        let view = world.view();
-        check(&LegsView {
-            link: &link,
-            client_leg: view.flows.get(&link.client_leg),
-            backend_leg: view.flows.get(&link.backend_leg),
-            capture: &view,
-        })
+        World::new().with(&client).with(&backend).check_legs(&RULE, &link)
     }
 
     #[test]

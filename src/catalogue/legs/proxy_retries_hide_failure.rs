@@ -128,7 +128,7 @@ mod tests {
     use super::*;
     use crate::event::ResetKind;
     use crate::rule::testing::{Scene, World};
-    use crate::rule::view::{ExchangePair, Link, index_links};
+    use crate::rule::view::{ExchangePair, Link};
     use crate::time::Timestamp;
 
     fn found(method: &str, status: u16, failed: Scene, with_other: bool) -> Option<Finding> {
@@ -150,14 +150,7 @@ mod tests {
         if with_other {
             world.links.push(link(&good, 1));
         }
-        let mut view = world.view();
-        view.links_by_flow = index_links(&world.links);
-        check(&LegsView {
-            link: &world.links[0],
-            client_leg: view.flows.get(&client.facts.id),
-            backend_leg: view.flows.get(&failed.facts.id),
-            capture: &view,
-        })
+        world.check_legs(&RULE, &world.links[0])
     }
 
     fn refused() -> Scene {

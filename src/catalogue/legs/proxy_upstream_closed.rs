@@ -92,14 +92,7 @@ mod tests {
 
     fn found(client: Scene, backend: Scene) -> Option<Finding> {
         let link = Link::whole(client.facts.id, backend.facts.id, LinkMethod::PayloadPrefix, Confidence::High);
-        let world = World::new().with(&client).with(&backend);
-        let view = world.view();
-        check(&LegsView {
-            link: &link,
-            client_leg: view.flows.get(&link.client_leg),
-            backend_leg: view.flows.get(&link.backend_leg),
-            capture: &view,
-        })
+        World::new().with(&client).with(&backend).check_legs(&RULE, &link)
     }
 
     fn client() -> Scene {

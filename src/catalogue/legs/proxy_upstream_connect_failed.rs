@@ -95,15 +95,7 @@ mod tests {
         let pair = ExchangePair { client: 1, backend: 0, from: Timestamp(0), until: Timestamp::MAX };
         let link = Link::whole(client.facts.id, backend.facts.id, LinkMethod::Timing, Confidence::Medium);
         let link = Link { exchanges: vec![pair], ..link };
-        let world = World::new().with(&client).with(&backend);
-        let view = world.view();
-        let leg = |id| view.flows.get(id);
-        check(&LegsView {
-            link: &link,
-            client_leg: leg(&link.client_leg),
-            backend_leg: leg(&link.backend_leg),
-            capture: &view,
-        })
+        World::new().with(&client).with(&backend).check_legs(&RULE, &link)
     }
 
     fn tried() -> Scene {

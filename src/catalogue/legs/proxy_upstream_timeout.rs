@@ -114,14 +114,7 @@ mod tests {
         let pair = ExchangePair { client: 1, backend: 1, from: Timestamp(0), until: Timestamp::MAX };
         let link = Link::whole(client.facts.id, backend.facts.id, LinkMethod::RequestLine, Confidence::High);
         let link = Link { exchanges: vec![pair], ..link };
-        let world = World::new().with(&client).with(&backend);
-        let view = world.view();
-        check(&LegsView {
-            link: &link,
-            client_leg: view.flows.get(&link.client_leg),
-            backend_leg: view.flows.get(&link.backend_leg),
-            capture: &view,
-        })
+        World::new().with(&client).with(&backend).check_legs(&RULE, &link)
     }
 
     fn backend() -> Scene {

@@ -30,6 +30,7 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Network,
     needs: Needs::all(&[Kind::Icmp]),
     says: "{router} cannot deliver to {target_host} what {source_host} sends: {says}",
+    variants: &["{source_host} is told in the name of {target_host} itself: {says}"],
     users_see: &[
         "No route to host",
         "EHOSTUNREACH",
@@ -68,7 +69,10 @@ fn meant(error: &IcmpError) -> bool {
 }
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
-    Some(told(&RULE, flow, &quoted(flow, meant)?))
+    let quoted = quoted(flow, meant)?;
+    let finding = told(&RULE, flow, &quoted);
+    // Nobody delivers to itself: a firewall there, or an address that is translated.
+    Some(if quoted.error.from == quoted.error.destination.address { finding.variant(1) } else { finding })
 }
 
 #[cfg(test)]

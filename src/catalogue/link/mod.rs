@@ -16,6 +16,7 @@ use crate::flow::facts::{Handshake, IpProtocol};
 use crate::rule::Rule;
 use crate::rule::finding::{Finding, Severity};
 use crate::rule::view::FlowView;
+use crate::time::Elapsed;
 use crate::wire::icmp::IcmpError;
 
 /// The errors of one meaning about one flow.
@@ -61,7 +62,15 @@ fn told(rule: &Rule, flow: &FlowView<'_>, quoted: &Quoted<'_>) -> Finding {
     let first = if flow.facts.transport == IpProtocol::Udp { "first datagram" } else { "first packet" };
     finding = finding.and_maybe(refused, *sender, format!("{first} of that side"));
     if error.from == error.destination.address {
-        finding = finding.note("the host that was asked says so itself: its own firewall or kernel");
+        // A kernel that translates gives up on the host behind the address only after it has asked for it on the link.
+        let after = refused.map(|first| at.time.since(first.time)).unwrap_or_default();
+        let late = after >= Elapsed::millis(700) && !worked(flow) && words(error) == "host unreachable";
+        finding = finding.note(match late {
+            true => {
+                "an address that calls itself unreachable so late is translated: the host behind it does not answer"
+            }
+            false => "the host that was asked says so itself: its own firewall or kernel",
+        });
     } else if error.from == error.source.address {
         finding = finding.note("the asking host tells itself: its own routes or firewall, nothing left it");
     } else {

@@ -5,6 +5,11 @@
 //! it is answered, a kernel sends no packet at all to an address on its own link: every connection fails with "No route to host" before a
 //! single SYN.
 //!
+//! Where the asker translates addresses (kube-proxy, a published container port), clients know only the address in front, and after 3 s the
+//! asker calls that one unreachable in its own name. An error "host unreachable" that an address sends about itself one such interval after
+//! the question is therefore about the silent address behind it: a pod that is gone while its service still leads to it. A client that
+//! sends its SYN again in the meantime may be led to another pod: those connections are slow to open.
+//!
 //! ## What it is not
 //! - `connect-timeout`: that is the consequence where the asking router is not the client.
 //! - `network-blackout`: there more than one address is silent.
@@ -20,13 +25,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::PacketRef;
+use super::unreachable;
+use crate::event::{PacketRef, What};
 use crate::host::neighbor::{Known, Times};
 use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Standing, Subject};
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Explains, Rule, Scope, Step};
 use crate::time::Elapsed;
-use crate::wire::Address;
+use crate::wire::{Address, Endpoint};
 
 /// Requests that make one attempt (Linux: mcast_solicit = 3).
 const ATTEMPT: usize = 3;
@@ -62,6 +68,7 @@ pub static RULE: Rule = Rule {
     cannot_show: &["whether the host is down, its cable, port or VLAN is wrong, or the address is wrong"],
     explains: &[
         Explains("connect-timeout", Scope::Hop),
+        Explains("connect-slow", Scope::Hop),
         Explains("rto-unrecovered", Scope::Hop),
         Explains("icmp-destination-unreachable", Scope::Hop),
         Explains("dns-no-answer", Scope::Hop),
@@ -82,6 +89,13 @@ struct Silent<'a> {
     answer: Option<PacketRef>,
 }
 
+/// An address that called itself unreachable: one that somebody translates.
+struct Denied {
+    at: PacketRef,
+    flow: PacketRef,
+    server: Endpoint,
+}
+
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     let given_out = given_out(capture);
     let mut by_asker: BTreeMap<Address, Vec<Silent<'_>>> = BTreeMap::new();
@@ -92,11 +106,12 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
             }
         }
     }
+    let denied = denied(capture);
     let mut found: Vec<(&Silent<'_>, Severity)> = Vec::new();
     for (asker, list) in &by_asker {
         let busy = has_traffic(*asker, capture);
         for silent in list.iter().filter(|silent| !sweeps(silent, list)) {
-            found.push((silent, weight(silent, busy, capture)));
+            found.push((silent, weight(silent, busy, &denied, capture)));
         }
     }
     found.sort_by_key(|(silent, _)| silent.asked.first().copied());
@@ -106,7 +121,7 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     found.retain(|(silent, _)| told_of.get(&silent.address).and_then(|all| all.first()) == Some(&silent.asker));
     let others = |address: &Address| told_of.get(address).and_then(|all| all.get(1..)).unwrap_or(&[]);
     let found = found.into_iter().map(|(silent, severity)| (silent, severity, others(&silent.address)));
-    let told = |(number, (silent, severity, others))| told(number, silent, severity, others, capture);
+    let told = |(number, (silent, severity, others))| told(number, silent, severity, others, &denied, capture);
     (0_u32..).zip(found).filter_map(told).collect()
 }
 
@@ -148,8 +163,9 @@ fn has_traffic(host: Address, capture: &CaptureView<'_>) -> bool {
 }
 
 /// Who waits for it: a connection or an error makes it critical, so do two attempts of a host that has other traffic.
-fn weight(silent: &Silent<'_>, busy: bool, capture: &CaptureView<'_>) -> Severity {
+fn weight(silent: &Silent<'_>, busy: bool, denied: &[Denied], capture: &CaptureView<'_>) -> Severity {
     let wanted = wanting(silent, capture) > 0
+        || in_front(silent, denied).next().is_some()
         || capture.icmp.kept.iter().any(|error| error.error.destination.address == silent.address);
     let attempts = silent.times.count as usize / ATTEMPT;
     match (wanted, busy) {
@@ -158,6 +174,27 @@ fn weight(silent: &Silent<'_>, busy: bool, capture: &CaptureView<'_>) -> Severit
         (false, true) => Severity::Warning,
         (false, false) => Severity::Notice,
     }
+}
+
+/// The errors by which addresses call themselves unreachable.
+fn denied(capture: &CaptureView<'_>) -> Vec<Denied> {
+    let mut all = Vec::new();
+    for flow in capture.flows.values() {
+        let errors = flow.story.events().filter_map(|event| match &event.what {
+            What::Icmp(error) if unreachable(error) && error.code == if error.v6 { 3 } else { 1 } => {
+                (error.from == error.destination.address).then_some(event.at)
+            }
+            _ => None,
+        });
+        all.extend(errors.map(|at| Denied { at, flow: flow.facts.id, server: flow.facts.server }));
+    }
+    all
+}
+
+/// Those that came when the asker gave up on the silent address.
+fn in_front<'a>(silent: &'a Silent<'_>, denied: &'a [Denied]) -> impl Iterator<Item = &'a Denied> {
+    let asked = || silent.asked.iter().chain(silent.times.last.iter().filter(|_| silent.answer.is_none()));
+    denied.iter().filter(move |error| asked().any(|at| APART.contains(&error.at.time.since(at.time))))
 }
 
 /// Connections to that address.
@@ -170,6 +207,7 @@ fn told(
     silent: &Silent<'_>,
     severity: Severity,
     others: &[Address],
+    denied: &[Denied],
     capture: &CaptureView<'_>,
 ) -> Option<Finding> {
     let (first, last) = (*silent.asked.first()?, *silent.asked.last()?);
@@ -202,12 +240,24 @@ fn told(
         let more = if others.len() > 3 { format!(" and {} more", others.len() - 3) } else { String::new() };
         finding = finding.note(format!("in vain ask for it as well: {}{more}", hosts.join(", ")));
     }
+    let mut front: Vec<Address> = in_front(silent, denied).map(|error| error.server.address).collect();
+    front.sort_unstable();
+    front.dedup();
+    if let Some(error) = in_front(silent, denied).next() {
+        let after = silent.asked.iter().filter(|at| **at < error.at).max().unwrap_or(&last);
+        let waited = error.at.time.since(after.time);
+        let (server, own) = (error.server.address, silent.address);
+        finding = finding
+            .cites(error.at, Some(error.flow), format!("{server} calls itself unreachable, {waited} after a question"))
+            .note(format!("{server} is an address that is translated: {own} is among those behind it"));
+    }
+    let of_front: u64 = front.iter().flat_map(|host| capture.services.of_host(*host)).map(|(_, s)| s.flows).sum();
     let flows = wanting(silent, capture);
     let reach = Reach {
-        hosts: vec![silent.address],
+        hosts: [silent.address].into_iter().chain(front).collect(),
         spans: vec![(first.time, last.time)],
         flows,
-        of: flows,
+        of: flows + of_front,
         standing: silent.answer.map_or(Standing::GoesOn, Standing::Over),
         ..Reach::default()
     };
@@ -224,6 +274,7 @@ fn told(
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::icmp;
     use super::*;
     use crate::event::Side;
     use crate::host::neighbor::Answered;
@@ -272,6 +323,21 @@ mod tests {
         let told = |world: World| asks(world, "10.0.0.99", &[0, 1000, 2000]).check(&RULE).first().map(|f| f.severity);
         assert_eq!(told(busy()), Some(Severity::Warning));
         assert_eq!(told(World::new()), Some(Severity::Notice));
+    }
+
+    #[test]
+    fn an_address_that_calls_itself_unreachable_when_the_asker_gives_up_is_in_front_of_the_silent_one() {
+        let told = |error: i64| {
+            let mut error = Scene::new().syn(0).syn(1000).event(Side::Client, error, icmp("10.0.0.2", 3, 1));
+            error.findings.extend(error.check(&super::super::icmp_destination_unreachable::RULE));
+            asks(answers(World::new().with(&error), "10.0.0.3", &[0]), "10.0.0.99", &[0, 1000, 2000]).check(&RULE)
+        };
+        let hosts = |finding: &Finding| finding.reach.as_ref().map(|reach| reach.hosts.clone());
+        let findings = told(3060);
+        assert_eq!(findings[0].severity, Severity::Critical);
+        assert_eq!(hosts(&findings[0]), Some(vec![host("10.0.0.99"), host("10.0.0.2")]));
+        // Its own firewall says so at once.
+        assert_eq!(hosts(&told(1)[0]), Some(vec![host("10.0.0.99")]));
     }
 
     #[test]

@@ -122,20 +122,10 @@ fn cut_off(flow: &FlowView<'_>, first: PacketRef) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::event::ResetKind;
-    use crate::rule::testing::{Scene, end};
-    use crate::wire::proxy::{Command, Family, ProxyHeader};
+    use crate::rule::testing::{Scene, proxy_header};
 
     fn whole() -> What {
-        What::ProxyHeader(Box::new(ProxyHeader {
-            version: 2,
-            command: Command::Proxy,
-            family: Family::Tcp4,
-            source: Some(end("203.0.113.7:53002")),
-            destination: Some(end("35.229.69.78:443")),
-            tlvs: Vec::new(),
-            checksum_fits: None,
-            len: 28,
-        }))
+        What::ProxyHeader(Box::new(proxy_header(2, "35.229.69.78:443", 28)))
     }
 
     #[test]

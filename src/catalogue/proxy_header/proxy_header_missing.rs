@@ -166,8 +166,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
 mod tests {
     use super::*;
     use crate::event::{Protocol, ResetKind, What};
-    use crate::rule::testing::{Scene, World, end};
-    use crate::wire::proxy::{Command, Family, ProxyHeader};
+    use crate::rule::testing::{Scene, World, proxy_header};
     use crate::wire::tls::ClientHello;
 
     fn hello(number: u64, client: &str, server: &str) -> Scene {
@@ -180,16 +179,7 @@ mod tests {
     }
 
     fn behind_header(number: u64, client: &str, server: &str) -> Scene {
-        let header = ProxyHeader {
-            version: 2,
-            command: Command::Proxy,
-            family: Family::Tcp4,
-            source: Some(end("203.0.113.7:53002")),
-            destination: Some(end("35.229.69.78:443")),
-            tlvs: Vec::new(),
-            checksum_fits: None,
-            len: 28,
-        };
+        let header = proxy_header(2, "35.229.69.78:443", 28);
         hello(number, client, server)
             .also(Side::Client, What::ProxyHeader(Box::new(header)))
             .data(Side::Server, 4, 900)

@@ -149,21 +149,11 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::testing::{Scene, World, end};
+    use crate::rule::testing::{Scene, World, proxy_header};
     use crate::wire::http::{RequestHead, ResponseHead};
-    use crate::wire::proxy::{Command, Family, ProxyHeader};
 
     fn header(server: &str) -> Scene {
-        let header = ProxyHeader {
-            version: 1,
-            command: Command::Proxy,
-            family: Family::Tcp4,
-            source: Some(end("203.0.113.7:53002")),
-            destination: Some(end("35.229.69.78:80")),
-            tlvs: Vec::new(),
-            checksum_fits: None,
-            len: 46,
-        };
+        let header = proxy_header(1, "35.229.69.78:80", 46);
         Scene::starting("10.224.26.1:56118", server, 6, 3)
             .handshake()
             .data(Side::Client, 3, 46)

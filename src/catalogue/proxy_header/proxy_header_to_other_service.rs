@@ -173,21 +173,11 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
 mod tests {
     use super::*;
     use crate::event::ResetKind;
-    use crate::rule::testing::{Scene, end};
-    use crate::wire::proxy::{Command, Family};
+    use crate::rule::testing::{Scene, proxy_header};
     use crate::wire::text::Greeting;
 
     fn header(server: &str) -> Scene {
-        let header = ProxyHeader {
-            version: 1,
-            command: Command::Proxy,
-            family: Family::Tcp4,
-            source: Some(end("203.0.113.7:53002")),
-            destination: Some(end("35.229.69.78:22")),
-            tlvs: Vec::new(),
-            checksum_fits: None,
-            len: 46,
-        };
+        let header = proxy_header(1, "35.229.69.78:22", 46);
         Scene::between("10.224.26.1:56118", server)
             .handshake()
             .data(Side::Client, 3, 46)

@@ -237,23 +237,13 @@ fn passed_on_behind_another(flow: PacketRef, capture: &CaptureView<'_>) -> bool 
 mod tests {
     use super::*;
     use crate::event::{ResetKind, What};
-    use crate::rule::testing::{Scene, World, end};
+    use crate::rule::testing::{Scene, World, proxy_header};
     use crate::rule::view::{Link, LinkMethod};
     use crate::wire::http::ResponseHead;
-    use crate::wire::proxy::{Command, Family, ProxyHeader};
     use crate::wire::tls::{Alert, ClientHello};
 
     fn header(server: &str) -> Scene {
-        let header = ProxyHeader {
-            version: 2,
-            command: Command::Proxy,
-            family: Family::Tcp4,
-            source: Some(end("203.0.113.7:53002")),
-            destination: Some(end("35.229.69.78:443")),
-            tlvs: Vec::new(),
-            checksum_fits: None,
-            len: 28,
-        };
+        let header = proxy_header(2, "35.229.69.78:443", 28);
         Scene::starting("10.224.26.1:56118", server, 6, 3)
             .handshake()
             .data(Side::Client, 3, 28)

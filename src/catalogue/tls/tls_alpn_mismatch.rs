@@ -21,7 +21,7 @@ use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::offer::{self, Lack};
 use crate::rule::value::Value;
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
+use crate::rule::{Check, Explains, Keep, Needs, Recovery, Rule, Scope, Step};
 
 pub static RULE: Rule = Rule {
     id: "tls-alpn-mismatch",
@@ -62,6 +62,7 @@ pub static RULE: Rule = Rule {
     sources: &["RFC 7301 section 3.2", "RFC 8737 (acme-tls/1)", "measured on Go 1.19 and OpenSSL 3.0"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),
+    recovery: Recovery::SameOffer,
     ..Rule::BLANK
 };
 

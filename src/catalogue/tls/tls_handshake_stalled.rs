@@ -19,12 +19,11 @@
 //! Octets of the server, seen or missing in the capture, a closed window, and a capture that ends too early make it silent. An answer that comes after
 //! all is no critical finding.
 
-use crate::event::{Kind, PacketRef, ResetKind, Side};
+use crate::event::{Kind, PacketRef, Side};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
-use crate::rule::value::Value;
+use crate::rule::patience;
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Keep, Needs, Rule, Step, offer, trust};
-use crate::time::Elapsed;
 
 pub static RULE: Rule = Rule {
     id: "tls-handshake-stalled",
@@ -72,8 +71,6 @@ pub static RULE: Rule = Rule {
     ..Rule::BLANK
 };
 
-/// A wait of this many round trips is more than a slow path.
-const ROUND_TRIPS: i64 = 20;
 /// Variant of an answer that came late.
 const LATE: u8 = 1;
 
@@ -93,7 +90,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         return None;
     }
     let wait = flow.waited_since(asked);
-    let gave_up = gave_up(flow, asked, wait);
+    let gave_up = patience::client_gave_up(flow, asked, wait);
     let long = wait >= flow.thresholds.hang;
     if !long && gave_up.is_none() {
         return None;
@@ -116,33 +113,12 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         let word = flow.close_word(Side::Client);
         finding = finding.and(close, Side::Client, format!("{word} {wait} after the ClientHello: the client gives up"));
     }
-    Some(if long {
-        finding
-    } else {
-        finding.note(format!("the client gave up after {wait}; whether an answer would have come cannot be known"))
-    })
-}
-
-/// The client closed, deliberately, after a wait that is more than a slow path.
-fn gave_up(flow: &FlowView<'_>, asked: PacketRef, wait: Elapsed) -> Option<PacketRef> {
-    let (_, close) = flow.facts.closer.filter(|(side, close)| *side == Side::Client && *close > asked)?;
-    let decided =
-        flow.facts.reset(Side::Client).is_none_or(|reset| reset.at != close || reset.kind == ResetKind::Abort);
-    let patient = wait >= flow.thresholds.gave_up
-        && flow.round_trip().is_none_or(|trip| wait >= Elapsed(trip.0.saturating_mul(ROUND_TRIPS)));
-    (decided && patient).then_some(close)
+    Some(if long { finding } else { patience::early(finding, wait, "an answer") })
 }
 
 /// The answer came after all: no outage that goes on.
 fn spoke_late(finding: Finding, at: PacketRef) -> Finding {
-    let wait = at.time.since(finding.first().time);
-    finding
-        .and(at, Side::Server, format!("the server's first octets, {wait} after the ClientHello"))
-        .with("wait", wait)
-        .with("over", Value::Frame(at))
-        .severity(Severity::Warning)
-        .variant(LATE)
-        .note("judged while it was open: nobody knew then that an answer would come")
+    patience::came_late(finding, at, "the server's first octets", "the ClientHello", LATE)
 }
 
 /// Whether the port ever speaks TLS, and how many wait.
@@ -169,6 +145,7 @@ mod tests {
     use super::*;
     use crate::rule::offer::samples::{makes, offer, other, takes};
     use crate::rule::testing::{Scene, World};
+    use crate::time::Elapsed;
 
     fn waits() -> Scene {
         makes(Scene::open(), offer()).acked(Side::Client, 4)

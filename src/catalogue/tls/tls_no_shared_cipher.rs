@@ -21,7 +21,7 @@ use crate::event::Kind;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::offer::{self, Lack};
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
+use crate::rule::{Check, Explains, Keep, Needs, Recovery, Rule, Scope, Step};
 use crate::wire::tls::{ClientHello, cipher_name, version_name};
 
 pub static RULE: Rule = Rule {
@@ -63,6 +63,7 @@ pub static RULE: Rule = Rule {
     ],
     check: Check::Flow(check),
     corroborate: Some(corroborate),
+    recovery: Recovery::SameOffer,
     ..Rule::BLANK
 };
 

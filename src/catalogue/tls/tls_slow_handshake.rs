@@ -19,13 +19,12 @@
 use crate::event::{Kind, PacketRef, Side, What};
 use crate::flow::facts::Vantage;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::patience;
 use crate::rule::value::Value;
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step, trust};
 use crate::time::Elapsed;
 
-/// A wait of this many round trips is more than a slow path.
-const ROUND_TRIPS: i64 = 20;
 /// What a TLS client may fetch before it goes on: revocation lists, OCSP answers and missing issuers come by plain HTTP.
 const HTTP: u16 = 80;
 
@@ -83,9 +82,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 }
 
 fn long(flow: &FlowView<'_>, wait: Elapsed) -> bool {
-    wait >= flow.thresholds.slow
-        && wait < flow.thresholds.hang
-        && flow.round_trip().is_none_or(|trip| wait >= Elapsed(trip.0.saturating_mul(ROUND_TRIPS)))
+    wait >= flow.thresholds.slow && wait < flow.thresholds.hang && patience::beyond_path(flow, wait)
 }
 
 /// The ServerHello lets wait although the ClientHello was acknowledged.

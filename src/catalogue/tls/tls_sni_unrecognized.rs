@@ -22,7 +22,7 @@ use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::header::is_public;
 use crate::rule::offer::{self, Lack};
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
+use crate::rule::{Check, Explains, Keep, Needs, Recovery, Rule, Scope, Step};
 
 pub static RULE: Rule = Rule {
     id: "tls-sni-unrecognized",
@@ -56,6 +56,7 @@ pub static RULE: Rule = Rule {
     sources: &["RFC 6066 section 3", "measured on nginx 1.22 and HAProxy 2.6"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),
+    recovery: Recovery::SameFlow,
     ..Rule::BLANK
 };
 

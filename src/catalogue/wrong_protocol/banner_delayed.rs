@@ -20,6 +20,7 @@
 use crate::event::{Kind, PacketRef, Protocol, Side, What};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::mismatch;
+use crate::rule::patience;
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Keep, Needs, Rule, Step};
 use crate::time::Elapsed;
@@ -27,8 +28,6 @@ use crate::wire::Address;
 
 /// A greeting that takes longer was held up: programs greet within milliseconds.
 const LATE: Elapsed = Elapsed::secs(2);
-/// A wait of this many round trips is more than a slow path.
-const ROUND_TRIPS: i64 = 20;
 /// Question for the name of an address (RFC 1035 §3.2.2).
 const PTR: u16 = 12;
 /// Where resolvers are asked.
@@ -88,7 +87,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let wait = first.time.since(opened.time);
     // A client of another protocol, or one that was slow itself, is another story; SSH's speaks without waiting.
     let waited = service == Protocol::Ssh || client.first_payload.is_none_or(|asked| asked > first);
-    let long = wait >= LATE && flow.round_trip().is_none_or(|trip| wait >= Elapsed(trip.0.saturating_mul(ROUND_TRIPS)));
+    let long = wait >= LATE && patience::beyond_path(flow, wait);
     // Who had given up before was not greeted at all (both-sides-wait).
     let gone = flow.facts.closer.is_some_and(|(_, close)| close < first);
     if !waited || !long || gone {

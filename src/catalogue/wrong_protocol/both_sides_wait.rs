@@ -19,13 +19,13 @@
 //! Checks that connect and leave within a second, ports where clients speak first, octets that the capture lost, and a capture that ends
 //! early.
 
-use crate::event::{Kind, PacketRef, ResetKind, Side};
+use crate::event::{Kind, Side};
 use crate::flow::facts::Handshake;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::mismatch;
+use crate::rule::patience;
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
-use crate::time::Elapsed;
 
 pub static RULE: Rule = Rule {
     id: "both-sides-wait",
@@ -71,9 +71,6 @@ pub static RULE: Rule = Rule {
     ..Rule::BLANK
 };
 
-/// A wait of this many round trips is more than a slow path.
-const ROUND_TRIPS: i64 = 20;
-
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let (client, server) = (flow.client(), flow.server());
     if client.payload + client.unseen + server.unseen > 0 || heard(flow) {
@@ -82,7 +79,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let opened = flow.facts.established.filter(|_| flow.facts.handshake == Handshake::Full)?;
     let protocol = mismatch::by_number(flow.facts.server.port).filter(|known| mismatch::greets_first(*known))?;
     let wait = flow.waited_since(opened);
-    let gave_up = gave_up(flow, wait);
+    let gave_up = patience::gave_up(flow, wait);
     let long = wait >= flow.thresholds.hang && (gave_up.is_some() || flow.facts.closer.is_none());
     if !long && gave_up.is_none_or(|(side, _)| side != Side::Client) || ignored(flow) {
         return None;
@@ -102,26 +99,13 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         }
         None => finding = finding.with("until", flow.now),
     }
-    Some(if long {
-        finding
-    } else {
-        finding.note(format!("the client gave up after {wait}; whether a greeting would have come cannot be known"))
-    })
+    Some(if long { finding } else { patience::early(finding, wait, "a greeting") })
 }
 
 /// The server spoke while somebody waited. A proxy that inspects first octets goes on when the client gives up, and a program that hung
 /// greets who is gone.
 fn heard(flow: &FlowView<'_>) -> bool {
     flow.answer().is_some_and(|first| !flow.facts.closer.is_some_and(|(side, at)| side == Side::Client && at < first))
-}
-
-/// Who closed, deliberately, after a wait that is more than a slow path.
-fn gave_up(flow: &FlowView<'_>, wait: Elapsed) -> Option<(Side, PacketRef)> {
-    let (side, close) = flow.facts.closer?;
-    let decided = flow.facts.reset(side).is_none_or(|reset| reset.at != close || reset.kind == ResetKind::Abort);
-    let patient = wait >= flow.thresholds.gave_up
-        && flow.round_trip().is_none_or(|trip| wait >= Elapsed(trip.0.saturating_mul(ROUND_TRIPS)));
-    (decided && patient).then_some((side, close))
 }
 
 /// The server's kernel leaves the client's FIN unanswered: it never took the connection.

@@ -57,7 +57,7 @@ pub static RULE: Rule = Rule {
     do_first: &[
         Step {
             says: "On {host}: which limits and which lists of clients are set?",
-            command: "sudo grep -rnE 'max_connections|max_clients|maxclients|protected-mode|^bind|^host|MaxStartups|allow_anonymous|process_limit' /etc/mysql /etc/postgresql /etc/redis /etc/ssh /etc/vsftpd.conf /etc/dovecot /etc/mosquitto /etc/rabbitmq",
+            command: "sudo grep -rnE -e 'max_connections|max_clients|maxclients|MaxStartups|process_limit' -e '^bind|^host|protected-mode|allow_anonymous' /etc/mysql /etc/postgresql /etc/redis /etc/ssh /etc/vsftpd.conf /etc/dovecot /etc/mosquitto /etc/rabbitmq",
         },
         Step {
             says: "On {host}: how many connections does the service hold? Compare with its limit:",

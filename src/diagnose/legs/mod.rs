@@ -1,4 +1,4 @@
-//! Which client leg belongs to which backend leg: ten methods, from octets that only two legs can share down to mere timing.
+//! Which client leg belongs to which backend leg: eleven methods, from octets that only two legs can share down to mere timing.
 //!
 //! Methods 1 to 3 ([`whole`]) join flows, 4 to 7 ([`requests`]) join single requests of HTTP/1 flows, 8 to 10 ([`timing`]) what is left, and
 //! method 7 where the client leg is sealed. [`brief`] does 4 and 6 where one leg is a digest. A

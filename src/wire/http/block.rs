@@ -3,7 +3,7 @@
 use httparse::Header;
 
 use super::fields::Fields;
-use super::head::{forwarded, identity, ids, text};
+use super::head::{request_fields, response_fields, text};
 use super::{Framing, RequestHead, ResponseHead};
 use crate::time::Elapsed;
 use crate::wire::hpack::Field;
@@ -30,17 +30,13 @@ pub fn request_of(stream: u32, fields: &[Field], len: u32) -> RequestHead {
         method,
         minor: 0,
         host: text(fields, ":authority", 255).or_else(|| text(fields, "host", 255)),
-        user_agent: text(fields, "user-agent", 80),
-        forwarded: forwarded(fields),
-        ids: ids(fields),
-        accepts_events: fields.lists("accept", "text/event-stream"),
         // Extended CONNECT (RFC 8441): WebSocket.
         upgrade: text(fields, ":protocol", 64),
         len,
         stream,
         grpc: is_grpc(fields.first("content-type")),
         patience: fields.first("grpc-timeout").and_then(patience),
-        ..RequestHead::default()
+        ..request_fields(fields)
     }
 }
 
@@ -50,17 +46,10 @@ pub fn response_of(stream: u32, fields: &[Field], len: u32) -> ResponseHead {
     let fields = Fields::of(&headers);
     ResponseHead {
         status: number(fields.first(":status").unwrap_or_default()).unwrap_or(0) as u16,
-        server: text(fields, "server", 64),
-        content_type: text(fields, "content-type", 64),
-        location: text(fields, "location", 128),
-        retry_after: text(fields, "retry-after", 64),
-        via: text(fields, "via", 128),
-        ids: ids(fields),
-        identity: identity(fields),
         framing: Framing::UntilClose,
         len,
         stream,
-        ..ResponseHead::default()
+        ..response_fields(fields)
     }
 }
 

@@ -6,6 +6,7 @@ use httparse::{Error, Header, ParserConfig, Request, Response, Status};
 
 use super::fields::{Fields, marks};
 use super::{Framing, Head, RequestHead, ResponseHead};
+use crate::wire::fnv::fnv;
 use crate::wire::text_of;
 
 /// Longest head that is read.
@@ -116,16 +117,12 @@ fn read_request<'b>(
         target: text_of(request.path.unwrap_or_default().as_bytes(), 256),
         minor: request.version.unwrap_or(0),
         host: text(fields, "host", 255),
-        user_agent: text(fields, "user-agent", 80),
-        forwarded: forwarded(fields),
-        ids: ids(fields),
         expects_continue: fields.lists("expect", "100-continue"),
         upgrade: text(fields, "upgrade", 64),
-        accepts_events: fields.lists("accept", "text/event-stream"),
         len: len as u32,
         framing,
         conflict,
-        ..RequestHead::default()
+        ..request_fields(fields)
     }))
 }
 
@@ -145,6 +142,28 @@ fn read_response<'b>(
         status: response.code.unwrap_or(0),
         reason: text_of(response.reason.unwrap_or_default().as_bytes(), 64),
         minor,
+        closes: fields.lists("connection", "close") || (minor == 0 && !fields.lists("connection", "keep-alive")),
+        len: len as u32,
+        framing,
+        conflict,
+        ..response_fields(fields)
+    }))
+}
+
+/// What the fields of a request say in any version of HTTP.
+pub(super) fn request_fields(fields: Fields<'_>) -> RequestHead {
+    RequestHead {
+        user_agent: text(fields, "user-agent", 80),
+        forwarded: forwarded(fields),
+        ids: ids(fields),
+        accepts_events: fields.lists("accept", "text/event-stream"),
+        ..RequestHead::default()
+    }
+}
+
+/// What the fields of a response say in any version of HTTP.
+pub(super) fn response_fields(fields: Fields<'_>) -> ResponseHead {
+    ResponseHead {
         server: text(fields, "server", 64),
         content_type: text(fields, "content-type", 64),
         location: text(fields, "location", 128),
@@ -152,12 +171,8 @@ fn read_response<'b>(
         via: text(fields, "via", 128),
         ids: ids(fields),
         identity: identity(fields),
-        closes: fields.lists("connection", "close") || (minor == 0 && !fields.lists("connection", "keep-alive")),
-        len: len as u32,
-        framing,
-        conflict,
         ..ResponseHead::default()
-    }))
+    }
 }
 
 pub(super) fn text(fields: Fields<'_>, name: &str, most: usize) -> Option<String> {
@@ -165,7 +180,7 @@ pub(super) fn text(fields: Fields<'_>, name: &str, most: usize) -> Option<String
 }
 
 /// Who the nearest proxy says the client is: the last entry of each field, because earlier ones may be the client's invention.
-pub(super) fn forwarded(fields: Fields<'_>) -> Vec<(String, String)> {
+fn forwarded(fields: Fields<'_>) -> Vec<(String, String)> {
     const NAMES: u64 = marks(&["x-forwarded-for", "forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip"]);
     if !fields.any(NAMES) {
         return Vec::new();
@@ -192,13 +207,13 @@ fn forwarded_for(element: &[u8]) -> Option<&[u8]> {
     })
 }
 
-/// FNV-1a over the field that names the answer, its name first, and over the length of the body.
-pub(super) fn identity(fields: Fields<'_>) -> u64 {
+/// A hash of the field that names the answer, its name first, and of the length of the body.
+fn identity(fields: Fields<'_>) -> u64 {
     let named = ["etag", "last-modified", "date"].into_iter().find_map(|name| Some((name, fields.first(name)?)));
     let Some((name, value)) = named else { return 0 };
     let length = fields.first("content-length").unwrap_or(b"");
     let octets = name.bytes().chain(value.iter().copied()).chain(*b"\0").chain(length.iter().copied());
-    octets.fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)) | 1
+    fnv(octets)
 }
 
 /// Ids without what changes from hop to hop: of `traceparent` and `b3` only the trace's own part counts. Very short ones are no ids.
@@ -216,7 +231,7 @@ pub fn request_ids(list: &[(String, String)]) -> impl Iterator<Item = &str> {
     })
 }
 
-pub(super) fn ids(fields: Fields<'_>) -> Vec<(String, String)> {
+fn ids(fields: Fields<'_>) -> Vec<(String, String)> {
     const NAMES: u64 = marks(&REQUEST_IDS);
     if !fields.any(NAMES) {
         return Vec::new();
