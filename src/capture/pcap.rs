@@ -77,6 +77,7 @@ impl Pcap {
     }
 
     /// The next record, which stays at the front of the buffer; `None` at the end.
+    #[inline]
     pub(super) fn next(&mut self, buffer: &mut Buffer, info: &mut CaptureInfo) -> Option<Record> {
         loop {
             if buffer.fill(self.header_len) == 0 {
@@ -128,11 +129,20 @@ impl Pcap {
         })
     }
 
-    /// What is wrong with a header, in words. `None` for one that is to be believed.
+    /// What is wrong with a header, in words. `None` for one that is to be believed, as nearly all are.
+    #[inline]
+    fn broken(&self, header: &Header, buffer: &mut Buffer) -> Option<String> {
+        let in_order = (1..=header.wire).contains(&header.kept) && header.wire <= self.longest;
+        let plain = in_order && header.fraction_fits && self.near_the_last(header.time);
+        if plain { None } else { self.odd(header, buffer) }
+    }
+
+    /// The same for one that is not plain.
     ///
     /// Writers break every rule but the length, and clocks jump, so that a header which is merely odd is believed if one in order follows it,
     /// one of about the same time, or the end of the file.
-    fn broken(&self, header: &Header, buffer: &mut Buffer) -> Option<String> {
+    #[cold]
+    fn odd(&self, header: &Header, buffer: &mut Buffer) -> Option<String> {
         if header.kept > self.longest {
             return Some(format!("a record claims {} octets, at most {} are possible", header.kept, self.longest));
         }

@@ -71,16 +71,17 @@ impl Reader {
     }
 
     /// Goes to the next record; `false` at the end.
+    #[inline]
     pub(super) fn advance(&mut self, info: &mut CaptureInfo) -> bool {
-        if let Some(record) = self.current.take() {
+        if let Some(record) = &self.current {
             self.buffer.consume(record.len);
         }
-        let next = match &mut self.format {
+        self.current = match &mut self.format {
             Format::Pcap(pcap) => pcap.next(&mut self.buffer, info),
             Format::PcapNg(pcapng) => pcapng.next(&mut self.buffer, info),
             Format::Nothing => None,
         };
-        let Some(record) = next else {
+        let Some(record) = &self.current else {
             info.sha256 = self.digest.as_ref().and_then(|digest| digest.get().cloned());
             return false;
         };
@@ -95,7 +96,6 @@ impl Reader {
         if let Some(interface) = info.interfaces.get_mut(usize::from(record.interface)) {
             interface.packets += 1;
         }
-        self.current = Some(record);
         true
     }
 

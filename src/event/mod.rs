@@ -415,7 +415,7 @@ impl What {
 const _: () = assert!(Kind::COUNT <= 128, "a set has room for them");
 
 /// A set of [`Kind`]s in 128 bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KindSet([u64; 2]);
 
 impl KindSet {

@@ -3,7 +3,7 @@
 //! RFC 9293 §3.10.7.4, RFC 5681 §2 (duplicate acknowledgments).
 
 use super::Sink;
-use super::half::{Marks, Stamp};
+use super::half::Marks;
 use super::key::Way;
 use super::ledger::Hole;
 use super::live::Live;
@@ -84,7 +84,7 @@ impl<S: Sink> Live<'_, S> {
         let hole = Hole {
             start: track.next,
             end: ack,
-            noticed: Stamp::from(self.at),
+            noticed: self.stamp,
             tsval: None,
             ip_id: None,
             acked: None,
@@ -98,7 +98,7 @@ impl<S: Sink> Live<'_, S> {
     /// New octets are acknowledged.
     fn advance(&mut self, way: Way, ack: Seq) {
         let sender = way.other();
-        let at = Stamp::from(self.at);
+        let at = self.stamp;
         let (track, trail) = (&mut self.flow.tracks[sender], &mut self.detail.trails[sender]);
         let mut octets = u64::from(ack.minus(track.una).unsigned_abs());
         if track.marks.has(Marks::SYN) && track.una == trail.isn {
@@ -152,7 +152,7 @@ impl<S: Sink> Live<'_, S> {
             rtt::sample(&mut self.flow.tracks[server], &mut self.detail.trails[server], rtt);
         }
         self.flow.established = true;
-        self.detail.established = Some(Stamp::from(self.at));
+        self.detail.established = Some(self.stamp);
         // A RST before it (an answer to an older connection's challenge, RFC 5961) did not end this one.
         self.revive();
         self.event(way, What::Established);

@@ -5,7 +5,7 @@
 
 use super::Sink;
 use super::facts;
-use super::half::{Marks, Stamp, Track, Trail};
+use super::half::{Marks, Track, Trail};
 use super::key::Way;
 use super::ledger::Hole;
 use super::live::Live;
@@ -23,7 +23,7 @@ const SLACK: u32 = 1 << 16;
 
 impl<S: Sink> Live<'_, S> {
     pub(super) fn fin(&mut self, way: Way, s: &Segment<'_>) {
-        let at = Stamp::from(self.at);
+        let at = self.stamp;
         let seq = s.seq.plus(u32::from(s.flags.has(Flags::SYN))).plus(s.payload_len);
         let (track, trail) = (&mut self.flow.tracks[way], &mut self.detail.trails[way]);
         trail.fin_count += 1;
@@ -47,7 +47,7 @@ impl<S: Sink> Live<'_, S> {
     }
 
     pub(super) fn reset(&mut self, way: Way, ip: &Ip, s: &Segment<'_>, options: &Options) {
-        let at = Stamp::from(self.at);
+        let at = self.stamp;
         let (mine, peer) = (&self.flow.tracks[way], &self.flow.tracks[way.other()]);
         let (my_trail, peer_trail) = (&self.detail.trails[way], &self.detail.trails[way.other()]);
         let kind = kind(&Circumstances { mine, my_trail, peer, peer_trail }, ip, s);

@@ -191,10 +191,10 @@ impl<S: Sink> Live<'_, S> {
     /// Notes the packet's face; whether it is a copy that the capture made.
     pub(super) fn duplicate(&mut self, way: Way, packet: &Packet<'_>, mark: impl FnOnce() -> Mark) -> bool {
         let trail = &mut self.detail.trails[way];
-        let face = note_face(&mut trail.faces, self.flow.tracks[way].face, packet, Stamp::from(self.at));
+        let face = note_face(&mut trail.faces, self.flow.tracks[way].face, packet, self.stamp);
         self.flow.tracks[way].face = face;
         let ttl = packet.ip.as_ref().map_or(0, |ip| ip.ttl);
-        match trail.recent.original(mark(), Stamp::from(self.at), face, ttl) {
+        match trail.recent.original(mark(), self.stamp, face, ttl) {
             Some(Seen::Copy(original)) => self.count_duplicate(original),
             Some(Seen::Round(original, from)) => self.went_round(way, original, from, ttl),
             None => return false,
@@ -211,7 +211,7 @@ impl<S: Sink> Live<'_, S> {
 
     pub(super) fn count_duplicate(&mut self, original: Stamp) {
         self.detail.duplicates += 1;
-        self.detail.duplicate.get_or_insert((original, Stamp::from(self.at)));
+        self.detail.duplicate.get_or_insert((original, self.stamp));
         self.shared.counts.duplicates += 1;
     }
 }

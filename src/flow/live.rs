@@ -2,7 +2,7 @@
 
 use super::assembler::{Assembler, Chunk};
 use super::facts::RoleSource;
-use super::half::Marks;
+use super::half::{Marks, Stamp};
 use super::key::Way;
 use super::ledger::Hole;
 use super::limits::Shared;
@@ -38,6 +38,8 @@ pub(super) struct Live<'t, S: Sink> {
     pub(super) sink: &'t mut S,
     pub(super) shared: &'t mut Shared,
     pub(super) at: PacketRef,
+    /// The same packet, as it is kept.
+    pub(super) stamp: Stamp,
 }
 
 impl<S: Sink> Live<'_, S> {

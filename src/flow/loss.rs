@@ -226,7 +226,7 @@ impl<S: Sink> Live<'_, S> {
 
     /// The segment as the ledger keeps it.
     pub(super) fn sent(&self, way: Way, start: Seq, len: u32, payload: &[u8], ip_id: Option<u16>) -> Sent {
-        let at = Stamp::from(self.at);
+        let at = self.stamp;
         let print = super::duplicates::ends(payload);
         let face = self.flow.tracks[way].face;
         Sent { start, len, first: at, last: at, print, copies: 1, face, late: false, ip_id: ip_id.unwrap_or(0) }

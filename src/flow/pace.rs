@@ -138,7 +138,7 @@ impl Pace {
 impl<S: Sink> Live<'_, S> {
     /// The segment of `way` is about to acknowledge new octets of the other side: how that side stood until now.
     pub(super) fn paced(&mut self, way: Way, s: &Segment<'_>) {
-        let (sender, at) = (way.other(), Stamp::from(self.at));
+        let (sender, at) = (way.other(), self.stamp);
         let track = &self.flow.tracks[sender];
         let (una, next, payload) = (track.una, track.next, track.payload);
         let (window, known) = (self.flow.tracks[way].window, self.flow.tracks[way].marks.has(Marks::WINDOW));
@@ -179,7 +179,7 @@ impl<S: Sink> Live<'_, S> {
 
     /// New payload of `way`: it may have waited for an acknowledgment, or be the answer to what did.
     pub(super) fn released(&mut self, way: Way) {
-        let at = Stamp::from(self.at);
+        let at = self.stamp;
         let trip = self.detail.trails[way.other()].min_rtt.unwrap_or(Elapsed::ZERO);
         if let Some(pace) = self.detail.trails[way].pace.as_deref_mut()
             && let Some((small, ack)) = pace.held.take()
@@ -204,7 +204,7 @@ impl<S: Sink> Live<'_, S> {
         if (octets > u64::from(size) || rest >= size)
             && let Some(pace) = self.detail.trails[sender].pace.as_deref_mut()
         {
-            pace.trip(sent, Stamp::from(self.at));
+            pace.trip(sent, self.stamp);
         }
     }
 }

@@ -64,7 +64,7 @@ impl<S: Sink> Live<'_, S> {
         if ahead <= 0 || ahead.unsigned_abs() > NEAR || !self.flow.established || !s.flags.has(Flags::ACK) {
             return;
         }
-        let noticed = Stamp::from(self.at);
+        let noticed = self.stamp;
         let tsval = options.timestamps.map(|(value, _)| value);
         let hole = Hole { start: track.next, end: s.seq, noticed, tsval, ip_id: ip.id, acked: None, lost: false };
         track.next = s.seq;
@@ -89,7 +89,7 @@ impl<S: Sink> Live<'_, S> {
         let (tsval, ip_id) = (options.timestamps.map(|(value, _)| value), ip.id);
         let new = if ahead >= 0 {
             if ahead > 0 {
-                let noticed = Stamp::from(self.at);
+                let noticed = self.stamp;
                 let hole = Hole { start: track.next, end: start, noticed, tsval, ip_id, acked: None, lost: false };
                 self.detail.trails[way].rare().holes.open(hole);
             }
@@ -108,7 +108,7 @@ impl<S: Sink> Live<'_, S> {
         let track = &mut self.flow.tracks[way];
         track.payload += u64::from(new);
         if new > 0 {
-            track.last_payload = Some(Stamp::from(self.at));
+            track.last_payload = Some(self.stamp);
             if track.marks.has(Marks::RESET) && self.flow.established && ahead >= 0 {
                 self.revive();
             }
@@ -125,7 +125,7 @@ impl<S: Sink> Live<'_, S> {
         let trail = &mut self.detail.trails[way];
         let first = trail.first_payload.is_none();
         if first {
-            trail.first_payload = Some(Stamp::from(self.at));
+            trail.first_payload = Some(self.stamp);
             trail.payload_begins = start;
             self.event(way, What::FirstPayload);
         }
@@ -151,7 +151,7 @@ impl<S: Sink> Live<'_, S> {
     /// Payload that begins before what was already sent. Returns how many of its octets are new.
     fn old_payload(&mut self, way: Way, late: &Late, captured: &[u8]) -> u32 {
         let Late { start, end, .. } = *late;
-        let at = Stamp::from(self.at);
+        let at = self.stamp;
         let (track, trail) = (&mut self.flow.tracks[way], &mut self.detail.trails[way]);
         let held = trail.rare.as_ref().is_some_and(|rare| rare.assembler.conflicts(start, captured));
         let (filled, hole) = trail.rare.as_mut().map_or((0, None), |rare| rare.holes.fill(start, end));

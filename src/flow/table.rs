@@ -267,7 +267,8 @@ impl<S: Sink> FlowTable<S> {
     ) -> Option<T> {
         let Place { flow, detail, conversation } = self.places.get_mut(slot as usize)?;
         let (detail, conversation) = (detail.as_deref_mut()?, conversation.as_mut()?);
-        let result = work(&mut Live { flow, detail, conversation, sink, shared: &mut self.shared, at });
+        let result =
+            work(&mut Live { flow, detail, conversation, sink, shared: &mut self.shared, at, stamp: at.into() });
         self.shared.counts.peak_held = self.shared.counts.peak_held.max(self.shared.held);
         Some(result)
     }

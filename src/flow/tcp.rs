@@ -39,7 +39,7 @@ impl<S: Sink> Live<'_, S> {
             && !s.flags.has(Flags::SYN)
             && !s.flags.has(Flags::RST)
         {
-            Clock::note(&mut self.detail.trails[way].clock, Stamp::from(self.at), value);
+            Clock::note(&mut self.detail.trails[way].clock, self.stamp, value);
         }
         if s.flags.has(Flags::SYN) {
             self.syn(way, s, &options);
@@ -82,13 +82,13 @@ impl<S: Sink> Live<'_, S> {
             && let Some(last) = self.flow.last()
             && self.at.time.since(last.time()) >= SILENCE
         {
-            self.detail.pause = Some((last, Stamp::from(self.at)));
+            self.detail.pause = Some((last, self.stamp));
         }
     }
 
     /// What is counted of every packet.
     fn count(&mut self, way: Way, ip: &Ip, s: &Segment<'_>) {
-        let at = Stamp::from(self.at);
+        let at = self.stamp;
         let track = &mut self.flow.tracks[way];
         let (min, max, first) = (track.ttl_min, track.ttl_max, track.packets == 0);
         track.count(ip, at);
@@ -119,7 +119,7 @@ impl<S: Sink> Live<'_, S> {
     }
 
     fn syn(&mut self, way: Way, s: &Segment<'_>, options: &Options) {
-        let at = Stamp::from(self.at);
+        let at = self.stamp;
         let answer = s.flags.has(Flags::ACK);
         let trail = &mut self.detail.trails[way];
         let track = &mut self.flow.tracks[way];

@@ -1,6 +1,6 @@
 //! One datagram of a known flow. RFC 768. UDP has no order and no end: datagrams are handed on as they come.
 
-use super::half::{Marks, Stamp};
+use super::half::Marks;
 use super::key::Way;
 use super::live::Live;
 use super::{RoleSource, Sink, Wants};
@@ -9,7 +9,7 @@ use crate::decode::{Datagram, Ip};
 impl<S: Sink> Live<'_, S> {
     /// Works one datagram in. It is no copy made by the capture.
     pub(super) fn datagram(&mut self, way: Way, ip: &Ip, datagram: &Datagram<'_>) {
-        let at = Stamp::from(self.at);
+        let at = self.stamp;
         let (track, trail) = (&mut self.flow.tracks[way], &mut self.detail.trails[way]);
         track.count(ip, at);
         if trail.first.is_none() {

@@ -1,13 +1,13 @@
 //! What one shard keeps of its flows: story and dissector while they live; findings, lessons and a digest when they close.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::prefix::Prefix;
 use super::vigil::{Interim, Vigils, Watched};
 use crate::catalogue::{self, FlowRule};
 use crate::diagnose::{Merged, explain, flow_entry};
 use crate::event::story::Story;
-use crate::event::{Event, Kind, PacketRef, Retransmission, Side, What};
+use crate::event::{Event, Kind, KindSet, PacketRef, Retransmission, Side, What};
 use crate::flow::facts::{FlowFacts, Handshake, IpProtocol, SenderClock};
 use crate::flow::{Ended, FlowHead, Sink, Wants};
 use crate::host::grid::{Cell, Grid, Seconds};
@@ -15,7 +15,6 @@ use crate::host::icmp::StrayErrors;
 use crate::host::names::Names;
 use crate::host::service::Learner;
 use crate::protocol::Dissector;
-use crate::rule::Rule;
 use crate::rule::finding::{Finding, Severity};
 use crate::rule::summary::{Digest, FlowSummary, Verdict};
 use crate::rule::threshold::Thresholds;
@@ -63,6 +62,7 @@ pub struct Recorder {
     tally: Tally,
     lines: Vec<crate::diagnose::report::FlowEntry>,
     vigils: Vigils,
+    asked: Asked,
     /// Stories of flows that were not kept: the next flows write into their memory.
     spare: Vec<Story>,
 }
@@ -96,6 +96,7 @@ impl Recorder {
             tally: Tally::default(),
             lines: Vec::new(),
             vigils: Vigils::default(),
+            asked: Asked::default(),
             spare: Vec::new(),
         }
     }
@@ -121,7 +122,8 @@ impl Recorder {
         if passed > judged.map_or(0, |(_, passed)| passed) {
             let interim = interim.get_or_insert_default();
             interim.judged = Some((since, passed));
-            for finding in check_flow(&view, |rule| rule.spoke_late.is_some()) {
+            let late = worth_asking(view.story.seen()).filter(|rule| rule.rule.spoke_late.is_some());
+            for finding in check_flow(&view, late) {
                 interim.add(finding);
             }
         }
@@ -222,16 +224,32 @@ impl Recorder {
     }
 }
 
-/// What those flow rules that are `wanted` say of a flow.
-fn check_flow(view: &FlowView<'_>, wanted: impl Fn(&Rule) -> bool) -> Vec<Finding> {
-    let seen = view.story.seen();
+/// The flow rules worth asking about a flow, by what was seen on it: thousands of flows see the same.
+#[derive(Default)]
+struct Asked(HashMap<KindSet, Vec<&'static FlowRule>, foldhash::fast::RandomState>);
+
+impl Asked {
+    /// Kinds of flows remembered.
+    const MOST: usize = 1024;
+
+    fn about(&mut self, seen: KindSet) -> &[&'static FlowRule] {
+        if self.0.len() >= Self::MOST && !self.0.contains_key(&seen) {
+            self.0.clear();
+        }
+        self.0.entry(seen).or_insert_with(|| worth_asking(&seen).collect())
+    }
+}
+
+fn worth_asking(seen: &KindSet) -> impl Iterator<Item = &'static FlowRule> {
+    catalogue::FLOW_RULES.iter().filter(|rule| rule.needs.met(seen))
+}
+
+/// What rules say of a flow.
+fn check_flow<'a>(view: &FlowView<'_>, rules: impl Iterator<Item = &'a FlowRule>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for FlowRule { needs, check, rule } in catalogue::FLOW_RULES.iter() {
+    for rule in rules {
         // No `extend`: it copies the room of a finding also where there is none.
-        if needs.met(seen)
-            && wanted(rule)
-            && let Some(finding) = check(view)
-        {
+        if let Some(finding) = (rule.check)(view) {
             findings.push(finding);
         }
     }
@@ -325,7 +343,8 @@ impl Sink for Recorder {
         let prefix = if facts.mid_stream { 0 } else { conversation.prefix.key() };
         let story = conversation.story;
         let view = FlowView::new(&facts, &story, now, why, &self.recording.thresholds);
-        let mut findings = check_flow(&view, |_| true);
+        let rules = self.asked.about(*story.seen());
+        let mut findings = check_flow(&view, rules.iter().copied());
         if let Some(interim) = conversation.interim {
             interim.join(&mut findings);
         }
