@@ -4,7 +4,7 @@
 #   the lab      the GitLab incident made anew on a real HAProxy and diagnosed (root and HAProxy; skipped without)
 #   one file     1 GB of generated traffic: packets per second, octets per second, peak memory
 #   a pipe       4 GB through standard input: memory must not grow with length
-#   fuzzing      120 s of the whole pipeline
+#   fuzzing      120 s of the whole pipeline; FUZZ_TABLE=FILE adds what tests/fuzz-long.sh found in its hours
 #
 # The summary goes to standard output as Markdown, what goes on meanwhile to standard error. About eight minutes and 2 GB of disk in
 # $TMPDIR. Exit code 1 when something failed; speed is reported, not judged.
@@ -131,5 +131,9 @@ if tests/fuzz-smoke.sh "$fuzz_seconds" >"$work/fuzz" 2>&1; then
 else
     tail -40 "$work/fuzz" >&2
     fail "the fuzzer found an input: $(grep -m1 -E 'panicked|ERROR|SUMMARY' "$work/fuzz" || echo 'see the log')"
+fi
+if [ -n "${FUZZ_TABLE:-}" ]; then
+    printf '\n`tests/fuzz-long.sh`, each target on its own:\n\n'
+    cat "$FUZZ_TABLE"
 fi
 exit "$failed"

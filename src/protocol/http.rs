@@ -47,6 +47,8 @@ struct Half {
     held: Vec<u8>,
     /// At that many held octets the head is looked at though its end is not in sight.
     look_at: usize,
+    /// The last line of what is held has nothing but blanks so far.
+    blank: bool,
 }
 
 /// What of a message comes next.
@@ -202,6 +204,9 @@ impl Http {
 
     fn hold(&mut self, side: Side, at: PacketRef, rest: &[u8], emit: Emit<'_>) -> Step {
         let half = &mut self.sides[index(side)];
+        let line = rest.rsplit(|octet| *octet == b'\n').next().unwrap_or(rest);
+        let goes_on = line.len() == rest.len() && !half.held.is_empty();
+        half.blank = (!goes_on || half.blank) && line.iter().all(is_blank);
         half.held.extend_from_slice(rest);
         half.look_at = half.look_at.max(2 * half.held.len());
         if half.held.len() > LONGEST_HEAD {
@@ -309,16 +314,21 @@ impl Http {
     }
 }
 
+/// What an empty line may hold beside its end.
+fn is_blank(octet: &u8) -> bool {
+    matches!(octet, b' ' | b'\t' | b'\r')
+}
+
 impl Half {
-    /// Whether the head may be complete with `rest`: an empty line is in sight. Else it is read at doubling lengths only, so that a head in
-    /// single octets is not read once for each of them.
+    /// Whether the head may be complete with `rest`: an empty line is in sight, or one of blanks, which a lenient reader takes for one. Else it
+    /// is read at doubling lengths only, so that a head in single octets is not read once for each of them.
     fn worth_reading(&self, rest: &[u8]) -> bool {
-        let (mut last, mut before) = (self.held.last().copied(), self.held.iter().rev().nth(1).copied());
+        let mut blank = self.blank;
         for octet in rest {
-            if *octet == b'\n' && (last == Some(b'\n') || (last == Some(b'\r') && before == Some(b'\n'))) {
+            if *octet == b'\n' && blank {
                 return true;
             }
-            (before, last) = (last, Some(*octet));
+            blank = *octet == b'\n' || blank && is_blank(octet);
         }
         self.held.len() + rest.len() >= self.look_at
     }

@@ -400,9 +400,11 @@ mod tests {
 
         #[test]
         fn whatever_octets_two_decoders_agree_on_says_the_same(block: Vec<u8>) {
-            let (mut ours, mut theirs) = (Decoder::default(), fluke_hpack::Decoder::new());
+            let mut ours = Decoder::default();
             let mut read = Vec::new();
-            if let (Ok(true), Ok(expected)) = (ours.block(&block, &mut read), theirs.decode(&block)) {
+            // The other one panics on some octets, an index of nothing in a size update among them: then it says nothing.
+            let theirs = std::panic::catch_unwind(|| fluke_hpack::Decoder::new().decode(&block));
+            if let (Ok(true), Ok(Ok(expected))) = (ours.block(&block, &mut read), theirs) {
                 let read: Vec<(Vec<u8>, Vec<u8>)> =
                     read.into_iter().map(|field| (field.name.to_vec(), field.value.to_vec())).collect();
                 prop_assert_eq!(read, expected);
