@@ -84,7 +84,7 @@ pub fn greeting(bytes: &[u8]) -> Option<Greeting> {
         return None;
     }
     if old_error(bytes) {
-        let text = bytes.get(1..)?.split(|octet| *octet == 0).next()?;
+        let text = bytes.get(1..memchr::memchr(0, bytes)?)?;
         return Some(Greeting::new(text.trim_ascii(), None, true));
     }
     let mut cursor = Cursor::new(bytes);
