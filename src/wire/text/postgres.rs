@@ -45,11 +45,12 @@ pub fn answer_to_ssl_request(bytes: &[u8]) -> Option<bool> {
 /// Whether a server's stream begins with an authentication request or an error. A single S or N is no evidence by itself: see
 /// [`answer_to_ssl_request`].
 pub fn looks_like_server(bytes: &[u8]) -> Recognition {
-    match judge(bytes) {
+    let message = match judge(bytes) {
         Ok(true) => Recognition::Yes,
         Ok(false) => Recognition::No,
         Err(_) => Recognition::NeedMore,
-    }
+    };
+    message.or(old_error(bytes))
 }
 
 fn judge(bytes: &[u8]) -> Result<bool, Malformed> {
@@ -58,9 +59,6 @@ fn judge(bytes: &[u8]) -> Result<bool, Malformed> {
     let kind = cursor.u8(WHAT)?;
     if !matches!(kind, b'R' | b'E') {
         return Ok(false);
-    }
-    if kind == b'E' && old_error(bytes) {
-        return Ok(true);
     }
     if cursor.rest().iter().take(2).any(|octet| *octet != 0) {
         return Ok(false);
@@ -74,8 +72,8 @@ fn judge(bytes: &[u8]) -> Result<bool, Malformed> {
 }
 
 /// An error in the form of protocol 2, which servers send when they cannot even fork: E and text up to a zero octet.
-fn old_error(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"EFATAL:") || bytes.starts_with(b"Ecould not")
+fn old_error(bytes: &[u8]) -> Recognition {
+    Recognition::of_prefix(bytes, b"EFATAL:").or(Recognition::of_prefix(bytes, b"Ecould not"))
 }
 
 /// The authentication asked for, or the error as `FATAL 53300: sorry, too many clients already`.
@@ -83,7 +81,7 @@ pub fn greeting(bytes: &[u8]) -> Option<Greeting> {
     if looks_like_server(bytes) != Recognition::Yes {
         return None;
     }
-    if old_error(bytes) {
+    if old_error(bytes) == Recognition::Yes {
         let text = bytes.get(1..memchr::memchr(0, bytes)?)?;
         return Some(Greeting::new(text.trim_ascii(), None, true));
     }
