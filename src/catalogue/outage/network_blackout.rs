@@ -296,6 +296,13 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_nobody_asked_for_long_was_not_silent() {
+        for quiet in [Quiet::Mute, Quiet::Deaf] {
+            assert!(world(vec![silence("10.0.0.2", quiet, &[], 100)]).check(&RULE).is_empty());
+        }
+    }
+
+    #[test]
     fn a_host_that_was_hardly_ever_heard_may_just_be_quiet() {
         let mut quiet = silence("10.0.0.2", Quiet::Mute, &["10.0.0.1"], 100);
         quiet.rate = 6;

@@ -180,8 +180,8 @@ fn shadows(wider: &Silence, one: &Silence) -> bool {
 }
 
 fn means_something(silence: &Silence) -> bool {
-    // One host behind a link address is that host's own silence.
-    (silence.quiet != Quiet::Hop || silence.others.len() > 1)
+    // One host behind a link address is that host's own silence, and where nobody was asked for long nobody was silent.
+    silence.others.len() > usize::from(silence.quiet == Quiet::Hop)
         && silence.rate >= HEARD
         && silence.flows >= FLOWS
         && (silence.repeating >= REPEATING || silence.arp >= 3)
