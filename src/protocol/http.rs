@@ -141,7 +141,10 @@ impl Analyzer for Http {
             Part::UntilClose => return self.complete(side, at, emit),
             Part::Head if half.held.is_empty() => None,
             Part::Head => match half.breaks(side) {
-                true => return emit(Event { at, side, what: What::HttpBroken }),
+                true => {
+                    self.exchanges.settle(emit);
+                    return emit(Event { at, side, what: What::HttpBroken });
+                }
                 false => Some(None),
             },
             Part::Lost => None,
