@@ -563,6 +563,23 @@ impl CaptureView<'_> {
         self.flows.get(&finding.subject.flow()?)
     }
 
+    /// A packet as notes name it: `#14`; with the file's index when there are several: `1#14`.
+    pub fn cite(&self, at: PacketRef) -> String {
+        format!("{}#{}", self.file_of(at), at.number)
+    }
+
+    /// A flow as notes name it, by its first packet: `flow 14`, or `flow 1#14`.
+    pub fn cite_flow(&self, first: PacketRef) -> String {
+        match self.file_of(first).as_str() {
+            "" => format!("flow {}", first.number),
+            file => format!("flow {file}#{}", first.number),
+        }
+    }
+
+    fn file_of(&self, at: PacketRef) -> String {
+        if self.infos.len() > 1 { (at.file + 1).to_string() } else { String::new() }
+    }
+
     /// Answers of DNS servers whose question is not in the capture, without those to what was asked just before it began.
     pub fn dns_answers_alone(&self) -> usize {
         self.index.dns_answers_alone

@@ -213,12 +213,12 @@ fn earlier_answers(flow: &FlowSummary, capture: &CaptureView<'_>) -> Option<Stri
     Some(if last_good.time < start {
         let before = start.since(last_good.time);
         format!(
-            "the last connection to it that worked is #{}, {before} before: it died or was withdrawn",
-            last_good.number
+            "the last connection to it that worked is {}, {before} before: it died or was withdrawn",
+            capture.cite(last_good)
         )
     } else {
         let after = last_good.time.since(start);
-        format!("other connections to it worked meanwhile or later (#{}, {after} after)", last_good.number)
+        format!("other connections to it worked meanwhile or later ({}, {after} after)", capture.cite(last_good))
     })
 }
 

@@ -120,7 +120,8 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let often = refused.count() >= capture.thresholds.many as usize;
     match known {
         Some(other) => {
-            finding.notes.push(format!("the same client completes other connections to that port (#{})", other.number))
+            let other = capture.cite(other);
+            finding.notes.push(format!("the same client completes other connections to that port ({other})"))
         }
         None if finding.variant == 0 => {
             finding.notes.push(

@@ -157,12 +157,12 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         .find(|other| lookups(&other.story).iter().any(|lookup| lookup.question.name != name && answered(lookup)));
     let note = match (works, capture.service(&flow.facts.server).and_then(|service| service.last_good)) {
         (Some(other), _) => Some(format!(
-            "it answers other questions at that time (flow {}): the way to it works",
-            other.facts.id.number
+            "it answers other questions at that time ({}): the way to it works",
+            capture.cite_flow(other.facts.id)
         )),
         (None, Some(good)) if good < flow.facts.id => Some(format!(
-            "its last answer before went to flow {}, {} earlier",
-            good.number,
+            "its last answer before went to {}, {} earlier",
+            capture.cite_flow(good),
             flow.facts.id.time.since(good.time)
         )),
         (None, Some(_)) => None,

@@ -101,7 +101,8 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
             let longer = name.strip_prefix(candidate).is_some_and(|rest| rest.starts_with('.'));
             if found || longer && answer.rcode == NXDOMAIN {
                 finding.severity = Severity::Silent;
-                finding.notes.push(format!("a candidate of a search list: {candidate} was asked too (#{})", at.number));
+                let at = capture.cite(at);
+                finding.notes.push(format!("a candidate of a search list: {candidate} was asked too ({at})"));
                 return Keep::Yes;
             }
         }

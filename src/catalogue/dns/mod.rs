@@ -171,7 +171,7 @@ fn made_good(finding: &mut Finding, capture: &CaptureView<'_>, severity: Severit
     } else {
         format!("{} answered", other.facts.server)
     };
-    finding.notes.push(format!("{who} {} after the question (#{})", after.max(Elapsed::ZERO), at.number));
+    finding.notes.push(format!("{who} {} after the question ({})", after.max(Elapsed::ZERO), capture.cite(at)));
     true
 }
 
@@ -189,8 +189,8 @@ fn passed_on(finding: &mut Finding, capture: &CaptureView<'_>) {
         finding.severity = finding.severity.min(Severity::Notice);
         let server = upstream.facts.server;
         finding.notes.push(format!(
-            "it has no answer itself: its own question to {server} fails (flow {})",
-            upstream.facts.id.number
+            "it has no answer itself: its own question to {server} fails ({})",
+            capture.cite_flow(upstream.facts.id)
         ));
     }
 }

@@ -168,8 +168,9 @@ fn meanwhile(legs: &LegsView<'_>, from: PacketRef, to: PacketRef) -> Option<Stri
         digest.client().address == proxy || digest.client().address.is_loopback()
     };
     let others = begun.filter(own).filter(|digest| digest.server() != server);
-    let named: Vec<String> =
-        others.take(NAMED).map(|digest| format!("{} (flow {})", digest.server(), digest.id.number)).collect();
+    let name =
+        |digest: &crate::rule::summary::Digest| format!("{} ({})", digest.server(), legs.capture.cite_flow(digest.id));
+    let named: Vec<String> = others.take(NAMED).map(name).collect();
     (!named.is_empty()).then(|| format!("the proxy asked others meanwhile: {}", named.join(", ")))
 }
 

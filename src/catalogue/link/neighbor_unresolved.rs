@@ -233,7 +233,7 @@ fn told(
             .note("no answer to any such question is in the capture: answers may not be visible here");
     }
     if let Some(answer) = silent.answer {
-        finding = finding.note(format!("it answered in the end (#{})", answer.number));
+        finding = finding.note(format!("it answered in the end ({})", capture.cite(answer)));
     }
     if !others.is_empty() {
         let hosts: Vec<String> = others.iter().take(3).map(ToString::to_string).collect();

@@ -103,12 +103,7 @@ fn seen_again(flow: &FlowView<'_>) -> Option<(Finding, Side)> {
     });
     let (at, side, original, from, to) = passages.next()?;
     let mut finding = RULE
-        .found(
-            flow,
-            at,
-            side,
-            format!("the packet of #{} again at the same place: TTL {to}, was {from}", original.number),
-        )
+        .found(flow, at, side, format!("the same packet again at the same place: TTL {to}, was {from}"))
         .and(original, side, format!("its first passage, TTL {from}"))
         .with("circles", u64::from(flow.facts.rounds));
     for (at, side, _, from, to) in passages.take(2) {
