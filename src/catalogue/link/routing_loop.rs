@@ -195,7 +195,7 @@ mod tests {
     fn a_packet_that_comes_by_three_times_more_is_a_circle_twice_is_none() {
         let scene = round(56)(round(58)(round(60)(Scene::new().syn(0))));
         let finding = judged(scene).expect("a circle");
-        assert_eq!(finding.evidence[0].shows, "the packet of #1 again at the same place: TTL 60, was 62");
+        assert_eq!(finding.evidence[0].shows, "the same packet again at the same place: TTL 60, was 62");
         assert_eq!(judged(round(58)(round(60)(Scene::new().syn(0)))), None);
     }
 
