@@ -367,7 +367,7 @@ events! {
     ;
     /// A response of 400 or more.
     ErrorStatus,
-    /// A response head of 4,000 octets or more.
+    /// A response head of [`LARGE_HEAD`] octets or more.
     LargeHead,
     /// A head whose fields contradict each other.
     Contradictory,
@@ -382,6 +382,9 @@ events! {
     /// A DNS answer that says by an extended error why it is as it is.
     LookupExplained,
 }
+
+/// From so many octets on a response head is too large for some proxies.
+pub const LARGE_HEAD: u32 = 4_000;
 
 impl What {
     /// What an event holds beside its kind, so that rules about the unusual need not look at what is usual.
@@ -399,7 +402,7 @@ impl What {
             }
             Self::Response(head) => {
                 note(head.status >= 400, Kind::ErrorStatus);
-                note(head.len >= 4_000, Kind::LargeHead);
+                note(head.len >= LARGE_HEAD, Kind::LargeHead);
                 note(head.conflict, Kind::Contradictory);
             }
             Self::Dns(message) if message.response => {

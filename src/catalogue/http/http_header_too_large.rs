@@ -15,7 +15,7 @@
 //! ## False alarms it avoids
 //! A large head that was answered. An application's 400 to a request of common size.
 
-use crate::event::{Kind, PacketRef, Side, What};
+use crate::event::{Kind, LARGE_HEAD, PacketRef, Side, What};
 use crate::rule::exchange::exchanges;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::view::{CaptureView, FlowView};
@@ -25,7 +25,7 @@ use crate::wire::http::Framing;
 /// Below this no server of common settings refuses a request's head: nginx 8 KiB, Apache 8,190 octets, Tomcat 8 KiB.
 const REQUEST: u64 = 8_000;
 /// Below this no proxy of common settings refuses an answer's head: nginx 4 or 8 KiB, Apache 8,192 octets.
-const ANSWER: u64 = 4_000;
+const ANSWER: u32 = LARGE_HEAD;
 
 pub static RULE: Rule = Rule {
     id: "http-header-too-large",
@@ -107,9 +107,7 @@ fn request(flow: &FlowView<'_>) -> Option<Finding> {
 /// An answer whose head is large; whether somebody refused it, the other leg tells.
 fn answer(flow: &FlowView<'_>) -> Option<Finding> {
     let all = exchanges(flow.story);
-    let large = |one: &&crate::rule::exchange::Exchange<'_>| {
-        one.response.is_some_and(|(_, head)| u64::from(head.len) >= ANSWER)
-    };
+    let large = |one: &&crate::rule::exchange::Exchange<'_>| one.response.is_some_and(|(_, head)| head.len >= ANSWER);
     let one = all.iter().find(large)?;
     let (at, head) = one.response?;
     let size = u64::from(head.len);
