@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # How fast and how small tcpwhy is beside other programs, on the same traffic, in one sitting:
 #
-#   benches/compare.sh >compare.md                              everything but `build`, at the standard sizes: some 40 minutes
+#   benches/compare.sh >speed.md                              everything but `build`, at the standard sizes: some 40 minutes
 #   benches/compare.sh --rounds 1 --size 64M mix                a quick look
 #   benches/compare.sh --binary target/quick/tcpwhy small packed
 #

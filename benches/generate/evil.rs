@@ -52,7 +52,7 @@ impl Conversation {
     }
 
     /// Other ends from here on, as if a flow began.
-    fn from_elsewhere(&mut self, hosts: [u32; 2], ports: [u16; 2], random: &mut Random) {
+    fn go_elsewhere(&mut self, hosts: [u32; 2], ports: [u16; 2], random: &mut Random) {
         (self.ends.hosts, self.ends.ports) = (hosts, ports);
         self.next = [random.next() as u32, random.next() as u32];
     }
@@ -113,7 +113,7 @@ fn ends_that_collide(flow: &mut Conversation, random: &mut Random) {
     for _ in 0..300 {
         let (n, port) = (random.below(0x1_0000) as u32, random.below(0x2000) as u16);
         // Where one has a bit the other has none, so what is added here is taken away there.
-        flow.from_elsewhere([0x0a00_0000 | n, 0xc0a8_ffff ^ n], [0x8000 | port, 0x1fff ^ port], random);
+        flow.go_elsewhere([0x0a00_0000 | n, 0xc0a8_ffff ^ n], [0x8000 | port, 0x1fff ^ port], random);
         flow.handshake();
         flow.send(0, PSH | ACK, b"x");
     }
@@ -123,7 +123,7 @@ fn ends_that_collide(flow: &mut Conversation, random: &mut Random) {
 fn every_server_is_new(flow: &mut Conversation, random: &mut Random) {
     for _ in 0..100 {
         let (host, port) = (random.next() as u32 | 1, 1 + random.below(60_000) as u16);
-        flow.from_elsewhere([flow.ends.hosts[0], host], [60_001 + random.below(5_000) as u16, port], random);
+        flow.go_elsewhere([flow.ends.hosts[0], host], [60_001 + random.below(5_000) as u16, port], random);
         flow.handshake();
         flow.send(0, PSH | ACK, &messages::request(&long_name(random), random));
         flow.at += flow.rtt;

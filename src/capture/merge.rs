@@ -186,7 +186,9 @@ impl Source {
             return true;
         }
         let mut info = CaptureInfo::default();
-        let Ok(mut reader) = Reader::open(path, &OpenOptions { hash: false, ..self.options.clone() }, &mut info) else {
+        let Ok(mut reader) =
+            Reader::open(path, &OpenOptions { hash: false, meter: None, ..self.options.clone() }, &mut info)
+        else {
             return true;
         };
         while reader.advance(&mut info) {
