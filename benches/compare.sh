@@ -215,7 +215,8 @@ section_memory() {
         memory_row flood flood "$(octets "${size:-450M}")" "$threads"
         memory_row storm storm "$(octets "${size:-800M}")" "$threads"
         memory_row evil evil "$(octets "${size:-500M}")" "$threads"
-        if "$binary" --help | grep -q -e --max-memory; then
+        "$binary" --help >"$work/help"
+        if grep -q -e --max-memory "$work/help"; then
             memory_row 'evil, `--max-memory 256M`' evil "$(octets "${size:-500M}")" "$threads" --max-memory 256M
             memory_row 'storm, `--max-memory 256M`' storm "$(octets "${size:-800M}")" "$threads" --max-memory 256M
         fi

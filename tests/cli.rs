@@ -312,12 +312,12 @@ fn on_a_terminal(arguments: &str) -> Option<String> {
 fn on_a_terminal_a_line_tells_how_far_it_is_and_is_gone_before_the_report() {
     let Some(shown) = on_a_terminal("") else { return };
     let report = shown.find("CRITICAL").expect("a report");
-    assert!(shown[..report].contains("packets/s"), "{shown:?}");
+    assert!(shown[..report].contains("B/s, "), "{shown:?}");
     // Back to the first column, nothing written, the rest of the line erased.
     let cleared = "\r\x1b[?7l\x1b[K\x1b[?7h";
     let before = shown[..report].trim_end_matches("\x1b[1;31m");
     assert!(before.ends_with(cleared), "{before:?}");
-    assert!(!shown[report..].contains("packets/s"), "{shown:?}");
+    assert!(!shown[report..].contains("B/s, "), "{shown:?}");
 }
 
 #[cfg(target_os = "linux")]
@@ -325,7 +325,7 @@ fn on_a_terminal_a_line_tells_how_far_it_is_and_is_gone_before_the_report() {
 fn quiet_shows_nothing_but_the_report() {
     for quiet in ["--quiet", "--no-progress"] {
         let Some(shown) = on_a_terminal(quiet) else { return };
-        assert!(shown.contains("CRITICAL") && !shown.contains("packets/s") && !shown.contains("\x1b[K"), "{shown:?}");
+        assert!(shown.contains("CRITICAL") && !shown.contains("B/s, ") && !shown.contains("\x1b[K"), "{shown:?}");
     }
 }
 

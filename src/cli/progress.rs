@@ -70,9 +70,9 @@ fn line(progress: &Progress, elapsed: Duration) -> String {
     if left.is_none() {
         parts.push(scaled(octets as f64, "B"));
     }
-    parts.push(scaled(packets as f64, "packets"));
-    parts.push(scaled(packets as f64 / seconds, "packets/s"));
     parts.push(scaled(octets as f64 / seconds, "B/s"));
+    parts.push(scaled(packets as f64, "packets"));
+    parts.push(scaled(packets as f64 / seconds, "/s"));
     match left {
         _ if progress.concluding() => parts.push("concluding".into()),
         Some(left) => parts.push(format!("{} left", clock(left))),
@@ -80,12 +80,12 @@ fn line(progress: &Progress, elapsed: Duration) -> String {
     }
     let (failed, degraded) = progress.suspects();
     if failed + degraded > 0 {
-        parts.push(format!("suspect flows: {}", failed + degraded));
+        parts.push(format!("{} suspect flows", failed + degraded));
     }
     parts.join(", ")
 }
 
-/// `3.1 M packets`, `390 MB/s`: three digits and a power of a thousand.
+/// `3.14 M packets`, `418 k/s`, `390 MB/s`: three digits and a power of a thousand.
 fn scaled(value: f64, unit: &str) -> String {
     let (mut value, mut power) = (value, 0);
     while value >= 999.5 && power < 4 {
@@ -97,7 +97,7 @@ fn scaled(value: f64, unit: &str) -> String {
         v if v < 99.95 => 1,
         _ => 0,
     };
-    let between = if unit.starts_with('B') || power == 0 { "" } else { " " };
+    let between = if unit == "packets" && power > 0 { " " } else { "" };
     format!("{value:.digits$} {}{between}{unit}", ["", "k", "M", "G", "T"][power])
 }
 
@@ -122,6 +122,7 @@ mod tests {
         assert_eq!(scaled(999.6, "B"), "1.00 kB");
         assert_eq!(scaled(3_140_000.0, "packets"), "3.14 M packets");
         assert_eq!(scaled(390_400_000.0, "B/s"), "390 MB/s");
+        assert_eq!(scaled(417_600.0, "/s"), "418 k/s");
     }
 
     #[test]
@@ -131,6 +132,6 @@ mod tests {
 
     #[test]
     fn nothing_is_promised_of_a_pipe() {
-        assert_eq!(line(&Progress::default(), Duration::from_secs(2)), "0 B, 0 packets, 0 packets/s, 0 B/s");
+        assert_eq!(line(&Progress::default(), Duration::from_secs(2)), "0 B, 0 B/s, 0 packets, 0 /s");
     }
 }
