@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn time_that_runs_backwards_turns_nothing() {
         let mut wheel = Wheel::new();
-        wheel.start(Timestamp(50_000_000_000));
+        wheel.start(Timestamp(50_000_000_000 / PER_SECOND));
         wheel.schedule(1, 51);
         let mut due = Vec::new();
         wheel.advance(10, &mut due);
