@@ -130,11 +130,11 @@ impl<S: Sink> FlowTable<S> {
     /// Capture time has come to `now`: flows whose time is over leave, in the order of their first packets.
     pub fn tick(&mut self, now: Timestamp, sink: &mut S) {
         let mut due = Vec::new();
-        self.wheel.advance(now.second(), &mut due);
+        self.wheel.advance(now.eighth(), &mut due);
         let mut ended = Vec::new();
-        for (slot, second) in due {
+        for (slot, step) in due {
             let Some(detail) = self.detail(slot) else { continue };
-            if detail.due != second {
+            if detail.due != step {
                 continue;
             }
             let id = detail.id;
