@@ -64,6 +64,8 @@ pub static RULE: Rule = Rule {
 const LATE: Elapsed = Elapsed::millis(900);
 /// A client that tries two addresses begins them within this time.
 const BOTH: Elapsed = Elapsed::secs(2);
+/// Flows looked at for another attempt: more begin within that time only in a flood.
+const BESIDE: usize = 16_384;
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let (client, server) = (flow.client(), flow.server());
@@ -103,7 +105,8 @@ fn stranger(flow: &FlowView<'_>, reset: &Reset) -> bool {
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
     let (client, server, start) = (flow.facts.client.address, flow.facts.server, flow.facts.start());
-    let mut beside = capture.began(start - BOTH, start + BOTH).filter(|other| other.transport == IpProtocol::Tcp);
+    let mut beside =
+        capture.began(start - BOTH, start + BOTH).take(BESIDE).filter(|other| other.transport == IpProtocol::Tcp);
     let raced = beside.any(|other| {
         let end = other.server();
         let same_client = other.client().address == client || end.address.is_v4() != server.address.is_v4();
@@ -117,7 +120,8 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let known = capture.began_to(&server, start - window, start + window).find(completes).map(|other| other.id);
     let refused =
         capture.found_by(RULE.id).filter(|other| other.facts.client.address == client && other.facts.server == server);
-    let often = refused.count() >= capture.thresholds.many as usize;
+    let many = capture.thresholds.many as usize;
+    let often = refused.take(many).count() >= many;
     match known {
         Some(other) => {
             let other = capture.cite(other);
