@@ -29,6 +29,8 @@ pub struct Limits {
     /// Listening ends remembered, as a hint for the roles of flows that began before the capture. 0: no hint; then the roles depend on the
     /// flow's own packets only, however flows are shared out between tables.
     pub listeners: usize,
+    /// From so many SYNs without an answer on, flows of which only one SYN was seen are kept packed. Nothing else shows of it.
+    pub packed_from: usize,
 }
 
 impl Default for Limits {
@@ -45,6 +47,7 @@ impl Default for Limits {
             established_expiry: Elapsed::secs(24 * 3600),
             udp_expiry: Elapsed::secs(60),
             listeners: 65_536,
+            packed_from: 1024,
         }
     }
 }
@@ -76,4 +79,6 @@ pub(super) struct Shared {
     pub(super) counts: Counts,
     /// Octets held behind holes.
     pub(super) held: usize,
+    /// Flows that began with a SYN nobody answered yet, without the packed ones.
+    pub(super) unanswered: usize,
 }

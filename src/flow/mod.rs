@@ -10,6 +10,7 @@ mod assembler;
 mod checksum;
 mod close;
 mod duplicates;
+mod embryo;
 mod half;
 mod key;
 mod ledger;

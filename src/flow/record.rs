@@ -20,6 +20,8 @@ pub(super) struct Flow {
     pub(super) mid_stream: bool,
     /// The handshake is complete, or payload was seen.
     pub(super) established: bool,
+    /// It began with a SYN, and the other side was not heard yet.
+    pub(super) unanswered: bool,
 }
 
 const _: () = assert!(size_of::<Flow>() <= 256, "the hot record must fit four cache lines");
@@ -59,7 +61,7 @@ pub(super) enum Stage {
 impl Flow {
     /// A flow that has seen nothing yet.
     pub(super) fn new(key: Key, client: Way, role: RoleSource) -> Self {
-        Self { key, tracks: Pair::default(), client, role, mid_stream: false, established: false }
+        Self { key, tracks: Pair::default(), client, role, mid_stream: false, established: false, unanswered: false }
     }
 
     /// The role of the end that sends in direction `way`.

@@ -1,5 +1,7 @@
 //! The spine: from inputs to a report. [`Diagnosis`] is the library's door.
 
+#[cfg(test)]
+mod frugal;
 pub mod ladder;
 mod prefix;
 mod recorder;
@@ -17,6 +19,7 @@ use crate::diagnose::report::Report;
 pub use crate::diagnose::selection::Ends;
 use crate::diagnose::{Merged, Settings, one_place, report};
 use crate::error::Result;
+use crate::flow::table::Limits;
 use crate::rule::threshold::Thresholds;
 use crate::time::Timestamp;
 use crate::wire::Endpoint;
@@ -43,6 +46,7 @@ pub struct Diagnosis {
     open: OpenOptions,
     keep: Option<(Endpoint, Endpoint)>,
     stop: Option<Arc<AtomicBool>>,
+    limits: Limits,
 }
 
 /// Which times are asked for.
@@ -200,7 +204,7 @@ impl Opened {
         let asked = asked(&diagnosis);
         let window = Window { since: diagnosis.since.clone(), until: diagnosis.until.clone(), ends: None };
         let mut trip = Trip::new(filter, window, &diagnosis.settings.thresholds);
-        let mut shards = Shards::new(diagnosis.threads, &diagnosis.recording());
+        let mut shards = Shards::new(diagnosis.threads, &diagnosis.recording(), &diagnosis.limits);
         let stopped = || diagnosis.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
         let mut interrupted = false;
         while let Some(frame) = source.next()? {

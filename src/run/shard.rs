@@ -33,8 +33,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    fn new(recording: &Recording, seed: u64) -> Self {
-        let whole = Limits::default();
+    fn new(recording: &Recording, whole: Limits, seed: u64) -> Self {
         let limits = Limits {
             max_flows: whole.max_flows / SHARDS,
             held_octets_total: whole.held_octets_total / SHARDS,
@@ -111,10 +110,10 @@ pub enum Shards {
 }
 
 impl Shards {
-    /// `threads` ≤ 1 works in the calling thread.
-    pub fn new(threads: usize, recording: &Recording) -> Self {
+    /// `threads` ≤ 1 works in the calling thread. `limits` are those of all shards together.
+    pub fn new(threads: usize, recording: &Recording, limits: &Limits) -> Self {
         let seed = seed();
-        let shards = (0..SHARDS).map(|_| Shard::new(recording, seed));
+        let shards = (0..SHARDS).map(|_| Shard::new(recording, limits.clone(), seed));
         if threads <= 1 {
             return Self::Here(shards.collect());
         }

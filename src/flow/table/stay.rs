@@ -19,7 +19,8 @@ impl<S: Sink> FlowTable<S> {
         reuses: Option<PacketRef>,
         sink: &mut S,
     ) -> u32 {
-        while self.live >= self.shared.limits.max_flows.max(1) && self.evict(at.time, sink) {}
+        self.room(at.time, sink);
+        self.shared.unanswered += usize::from(flow.unanswered);
         let detail = match self.spare.pop() {
             Some(mut spare) => {
                 spare.renew(at, reuses);
@@ -47,7 +48,7 @@ impl<S: Sink> FlowTable<S> {
         self.index.insert_unique(hash, slot, rehash);
         self.live += 1;
         self.shared.counts.opened += 1;
-        self.shared.counts.peak_flows = self.shared.counts.peak_flows.max(self.live);
+        self.shared.counts.peak_flows = self.shared.counts.peak_flows.max(self.len());
         self.schedule_at(slot, deadline);
         slot
     }
@@ -80,6 +81,7 @@ impl<S: Sink> FlowTable<S> {
         });
         let Some(Place { flow, detail, conversation }) = self.places.get_mut(slot as usize) else { return };
         let (Some(detail), Some(conversation)) = (detail.take(), conversation.take()) else { return };
+        self.shared.unanswered -= usize::from(flow.unanswered);
         let key = flow.key;
         let hash = key.hash(self.seed);
         let facts = Box::new(detail.facts(flow));
@@ -103,7 +105,12 @@ impl<S: Sink> FlowTable<S> {
         sink.closed(facts, conversation, why, now);
     }
 
-    /// Makes room for one flow: closed and healthy, else closed, else the longest idle of a sample.
+    /// Makes room for one more flow.
+    pub(super) fn room(&mut self, now: Timestamp, sink: &mut S) {
+        while self.len() >= self.shared.limits.max_flows.max(1) && self.evict(now, sink) {}
+    }
+
+    /// One flow leaves: closed and healthy, else closed, else the oldest packed one, else the longest idle of a sample.
     pub(super) fn evict(&mut self, now: Timestamp, sink: &mut S) -> bool {
         const SAMPLE: usize = 32;
         let places = &self.places;
@@ -121,7 +128,12 @@ impl<S: Sink> FlowTable<S> {
         let first = self.closed.iter().take(SAMPLE).position(healthy);
         let victim = match first.or((!self.closed.is_empty()).then_some(0)) {
             Some(index) => self.closed.remove(index).map(|entry| entry.0),
+            None if self.evict_packed(now, sink) => {
+                self.shared.counts.evicted += 1;
+                return true;
+            }
             None => {
+                let places = &self.places;
                 let all = places.len().max(1);
                 let sample = (0..all).map(|step| (self.hand + step) % all);
                 let live = sample.filter(|slot| places.get(*slot).is_some_and(|place| place.detail.is_some()));
