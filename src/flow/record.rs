@@ -33,6 +33,8 @@ pub(super) struct Detail {
     pub(super) reuses: Option<PacketRef>,
     /// The second the wheel will bring this flow up.
     pub(super) due: i64,
+    /// Octets the flow takes, as weighed last.
+    pub(super) weight: u32,
     pub(super) duplicates: u64,
     /// Packets that came by again with a lower TTL.
     pub(super) rounds: u32,
@@ -134,6 +136,7 @@ impl Detail {
             id,
             reuses,
             due: i64::MIN,
+            weight: 0,
             duplicates: 0,
             rounds: 0,
             duplicate: None,
@@ -152,6 +155,11 @@ impl Detail {
         let mut trails = std::mem::take(&mut self.trails);
         trails.clear();
         *self = Self { trails, ..Self::new(id, reuses) };
+    }
+
+    /// Octets it takes beside itself, without those held behind holes.
+    pub(super) fn heap(&self) -> usize {
+        self.trails.heap()
     }
 
     /// What sinks see of the flow.

@@ -5,6 +5,7 @@
 //! leaves a tombstone, so that later ones do not look like a new flow.
 
 mod packed;
+mod room;
 mod stay;
 
 use std::collections::VecDeque;
@@ -30,6 +31,9 @@ use crate::time::Timestamp;
 use crate::wire::Endpoint;
 use crate::wire::icmp::IcmpError;
 use crate::wire::seq::Seq;
+
+/// Visits of flows that left may stand in the wheel, so many beside four for each flow.
+const STALE: usize = 65_536;
 
 /// One slot of the slab: what every packet of the flow touches lies side by side.
 struct Place<C> {
@@ -67,8 +71,8 @@ impl<S: Sink> FlowTable<S> {
         Self {
             seed,
             listeners: Listeners::new(limits.listeners),
-            tombstones: Tombstones::new(seed, limits.max_flows),
-            shared: Shared { limits, counts: Counts::default(), held: 0, unanswered: 0 },
+            tombstones: Tombstones::new(seed, limits.tombstones()),
+            shared: Shared { limits, counts: Counts::default(), held: 0, unanswered: 0, weight: 0 },
             index: HashTable::new(),
             places: Vec::new(),
             free: Vec::new(),
@@ -93,6 +97,7 @@ impl<S: Sink> FlowTable<S> {
                 let hash = key.hash(self.seed);
                 if let Some(slot) = self.tcp_slot((key, hash, way), packet, ip, segment, sink) {
                     self.tcp(slot, way, packet, ip, segment, sink);
+                    self.weigh(slot, way, packet.at.time, sink);
                 }
             }
             Transport::Udp(datagram) => {
@@ -111,6 +116,7 @@ impl<S: Sink> FlowTable<S> {
                 if self.flow(slot).is_some_and(Flow::resolved) {
                     self.schedule(slot);
                 }
+                self.weigh(slot, way, packet.at.time, sink);
             }
             _ => {}
         }
@@ -160,6 +166,11 @@ impl<S: Sink> FlowTable<S> {
         }
         self.end(ended, (now - self.shared.limits.syn_expiry, Ended::Expired), now, sink);
         self.tombstones.expire(now);
+        if self.wheel.planned() > STALE + 4 * self.live {
+            let places = &self.places;
+            let due = |slot: u32| places.get(slot as usize)?.detail.as_ref().map(|detail| detail.due);
+            self.wheel.forget(|slot, second| due(slot) == Some(second));
+        }
         while self.closed.front().is_some_and(|(slot, id)| self.detail(*slot).is_none_or(|detail| detail.id != *id)) {
             self.closed.pop_front();
         }
@@ -342,6 +353,7 @@ impl<S: Sink> FlowTable<S> {
         !(answers && peer.payload == 0)
     }
 
+    #[inline(always)]
     fn tcp(&mut self, slot: u32, way: Way, packet: &Packet<'_>, ip: &Ip, segment: &Segment<'_>, sink: &mut S) {
         let change = self.with(slot, packet.at, sink, |live| {
             if live.duplicate(way, packet, || Mark::of_segment(ip, segment)) {

@@ -12,12 +12,13 @@ pub(super) const SPAN: i64 = 256;
 pub(super) struct Wheel {
     slots: Vec<Vec<(u32, i64)>>,
     now: Option<i64>,
+    planned: usize,
 }
 
 impl Wheel {
     /// An empty wheel that stands still until [`Wheel::start`].
     pub(super) fn new() -> Self {
-        Self { slots: (0..SPAN).map(|_| Vec::new()).collect(), now: None }
+        Self { slots: (0..SPAN).map(|_| Vec::new()).collect(), now: None, planned: 0 }
     }
 
     /// Gives the wheel its first second, once.
@@ -39,11 +40,12 @@ impl Wheel {
         let second = second.clamp(now.saturating_add(1), now.saturating_add(SPAN - 1));
         if let Some(entries) = self.slots.get_mut(second.rem_euclid(SPAN) as usize) {
             entries.push((slot, second));
+            self.planned += 1;
         }
         second
     }
 
-    /// Turns to `second` and moves everybody due until then to `due`. A second in the past turns nothing.
+    /// Turns to `second` and moves everybody due until then to `due`, which is empty. A second in the past turns nothing.
     pub(super) fn advance(&mut self, second: i64, due: &mut Vec<(u32, i64)>) {
         let Some(now) = self.now else {
             self.now = Some(second);
@@ -57,8 +59,25 @@ impl Wheel {
         for step in 1..=steps {
             let index = now.wrapping_add(step).rem_euclid(SPAN);
             if let Some(entries) = self.slots.get_mut(index as usize) {
-                due.append(entries);
+                // Their memory goes with them: a slot that was full once may stay empty for long.
+                due.append(&mut std::mem::take(entries));
             }
+        }
+        self.planned -= due.len();
+    }
+
+    /// Visits planned, stale ones included.
+    pub(super) fn planned(&self) -> usize {
+        self.planned
+    }
+
+    /// Forgets stale visits: those that `current` denies.
+    pub(super) fn forget(&mut self, mut current: impl FnMut(u32, i64) -> bool) {
+        self.planned = 0;
+        for entries in &mut self.slots {
+            entries.retain(|(slot, second)| current(*slot, *second));
+            entries.shrink_to_fit();
+            self.planned += entries.len();
         }
     }
 }
@@ -96,6 +115,20 @@ mod tests {
         let mut due = Vec::new();
         wheel.advance(i64::MAX / 2, &mut due);
         assert_eq!(due.len(), 1000);
+    }
+
+    #[test]
+    fn stale_visits_are_forgotten_and_the_others_are_not() {
+        let mut wheel = Wheel::new();
+        wheel.start(Timestamp(0));
+        for slot in 0..100 {
+            wheel.schedule(slot, i64::from(slot) + 1);
+        }
+        wheel.forget(|slot, second| slot % 10 == 0 && second == i64::from(slot) + 1);
+        assert_eq!(wheel.planned(), 10);
+        let mut due = Vec::new();
+        wheel.advance(200, &mut due);
+        assert_eq!((due.len(), wheel.planned()), (10, 0));
     }
 
     #[test]

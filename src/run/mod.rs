@@ -140,6 +140,13 @@ impl Diagnosis {
         self
     }
 
+    /// The memory a run may take, in octets, about; 2 GiB by default. Beyond it open flows are judged early, those of least interest first,
+    /// and the report says how many. What is not open flows takes up to 96 MiB.
+    pub fn max_memory(mut self, octets: usize) -> Self {
+        self.limits.allow(octets);
+        self
+    }
+
     /// Opens files (`path`, `name=path`, `-` for standard input). Several are read as one in time order.
     ///
     /// # Errors

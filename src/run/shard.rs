@@ -37,6 +37,7 @@ impl Shard {
         let limits = Limits {
             max_flows: whole.max_flows / SHARDS,
             held_octets_total: whole.held_octets_total / SHARDS,
+            memory: whole.memory / SHARDS,
             ..whole
         };
         let tables = vec![FlowTable::new(limits.clone(), seed)];
@@ -52,6 +53,8 @@ impl Shard {
         while self.tables.len() < tables {
             self.tables.push(FlowTable::new(self.limits.clone(), self.seed));
         }
+        let share = self.limits.memory / self.tables.len();
+        self.tables.iter_mut().for_each(|table| table.allow(share));
     }
 
     fn place(&self, at: PacketRef) -> usize {
@@ -83,14 +86,15 @@ impl Shard {
     }
 
     fn finish(mut self, now: Timestamp) -> Part {
-        let mut evicted = 0;
+        let (mut evicted, mut relieved) = (0, 0);
         // Each table's memory goes before the recorder's is copied together.
         for mut table in self.tables {
             table.finish(now, &mut self.recorder);
             evicted += table.counts().evicted;
+            relieved += table.counts().relieved;
         }
         let (mut merged, digests) = self.recorder.finish();
-        merged.tally.evicted = evicted;
+        (merged.tally.evicted, merged.tally.relieved) = (evicted, relieved);
         Part { merged, digests }
     }
 }

@@ -13,19 +13,26 @@ use crate::time::{Elapsed, Timestamp};
 /// An answer that is still to come has come by then, as a rule: from here on a packed flow makes room before an open one.
 const ANSWER: Elapsed = Elapsed::secs(3);
 
+/// Puts a flow into the table.
+type Enter<S> = fn(&mut FlowTable<S>, Flow, u64, PacketRef, Option<PacketRef>, &mut S) -> u32;
+
 impl<S: Sink> FlowTable<S> {
     /// The place of the flow of this name; a packed one gets one.
+    #[inline(always)]
     pub(super) fn known(&mut self, key: &Key, hash: u64, sink: &mut S) -> Option<u32> {
         let slot = self.find(key, hash);
-        if slot.is_some() || self.embryos.len() == 0 {
-            return slot;
-        }
-        let syn = self.embryos.take(key, hash)?;
-        self.embryos.tidy();
-        Some(self.unpack(&syn, sink))
+        if slot.is_some() || self.embryos.len() == 0 { slot } else { self.unpacked(key, hash, sink) }
     }
 
-    /// Packs a SYN that begins a flow, where many are without an answer. `false` when it must become a flow at once.
+    #[cold]
+    fn unpacked(&mut self, key: &Key, hash: u64, sink: &mut S) -> Option<u32> {
+        let syn = self.embryos.take(key, hash)?;
+        self.embryos.tidy();
+        Some(self.unpack(&syn, Self::open, sink))
+    }
+
+    /// Packs a SYN that begins a flow, where many are without an answer. `false` when it must become a flow at once. At most half of all flows
+    /// are packed ones, so that a flood leaves room for others.
     pub(super) fn packed(
         &mut self,
         hash: u64,
@@ -38,16 +45,23 @@ impl<S: Sink> FlowTable<S> {
             return false;
         }
         self.room(packet.at.time, sink);
+        while self.embryos.len() >= (self.shared.limits.max_flows / 2).max(1) {
+            let Some((_, place)) = self.embryos.oldest() else { break };
+            self.end_packed(place, Ended::Evicted, packet.at.time, sink);
+            self.shared.counts.evicted += 1;
+        }
         let packed = self.embryos.pack(hash, packet, ip, segment);
         self.shared.counts.peak_flows = self.shared.counts.peak_flows.max(self.len());
         packed
     }
 
-    /// Works a packed SYN in as if it came just now.
-    fn unpack(&mut self, syn: &Syn, sink: &mut S) -> u32 {
+    /// Works a packed SYN in as if it came just now. `enter` puts its flow into the table.
+    #[cold]
+    #[inline(never)]
+    fn unpack(&mut self, syn: &Syn, enter: Enter<S>, sink: &mut S) -> u32 {
         let (key, way) = syn.key();
         let flow = Flow { unanswered: true, ..Flow::new(key, way, RoleSource::Handshake) };
-        let slot = self.open(flow, key.hash(self.seed), syn.at(), None, sink);
+        let slot = enter(self, flow, key.hash(self.seed), syn.at(), None, sink);
         self.tcp(slot, way, &syn.packet(), syn.ip(), &syn.segment(), sink);
         slot
     }
@@ -79,7 +93,8 @@ impl<S: Sink> FlowTable<S> {
 
     fn end_packed(&mut self, place: u32, why: Ended, now: Timestamp, sink: &mut S) {
         if let Some(syn) = self.embryos.take_at(place) {
-            let slot = self.unpack(&syn, sink);
+            // It leaves at once: nobody needs to look at it again.
+            let slot = self.unpack(&syn, Self::place, sink);
             self.close(slot, why, now, sink);
         }
     }
@@ -155,7 +170,7 @@ mod tests {
             script.send(i64::from(port) * 10, Shot { port, flags: "S", ..Shot::default() });
         }
         let ports: Vec<u16> = script.sink.closed.iter().map(|(facts, _)| facts.client.port).collect();
-        assert_eq!((ports, script.table.counts().evicted), (vec![1, 2], 2));
+        assert_eq!((ports, script.table.counts().evicted), (vec![1, 2, 3], 3));
     }
 
     #[test]
@@ -184,7 +199,8 @@ mod tests {
             &[3],
             &[254, 0, 8, 10, 9, 9, 9, 9, 1, 1, 1, 1],
         ];
-        let parts = (1..2000_u16, 0..OPTIONS.len(), any::<u32>(), any::<u16>(), any::<u8>(), any::<u16>(), any::<bool>());
+        let parts =
+            (1..2000_u16, 0..OPTIONS.len(), any::<u32>(), any::<u16>(), any::<u8>(), any::<u16>(), any::<bool>());
         parts.prop_map(|(port, options, seq, window, ttl, id, right)| Shot {
             port,
             options: OPTIONS[options],

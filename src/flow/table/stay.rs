@@ -1,4 +1,4 @@
-//! How a flow enters the table, how long it stays, and how it leaves: slots, deadlines, and room made at the cap.
+//! How a flow enters the table, how long it stays, and how it leaves: slots and deadlines.
 
 use super::{FlowTable, Place};
 use crate::event::PacketRef;
@@ -9,8 +9,11 @@ use crate::flow::tombstone::Tombstone;
 use crate::flow::{Ended, Sink};
 use crate::time::{Elapsed, Timestamp};
 
+/// Details at hand for flows to come: more than leave at one tick of ordinary traffic.
+const SPARE: usize = 8192;
+
 impl<S: Sink> FlowTable<S> {
-    /// Puts a flow into the table.
+    /// Puts a flow into the table and plans the first look at it.
     pub(super) fn open(
         &mut self,
         flow: Flow,
@@ -20,8 +23,23 @@ impl<S: Sink> FlowTable<S> {
         sink: &mut S,
     ) -> u32 {
         self.room(at.time, sink);
+        let deadline = at.time + flow.patience(&self.shared.limits);
+        let slot = self.place(flow, hash, at, reuses, sink);
+        self.schedule_at(slot, deadline);
+        slot
+    }
+
+    /// Puts a flow into the table, whatever room there is.
+    pub(super) fn place(
+        &mut self,
+        flow: Flow,
+        hash: u64,
+        at: PacketRef,
+        reuses: Option<PacketRef>,
+        sink: &mut S,
+    ) -> u32 {
         self.shared.unanswered += usize::from(flow.unanswered);
-        let detail = match self.spare.pop() {
+        let mut detail = match self.spare.pop() {
             Some(mut spare) => {
                 spare.renew(at, reuses);
                 spare
@@ -29,7 +47,8 @@ impl<S: Sink> FlowTable<S> {
             None => Box::new(Detail::new(at, reuses)),
         };
         let conversation = sink.open(&detail.head(&flow));
-        let deadline = at.time + flow.patience(&self.shared.limits);
+        detail.weight = Self::YOUNG as u32;
+        self.shared.weight += Self::YOUNG;
         let new = Place { flow, detail: Some(detail), conversation: Some(conversation) };
         let slot = match self.free.pop() {
             Some(slot) => {
@@ -49,7 +68,6 @@ impl<S: Sink> FlowTable<S> {
         self.live += 1;
         self.shared.counts.opened += 1;
         self.shared.counts.peak_flows = self.shared.counts.peak_flows.max(self.len());
-        self.schedule_at(slot, deadline);
         slot
     }
 
@@ -100,54 +118,12 @@ impl<S: Sink> FlowTable<S> {
             entry.remove();
         }
         self.free.push(slot);
-        self.spare.push(detail);
+        self.shared.weight -= detail.weight as usize;
+        if self.spare.len() < SPARE {
+            self.spare.push(detail);
+        }
         self.live -= 1;
         sink.closed(facts, conversation, why, now);
-    }
-
-    /// Makes room for one more flow.
-    pub(super) fn room(&mut self, now: Timestamp, sink: &mut S) {
-        while self.len() >= self.shared.limits.max_flows.max(1) && self.evict(now, sink) {}
-    }
-
-    /// One flow leaves: closed and healthy, else closed, else the oldest packed one, else the longest idle of a sample.
-    pub(super) fn evict(&mut self, now: Timestamp, sink: &mut S) -> bool {
-        const SAMPLE: usize = 32;
-        let places = &self.places;
-        let still = |entry: &(u32, PacketRef)| {
-            let place = places.get(entry.0 as usize).filter(|place| place.flow.closed());
-            place.and_then(|place| place.detail.as_ref()).is_some_and(|detail| detail.id == entry.1)
-        };
-        while self.closed.front().is_some_and(|entry| !still(entry)) {
-            self.closed.pop_front();
-        }
-        let healthy = |entry: &(u32, PacketRef)| {
-            let detail = places.get(entry.0 as usize).and_then(|place| place.detail.as_ref());
-            still(entry) && detail.is_some_and(|detail| detail.healthy())
-        };
-        let first = self.closed.iter().take(SAMPLE).position(healthy);
-        let victim = match first.or((!self.closed.is_empty()).then_some(0)) {
-            Some(index) => self.closed.remove(index).map(|entry| entry.0),
-            None if self.evict_packed(now, sink) => {
-                self.shared.counts.evicted += 1;
-                return true;
-            }
-            None => {
-                let places = &self.places;
-                let all = places.len().max(1);
-                let sample = (0..all).map(|step| (self.hand + step) % all);
-                let live = sample.filter(|slot| places.get(*slot).is_some_and(|place| place.detail.is_some()));
-                let live = live.take(SAMPLE);
-                let last = |slot: &usize| places.get(*slot).and_then(|place| place.flow.last()).map(|last| last.time());
-                let victim = live.min_by_key(last);
-                self.hand = victim.map_or(0, |place| place + 1);
-                victim.map(|place| place as u32)
-            }
-        };
-        let Some(slot) = victim else { return false };
-        self.shared.counts.evicted += 1;
-        self.close(slot, Ended::Evicted, now, sink);
-        true
     }
 }
 
