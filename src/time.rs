@@ -30,6 +30,20 @@ impl Timestamp {
         self.0.div_euclid(1_000_000_000)
     }
 
+    /// The eighth of a second this moment lies in, likewise: the grid of capture-time ticks.
+    #[inline]
+    pub fn eighth(self) -> i64 {
+        self.0.div_euclid(Self::EIGHTH)
+    }
+
+    /// When an eighth begins; see [`Timestamp::eighth`].
+    pub fn of_eighth(eighth: i64) -> Self {
+        Self(eighth.saturating_mul(Self::EIGHTH))
+    }
+
+    /// Nanoseconds of an eighth of a second.
+    const EIGHTH: i64 = 125_000_000;
+
     /// Time from `earlier` to `self`; saturates instead of overflowing on absurd clocks.
     pub fn since(self, earlier: Self) -> Elapsed {
         Elapsed(self.0.saturating_sub(earlier.0))

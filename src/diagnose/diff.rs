@@ -183,7 +183,7 @@ impl Profile {
     fn look_into(&mut self, flow: &FlowSummary) {
         self.round_trips.extend(flow.facts.rtt_server);
         if let Some(name) = server_name(&flow.story).filter(|_| flow.digest.protocol != Some(Protocol::Dns)) {
-            insert(&mut self.names, name);
+            insert(&mut self.names, name.to_string());
         }
         for event in flow.story.events() {
             match &event.what {

@@ -8,6 +8,7 @@ use crate::host::service::Lesson;
 use crate::rule::summary::{Verdict, protocol_of, spoken};
 use crate::rule::threshold::Thresholds;
 use crate::time::Timestamp;
+use crate::wire::ShortText;
 use crate::wire::tls::version_name;
 
 /// Why a flow without findings cannot be judged; `None` when it can.
@@ -72,7 +73,7 @@ pub fn healthy(facts: &FlowFacts, story: &Story) -> String {
 }
 
 /// SNI or Host.
-pub fn server_name(story: &Story) -> Option<String> {
+pub fn server_name(story: &Story) -> Option<ShortText> {
     story.events().find_map(|e| match &e.what {
         What::ClientHello(hello) => hello.sni.clone(),
         What::Request(request) => request.host.clone(),

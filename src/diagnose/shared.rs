@@ -88,7 +88,7 @@ fn properties(flow: &FlowSummary) -> Vec<(usize, String)> {
         _ => None,
     });
     if let Some(hello) = hello {
-        own.extend(hello.sni.clone().map(|name| (1, name)));
+        own.extend(hello.sni.as_ref().map(|name| (1, name.to_string())));
         let list: Vec<String> = hello.ciphers.iter().take(3).map(|cipher| format!("{cipher:04x}")).collect();
         own.push((4, format!("with {} ciphers, first {}", hello.ciphers.len(), list.join(" "))));
     }

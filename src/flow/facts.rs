@@ -3,7 +3,11 @@
 //! RFC 9293 (TCP), RFC 7323 (timestamps, window scale), RFC 2018/2883 (SACK, DSACK), RFC 8985 (tail loss probe).
 //! Everything is seen from the capture point: "before the capture point" means between the sender and it.
 
+use std::ops::{Deref, DerefMut};
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::event::{PacketRef, ResetKind, Retransmission, Side};
 use crate::time::{Elapsed, Timestamp};
@@ -57,7 +61,8 @@ pub struct FlowFacts {
     pub from_server: Half,
 }
 
-/// One direction of a flow: what its sender sent, and how the peer took it.
+/// One direction of a flow: what its sender sent, and how the peer took it. What went wrong stands in [`Trouble`], whose fields read as if they
+/// were its own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Half {
     /// Packets, duplicates made by the capture left out.
@@ -87,7 +92,7 @@ pub struct Half {
     /// Timestamps option on its SYN.
     pub timestamps: bool,
     /// Every copy of its SYN (client) or SYN+ACK (server): the first 12.
-    pub syns: Vec<PacketRef>,
+    pub syns: SmallVec<[PacketRef; 1]>,
     /// How many copies there were.
     pub syn_count: u32,
     /// First packet of this side.
@@ -106,6 +111,25 @@ pub struct Half {
     pub fin_count: u32,
     /// Packet of the peer that acknowledged the FIN.
     pub fin_acked: Option<PacketRef>,
+    /// Checksums of its first segments looked at / wrong, those of damaged ones left out.
+    pub checksums: (u32, u32),
+    /// TTL of the first packet, smallest, largest; those of RSTs stand with the RSTs.
+    pub ttl: (u8, u8, u8),
+    /// Smallest time from a segment of this side to the peer's acknowledgment of it.
+    pub min_rtt: Option<Elapsed>,
+    /// What its timestamps option told of its own clock, SYN and RST left out.
+    pub clock: Option<SenderClock>,
+    /// What holds it up although nothing is lost; `None` where there was nothing to measure.
+    pub pace: Option<Box<Pace>>,
+    /// Interfaces (index in the file, kernel index) this side's packets were seen on, with its link address: the first 4.
+    pub faces: SmallVec<[Face; 1]>,
+    /// `None` where nothing of it happened: most directions are told in half the room.
+    pub trouble: Option<Box<Trouble>>,
+}
+
+/// What most directions never have.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Trouble {
     /// The first 4 RSTs.
     pub resets: Vec<Reset>,
     /// How many RSTs.
@@ -144,24 +168,27 @@ pub struct Half {
     pub oversized: u32,
     /// The first of them.
     pub oversized_first: Option<PacketRef>,
-    /// Checksums of its first segments looked at / wrong, those of damaged ones left out.
-    pub checksums: (u32, u32),
     /// First wrong checksum.
     pub checksum_first: Option<PacketRef>,
     /// Segments that came damaged: a wrong checksum, no acknowledgment, and the same octets again with one that fits.
     pub damages: u32,
     /// The first 16 of them, each with the copy that came right.
     pub damaged: Vec<(PacketRef, PacketRef)>,
-    /// TTL of the first packet, smallest, largest; those of RSTs stand with the RSTs.
-    pub ttl: (u8, u8, u8),
-    /// Smallest time from a segment of this side to the peer's acknowledgment of it.
-    pub min_rtt: Option<Elapsed>,
-    /// What its timestamps option told of its own clock, SYN and RST left out.
-    pub clock: Option<SenderClock>,
-    /// What holds it up although nothing is lost; `None` where there was nothing to measure.
-    pub pace: Option<Box<Pace>>,
-    /// Interfaces (index in the file, kernel index) this side's packets were seen on, with its link address: the first 4.
-    pub faces: Vec<Face>,
+}
+
+impl Deref for Half {
+    type Target = Trouble;
+
+    fn deref(&self) -> &Trouble {
+        static NONE: LazyLock<Trouble> = LazyLock::new(Trouble::default);
+        self.trouble.as_deref().unwrap_or_else(|| &NONE)
+    }
+}
+
+impl DerefMut for Half {
+    fn deref_mut(&mut self) -> &mut Trouble {
+        self.trouble.get_or_insert_default()
+    }
 }
 
 impl Half {

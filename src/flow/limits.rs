@@ -43,7 +43,7 @@ impl Default for Limits {
             held_octets_total: 64 << 20,
             closed_linger: Elapsed::secs(5),
             settled_linger: Elapsed::millis(100),
-            answered_linger: Elapsed::secs(1),
+            answered_linger: Elapsed::millis(250),
             tombstone: Elapsed::secs(60),
             syn_expiry: Elapsed::secs(185),
             established_expiry: Elapsed::secs(24 * 3600),

@@ -1,7 +1,7 @@
 //! One flow in the table: the record every packet touches (at most 256 octets) and the detail behind it.
 
 use super::FlowHead;
-use super::facts::{Close, FlowFacts, Half, Handshake, IpProtocol, RoleSource, Unacknowledged};
+use super::facts::{Close, FlowFacts, Half, Handshake, IpProtocol, RoleSource, Trouble, Unacknowledged};
 use super::half::{Clock, Marks, NOTHING, Stamp, Track, Trail, Trails};
 use super::key::{Key, Pair, Way};
 use super::limits::Limits;
@@ -31,7 +31,7 @@ const _: () = assert!(size_of::<Flow>() <= 256, "the hot record must fit four ca
 pub(super) struct Detail {
     pub(super) id: PacketRef,
     pub(super) reuses: Option<PacketRef>,
-    /// The second the wheel will bring this flow up.
+    /// The step at which the wheel will bring this flow up.
     pub(super) due: i64,
     /// Octets the flow takes, as weighed last.
     pub(super) weight: u32,
@@ -236,7 +236,6 @@ impl Detail {
     fn half(&self, flow: &Flow, way: Way) -> Half {
         let (track, trail) = (&flow.tracks[way], &self.trails[way]);
         let peer = &flow.tracks[way.other()];
-        let rare = trail.rare.as_deref().unwrap_or(&NOTHING);
         let tcp = flow.key.protocol() == IpProtocol::Tcp;
         let seen = tcp && track.marks.has(Marks::SEEN);
         Half {
@@ -263,36 +262,48 @@ impl Detail {
             fin: trail.fin.map(Stamp::packet),
             fin_count: trail.fin_count,
             fin_acked: trail.fin_acked.map(Stamp::packet),
-            resets: rare.resets.clone(),
-            reset_count: rare.reset_count,
-            loss: rare.loss.clone(),
-            reordered: rare.reordered,
-            keepalives: rare.keepalives,
-            keepalives_answered: rare.keepalives_answered,
-            zero_windows: rare.zero_windows.clone(),
-            zero_window_count: rare.zero_window_count,
-            zero_window_probes: rare.zero_window_probes,
-            unseen: rare.unseen,
-            unseen_acks: rare.unseen_acks,
-            unseen_first: rare.unseen_first,
-            unacknowledged: unacknowledged(track, trail),
-            overlap_conflicts: rare.overlap_conflicts,
-            held_dropped: rare.held_dropped,
-            cut: rare.cut,
-            cut_first: rare.cut_first,
-            oversized: rare.oversized,
-            oversized_first: rare.oversized_first,
             checksums: (u32::from(trail.checksums.0), u32::from(trail.checksums.1)),
-            checksum_first: rare.checksum_first,
-            damages: rare.damage.as_ref().map_or(0, |damage| damage.count),
-            damaged: rare.damage.as_ref().map_or_else(Vec::new, |damage| damage.shown.clone()),
             ttl: (trail.ttl_first, track.ttl_min, track.ttl_max),
             min_rtt: trail.min_rtt,
             clock: trail.clock.map(Clock::facts),
             pace: trail.pace.as_ref().map(|pace| Box::new(pace.facts())),
-            faces: trail.faces.to_vec(),
+            faces: trail.faces.clone(),
+            trouble: trouble(track, trail),
         }
     }
+}
+
+/// What went wrong; most often nothing.
+fn trouble(track: &Track, trail: &Trail) -> Option<Box<Trouble>> {
+    let unacknowledged = unacknowledged(track, trail);
+    if trail.rare.is_none() && unacknowledged.is_none() {
+        return None;
+    }
+    let rare = trail.rare.as_deref().unwrap_or(&NOTHING);
+    Some(Box::new(Trouble {
+        resets: rare.resets.clone(),
+        reset_count: rare.reset_count,
+        loss: rare.loss.clone(),
+        reordered: rare.reordered,
+        keepalives: rare.keepalives,
+        keepalives_answered: rare.keepalives_answered,
+        zero_windows: rare.zero_windows.clone(),
+        zero_window_count: rare.zero_window_count,
+        zero_window_probes: rare.zero_window_probes,
+        unseen: rare.unseen,
+        unseen_acks: rare.unseen_acks,
+        unseen_first: rare.unseen_first,
+        unacknowledged,
+        overlap_conflicts: rare.overlap_conflicts,
+        held_dropped: rare.held_dropped,
+        cut: rare.cut,
+        cut_first: rare.cut_first,
+        oversized: rare.oversized,
+        oversized_first: rare.oversized_first,
+        checksum_first: rare.checksum_first,
+        damages: rare.damage.as_ref().map_or(0, |damage| damage.count),
+        damaged: rare.damage.as_ref().map_or_else(Vec::new, |damage| damage.shown.clone()),
+    }))
 }
 
 /// The oldest payload, or else the FIN, that nobody acknowledged.

@@ -141,11 +141,11 @@ impl<S: Sink> FlowTable<S> {
     /// Capture time has come to `now`: flows whose time is over leave, in the order of their first packets.
     pub fn tick(&mut self, now: Timestamp, sink: &mut S) {
         let mut due = Vec::new();
-        self.wheel.advance(now.second(), &mut due);
+        self.wheel.advance(now.eighth(), &mut due);
         let mut ended = Vec::new();
-        for (slot, second) in due {
+        for (slot, step) in due {
             let Some(detail) = self.detail(slot) else { continue };
-            if detail.due != second {
+            if detail.due != step {
                 continue;
             }
             let id = detail.id;
@@ -164,12 +164,14 @@ impl<S: Sink> FlowTable<S> {
                 self.schedule(slot);
             }
         }
-        self.end(ended, (now - self.shared.limits.syn_expiry, Ended::Expired), now, sink);
+        // As the wheel would look at them: on whole seconds.
+        let second = Timestamp(now.second().saturating_mul(1_000_000_000));
+        self.end(ended, (second - self.shared.limits.syn_expiry, Ended::Expired), now, sink);
         self.tombstones.expire(now);
         if self.wheel.planned() > STALE + 4 * self.live {
             let places = &self.places;
             let due = |slot: u32| places.get(slot as usize)?.detail.as_ref().map(|detail| detail.due);
-            self.wheel.forget(|slot, second| due(slot) == Some(second));
+            self.wheel.forget(|slot, step| due(slot) == Some(step));
         }
         while self.closed.front().is_some_and(|(slot, id)| self.detail(*slot).is_none_or(|detail| detail.id != *id)) {
             self.closed.pop_front();

@@ -1,14 +1,26 @@
-//! When to look at a flow again: a wheel of one-second slots on capture time.
+//! When to look at a flow again: a wheel of slots of an eighth of a second on capture time.
 //!
-//! A flow stands in the wheel once, at most [`SPAN`] seconds ahead; whoever is due is asked for its real deadline and put back when it has
-//! not come. So a packet never touches the wheel, and a clock that jumps by years costs one turn, not one step a second.
+//! A flow stands in the wheel once, at most [`SPAN`] steps ahead; whoever is due is asked for its real deadline and put back when it has
+//! not come. So a packet never touches the wheel, and a clock that jumps by years costs one turn, not one step an eighth.
 
-use crate::time::Timestamp;
+use crate::time::{Elapsed, Timestamp};
 
-/// Slots, and so the farthest a visit can be planned ahead.
-pub(super) const SPAN: i64 = 256;
+/// Slots, and so the farthest a visit can be planned ahead: a little over four minutes.
+pub(super) const SPAN: i64 = 256 * PER_SECOND;
+/// Steps are eighths of a second: what leaves soon leaves from the processor's cache.
+const PER_SECOND: i64 = 8;
+/// Visits of one slot that room is kept for.
+const ROOM: usize = 256;
+/// Who has more patience than this is looked at on whole seconds: nothing is gained by more haste.
+const HASTE: Elapsed = Elapsed::secs(1);
 
-/// The wheel. Entries are slab slots with the second they were planned for; a stale one is told by that second.
+/// The step at which what is due at `time`, after so much patience, is looked at.
+pub(super) fn step_for(time: Timestamp, patience: Elapsed) -> i64 {
+    let up = |unit: i64| Timestamp(time.0.saturating_add(unit - 1));
+    if patience <= HASTE { up(125_000_000).eighth() } else { up(1_000_000_000).second().saturating_mul(PER_SECOND) }
+}
+
+/// The wheel. Entries are slab slots with the step they were planned for; a stale one is told by that step.
 pub(super) struct Wheel {
     slots: Vec<Vec<(u32, i64)>>,
     now: Option<i64>,
@@ -21,46 +33,47 @@ impl Wheel {
         Self { slots: (0..SPAN).map(|_| Vec::new()).collect(), now: None, planned: 0 }
     }
 
-    /// Gives the wheel its first second, once.
+    /// Gives the wheel its first step, once.
     #[inline]
     pub(super) fn start(&mut self, time: Timestamp) {
         if self.now.is_none() {
-            self.now = Some(time.second());
+            self.now = Some(time.eighth());
         }
     }
 
-    /// The second the wheel stands at.
+    /// The step the wheel stands at.
     pub(super) fn now(&self) -> Option<i64> {
         self.now
     }
 
-    /// Plans a visit at `second`, or as far ahead as the wheel reaches. Returns the second it was planned for.
-    pub(super) fn schedule(&mut self, slot: u32, second: i64) -> i64 {
-        let now = self.now.unwrap_or(second);
-        let second = second.clamp(now.saturating_add(1), now.saturating_add(SPAN - 1));
-        if let Some(entries) = self.slots.get_mut(second.rem_euclid(SPAN) as usize) {
-            entries.push((slot, second));
+    /// Plans a visit at `step`, or as far ahead as the wheel reaches. Returns the step it was planned for.
+    pub(super) fn schedule(&mut self, slot: u32, step: i64) -> i64 {
+        let now = self.now.unwrap_or(step);
+        let step = step.clamp(now.saturating_add(1), now.saturating_add(SPAN - 1));
+        if let Some(entries) = self.slots.get_mut(step.rem_euclid(SPAN) as usize) {
+            entries.push((slot, step));
             self.planned += 1;
         }
-        second
+        step
     }
 
-    /// Turns to `second` and moves everybody due until then to `due`, which is empty. A second in the past turns nothing.
-    pub(super) fn advance(&mut self, second: i64, due: &mut Vec<(u32, i64)>) {
+    /// Turns to `step` and moves everybody due until then to `due`, which is empty. A step in the past turns nothing.
+    pub(super) fn advance(&mut self, step: i64, due: &mut Vec<(u32, i64)>) {
         let Some(now) = self.now else {
-            self.now = Some(second);
+            self.now = Some(step);
             return;
         };
-        if second <= now {
+        if step <= now {
             return;
         }
-        self.now = Some(second);
-        let steps = second.saturating_sub(now).min(SPAN);
+        self.now = Some(step);
+        let steps = step.saturating_sub(now).min(SPAN);
         for step in 1..=steps {
             let index = now.wrapping_add(step).rem_euclid(SPAN);
             if let Some(entries) = self.slots.get_mut(index as usize) {
-                // Their memory goes with them: a slot that was full once may stay empty for long.
-                due.append(&mut std::mem::take(entries));
+                due.append(entries);
+                // A slot that was full once may stay empty for long.
+                entries.shrink_to(ROOM);
             }
         }
         self.planned -= due.len();
@@ -75,8 +88,8 @@ impl Wheel {
     pub(super) fn forget(&mut self, mut current: impl FnMut(u32, i64) -> bool) {
         self.planned = 0;
         for entries in &mut self.slots {
-            entries.retain(|(slot, second)| current(*slot, *second));
-            entries.shrink_to_fit();
+            entries.retain(|(slot, step)| current(*slot, *step));
+            entries.shrink_to(ROOM);
             self.planned += entries.len();
         }
     }
@@ -87,9 +100,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_visit_comes_at_its_second_and_not_before() {
+    fn a_visit_comes_at_its_step_and_not_before() {
         let mut wheel = Wheel::new();
-        wheel.start(Timestamp(100_000_000_000));
+        wheel.start(Timestamp(100_000_000_000 / PER_SECOND));
         assert_eq!(wheel.schedule(7, 103), 103);
         let mut due = Vec::new();
         wheel.advance(102, &mut due);
@@ -124,7 +137,7 @@ mod tests {
         for slot in 0..100 {
             wheel.schedule(slot, i64::from(slot) + 1);
         }
-        wheel.forget(|slot, second| slot % 10 == 0 && second == i64::from(slot) + 1);
+        wheel.forget(|slot, step| slot % 10 == 0 && step == i64::from(slot) + 1);
         assert_eq!(wheel.planned(), 10);
         let mut due = Vec::new();
         wheel.advance(200, &mut due);
@@ -134,7 +147,7 @@ mod tests {
     #[test]
     fn time_that_runs_backwards_turns_nothing() {
         let mut wheel = Wheel::new();
-        wheel.start(Timestamp(50_000_000_000));
+        wheel.start(Timestamp(50_000_000_000 / PER_SECOND));
         wheel.schedule(1, 51);
         let mut due = Vec::new();
         wheel.advance(10, &mut due);

@@ -83,7 +83,7 @@ impl Streams {
         let stream = Stream {
             number,
             asked: Some(at),
-            request: text_of(format!("{} {}", head.method, path(&head.target)).as_bytes(), 128),
+            request: text_of(format!("{} {}", head.method, path(&head.target)).as_bytes(), 128).into(),
             grpc: head.grpc,
             patience: head.patience,
             ..Stream::default()

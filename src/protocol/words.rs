@@ -229,7 +229,7 @@ fn ssh_complaint(line: &[u8]) -> Option<Greeting> {
 /// A line that is no command: `BAD` behind a star, or behind the word that stood where a tag stands (RFC 9051 §7.1.3).
 fn imap_complaint(line: &[u8]) -> Option<Greeting> {
     let objects = line.starts_with(b"* BAD ") || line.starts_with(b"PROXY BAD ");
-    objects.then(|| Greeting { text: crate::wire::text_of(line, 96), code: None, refuses: true })
+    objects.then(|| Greeting { text: crate::wire::text_of(line, 96).into(), code: None, refuses: true })
 }
 
 /// A reply of the 4xx or 5xx class (RFC 5321 §4.2.1).
@@ -239,7 +239,7 @@ fn smtp_complaint(line: &[u8]) -> Option<Greeting> {
         b'0'..=b'9' => Some(code * 10 + u16::from(digit - b'0')),
         _ => None,
     })?;
-    Some(Greeting { text: crate::wire::text_of(line, 96), code: Some(code), refuses: true })
+    Some(Greeting { text: crate::wire::text_of(line, 96).into(), code: Some(code), refuses: true })
 }
 
 #[cfg(test)]

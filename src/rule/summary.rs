@@ -199,15 +199,12 @@ pub fn line_key(head: &RequestHead) -> u32 {
 
 /// Of a flow's first request: its id, else one that its answer carries, else its line.
 fn request_key(story: &Story) -> u32 {
-    if !story.seen().has(Kind::Request) {
-        return 0;
-    }
-    let head = story.events().find_map(|event| match &event.what {
+    let head = story.find(Kind::Request, |event| match &event.what {
         What::Request(head) => Some(head.as_ref()),
         _ => None,
     });
     let Some(head) = head else { return 0 };
-    let answer = story.events().find_map(|event| match &event.what {
+    let answer = story.find(Kind::Response, |event| match &event.what {
         What::Response(head) if head.status >= 200 => Some(head.as_ref()),
         _ => None,
     });
@@ -247,19 +244,16 @@ impl Digest {
 
     /// The digest of a flow.
     pub fn of(facts: &FlowFacts, story: &Story, verdict: Verdict) -> Self {
-        let hello = story.pick(|e| match &e.what {
-            What::ClientHello(hello) => Some(hello_key(&hello.random)),
-            _ => None,
-        });
+        let hello = asked(story);
         Self {
             id: facts.id,
             client: PackedEnd::of(facts.client),
             server: PackedEnd::of(facts.server),
             last: facts.last.time,
-            hello: hello.into_iter().next().unwrap_or(0),
+            hello: hello.map_or(0, |hello| hello_key(&hello.random)),
             prefix: 0,
-            name: name_key(asked(story).and_then(|hello| hello.sni.as_deref())),
-            offer: asked(story).map_or(0, offer_key),
+            name: name_key(hello.and_then(|hello| hello.sni.as_deref())),
+            offer: hello.map_or(0, offer_key),
             leaf: certificate(story).map_or(0, leaf_key),
             request: request_key(story),
             numbers: numbers_key(facts),
@@ -270,14 +264,14 @@ impl Digest {
             completed: facts.handshake == Handshake::Full || facts.from_client.payload > 0,
             answered: facts.from_server.payload > 0,
             served: served(facts, story),
-            behind_proxy: story.events().any(|e| matches!(e.what, What::ProxyHeader(_))),
+            behind_proxy: story.seen().has(Kind::ProxyHeader),
         }
     }
 }
 
 /// The ClientHello.
 fn asked(story: &Story) -> Option<&ClientHello> {
-    story.events().find_map(|event| match &event.what {
+    story.find(Kind::ClientHello, |event| match &event.what {
         What::ClientHello(hello) => Some(hello.as_ref()),
         _ => None,
     })
@@ -285,7 +279,7 @@ fn asked(story: &Story) -> Option<&ClientHello> {
 
 /// The server's own certificate, where it is readable.
 fn certificate(story: &Story) -> Option<&Certificate> {
-    story.events().find_map(|event| match &event.what {
+    story.find(Kind::Certificates, |event| match &event.what {
         What::Certificates(chain) if event.side == Side::Server => chain.first(),
         _ => None,
     })
@@ -294,7 +288,7 @@ fn certificate(story: &Story) -> Option<&Certificate> {
 /// A handshake after which the client leaves serves nobody: it may not like the certificate.
 fn served(facts: &FlowFacts, story: &Story) -> bool {
     let tls = spoken(story) == Some(Protocol::Tls);
-    let data = || story.events().any(|event| event.side == Side::Client && matches!(event.what, What::TlsData));
+    let data = || story.first(Kind::TlsData, Side::Client).is_some();
     facts.from_server.payload > 0 && (!tls || facts.mid_stream || data())
 }
 

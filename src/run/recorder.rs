@@ -405,16 +405,17 @@ fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_
         tally.duplicate_example = Some(example);
     }
     for half in [&facts.from_client, &facts.from_server] {
-        tally.cut += half.cut;
-        note_first(&mut tally.cut_first, facts, half.cut_first);
         tally.payload_packets += half.segments;
-        tally.held_dropped += half.held_dropped;
-        tally.oversized += u64::from(half.oversized);
-        note_first(&mut tally.oversized_first, facts, half.oversized_first);
         let (looked_at, bad) = half.checksums;
         tally.checksums += u64::from(looked_at);
         tally.bad_checksums += u64::from(bad);
-        note_first(&mut tally.bad_checksum_first, facts, half.checksum_first);
+        let Some(trouble) = half.trouble.as_deref() else { continue };
+        tally.cut += trouble.cut;
+        note_first(&mut tally.cut_first, facts, trouble.cut_first);
+        tally.held_dropped += trouble.held_dropped;
+        tally.oversized += u64::from(trouble.oversized);
+        note_first(&mut tally.oversized_first, facts, trouble.oversized_first);
+        note_first(&mut tally.bad_checksum_first, facts, trouble.checksum_first);
     }
     if facts.transport == IpProtocol::Udp {
         return;

@@ -30,6 +30,8 @@ pub struct Shard {
     limits: Limits,
     seed: u64,
     recorder: Recorder,
+    /// That of the latest tick.
+    second: Option<i64>,
 }
 
 impl Shard {
@@ -41,7 +43,7 @@ impl Shard {
             ..whole
         };
         let tables = vec![FlowTable::new(limits.clone(), seed)];
-        Self { tables, points: Vec::new(), limits, seed, recorder: Recorder::new(recording.clone()) }
+        Self { tables, points: Vec::new(), limits, seed, recorder: Recorder::new(recording.clone()), second: None }
     }
 
     fn point(&mut self, file: u16, point: u16) {
@@ -75,6 +77,11 @@ impl Shard {
 
     fn tick(&mut self, now: Timestamp) {
         self.tables.iter_mut().for_each(|table| table.tick(now, &mut self.recorder));
+        // Nobody's wait is judged more often than once a second.
+        if self.second.replace(now.second()) == Some(now.second()) {
+            return;
+        }
+        let now = Timestamp(now.second().saturating_mul(1_000_000_000));
         self.recorder.tick(now);
         for watched in self.recorder.due(now) {
             let place = self.place(watched.flow);
@@ -159,7 +166,7 @@ impl Shards {
         }
     }
 
-    /// One second of capture time has passed.
+    /// Capture time has come to `now`, the beginning of an eighth of a second.
     pub fn tick(&mut self, now: Timestamp) {
         match self {
             Self::Here(shards) => shards.iter_mut().for_each(|shard| shard.tick(now)),

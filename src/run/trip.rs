@@ -24,7 +24,7 @@ pub(super) struct Trip {
     pub packets: PacketTally,
     pub neighbors: Neighbors,
     watch: Watch,
-    second: Option<i64>,
+    eighth: Option<i64>,
     clocks: Vec<((u16, u16), PacketRef)>,
     /// By input: the point where it was recorded, as far as the shards were told.
     points: Vec<u16>,
@@ -40,7 +40,7 @@ impl Trip {
             packets: PacketTally::default(),
             neighbors: Neighbors::default(),
             watch: Watch::new(thresholds.black),
-            second: None,
+            eighth: None,
             clocks: Vec::new(),
             points: Vec::new(),
             clock_step: thresholds.clock_step,
@@ -115,17 +115,14 @@ impl Trip {
         }
     }
 
-    /// Ticks lie on the grid of whole seconds; a clock that runs backwards never moves one back.
+    /// Ticks lie on the grid of eighths of a second; a clock that runs backwards never moves one back.
+    #[inline]
     fn tick(&mut self, time: Timestamp, shards: &mut Shards) {
-        let second = time.second();
-        match self.second {
-            None => self.second = Some(second),
-            Some(known) if second > known => {
-                self.second = Some(second);
-                shards.tick(Timestamp(second.saturating_mul(1_000_000_000)));
-            }
-            Some(_) => {}
+        let eighth = time.eighth();
+        if self.eighth.is_some_and(|known| eighth > known) {
+            shards.tick(Timestamp::of_eighth(eighth));
         }
+        self.eighth = self.eighth.max(Some(eighth));
     }
 
     /// Tells the shards where an input was recorded, unless it is the first point.

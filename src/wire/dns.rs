@@ -4,8 +4,9 @@
 //! itself. `simple-dns` is the oracle of its tests.
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
-use super::{Address, Cursor, Limit, Malformed, text_of};
+use super::{Address, Cursor, Limit, Malformed, ShortText, text_of};
 
 /// What a DNS message tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,13 +22,13 @@ pub struct DnsMessage {
     /// TC bit.
     pub truncated: bool,
     /// First question's name, lower case, without the final dot, cut to 255 octets.
-    pub name: String,
+    pub name: ShortText,
     /// First question's type.
     pub qtype: u16,
     /// A and AAAA answers with their TTL in seconds.
     pub addresses: Vec<(Address, u32)>,
     /// CNAME chain of the answer section.
-    pub aliases: Vec<String>,
+    pub aliases: Vec<ShortText>,
     /// Number of answer records.
     pub answers: u16,
     /// Extended DNS error code (RFC 8914).
@@ -177,7 +178,7 @@ fn read_sections(bytes: &[u8], header: &Header, message: &mut DnsMessage) -> Res
 }
 
 /// Name, type and class of a question. RFC 1035 §4.1.2.
-fn read_question<'a>(bytes: &'a [u8], cursor: &mut Cursor<'a>) -> Result<(String, u16, u16), Malformed> {
+fn read_question<'a>(bytes: &'a [u8], cursor: &mut Cursor<'a>) -> Result<(ShortText, u16, u16), Malformed> {
     let name = read_name(bytes, cursor)?;
     Ok((name, cursor.u16("question type")?, cursor.u16("question class")?))
 }
@@ -233,9 +234,9 @@ fn note_opt(record: &Record<'_>, message: &mut DnsMessage) {
 ///
 /// A pointer must lead to a place before the one that was being read, so that no chain of pointers is endless, and there may be at most as
 /// many as a name can have labels, so that none is long.
-fn read_name<'a>(bytes: &'a [u8], cursor: &mut Cursor<'a>) -> Result<String, Malformed> {
+fn read_name<'a>(bytes: &'a [u8], cursor: &mut Cursor<'a>) -> Result<ShortText, Malformed> {
     const WHAT: &str = "DNS name";
-    let mut name = Vec::with_capacity(48);
+    let mut name: SmallVec<[u8; 64]> = SmallVec::new();
     let mut start = cursor.position();
     let mut behind = None;
     let mut jumps = 0;
@@ -269,7 +270,7 @@ fn read_name<'a>(bytes: &'a [u8], cursor: &mut Cursor<'a>) -> Result<String, Mal
     }
     *cursor = behind.unwrap_or(reader);
     name.make_ascii_lowercase();
-    Ok(String::from_utf8(name).unwrap_or_else(|error| text_of(error.as_bytes(), 255)))
+    Ok(text_of(&name, 255))
 }
 
 #[cfg(test)]
@@ -302,7 +303,7 @@ mod tests {
     fn an_answer_is_read_with_its_aliases() {
         let answer = parse(&octets(ANSWER), false).expect("whole");
         assert_eq!(answer.addresses, [(Address::v4([192, 0, 2, 1]), 300)]);
-        assert_eq!((&answer.aliases[..], answer.answers), (&["web.example.com".to_owned()][..], 2));
+        assert_eq!((&answer.aliases[..], answer.answers), (&["web.example.com".into()][..], 2));
     }
 
     #[test]
@@ -413,7 +414,7 @@ mod tests {
                 let bytes = bytes.expect("short names");
                 let message = parse(&bytes, false).expect("whole");
                 prop_assert!(looks_like_dns(&bytes));
-                prop_assert_eq!((message.id, &message.name, message.qtype), (id, &host, 1));
+                prop_assert_eq!((message.id, message.name.as_str(), message.qtype), (id, host.as_str(), 1));
                 let addresses = [(Address::v4(v4.to_be_bytes()), ttl), (Address::v6(v6.to_be_bytes()), ttl)];
                 prop_assert_eq!(message.addresses, addresses);
                 prop_assert_eq!(message.aliases, ["alias.example"]);

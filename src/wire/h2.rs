@@ -214,7 +214,7 @@ impl GoAway {
     pub fn parse(payload: &[u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(payload);
         let (last, code) = (cursor.u32("GOAWAY")? & 0x7fff_ffff, cursor.u32("GOAWAY")?);
-        Ok(Self { last, code, debug: text_of(cursor.rest(), 96) })
+        Ok(Self { last, code, debug: text_of(cursor.rest(), 96).into() })
     }
 }
 

@@ -8,6 +8,7 @@ mod recognise;
 
 use serde::{Deserialize, Serialize};
 
+use super::ShortText;
 pub use block::{grpc_status, is_grpc, request_of, response_of};
 pub use chunked::{ChunkedReader, ChunkedStep};
 pub use head::{SHORTEST_ID, parse_request, parse_response, request_ids};
@@ -17,23 +18,23 @@ pub use recognise::{PREFACE, looks_like_preface, looks_like_request, looks_like_
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestHead {
     /// Method token.
-    pub method: String,
+    pub method: ShortText,
     /// request-target, cut to 256 octets.
-    pub target: String,
+    pub target: ShortText,
     /// 0 or 1 (HTTP/1.x).
     pub minor: u8,
     /// Host field.
-    pub host: Option<String>,
+    pub host: Option<ShortText>,
     /// User-Agent, cut to 80 octets.
-    pub user_agent: Option<String>,
+    pub user_agent: Option<ShortText>,
     /// Last entries of X-Forwarded-For, Forwarded for=, X-Real-IP, True-Client-IP, CF-Connecting-IP: (field name in lower case, value cut to 64).
-    pub forwarded: Vec<(String, String)>,
+    pub forwarded: Vec<(ShortText, ShortText)>,
     /// Request ids: X-Request-ID, traceparent, …: (field name in lower case, value cut to 64), at most 8.
-    pub ids: Vec<(String, String)>,
+    pub ids: Vec<(ShortText, ShortText)>,
     /// Expect: 100-continue.
     pub expects_continue: bool,
     /// Upgrade field value, if any.
-    pub upgrade: Option<String>,
+    pub upgrade: Option<ShortText>,
     /// Accept holds text/event-stream.
     pub accepts_events: bool,
     /// Octets of the head.
@@ -44,7 +45,7 @@ pub struct RequestHead {
     /// may take different ends for the message (RFC 9112 §11.2).
     pub conflict: bool,
     /// The strict reading failed and the lenient one succeeded: what the strict one objected to.
-    pub objection: Option<String>,
+    pub objection: Option<ShortText>,
     /// HTTP/2: its stream; 0 in HTTP/1.
     pub stream: u32,
     /// A gRPC call (its Content-Type says so).
@@ -59,21 +60,21 @@ pub struct ResponseHead {
     /// Status code.
     pub status: u16,
     /// Reason phrase, cut to 64 octets.
-    pub reason: String,
+    pub reason: ShortText,
     /// 0 or 1.
     pub minor: u8,
     /// Server field, cut to 64 octets.
-    pub server: Option<String>,
+    pub server: Option<ShortText>,
     /// Content-Type, cut to 64 octets.
-    pub content_type: Option<String>,
+    pub content_type: Option<ShortText>,
     /// Location, cut to 128 octets.
-    pub location: Option<String>,
+    pub location: Option<ShortText>,
     /// Retry-After.
-    pub retry_after: Option<String>,
+    pub retry_after: Option<ShortText>,
     /// Via.
-    pub via: Option<String>,
+    pub via: Option<ShortText>,
     /// Request ids, as in [`RequestHead::ids`].
-    pub ids: Vec<(String, String)>,
+    pub ids: Vec<(ShortText, ShortText)>,
     /// Hash of the fields that tell one answer from another and that proxies pass on: ETag, else Last-Modified, else Date; with
     /// Content-Length. 0 = none of the three.
     pub identity: u64,
@@ -86,7 +87,7 @@ pub struct ResponseHead {
     /// As in [`RequestHead::conflict`].
     pub conflict: bool,
     /// As in [`RequestHead::objection`].
-    pub objection: Option<String>,
+    pub objection: Option<ShortText>,
     /// As in [`RequestHead::stream`].
     pub stream: u32,
 }

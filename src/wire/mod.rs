@@ -107,14 +107,17 @@ impl Recognition {
     }
 }
 
+/// A text out of a packet. Up to 24 octets lie in it and need no memory of their own: most methods, names and types of content.
+pub type ShortText = compact_str::CompactString;
+
 /// At most `most` octets of `bytes` as text; what is no UTF-8 becomes U+FFFD. Never cut within a character.
-pub(crate) fn text_of(bytes: &[u8], most: usize) -> String {
+pub(crate) fn text_of(bytes: &[u8], most: usize) -> ShortText {
     // A character that begins before the cut is whole three octets behind it.
     let bytes = bytes.get(..most + 3).unwrap_or(bytes);
     // Nearly all of it is UTF-8, which is found out many octets at a time.
     let mut text = match std::str::from_utf8(bytes) {
-        Ok(text) => text.to_owned(),
-        Err(_) => String::from_utf8_lossy(bytes).into_owned(),
+        Ok(text) => ShortText::from(text),
+        Err(_) => ShortText::from(String::from_utf8_lossy(bytes)),
     };
     while text.len() > most {
         text.pop();

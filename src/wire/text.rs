@@ -49,7 +49,7 @@ fn first_line(bytes: &[u8]) -> Option<Option<&[u8]>> {
 
 impl Greeting {
     fn new(text: &[u8], code: Option<u16>, refuses: bool) -> Self {
-        Self { text: text_of(text, LONGEST), code, refuses }
+        Self { text: text_of(text, LONGEST).into(), code, refuses }
     }
 }
 

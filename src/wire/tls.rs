@@ -9,6 +9,7 @@ mod record;
 
 use serde::{Deserialize, Serialize};
 
+use super::ShortText;
 use crate::time::Timestamp;
 
 pub use certificate::parse_certificates;
@@ -68,9 +69,9 @@ pub struct ClientHello {
     /// The 32 random octets.
     pub random: [u8; 32],
     /// server_name, as sent, cut to 255 octets.
-    pub sni: Option<String>,
+    pub sni: Option<ShortText>,
     /// Offered application protocols without GREASE, at most 32.
-    pub alpn: Vec<String>,
+    pub alpn: Vec<ShortText>,
     /// Offered cipher suites without GREASE, at most 512.
     pub ciphers: Vec<u16>,
     /// An encrypted client hello extension is there: the name above is the outer one.
@@ -89,7 +90,7 @@ pub struct ServerHello {
     /// The chosen suite.
     pub cipher: u16,
     /// The chosen application protocol, where it is readable (1.2).
-    pub alpn: Option<String>,
+    pub alpn: Option<ShortText>,
     /// It is a HelloRetryRequest (magic random, §4.1.3).
     pub retry_request: bool,
 }

@@ -125,7 +125,7 @@ mod tests {
         let response = ResponseHead {
             status: 200,
             minor: 1,
-            content_type: kind.map(str::to_owned),
+            content_type: kind.map(Into::into),
             framing: Framing::Length(100_000),
             ..Default::default()
         };

@@ -201,8 +201,8 @@ mod tests {
     fn exchange(scene: Scene, ms: i64, status: u16, wait: Option<&str>, server: &str) -> Scene {
         let head = ResponseHead {
             status,
-            retry_after: wait.map(str::to_owned),
-            server: Some(server.to_owned()),
+            retry_after: wait.map(Into::into),
+            server: Some(server.into()),
             ..Default::default()
         };
         scene

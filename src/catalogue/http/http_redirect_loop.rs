@@ -26,7 +26,7 @@ use crate::rule::value::Value;
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Rule, Step};
 use crate::time::Elapsed;
-use crate::wire::{Address, Endpoint};
+use crate::wire::{Address, Endpoint, ShortText};
 
 pub static RULE: Rule = Rule {
     id: "http-redirect-loop",
@@ -75,7 +75,7 @@ const CITED: usize = 4;
 const LOOKED_AT: usize = 65_536;
 
 /// Who asked: address, forwarded address, User-Agent.
-type Asker<'a> = (Endpoint, Address, &'a [(String, String)], Option<&'a str>);
+type Asker<'a> = (Endpoint, Address, &'a [(ShortText, ShortText)], Option<&'a str>);
 
 /// One redirect: what was asked, and where it leads.
 struct Hop<'a> {

@@ -121,7 +121,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let finding = mismatch::rules_out_path(finding, flow);
     let name = hello.and_then(|(_, hello)| hello.sni.clone()).or_else(|| request?.host.clone());
     Some(match name {
-        Some(name) => finding.with("name", crate::rule::value::Value::Packet(name)),
+        Some(name) => finding.with("name", crate::rule::value::Value::Packet(name.into())),
         None => finding.with("name", flow.facts.server.address),
     })
 }

@@ -141,7 +141,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     finding = finding.and(refusal.at(), Side::Server, refusal.shows(flow));
     let name = flow.client_hello().and_then(|(_, hello)| hello.sni.clone());
     let finding = match name {
-        Some(name) => finding.with("name", crate::rule::value::Value::Packet(name)),
+        Some(name) => finding.with("name", crate::rule::value::Value::Packet(name.to_string())),
         None => finding.with("name", flow.facts.server.address),
     };
     let finding =

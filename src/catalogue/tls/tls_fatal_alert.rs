@@ -103,7 +103,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     finding = finding.and_maybe(flow.first(Kind::ServerHello, Side::Server).map(|e| e.at), Side::Server, "ServerHello");
     let name = flow.client_hello().and_then(|(_, hello)| hello.sni.clone());
     Some(match name {
-        Some(name) => finding.with("name", crate::rule::value::Value::Packet(name)),
+        Some(name) => finding.with("name", crate::rule::value::Value::Packet(name.to_string())),
         None => finding.with("name", flow.facts.server.address),
     })
 }

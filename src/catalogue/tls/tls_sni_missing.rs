@@ -149,7 +149,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         Confidence::Medium
     };
     offer::control(finding, &control, &format!("{name} is served"));
-    *finding = finding.clone().with("name", Value::Packet(name));
+    *finding = finding.clone().with("name", Value::Packet(name.to_string()));
     Keep::Yes
 }
 

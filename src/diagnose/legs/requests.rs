@@ -297,7 +297,7 @@ fn line(client: &Asked<'_>, backend: &Asked<'_>) -> Option<Line> {
         return Some(if host(a) == host(b) { Line::Same } else { Line::Rewritten });
     }
     let (long, short) = if a.target.len() > b.target.len() { (a, b) } else { (b, a) };
-    (short.target.len() >= TAIL && long.target.ends_with(&short.target)).then_some(Line::Rewritten)
+    (short.target.len() >= TAIL && long.target.ends_with(short.target.as_str())).then_some(Line::Rewritten)
 }
 
 /// Whether the answer on the backend leg is the one that the client got next.

@@ -85,7 +85,7 @@ fn keep_alive_joins_requests_and_not_connections() {
 
 #[test]
 fn a_request_id_is_certain_whatever_the_path() {
-    let id = |value: &str| vec![("traceparent".to_owned(), value.to_owned())];
+    let id = |value: &str| vec![("traceparent".into(), value.into())];
     let trace = "00-0af7651916cd43dd8448eb211c80319c";
     let head = RequestHead { ids: id(&format!("{trace}-b7ad6b7169203331-01")), ..get("/public", "shop") };
     let front = asks(opened(CLIENT, FRONT, 1, 0), 3, head);

@@ -2,15 +2,18 @@
 
 use super::{FlowTable, Place};
 use crate::event::PacketRef;
-use crate::flow::half::Marks;
+use crate::flow::half::{Marks, Stamp};
 use crate::flow::key::Way;
 use crate::flow::record::{Detail, Flow};
 use crate::flow::tombstone::Tombstone;
+use crate::flow::wheel::step_for;
 use crate::flow::{Ended, Sink};
 use crate::time::{Elapsed, Timestamp};
 
 /// Details at hand for flows to come: more than leave at one tick of ordinary traffic.
 const SPARE: usize = 8192;
+/// A flow with an acknowledged hole is looked at again after so long, on a whole second.
+const HOLES: Elapsed = Elapsed::secs(1);
 
 impl<S: Sink> FlowTable<S> {
     /// Puts a flow into the table and plans the first look at it.
@@ -23,9 +26,9 @@ impl<S: Sink> FlowTable<S> {
         sink: &mut S,
     ) -> u32 {
         self.room(at.time, sink);
-        let deadline = at.time + flow.patience(&self.shared.limits);
+        let patience = flow.patience(&self.shared.limits);
         let slot = self.place(flow, hash, at, reuses, sink);
-        self.schedule_at(slot, deadline);
+        self.schedule_at(slot, step_for(at.time + patience, patience));
         slot
     }
 
@@ -74,19 +77,19 @@ impl<S: Sink> FlowTable<S> {
     /// Plans the next look at a flow; one planned earlier stays.
     pub(super) fn schedule(&mut self, slot: u32) {
         let Some(flow) = self.flow(slot) else { return };
-        let deadline = flow.deadline(&self.shared.limits);
-        let soon = flow.last().map_or(deadline, |last| last.time() + Elapsed::secs(1));
-        self.schedule_at(slot, if self.waiting(slot) { deadline.min(soon) } else { deadline });
+        let last = flow.last().map_or(Timestamp::MIN, Stamp::time);
+        let patience = flow.patience(&self.shared.limits);
+        let soon = if self.waiting(slot) { step_for(last + HOLES, Elapsed::secs(3600)) } else { i64::MAX };
+        self.schedule_at(slot, step_for(last + patience, patience).min(soon));
     }
 
-    fn schedule_at(&mut self, slot: u32, time: Timestamp) {
-        let second = (time + Elapsed::nanos(999_999_999)).second();
-        let now = self.wheel.now().unwrap_or(second);
+    fn schedule_at(&mut self, slot: u32, step: i64) {
+        let now = self.wheel.now().unwrap_or(step);
         let Some(Some(detail)) = self.places.get_mut(slot as usize).map(|place| &mut place.detail) else { return };
-        if detail.due > now && detail.due <= second {
+        if detail.due > now && detail.due <= step {
             return;
         }
-        detail.due = self.wheel.schedule(slot, second);
+        detail.due = self.wheel.schedule(slot, step);
     }
 
     /// Takes a flow out of the table and reports it.

@@ -21,7 +21,7 @@ pub fn request_of(stream: u32, fields: &[Field], len: u32) -> RequestHead {
     let fields = Fields::of(&headers);
     // The entry that is not known may be any field: the first one stands for what is missing.
     let hidden = || headers.iter().find(|header| header.name.starts_with('?')).map_or("?", |header| header.name);
-    let pseudo = |name: &str, most| text(fields, name, most).unwrap_or_else(|| hidden().to_owned());
+    let pseudo = |name: &str, most| text(fields, name, most).unwrap_or_else(|| hidden().into());
     let method = pseudo(":method", 32);
     // CONNECT has no path (§8.5).
     let target = if method == "CONNECT" { ":authority" } else { ":path" };
@@ -58,7 +58,7 @@ pub fn grpc_status(fields: &[Field]) -> Option<(u32, String)> {
     let headers = plain(fields);
     let fields = Fields::of(&headers);
     let status = number(fields.first("grpc-status")?)?;
-    Some((status, text_of(&unescaped(fields.first("grpc-message").unwrap_or_default()), 160)))
+    Some((status, text_of(&unescaped(fields.first("grpc-message").unwrap_or_default()), 160).into()))
 }
 
 /// `application/grpc`, with what may follow it; not gRPC-Web, whose status is in the body.

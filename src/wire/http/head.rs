@@ -7,7 +7,7 @@ use httparse::{Error, Header, ParserConfig, Request, Response, Status};
 use super::fields::{Fields, marks};
 use super::{Framing, Head, RequestHead, ResponseHead};
 use crate::wire::fnv::fnv;
-use crate::wire::text_of;
+use crate::wire::{ShortText, text_of};
 
 /// Longest head that is read.
 const LONGEST: usize = 128 * 1024;
@@ -43,7 +43,7 @@ pub fn parse_request(bytes: &[u8]) -> Head<RequestHead> {
         .allow_multiple_spaces_in_request_line_delimiters(true)
         .allow_space_before_first_header_name(true)
         .ignore_invalid_headers_in_requests(true);
-    parse(bytes, &lenient, read_request, |head, objection| head.objection = Some(objection))
+    parse(bytes, &lenient, read_request, |head, objection| head.objection = Some(objection.into()))
 }
 
 /// Reads a response head at the start of `bytes`; what follows it is not looked at.
@@ -55,7 +55,7 @@ pub fn parse_response(bytes: &[u8]) -> Head<ResponseHead> {
         .allow_space_before_first_header_name(true)
         .allow_spaces_after_header_name_in_responses(true)
         .ignore_invalid_headers_in_responses(true);
-    parse(bytes, &lenient, read_response, |head, objection| head.objection = Some(objection))
+    parse(bytes, &lenient, read_response, |head, objection| head.objection = Some(objection.into()))
 }
 
 /// A reader of one kind of head: `None` while octets are missing.
@@ -175,12 +175,12 @@ pub(super) fn response_fields(fields: Fields<'_>) -> ResponseHead {
     }
 }
 
-pub(super) fn text(fields: Fields<'_>, name: &str, most: usize) -> Option<String> {
+pub(super) fn text(fields: Fields<'_>, name: &str, most: usize) -> Option<ShortText> {
     fields.first(name).map(|value| text_of(value, most))
 }
 
 /// Who the nearest proxy says the client is: the last entry of each field, because earlier ones may be the client's invention.
-fn forwarded(fields: Fields<'_>) -> Vec<(String, String)> {
+fn forwarded(fields: Fields<'_>) -> Vec<(ShortText, ShortText)> {
     const NAMES: u64 = marks(&["x-forwarded-for", "forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip"]);
     if !fields.any(NAMES) {
         return Vec::new();
@@ -194,7 +194,7 @@ fn forwarded(fields: Fields<'_>) -> Vec<(String, String)> {
         .into_iter()
         .chain(edges)
         .flatten()
-        .map(|(name, value)| (name.to_owned(), text_of(value, 64)))
+        .map(|(name, value)| (ShortText::const_new(name), text_of(value, 64)))
         .collect()
 }
 
@@ -217,7 +217,7 @@ fn identity(fields: Fields<'_>) -> u64 {
 }
 
 /// Ids without what changes from hop to hop: of `traceparent` and `b3` only the trace's own part counts. Very short ones are no ids.
-pub fn request_ids(list: &[(String, String)]) -> impl Iterator<Item = &str> {
+pub fn request_ids(list: &[(ShortText, ShortText)]) -> impl Iterator<Item = &str> {
     list.iter().filter_map(|(name, value)| {
         let id = match name.as_str() {
             "traceparent" => value.split('-').nth(1)?,
@@ -231,13 +231,13 @@ pub fn request_ids(list: &[(String, String)]) -> impl Iterator<Item = &str> {
     })
 }
 
-fn ids(fields: Fields<'_>) -> Vec<(String, String)> {
+fn ids(fields: Fields<'_>) -> Vec<(ShortText, ShortText)> {
     const NAMES: u64 = marks(&REQUEST_IDS);
     if !fields.any(NAMES) {
         return Vec::new();
     }
     let found = REQUEST_IDS.iter().filter_map(|name| fields.first(name).map(|value| (name, value)));
-    found.take(MOST_IDS).map(|(name, value)| ((*name).to_owned(), text_of(value, 64))).collect()
+    found.take(MOST_IDS).map(|(name, value)| (ShortText::const_new(name), text_of(value, 64))).collect()
 }
 
 #[cfg(test)]
@@ -294,8 +294,9 @@ mod tests {
               X-Real-IP: 192.0.2.1\r\nX-Request-ID: abc\r\nTraceparent: 00-1-2-01\r\nUpgrade: websocket\r\n\
               Accept: text/html, text/event-stream;q=0.9\r\nExpect: 100-Continue\r\n\r\n",
         );
-        let pairs =
-            |list: &[(String, String)]| list.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+        let pairs = |list: &[(ShortText, ShortText)]| {
+            list.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+        };
         assert_eq!(
             pairs(&head.forwarded),
             ["x-forwarded-for=192.0.2.1", "forwarded=[2001:db8::1]:47", "x-real-ip=192.0.2.1"]
@@ -313,7 +314,7 @@ mod tests {
         assert_ne!(one, of("ETag: \"b\"\r\nContent-Length: 3\r\n"));
         assert_eq!(of("Server: x\r\n"), 0);
         let head = response(b"HTTP/1.1 200 OK\r\nX-Request-ID: abc\r\n\r\n");
-        assert_eq!(head.ids, [("x-request-id".to_owned(), "abc".to_owned())]);
+        assert_eq!(head.ids, [("x-request-id".into(), "abc".into())]);
     }
 
     #[test]

@@ -41,8 +41,8 @@ fn parse_certificate(der: &[u8]) -> Option<Certificate> {
     let (subject, issuer) = (certificate.subject(), certificate.issuer());
     let validity = certificate.validity();
     Some(Certificate {
-        subject: text_of(subject.to_string().as_bytes(), 256),
-        issuer: text_of(issuer.to_string().as_bytes(), 256),
+        subject: text_of(subject.to_string().as_bytes(), 256).into(),
+        issuer: text_of(issuer.to_string().as_bytes(), 256).into(),
         serial: serial(certificate.raw_serial()),
         not_before: moment(validity.not_before),
         not_after: moment(validity.not_after),
@@ -74,7 +74,7 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
 
 fn name(general: &GeneralName<'_>) -> Option<String> {
     match *general {
-        GeneralName::DNSName(name) => Some(text_of(name.as_bytes(), 255)),
+        GeneralName::DNSName(name) => Some(text_of(name.as_bytes(), 255).into()),
         GeneralName::IPAddress(octets) => match (<[u8; 4]>::try_from(octets), <[u8; 16]>::try_from(octets)) {
             (Ok(v4), _) => Some(Ipv4Addr::from(v4).to_string()),
             (_, Ok(v6)) => Some(Ipv6Addr::from(v6).to_string()),

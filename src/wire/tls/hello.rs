@@ -181,7 +181,7 @@ mod tests {
         let curl = parse_client_hello(&body(samples::CLIENT_HELLO_SNI)).expect("whole");
         assert_eq!(
             (curl.sni.as_deref(), &curl.versions[..], &curl.alpn[..]),
-            (Some("app.test"), &[0x0303][..], &["h2".to_owned(), "http/1.1".to_owned()][..])
+            (Some("app.test"), &[0x0303][..], &["h2".into(), "http/1.1".into()][..])
         );
     }
 
