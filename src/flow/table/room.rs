@@ -35,7 +35,7 @@ impl<S: Sink> FlowTable<S> {
         while self.len() >= self.shared.limits.max_flows.max(1) && self.evict(now, sink) {
             self.shared.counts.evicted += 1;
         }
-        self.relieve(now, sink);
+        self.relieve(Self::YOUNG, now, sink);
     }
 
     /// Weighs a flow now and then: after the fourth packet of a side, and whenever their number has doubled from sixteen on.
@@ -58,21 +58,21 @@ impl<S: Sink> FlowTable<S> {
         let weight = Self::OWN + detail.heap() + S::weight(conversation);
         self.shared.weight = self.shared.weight + weight - detail.weight as usize;
         detail.weight = weight as u32;
-        self.relieve(now, sink);
+        self.relieve(0, now, sink);
     }
 
-    /// Gives memory back until what is left is allowed: first what is only at hand, then flows.
+    /// Gives memory back until so much `more` is allowed: first what is only at hand, then flows.
     #[inline]
-    fn relieve(&mut self, now: Timestamp, sink: &mut S) {
-        if self.memory() > self.shared.limits.memory {
-            self.relieve_now(now, sink);
+    fn relieve(&mut self, more: usize, now: Timestamp, sink: &mut S) {
+        if self.memory() + more > self.shared.limits.memory {
+            self.relieve_now(more, now, sink);
         }
     }
 
     #[cold]
-    fn relieve_now(&mut self, now: Timestamp, sink: &mut S) {
+    fn relieve_now(&mut self, more: usize, now: Timestamp, sink: &mut S) {
         self.spare = Vec::new();
-        while self.memory() > self.shared.limits.memory && self.evict(now, sink) {
+        while self.memory() + more > self.shared.limits.memory && self.evict(now, sink) {
             self.shared.counts.relieved += 1;
             self.spare = Vec::new();
         }
