@@ -48,14 +48,8 @@ impl Syn {
         }
     }
 
-    /// Its segment.
-    pub(super) fn segment(&self) -> Segment<'_> {
+    fn segment(&self) -> Segment<'_> {
         Segment { options: self.options.get(..self.options_len).unwrap_or(&[]), ..self.segment }
-    }
-
-    /// Its IP header.
-    pub(super) fn ip(&self) -> &Ip {
-        &self.ip
     }
 
     /// Which packet.
@@ -167,6 +161,9 @@ impl Embryos {
 
     /// Those that came at or before `time`, with their places, which hold until [`Embryos::tidy`].
     pub(super) fn due(&self, time: Timestamp, due: &mut Vec<(PacketRef, u32)>) {
+        if time == Timestamp::MAX {
+            due.reserve_exact(self.len());
+        }
         due.extend(self.narrow.due(time).map(|(at, position)| (at, position << 1)));
         due.extend(self.wide.due(time).map(|(at, position)| (at, position << 1 | 1)));
     }

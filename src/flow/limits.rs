@@ -49,7 +49,7 @@ impl Default for Limits {
             established_expiry: Elapsed::secs(24 * 3600),
             udp_expiry: Elapsed::secs(60),
             listeners: 65_536,
-            packed_from: 1024,
+            packed_from: 256,
             memory: (2 << 30) - Self::REST,
         }
     }

@@ -86,6 +86,7 @@ impl<S: Sink> FlowTable<S> {
     }
 
     /// Works one packet in. Only TCP and UDP belong to flows; others are passed over.
+    #[inline(never)]
     pub fn packet(&mut self, packet: &Packet<'_>, sink: &mut S) {
         let Some(ip) = packet.ip.as_ref() else { return };
         let ends = |source, destination| (Endpoint::new(ip.source, source), Endpoint::new(ip.destination, destination));
@@ -346,6 +347,10 @@ impl<S: Sink> FlowTable<S> {
     fn begins_anew(&self, slot: u32, way: Way, seq: Seq) -> bool {
         let (Some(flow), Some(detail)) = (self.flow(slot), self.detail(slot)) else { return true };
         let (mine, peer) = (&flow.tracks[way], &flow.tracks[way.other()]);
+        if mine.packets == 0 && peer.packets == 0 {
+            // It was put there for this very packet, which comes out of its packing.
+            return false;
+        }
         if mine.marks.has(Marks::SEEN) {
             return detail.trails[way].isn != seq;
         }
