@@ -1,4 +1,4 @@
-//! The whole diagnosis, from octets to report: generated traffic on one and two workers, and the bundled incident.
+//! The whole diagnosis, from octets to report: generated traffic on one and two workers, the bundled incident, and a small capture.
 //!
 //! The octets are in memory; reading a file costs its copy from the page cache besides. docs/performance.md tells how to read the numbers.
 
@@ -33,8 +33,10 @@ fn diagnose(octets: &Octets, workers: usize) -> usize {
 }
 
 fn generated(criterion: &mut Criterion) {
-    for (name, shape) in [("mix", Shape::Mix), ("small", Shape::Small)] {
-        let (bytes, totals) = generate::bytes(shape, 32_000_000, 1);
+    for (name, shape, size) in
+        [("mix", Shape::Mix, 32_000_000), ("small", Shape::Small, 32_000_000), ("evil", Shape::Evil, 8_000_000)]
+    {
+        let (bytes, totals) = generate::bytes(shape, size, 1);
         let octets = Octets(Arc::new(bytes));
         let mut group = criterion.benchmark_group(format!("whole/{name}"));
         group.sample_size(10);
@@ -52,5 +54,11 @@ fn incident(criterion: &mut Criterion) {
     criterion.bench_function("whole/gitlab", |bencher| bencher.iter(|| diagnose(&octets, 1)));
 }
 
-criterion_group!(benches, generated, incident);
+/// What every run costs: 52 KB of octets, 126 packets.
+fn start(criterion: &mut Criterion) {
+    let octets = Octets(Arc::new(generate::bytes(Shape::Mix, 2_000, 1).0));
+    criterion.bench_function("whole/start", |bencher| bencher.iter(|| diagnose(&octets, 1)));
+}
+
+criterion_group!(benches, generated, incident, start);
 criterion_main!(benches);

@@ -1,5 +1,5 @@
 //! Writes generated traffic as pcap, the same for the same arguments:
-//! `cargo run --release --example generate -- mix 1G mix.pcap` (shapes: healthy, benign, mix, small, outage, flood, storm; `-` is standard output).
+//! `cargo run --release --example generate -- mix 1G mix.pcap` (shapes: healthy, benign, mix, small, outage, flood, storm, evil; `-` is standard output).
 
 #[path = "../benches/generate/mod.rs"]
 mod generate;
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         _ => None,
     };
     let Some((shape, octets, path)) = asked else {
-        eprintln!("usage: generate healthy|benign|mix|small|outage|flood|storm SIZE[K|M|G] FILE|-");
+        eprintln!("usage: generate healthy|benign|mix|small|outage|flood|storm|evil SIZE[K|M|G] FILE|-");
         return ExitCode::from(2);
     };
     match write(shape, octets, path) {

@@ -49,4 +49,4 @@ pub use diagnose::report::{Incident, Report};
 pub use error::{Error, ErrorKind, Result};
 pub use rule::finding::{Confidence, Severity};
 pub use rule::threshold::Thresholds;
-pub use run::{Diagnosis, Ends};
+pub use run::{Diagnosis, Ends, Progress};

@@ -298,3 +298,57 @@ fn a_report_has_no_colour_in_a_pipe_and_has_some_when_forced() {
     assert!(!stdout(&tcpwhy(&[GITLAB])).contains('\x1b'));
     assert!(stdout(&tcpwhy(&["--color", "always", GITLAB])).contains("\x1b[1;31m"));
 }
+
+/// Runs the program on a terminal, with an input that takes a second and a half; what the terminal shows. `None` without util-linux' script.
+#[cfg(target_os = "linux")]
+fn on_a_terminal(arguments: &str) -> Option<String> {
+    let program = env!("CARGO_BIN_EXE_tcpwhy");
+    let line = format!("{{ head -c 30000 {GITLAB}; sleep 1.5; tail -c +30001 {GITLAB}; }} | {program} {arguments} -");
+    let output = Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .env("TERM", "xterm")
+        .env("SHELL", "/bin/sh")
+        .current_dir(support::root())
+        .stdin(Stdio::null())
+        .output();
+    match output {
+        Ok(output) => Some(stdout(&output)),
+        Err(error) => {
+            assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "script, of util-linux, is needed: {error}");
+            eprintln!("skipped: script, of util-linux, is needed: {error}");
+            None
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn on_a_terminal_a_line_tells_how_far_it_is_and_is_gone_before_the_report() {
+    let Some(shown) = on_a_terminal("") else { return };
+    let report = shown.find("CRITICAL").expect("a report");
+    assert!(shown[..report].contains("B/s, "), "{shown:?}");
+    // Back to the first column, nothing written, the rest of the line erased.
+    let cleared = "\r\x1b[?7l\x1b[K\x1b[?7h";
+    let before = shown[..report].trim_end_matches("\x1b[1;31m");
+    assert!(before.ends_with(cleared), "{before:?}");
+    assert!(!shown[report..].contains("B/s, "), "{shown:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn quiet_shows_nothing_but_the_report() {
+    for quiet in ["--quiet", "--no-progress"] {
+        let Some(shown) = on_a_terminal(quiet) else { return };
+        assert!(shown.contains("CRITICAL") && !shown.contains("B/s, ") && !shown.contains("\x1b[K"), "{shown:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn nothing_tells_how_far_it_is_when_nobody_looks() {
+    let program = env!("CARGO_BIN_EXE_tcpwhy");
+    let line = format!("{{ head -c 30000 {GITLAB}; sleep 1.5; tail -c +30001 {GITLAB}; }} | {program} -");
+    let output = Command::new("sh").args(["-c", &line]).current_dir(support::root()).output().expect("a shell");
+    assert!(stdout(&output).starts_with("CRITICAL"), "{}", stdout(&output));
+    assert_eq!(stderr(&output), "");
+}

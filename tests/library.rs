@@ -33,3 +33,16 @@ fn merged_summaries_survive_serialisation_and_give_the_same_report() -> Result<(
     assert_eq!(report, tcpwhy::diagnose::report(&merged, &settings));
     Ok(())
 }
+
+#[test]
+fn progress_ends_with_all_octets_and_packets() -> Result<(), tcpwhy::Error> {
+    let capture = support::root().join("captures/incidents/gitlab/both-legs.pcap");
+    let progress = std::sync::Arc::new(tcpwhy::Progress::default());
+    let opened = Diagnosis::new().progress(progress.clone()).open(&[capture.to_string_lossy()])?;
+    let total = capture.metadata().expect("a file").len();
+    assert_eq!((progress.total(), progress.packets(), progress.concluding()), (Some(total), 0, false));
+    let report = opened.run()?;
+    assert_eq!((progress.octets(), progress.packets()), (total, report.counts.packets["read"]));
+    assert!(progress.concluding() && progress.suspects().0 > 0, "{progress:?}");
+    Ok(())
+}

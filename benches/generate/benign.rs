@@ -1,6 +1,6 @@
 //! Flows that look odd and are well: the benign patterns of false-alarm lists, one function each.
 
-use super::{ACK, Conversation, EVENT_STREAM, FIN, PSH, RST, Random, SYN, Segment, messages};
+use super::{ACK, Conversation, EVENT_STREAM, FIN, PSH, RST, Random, SYN, messages};
 
 /// Explicit congestion notification, asked for on the SYN (RFC 3168 §6.1.1).
 const ECE: u8 = 0x40;
@@ -85,17 +85,6 @@ impl Conversation {
         self.ends.ports[0] -= 20_000;
         self.next = [random.next() as u32, random.next() as u32];
         self.handshake();
-    }
-
-    fn datagram(&mut self, side: usize, octets: &[u8]) {
-        let frame = self.ends.udp(side, octets);
-        self.push(frame);
-    }
-
-    /// A segment with other numbers than the next ones.
-    fn odd(&mut self, side: usize, seq: u32, window: u16, flags: u8, payload: &[u8]) {
-        let (options, ack) = (self.timestamps(side), self.next[1 - side]);
-        self.segment(side, &Segment { seq, ack, flags, window, options: &options, payload });
     }
 }
 

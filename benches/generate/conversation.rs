@@ -2,6 +2,8 @@
 
 #[path = "benign.rs"]
 mod benign;
+#[path = "evil.rs"]
+mod evil;
 
 use super::Random;
 use super::messages::{self, CHANGE_CIPHER_SPEC, EVENT_STREAM};
@@ -16,7 +18,7 @@ pub(super) enum Kind {
     Http,
     /// One query and its answer.
     Dns,
-    /// One exchange of few octets.
+    /// One exchange of few octets in seven segments: the answer carries the acknowledgment and the FIN.
     Short,
     /// An event stream that stays open.
     Open,
@@ -36,11 +38,15 @@ pub(super) enum Kind {
     Pool,
     /// A pattern that looks odd and is well, by its number.
     Benign(usize),
+    /// An attack on whoever reads the capture, by its number: one bout of it, whatever flows that takes.
+    Evil(usize),
 }
 
 impl Kind {
     /// How many benign patterns there are.
     pub(super) const PATTERNS: usize = benign::PATTERNS.len();
+    /// How many attacks there are.
+    pub(super) const ATTACKS: usize = evil::ATTACKS.len();
     pub(super) const FAULTS: [Kind; 5] = [Kind::Refused, Kind::Unanswered, Kind::Reset, Kind::Lossy, Kind::Proxy];
 
     fn port(self) -> u16 {
@@ -55,6 +61,7 @@ impl Kind {
             Kind::Lossy => 84,
             Kind::Proxy | Kind::Pool => 1443,
             Kind::Benign(pattern) => benign::PATTERNS[pattern].0,
+            Kind::Evil(attack) => evil::ATTACKS[attack].0,
         }
     }
 }
@@ -75,6 +82,7 @@ pub(super) fn frames(kind: Kind, number: u64, begin: u64, random: &mut Random) -
         Kind::Lossy => flow.lossy(random),
         Kind::Proxy | Kind::Pool => flow.proxy(random),
         Kind::Benign(pattern) => benign::PATTERNS[pattern].1(&mut flow, random),
+        Kind::Evil(attack) => evil::ATTACKS[attack].1(&mut flow, random),
     }
     flow.frames
 }
@@ -165,12 +173,20 @@ impl Conversation {
 
     fn short(&mut self, random: &mut Random) {
         self.handshake();
-        self.send(0, PSH | ACK, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        self.send(
+            0,
+            PSH | ACK,
+            b"GET /short/item/1 HTTP/1.1\r\nHost: shop.example.com\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+        );
+        self.at += self.rtt + random.below(100);
+        self.send(
+            1,
+            FIN | PSH | ACK,
+            b"HTTP/1.1 200 OK\r\nServer: generator/1.0\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+        );
+        self.at += 40;
+        self.send(0, FIN | ACK, &[]);
         self.acknowledge(1);
-        self.send(1, PSH | ACK, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-        self.acknowledge(0);
-        self.at += random.below(100);
-        self.close(0);
     }
 
     fn open(&mut self, random: &mut Random) {
@@ -326,6 +342,17 @@ impl Conversation {
         option[4..8].copy_from_slice(&value.to_be_bytes());
         option[8..].copy_from_slice(&self.stamps[1 - side].to_be_bytes());
         option
+    }
+
+    fn datagram(&mut self, side: usize, octets: &[u8]) {
+        let frame = self.ends.udp(side, octets);
+        self.push(frame);
+    }
+
+    /// A segment with other numbers than the next ones.
+    fn odd(&mut self, side: usize, seq: u32, window: u16, flags: u8, payload: &[u8]) {
+        let (options, ack) = (self.timestamps(side), self.next[1 - side]);
+        self.segment(side, &Segment { seq, ack, flags, window, options: &options, payload });
     }
 
     fn segment(&mut self, side: usize, segment: &Segment<'_>) {

@@ -25,7 +25,7 @@ pub enum Shape {
     Benign,
     /// Healthy traffic; one flow in sixty is refused, unanswered, reset, loses a segment, or begins with a PROXY header that nobody expects.
     Mix,
-    /// Very many short flows of small packets.
+    /// Very many short flows of small packets: seven a flow, 96 octets a frame.
     Small,
     /// Short flows that work; in one of eleven a load balancer sends a PROXY header to a pool that speaks TLS.
     Outage,
@@ -33,11 +33,13 @@ pub enum Shape {
     Flood,
     /// Flows that all stay open, about 800 octets of capture each.
     Storm,
+    /// Attacks on whoever reads the capture: meant to exhaust memory or time. A "flow" is one bout of an attack, of 20 to 200 KB.
+    Evil,
 }
 
 impl Shape {
     /// Every shape with the word it has on the command line.
-    pub const ALL: [(&str, Shape); 7] = [
+    pub const ALL: [(&str, Shape); 8] = [
         ("healthy", Shape::Healthy),
         ("benign", Shape::Benign),
         ("mix", Shape::Mix),
@@ -45,14 +47,16 @@ impl Shape {
         ("outage", Shape::Outage),
         ("flood", Shape::Flood),
         ("storm", Shape::Storm),
+        ("evil", Shape::Evil),
     ];
 
-    fn kind(self, random: &mut Random) -> Kind {
+    fn kind(self, number: u64, random: &mut Random) -> Kind {
         match self {
             Shape::Outage if random.below(11) == 0 => Kind::Pool,
             Shape::Small | Shape::Outage => Kind::Short,
             Shape::Flood => Kind::Spoofed,
             Shape::Storm => Kind::Open,
+            Shape::Evil => Kind::Evil(number as usize % Kind::ATTACKS),
             Shape::Mix if random.below(60) == 0 => Kind::FAULTS[random.below(Kind::FAULTS.len() as u64) as usize],
             Shape::Benign if random.below(4) > 0 => Kind::Benign(random.below(Kind::PATTERNS as u64) as usize),
             Shape::Healthy | Shape::Benign | Shape::Mix => match random.below(100) {
@@ -70,6 +74,7 @@ impl Shape {
             Shape::Healthy | Shape::Mix => 200 + random.below(200),
             Shape::Small | Shape::Outage => 20 + random.below(40),
             Shape::Flood | Shape::Storm => 2 + random.below(6),
+            Shape::Evil => 1_000 + random.below(2_000),
         }
     }
 }
@@ -81,7 +86,7 @@ pub struct Totals {
     pub octets: u64,
     /// Packets.
     pub packets: u64,
-    /// Flows begun; some patterns of [`Shape::Benign`] take two.
+    /// Flows begun; some patterns of [`Shape::Benign`] take two, most of [`Shape::Evil`] many.
     pub flows: u64,
 }
 
@@ -98,7 +103,7 @@ pub fn write(shape: Shape, octets: u64, seed: u64, out: &mut impl Write) -> io::
     let mut now = 1_700_000_000_000_000_u64;
     let mut order = 0;
     while totals.octets < octets {
-        let kind = shape.kind(&mut random);
+        let kind = shape.kind(totals.flows, &mut random);
         for (at, frame) in conversation::frames(kind, totals.flows, now, &mut random) {
             waiting.push(Reverse((at, order, frame)));
             order += 1;

@@ -8,6 +8,8 @@ pub(super) const ACK: u8 = 16;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMP: u8 = 1;
+const FRAGMENT: u8 = 44;
 
 /// Both ends of a flow; index 0 is the client.
 pub(super) struct Ends {
@@ -58,6 +60,40 @@ impl Ends {
         frame.extend_from_slice(&[0, 0]);
         frame.extend_from_slice(payload);
         self.checksum(&mut frame, UDP, at, 6);
+        frame
+    }
+
+    /// A piece of a UDP datagram that begins `eights` times eight octets into it: RFC 791 §3.2, RFC 8200 §4.5.
+    pub(super) fn fragment(&mut self, side: usize, id: u32, eights: u16, more: bool, piece: &[u8]) -> Vec<u8> {
+        if self.v6 {
+            let mut frame = self.network(side, FRAGMENT, 8 + piece.len());
+            frame.extend_from_slice(&[UDP, 0]);
+            frame.extend_from_slice(&(eights << 3 | u16::from(more)).to_be_bytes());
+            frame.extend_from_slice(&id.to_be_bytes());
+            frame.extend_from_slice(piece);
+            return frame;
+        }
+        let mut frame = self.network(side, UDP, piece.len());
+        frame[18..20].copy_from_slice(&(id as u16).to_be_bytes());
+        frame[20..22].copy_from_slice(&(eights | u16::from(more) << 13).to_be_bytes());
+        frame[24..26].fill(0);
+        let checksum = folded(sum(&frame[14..34]));
+        frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+        frame.extend_from_slice(piece);
+        frame
+    }
+
+    /// An ICMP error of the server's side, host unreachable, about a SYN nobody saw. RFC 792.
+    pub(super) fn unreachable(&mut self, source: u32, destination: u32, ports: [u16; 2]) -> Vec<u8> {
+        self.v6 = false;
+        let mut quoted = Ends { v6: false, hosts: [source, destination], ports, ids: [0; 2] };
+        let nothing = Segment { seq: 1, ack: 0, flags: SYN, window: 501, options: &[], payload: &[] };
+        let mut message = vec![3, 1, 0, 0, 0, 0, 0, 0];
+        message.extend_from_slice(&quoted.tcp(0, &nothing)[14..42]);
+        let checksum = folded(sum(&message));
+        message[2..4].copy_from_slice(&checksum.to_be_bytes());
+        let mut frame = self.network(1, ICMP, message.len());
+        frame.extend_from_slice(&message);
         frame
     }
 
@@ -115,4 +151,17 @@ fn folded(mut sum: u64) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !(sum as u16)
+}
+
+/// An ARP answer: `host` is at the hardware address that ends with its octets and `turn`. RFC 826.
+pub(super) fn arp_answer(host: u32, turn: u8) -> Vec<u8> {
+    let [a, b, c, d] = host.to_be_bytes();
+    let here = [2, turn, a, b, c, d];
+    let mut frame = vec![2, 0, 0, 0, 0, 1];
+    frame.extend_from_slice(&here);
+    frame.extend_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
+    frame.extend_from_slice(&here);
+    frame.extend_from_slice(&host.to_be_bytes());
+    frame.extend_from_slice(&[2, 0, 0, 0, 0, 1, 10, 0, 0, 1]);
+    frame
 }

@@ -108,9 +108,13 @@ impl Source {
     pub fn next(&mut self) -> Result<Option<Frame<'_>>> {
         let due = match self.current {
             Some(n) => {
-                self.advance(n);
-                // As long as it is before all others, nobody else needs to be looked at: rings do not overlap.
-                self.due(n).filter(|due| self.rival.is_none_or(|rival| *due < rival)).map(|(_, n)| n)
+                let more = self.advance(n);
+                if self.inputs.len() == 1 {
+                    more.then_some(n)
+                } else {
+                    // As long as it is before all others, nobody else needs to be looked at: rings do not overlap.
+                    self.due(n).filter(|due| self.rival.is_none_or(|rival| *due < rival)).map(|(_, n)| n)
+                }
             }
             None => None,
         };
@@ -186,7 +190,9 @@ impl Source {
             return true;
         }
         let mut info = CaptureInfo::default();
-        let Ok(mut reader) = Reader::open(path, &OpenOptions { hash: false, ..self.options.clone() }, &mut info) else {
+        let Ok(mut reader) =
+            Reader::open(path, &OpenOptions { hash: false, meter: None, ..self.options.clone() }, &mut info)
+        else {
             return true;
         };
         while reader.advance(&mut info) {
@@ -228,14 +234,16 @@ impl Source {
         Some((time?, n))
     }
 
-    /// Goes to the next record of input `n`; closes it at its end.
-    fn advance(&mut self, n: usize) {
+    /// Goes to the next record of input `n`, if there is one; closes it at its end.
+    #[inline]
+    fn advance(&mut self, n: usize) -> bool {
         let input = &mut self.inputs[n];
-        if let State::Open(reader) = &mut input.state
-            && !reader.advance(&mut self.infos[n])
-        {
+        let State::Open(reader) = &mut input.state else { return false };
+        let more = reader.advance(&mut self.infos[n]);
+        if !more {
             input.state = State::Done;
         }
+        more
     }
 }
 

@@ -17,6 +17,9 @@ pub mod window;
 pub use compressed::Caps;
 pub use merge::{Source, labelled};
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
@@ -54,6 +57,8 @@ pub struct OpenOptions {
     pub hash: bool,
     /// Limits of decompression.
     pub caps: Caps,
+    /// Counts the octets read of all inputs, as they are stored.
+    pub meter: Option<Arc<AtomicU64>>,
 }
 
 /// One record at the front of the buffer.

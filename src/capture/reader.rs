@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::buffer::Buffer;
 use super::compressed::Packing;
@@ -18,6 +20,20 @@ pub(super) struct Reader {
     format: Format,
     digest: Option<Digest>,
     current: Option<Record>,
+}
+
+/// Counts what it passes on.
+struct Metered {
+    inner: Box<dyn Read + Send>,
+    meter: Arc<AtomicU64>,
+}
+
+impl Read for Metered {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.meter.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
 }
 
 enum Format {
@@ -48,6 +64,10 @@ impl Reader {
     pub(super) fn new(source: Box<dyn Read + Send>, options: &OpenOptions, info: &mut CaptureInfo) -> Result<Self> {
         let name = if info.file == "-" { "standard input" } else { &info.file };
         let failed = |error| Error::io(format!("cannot read {name}"), error);
+        let source = match &options.meter {
+            Some(meter) => Box::new(Metered { inner: source, meter: meter.clone() }),
+            None => source,
+        };
         let (mut source, digest) = match options.hash {
             true => {
                 let (hashed, digest) = Hashed::new(source);

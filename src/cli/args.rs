@@ -116,6 +116,9 @@ pub(crate) struct Input {
     /// Silent findings and everything that is shortened by default
     #[arg(short, long, help_heading = "Output")]
     pub verbose: bool,
+    /// No line on the terminal that tells how far it is (it never goes to a pipe or file)
+    #[arg(short, long, visible_alias = "no-progress", help_heading = "Output")]
+    pub quiet: bool,
     /// Put the input's SHA-256 into the report
     #[arg(long, help_heading = "Output")]
     pub hash: bool,

@@ -5,6 +5,7 @@ mod expect;
 mod explain;
 mod memory;
 mod plan;
+mod progress;
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -19,7 +20,7 @@ pub(crate) use args::Args;
 use args::{Color, Command, FailOn, Format, Input};
 use tcpwhy::render::{Style, json, ladder, text};
 use tcpwhy::wire::Endpoint;
-use tcpwhy::{Diagnosis, Ends, Report, Severity, Thresholds};
+use tcpwhy::{Diagnosis, Ends, Progress, Report, Severity, Thresholds};
 
 /// What was typed. Options of `flow` may also stand before it: they are the same ones, but to clap the word is then a file.
 pub(crate) fn parse() -> Args {
@@ -77,7 +78,15 @@ fn diagnose(input: &Input) -> Result<ExitCode> {
 
 /// The report of the inputs as asked.
 fn read(input: &Input) -> Result<Report> {
-    Ok(diagnosis(input)?.stop_on(on_interrupt()?).open(&input.files)?.run()?)
+    let diagnosis = diagnosis(input)?.stop_on(on_interrupt()?);
+    shown(input, diagnosis, |diagnosis| Ok(diagnosis.open(&input.files)?.run()?))
+}
+
+/// Does it with a line on the terminal that tells how far it is; the line is gone when this returns.
+fn shown<T>(input: &Input, diagnosis: Diagnosis, work: impl FnOnce(Diagnosis) -> Result<T>) -> Result<T> {
+    let progress = Arc::new(Progress::default());
+    let line = if input.quiet { None } else { progress::Line::begin(&progress) };
+    work(if line.is_some() { diagnosis.progress(progress) } else { diagnosis })
 }
 
 /// A flag that Ctrl-C sets: `tcpdump -w - | tcpwhy -` ends with a report. A second one ends at once.
@@ -210,7 +219,7 @@ fn flow((file, number): (u16, u64), input: &Input) -> Result<ExitCode> {
             "{wanted}#{number} is packet {number} of capture {wanted}, and {given} was given: name all captures of the report"
         );
     }
-    let ladder = diagnosis(input)?.ladder(&input.files, file, number)?;
+    let ladder = shown(input, diagnosis(input)?, |diagnosis| Ok(diagnosis.ladder(&input.files, file, number)?))?;
     let style = style(input);
     write(input, |out| match input.format {
         Format::Text => out.write_all(ladder::text(&ladder, style).as_bytes()),

@@ -1,11 +1,10 @@
-//! The decoder: fast path, walk, fragments and counts brought together.
+//! The decoder: fast path, walk and fragments brought together.
 
-use super::counts::Counts;
 use super::fragment::{Fragments, Limits, LostFragments};
 use super::ip::{Header, Piece};
 use super::span::Span;
 use super::walk::{End, Walk};
-use super::{Direction, Packet, Transport, fast};
+use super::{Direction, FragmentCounts, Packet, Transport, fast};
 use crate::capture::Frame;
 use crate::event::PacketRef;
 use crate::time::Timestamp;
@@ -15,37 +14,41 @@ pub struct Decoder {
     pub(super) fragments: Fragments,
     /// The last reassembled datagram: packets borrow it.
     assembled: Vec<u8>,
-    counts: Counts,
+    counts: FragmentCounts,
 }
 
 impl Decoder {
     /// A decoder whose waiting fragments stay within `limits`.
     pub fn new(limits: Limits) -> Self {
-        Self { fragments: Fragments::new(limits), assembled: Vec::new(), counts: Counts::default() }
+        Self { fragments: Fragments::new(limits), assembled: Vec::new(), counts: FragmentCounts::default() }
     }
 
-    /// The packet of a frame; borrows the frame or the decoder's reassembly buffer. Counts it.
-    #[inline]
+    /// The packet of a frame; borrows the frame or the decoder's reassembly buffer.
     pub fn decode<'a>(&'a mut self, frame: &Frame<'a>) -> Packet<'a> {
-        // pcapng tells the direction beside the packet (§4.3.1), the link layer of Linux cooked captures inside it.
-        let told = match frame.flags & 3 {
-            1 => Direction::In,
-            2 => Direction::Out,
-            _ => Direction::Unknown,
-        };
-        if let Some(packet) = fast::packet(frame, told) {
-            self.counts.note(frame.link, &packet);
-            return packet;
+        match Self::plain(frame) {
+            Some(packet) => packet,
+            None => self.odd(frame),
         }
+    }
+
+    /// The packet of an ordinary frame; `None` where [`Decoder::odd`] must look.
+    #[inline]
+    pub fn plain<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
+        fast::packet(frame, told(frame))
+    }
+
+    /// The packet of a frame that is not ordinary.
+    #[cold]
+    pub fn odd<'a>(&'a mut self, frame: &Frame<'a>) -> Packet<'a> {
         let mut packet = self.walk(frame);
         if packet.link.direction == Direction::Unknown {
-            packet.link.direction = told;
+            packet.link.direction = told(frame);
         }
         packet
     }
 
-    /// What became of the frames so far.
-    pub fn counts(&self) -> &Counts {
+    /// What became of fragmented datagrams so far.
+    pub fn fragments(&self) -> &FragmentCounts {
         &self.counts
     }
 
@@ -54,9 +57,9 @@ impl Decoder {
         self.fragments.lost(now)
     }
 
-    /// Gives up the datagrams that still wait for fragments, so that [`Counts::fragments`] tells of them. For the end of a capture.
+    /// Gives up the datagrams that still wait for fragments, so that [`Decoder::fragments`] tells of them. For the end of a capture.
     pub fn finish(&mut self) {
-        self.fragments.finish(&mut self.counts.fragments);
+        self.fragments.finish(&mut self.counts);
     }
 
     /// Any frame, header by header.
@@ -78,16 +81,14 @@ impl Decoder {
                 }
             },
         };
-        let packet = Packet {
+        Packet {
             at: PacketRef { file: frame.file, number: frame.number, time: frame.time },
             interface: frame.interface,
             link: walk.link,
             ip: walk.ip,
             transport,
             cut: walk.cut,
-        };
-        self.counts.note(frame.link, &packet);
-        packet
+        }
     }
 
     /// Adds a piece; when it completes a datagram that is itself a piece (a fragmented tunnel of fragments) goes on with that.
@@ -98,9 +99,7 @@ impl Decoder {
         header: &Header<'_>,
         piece: Piece,
     ) -> Result<Option<Whole>, &'static str> {
-        let Some((protocol, octets)) =
-            self.fragments.add(frame, &walk.link, header, piece, &mut self.counts.fragments)?
-        else {
+        let Some((protocol, octets)) = self.fragments.add(frame, &walk.link, header, piece, &mut self.counts)? else {
             return Ok(None);
         };
         let headers = header.ip.len.saturating_sub(header.body.wire);
@@ -111,6 +110,15 @@ impl Decoder {
             return self.reassemble(frame, &inner, &inside, piece);
         }
         Ok(Some(Whole { walk: walk.clone(), header, octets }))
+    }
+}
+
+/// pcapng tells the direction beside the packet (§4.3.1), the link layer of Linux cooked captures inside it.
+fn told(frame: &Frame<'_>) -> Direction {
+    match frame.flags & 3 {
+        1 => Direction::In,
+        2 => Direction::Out,
+        _ => Direction::Unknown,
     }
 }
 

@@ -22,7 +22,7 @@ mod oracle;
 #[cfg(test)]
 mod samples;
 
-pub use counts::{Counts, FragmentCounts};
+pub use counts::FragmentCounts;
 pub use decoder::Decoder;
 pub use fragment::{Limits, LostDatagram, LostFragments};
 pub(crate) use hash::fold;

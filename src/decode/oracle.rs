@@ -132,7 +132,7 @@ fn tunnels_inside_each_other_are_walked_through_up_to_a_bound() {
 }
 
 #[test]
-fn counts_of_every_prefix_of_every_frame_add_up_without_a_panic() {
+fn every_prefix_of_every_frame_is_read_without_a_panic() {
     let mut decoder = decoder();
     let mut frames = 0;
     for (_, records) in samples::links() {
@@ -146,13 +146,7 @@ fn counts_of_every_prefix_of_every_frame_add_up_without_a_panic() {
             }
         }
     }
-    decoder.finish();
-    let counts = decoder.counts();
-    assert_eq!(counts.frames(), frames);
-    assert_eq!(counts.by_link.iter().map(|(_, n)| n).sum::<u64>(), frames);
-    assert_eq!(counts.by_reason.values().sum::<u64>(), counts.unreadable);
-    assert_eq!(counts.by_ether_type.values().sum::<u64>(), counts.not_ip);
-    assert_eq!(counts.by_protocol.values().sum::<u64>(), counts.other_ip);
+    assert!(frames > 1000);
 }
 
 /// Whether etherparse reads a TCP, UDP or ICMP packet out of this Ethernet frame; panics when it is another than ours.
@@ -200,13 +194,12 @@ fn agrees_with_etherparse(bytes: &[u8], packet: &Packet<'_>) -> bool {
 fn every_ethernet_frame_of_the_corpora_reads_as_etherparse_and_as_the_walk_read_it() {
     let files = samples::corpora();
     let (mut fast, mut slow) = (decoder(), decoder());
-    let (mut agreed, mut frames) = (0_u64, 0);
+    let mut agreed = 0_u64;
     for path in &files {
         for record in samples::pcap(&std::fs::read(path).expect("a file of the corpora")) {
             let frame = record.frame();
             let walked = format!("{:?}", slow.walk(&frame));
             let packet = fast.decode(&frame);
-            frames += 1;
             assert_eq!(format!("{packet:?}"), walked, "{} #{}", path.display(), record.number);
             if record.link.0 == 1 {
                 let check = || agrees_with_etherparse(&record.bytes, &packet);
@@ -215,8 +208,7 @@ fn every_ethernet_frame_of_the_corpora_reads_as_etherparse_and_as_the_walk_read_
             }
         }
     }
-    assert_eq!(fast.counts(), slow.counts());
-    assert_eq!(fast.counts().frames(), frames);
+    assert_eq!(fast.fragments(), slow.fragments());
     assert!(files.is_empty() || agreed > 10_000, "only {agreed} frames compared");
 }
 
@@ -283,14 +275,14 @@ proptest! {
     }
 
     #[test]
-    fn noise_in_any_link_type_is_counted_once_and_never_panics(bytes in vec(any::<u8>(), 0..120), extra in 0_u32..200) {
+    fn noise_in_any_known_link_type_never_panics(bytes in vec(any::<u8>(), 0..120), extra in 0_u32..200) {
         let mut decoder = decoder();
         let links = [0, 1, 9, 12, 14, 50, 51, 101, 104, 108, 113, 228, 229, 276, 147];
-        for link in links {
-            decoder.decode(&frame(link, &bytes, bytes.len() as u32 + extra));
-        }
-        prop_assert_eq!(decoder.counts().frames(), links.len() as u64);
-        prop_assert_eq!(decoder.counts().unknown_link, 1);
+        let mut unknown = |link| {
+            let packet = decoder.decode(&frame(link, &bytes, bytes.len() as u32 + extra));
+            matches!(packet.transport, Transport::UnknownLink)
+        };
+        prop_assert_eq!(links.into_iter().filter(|link| unknown(*link)).count(), 1);
     }
 
     #[test]
@@ -305,6 +297,5 @@ proptest! {
             bytes.iter_mut().skip(at).zip(&noise).for_each(|(octet, noise)| *octet = *noise);
             decoder.decode(&frame(record.link.0, &bytes, record.wire_len));
         }
-        prop_assert_eq!(decoder.counts().frames(), records.len() as u64);
     }
 }

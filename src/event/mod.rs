@@ -4,11 +4,13 @@
 //! bit each, so that a rule can say in one comparison whether it has anything to look at.
 
 pub mod h2;
+mod stamp;
 pub mod story;
 
 use serde::{Deserialize, Serialize};
 
 use self::h2::{Farewell, GrpcStatus, StreamReset};
+pub(crate) use self::stamp::Stamp;
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::dns::DnsMessage;
 use crate::wire::h2::Settings;

@@ -1,7 +1,6 @@
 //! What is kept of one direction: the hot part every packet touches, the trail of firsts and lasts, and the rare part for what went wrong.
 
 use std::collections::VecDeque;
-use std::num::NonZeroU64;
 use std::ops::{Index, IndexMut};
 use std::sync::LazyLock;
 
@@ -15,39 +14,9 @@ use super::key::Way;
 use super::ledger::{Copied, Holes, InFlight};
 use super::pace::Pace;
 use crate::event::PacketRef;
+pub(super) use crate::event::Stamp;
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::seq::Seq;
-
-/// A [`PacketRef`] in 16 octets, also when optional: 16 bits of file above 48 bits of frame number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    packed: NonZeroU64,
-    time: Timestamp,
-}
-
-impl Stamp {
-    const NUMBER: u64 = (1 << 48) - 1;
-
-    /// When.
-    pub(super) fn time(self) -> Timestamp {
-        self.time
-    }
-
-    /// Which packet.
-    pub(super) fn packet(self) -> PacketRef {
-        let packed = self.packed.get();
-        PacketRef { file: (packed >> 48) as u16, number: packed & Self::NUMBER, time: self.time }
-    }
-}
-
-impl From<PacketRef> for Stamp {
-    fn from(at: PacketRef) -> Self {
-        // Frame numbers begin with 1.
-        let number = at.number.clamp(1, Self::NUMBER);
-        let packed = NonZeroU64::MIN.saturating_add((u64::from(at.file) << 48 | number) - 1);
-        Self { packed, time: at.time }
-    }
-}
 
 /// What is known of a direction, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -359,12 +328,5 @@ mod tests {
         }
         let told = clock.map(Clock::facts).expect("a clock");
         assert_eq!((told.first.number, told.last.number, told.ticks), (1, 2, 100));
-    }
-
-    #[test]
-    fn a_stamp_keeps_file_number_and_time() {
-        let at = PacketRef { file: 65_535, number: 123_456_789_012, time: Timestamp(-7) };
-        assert_eq!(Stamp::from(at).packet(), at);
-        assert_eq!(size_of::<Option<Stamp>>(), 16);
     }
 }

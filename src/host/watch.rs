@@ -6,7 +6,7 @@
 use super::grid::{Cell, Grid, Quiet, Silence};
 use super::places::Places;
 use crate::decode::{Flags, Ip, Packet, Transport, flow_hash};
-use crate::event::PacketRef;
+use crate::event::{PacketRef, Stamp};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::arp::Neighbor;
 use crate::wire::{Address, Mac};
@@ -34,9 +34,9 @@ struct Lane {
 /// One direction: when something was heard, how often, and who waits for it.
 #[derive(Default)]
 struct Way {
-    heard: Option<PacketRef>,
+    heard: Option<Stamp>,
     rate: Rate,
-    asked: Option<PacketRef>,
+    asked: Option<Stamp>,
     waits: Option<Box<Waits>>,
 }
 
@@ -220,7 +220,7 @@ fn hear(way: &mut Way, (at, second): (PacketRef, i64), who: impl Fn(&Waits) -> W
         way.asked = None;
     }
     way.rate.count(second);
-    way.heard = Some(at);
+    way.heard = Some(at.into());
 }
 
 impl Way {
@@ -238,7 +238,7 @@ impl Way {
         end: Timestamp,
         black: Elapsed,
     ) -> Option<Silence> {
-        let (heard, asked, waits) = (self.heard?, self.asked?, self.waits?);
+        let (heard, asked, waits) = (self.heard?.packet(), self.asked?.packet(), self.waits?);
         // Who is there, and answers nothing for all that, was not cut off.
         let ignored = waits.ignored.is_some_and(|asked| end.since(asked) >= LATE);
         if end.since(asked.time) < black || ignored {
@@ -278,13 +278,13 @@ impl Way {
     fn ask(&mut self, packet: &Packet<'_>, other: Address, asker: Address) {
         let at = packet.at;
         let Some(asked) = self.asked else {
-            self.asked = Some(at);
+            self.asked = Some(at.into());
             return;
         };
-        if self.waits.is_none() && at.time.since(asked.time) < LATE {
+        if self.waits.is_none() && at.time.since(asked.time()) < LATE {
             return;
         }
-        self.wait(packet, asked, other, asker);
+        self.wait(packet, asked.packet(), other, asker);
     }
 
     /// One more question while an earlier one is unanswered for long.

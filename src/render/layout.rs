@@ -127,7 +127,7 @@ impl Page {
 
     /// A packet number and text in its column, at most `most` lines.
     pub(super) fn packet(&mut self, number: &str, text: &str, column: Column, most: usize) {
-        let label = format!("   {number:<7}");
+        let label = format!("   {number:<6} ");
         let (indent, width) = self.column(column);
         for (i, line) in shortened(wrap(&clean(text), width), most).into_iter().enumerate() {
             let label = if i == 0 { label.clone() } else { " ".repeat(label.chars().count()) };
@@ -305,6 +305,14 @@ mod tests {
     fn words_wrap_and_long_ones_break() {
         assert_eq!(wrap("one two three", 8), ["one two", "three"]);
         assert_eq!(wrap("abcdefghijkl m", 8), ["abcdefgh", "ijkl m"]);
+    }
+
+    #[test]
+    fn a_packet_number_of_millions_stands_apart_from_its_text() {
+        let mut page = Page::new(Style::default());
+        page.packet("#12", "a SYN", Column::Whole, 1);
+        page.packet("#1812393", "the last", Column::Whole, 1);
+        assert_eq!(page.finish(), "   #12    a SYN\n   #1812393 the last\n");
     }
 
     #[test]

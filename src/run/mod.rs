@@ -4,6 +4,7 @@
 mod frugal;
 pub mod ladder;
 mod prefix;
+mod progress;
 mod recorder;
 mod shard;
 mod trip;
@@ -23,6 +24,7 @@ use crate::flow::table::Limits;
 use crate::rule::threshold::Thresholds;
 use crate::time::Timestamp;
 use crate::wire::Endpoint;
+pub use progress::Progress;
 use recorder::Recording;
 use shard::Shards;
 use trip::Trip;
@@ -47,6 +49,7 @@ pub struct Diagnosis {
     keep: Option<(Endpoint, Endpoint)>,
     stop: Option<Arc<AtomicBool>>,
     limits: Limits,
+    progress: Option<Arc<Progress>>,
 }
 
 /// Which times are asked for.
@@ -128,6 +131,12 @@ impl Diagnosis {
         self
     }
 
+    /// Keeps these counters up to date while it reads, for another thread to show.
+    pub fn progress(mut self, progress: Arc<Progress>) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
     /// How inputs are opened (caps of decompression).
     pub fn open_options(mut self, options: OpenOptions) -> Self {
         self.open = options;
@@ -153,7 +162,12 @@ impl Diagnosis {
     /// When one cannot be opened or is no capture, or when the filter does not compile.
     pub fn open<S: AsRef<str>>(self, inputs: &[S]) -> Result<Opened> {
         let inputs: Vec<&str> = inputs.iter().map(AsRef::as_ref).collect();
-        let source = Source::open(&inputs, &self.open)?;
+        let mut options = self.open.clone();
+        if let Some(progress) = &self.progress {
+            progress.begin(octets(&inputs));
+            options.meter = Some(progress.meter());
+        }
+        let source = Source::open(&inputs, &options)?;
         let inputs: Vec<String> = inputs.into_iter().map(str::to_owned).collect();
         Ok(Opened { inputs, ..self.source(source)? })
     }
@@ -213,13 +227,19 @@ impl Opened {
         let mut trip = Trip::new(filter, window, &diagnosis.settings.thresholds);
         let mut shards = Shards::new(diagnosis.threads, &diagnosis.recording(), &diagnosis.limits);
         let stopped = || diagnosis.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
-        let mut interrupted = false;
+        let (mut interrupted, mut seen) = (false, 0);
         while let Some(frame) = source.next()? {
             trip.frame(&frame, &mut shards);
+            if let Some(progress) = &diagnosis.progress {
+                progress.read(trip.packets.read, &mut seen);
+            }
             if stopped() {
                 interrupted = true;
                 break;
             }
+        }
+        if let Some(progress) = &diagnosis.progress {
+            progress.conclude(trip.packets.read);
         }
         let end = trip.packets.last.map_or(Timestamp(0), |at| at.time);
         let mut merged = shards.finish(end);
@@ -239,13 +259,27 @@ impl Opened {
 
 impl Diagnosis {
     fn recording(&self) -> Recording {
-        Recording { thresholds: self.settings.thresholds.clone(), all_flows: self.settings.all_flows, keep: self.keep }
+        Recording {
+            thresholds: self.settings.thresholds.clone(),
+            all_flows: self.settings.all_flows,
+            keep: self.keep,
+            progress: self.progress.clone(),
+        }
     }
 }
 
 /// Whether `path` or `name=path` is a file that can be read again.
 fn is_file(input: &str) -> bool {
     std::path::Path::new(crate::capture::labelled(input).1).is_file()
+}
+
+/// Octets of all inputs as they are stored; `None` when one is no file.
+fn octets(inputs: &[&str]) -> Option<u64> {
+    let sizes = inputs.iter().map(|input| {
+        let path = std::path::Path::new(crate::capture::labelled(input).1);
+        path.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len())
+    });
+    sizes.sum()
 }
 
 /// What was asked for, in words for the report.

@@ -1,8 +1,10 @@
 //! What one shard keeps of its flows: story and dissector while they live; findings, lessons and a digest when they close.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use super::prefix::Prefix;
+use super::progress::Progress;
 use super::vigil::{Interim, Vigils, Watched};
 use crate::catalogue::{self, FlowRule};
 use crate::diagnose::{Merged, explain, flow_entry};
@@ -44,6 +46,8 @@ pub struct Recording {
     pub all_flows: bool,
     /// Flows between these ends are kept whole.
     pub keep: Option<(Endpoint, Endpoint)>,
+    /// Told of flows that failed or were served badly.
+    pub progress: Option<Arc<Progress>>,
 }
 
 /// The receiving end of a shard's flow table.
@@ -359,6 +363,9 @@ impl Sink for Recorder {
             _ if undecided => Verdict::Undecided,
             _ => Verdict::Healthy,
         };
+        if let Some(progress) = &self.recording.progress {
+            progress.closed(verdict);
+        }
         let digest = Digest::of(&facts, &story, verdict).with_prefix(prefix);
         count(&mut self.tally, &facts, &story, &view);
         mark(&mut self.seconds, &facts, &story);
@@ -534,7 +541,7 @@ mod tests {
 
     #[test]
     fn of_many_healthy_flows_the_first_and_the_latest_are_kept_whole() {
-        let recording = Recording { thresholds: Thresholds::default(), all_flows: false, keep: None };
+        let recording = Recording { thresholds: Thresholds::default(), all_flows: false, keep: None, progress: None };
         let mut recorder = Recorder::new(recording);
         let many = (HEALTHY_FIRST + 3 * HEALTHY_LATEST) as u64;
         for number in 1..=many {
@@ -551,7 +558,7 @@ mod tests {
 
     #[test]
     fn failures_beyond_the_cap_are_counted_as_failures() {
-        let recording = Recording { thresholds: Thresholds::default(), all_flows: false, keep: None };
+        let recording = Recording { thresholds: Thresholds::default(), all_flows: false, keep: None, progress: None };
         let mut recorder = Recorder::new(recording);
         for number in 1..=u64::from(KEPT_ALIKE) + 3 {
             let scene = Scene::starting("10.0.0.1:40000", "10.0.0.2:80", number, number as i64);
