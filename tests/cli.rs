@@ -51,6 +51,20 @@ fn a_text_file_is_said_to_be_no_capture() {
 }
 
 #[test]
+fn the_memory_a_run_may_take_has_a_unit_and_a_least_value() {
+    let said = |size: &str| {
+        let output = tcpwhy(&["--max-memory", size, GITLAB]);
+        (output.status.code(), stderr(&output), stdout(&output))
+    };
+    let (code, why, report) = said("128M");
+    assert_eq!((code, report == stdout(&tcpwhy(&[GITLAB]))), (Some(0), true), "{why}");
+    for (size, words) in [("127M", "at least 128M"), ("12X", "such as 512M")] {
+        let (code, why, _) = said(size);
+        assert!(code == Some(2) && why.contains(words), "{why}");
+    }
+}
+
+#[test]
 fn nothing_to_read_is_a_usage_error() {
     let output = tcpwhy(&[]);
     assert_eq!(output.status.code(), Some(2));

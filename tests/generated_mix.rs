@@ -34,6 +34,30 @@ fn frames(pcap: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+fn lines_on_limits(bytes: &[u8], workers: usize, memory: usize) -> (Report, Vec<String>) {
+    let source = Source::from_readers(vec![("x".into(), Box::new(Cursor::new(bytes.to_vec())) as _)]);
+    let diagnosis = Diagnosis::new().workers(workers).max_memory(memory);
+    let report = source.and_then(|source| diagnosis.source(source)).and_then(|opened| opened.run()).expect("a report");
+    let lines = report.not_judged.iter().filter(|line| line.contains("judged early")).cloned().collect();
+    (report, lines)
+}
+
+#[test]
+fn what_a_cap_on_memory_costs_is_told_and_does_not_depend_on_the_workers() {
+    for (shape, memory) in [(Shape::Storm, 8 << 20), (Shape::Mix, 2 << 20), (Shape::Flood, 1 << 20)] {
+        let (bytes, _) = generate::bytes(shape, 3_000_000, 7);
+        let (one, told) = lines_on_limits(&bytes, 1, memory);
+        assert!(told.iter().any(|line| line.contains("--max-memory")), "{:?}", one.not_judged);
+        for workers in [2, 4] {
+            let (more, _) = lines_on_limits(&bytes, workers, memory);
+            let json = |report: &Report| serde_json::to_string(report).expect("a report");
+            assert!(json(&one) == json(&more), "{workers} workers");
+        }
+        let (_, enough) = lines_on_limits(&bytes, 1, 1 << 30);
+        assert!(enough.is_empty(), "{enough:?}");
+    }
+}
+
 #[test]
 fn nothing_is_wrong_with_healthy_traffic() {
     let (bytes, totals) = generate::bytes(Shape::Healthy, 5_000_000, 7);

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::memory;
+
 /// Says why: reads packet captures and names the root cause, with the packets that prove it.
 #[derive(Debug, Parser)]
 #[command(
@@ -150,6 +152,10 @@ pub(crate) struct Input {
     /// Worker threads (all cores by default); the report does not depend on it
     #[arg(long, value_name = "N", help_heading = "What to look at")]
     pub threads: Option<usize>,
+    /// Memory to get by with, such as 512M (a quarter of the machine's by default, at most 2G); beyond it flows are judged early, and the
+    /// report says how many
+    #[arg(long, value_name = "SIZE", value_parser = memory::size, help_heading = "What to look at")]
+    pub max_memory: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

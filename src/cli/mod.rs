@@ -3,6 +3,7 @@
 mod args;
 mod expect;
 mod explain;
+mod memory;
 mod plan;
 mod progress;
 
@@ -125,7 +126,8 @@ fn diagnosis(input: &Input) -> Result<Diagnosis> {
         .expect_upstreams(input.expect_upstream.iter().map(|end| Endpoint::new(end.ip().into(), end.port())).collect())
         .zone(zone)
         .hash(input.hash)
-        .all_flows(input.all_flows || input.format == Format::Jsonl);
+        .all_flows(input.all_flows || input.format == Format::Jsonl)
+        .max_memory(input.max_memory.unwrap_or_else(memory::default));
     if let Some(threads) = input.threads {
         diagnosis = diagnosis.workers(threads);
     }

@@ -68,6 +68,13 @@ impl Story {
         Self { head: self.head, tail: self.tail, ..Self::default() }
     }
 
+    /// Octets it takes beside itself, about: what an event points to is a head, a hello or nothing.
+    pub fn weight(&self) -> usize {
+        const BEHIND: usize = 160;
+        (self.head.capacity() + self.tail.capacity()) * size_of::<Event>()
+            + (self.head.len() + self.tail.len()) * BEHIND
+    }
+
     /// All kept events in order.
     pub fn events(&self) -> impl DoubleEndedIterator<Item = &Event> {
         self.head.iter().chain(self.tail.iter())

@@ -250,6 +250,11 @@ impl Trails {
             second.clear();
         }
     }
+
+    /// Octets they take beside themselves, without those held behind holes.
+    pub(super) fn heap(&self) -> usize {
+        self.first.heap() + self.second.as_ref().map_or(0, |second| size_of::<Trail>() + second.heap())
+    }
 }
 
 impl Index<Way> for Trails {
@@ -278,6 +283,14 @@ impl Trail {
         *self = Self { flight, ..Self::default() };
     }
 
+    fn heap(&self) -> usize {
+        let rare = self.rare.as_ref().map_or(0, |rare| size_of::<Rare>() + rare.heap());
+        let faces = if self.faces.spilled() { size_of::<Face>() * self.faces.capacity() } else { 0 };
+        let syns = if self.syns.spilled() { size_of::<SynCopy>() * self.syns.capacity() } else { 0 };
+        let pace = self.pace.as_ref().map_or(0, |_| size_of::<Pace>());
+        rare + faces + syns + pace + self.flight.heap()
+    }
+
     /// The rare part, made on first need.
     pub(super) fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
@@ -285,6 +298,14 @@ impl Trail {
 }
 
 impl Rare {
+    fn heap(&self) -> usize {
+        self.copied.capacity() * size_of::<Copied>()
+            + self.zero_windows.capacity() * size_of::<ZeroWindow>()
+            + self.resets.capacity() * size_of::<facts::Reset>()
+            + self.holes.heap()
+            + self.damage.as_ref().map_or(0, |_| size_of::<Damage>())
+    }
+
     /// Adds one of the three worst copies by gap.
     pub(super) fn worst(&mut self, resent: Resent) {
         let worst = &mut self.loss.worst;

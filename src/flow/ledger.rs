@@ -51,6 +51,11 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
+    /// Octets the segments take.
+    pub(super) fn heap(&self) -> usize {
+        self.sent.capacity() * size_of::<Sent>()
+    }
+
     /// As new, without giving a little memory back.
     pub(super) fn clear(&mut self) {
         self.sent.clear();
@@ -146,6 +151,11 @@ pub(super) struct Hole {
 pub(super) struct Holes(Vec<Hole>);
 
 impl Holes {
+    /// Octets they take.
+    pub(super) fn heap(&self) -> usize {
+        self.0.capacity() * size_of::<Hole>()
+    }
+
     /// Adds a hole at the end of what was seen.
     pub(super) fn open(&mut self, hole: Hole) {
         if self.0.len() >= HOLES {

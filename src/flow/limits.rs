@@ -29,6 +29,10 @@ pub struct Limits {
     /// Listening ends remembered, as a hint for the roles of flows that began before the capture. 0: no hint; then the roles depend on the
     /// flow's own packets only, however flows are shared out between tables.
     pub listeners: usize,
+    /// From so many SYNs without an answer on, flows of which only one SYN was seen are kept packed. Nothing else shows of it.
+    pub packed_from: usize,
+    /// Octets the table may take, by its own estimate ([`super::table::FlowTable::memory`]). Then flows leave as they do at `max_flows`.
+    pub memory: usize,
 }
 
 impl Default for Limits {
@@ -45,7 +49,25 @@ impl Default for Limits {
             established_expiry: Elapsed::secs(24 * 3600),
             udp_expiry: Elapsed::secs(60),
             listeners: 65_536,
+            packed_from: 256,
+            memory: (2 << 30) - Self::REST,
         }
+    }
+}
+
+impl Limits {
+    /// What a run takes beside its flow tables: the program, buffers, services, watched hosts, digests, flows kept whole, and in
+    /// the end the report.
+    const REST: usize = 96 << 20;
+
+    /// A whole run may take `octets`.
+    pub fn allow(&mut self, octets: usize) {
+        self.memory = octets.saturating_sub(Self::REST).max(octets / 4);
+    }
+
+    /// Reported flows remembered: at most a quarter of the memory, at some 200 octets each.
+    pub(super) fn tombstones(&self) -> usize {
+        self.max_flows.min(self.memory / 4 / 200)
     }
 }
 
@@ -56,6 +78,8 @@ pub struct Counts {
     pub opened: u64,
     /// Flows that left because of the cap.
     pub evicted: u64,
+    /// Flows that left because of the memory they took together.
+    pub relieved: u64,
     /// Octets not waited for because of the caps on held octets.
     pub held_dropped: u64,
     /// Packets of flows already reported.
@@ -76,4 +100,8 @@ pub(super) struct Shared {
     pub(super) counts: Counts,
     /// Octets held behind holes.
     pub(super) held: usize,
+    /// Flows that began with a SYN nobody answered yet, without the packed ones.
+    pub(super) unanswered: usize,
+    /// What the flows among the places weigh together, without the octets held.
+    pub(super) weight: usize,
 }

@@ -10,6 +10,7 @@ mod assembler;
 mod checksum;
 mod close;
 mod duplicates;
+mod embryo;
 mod half;
 mod key;
 mod ledger;
@@ -95,6 +96,11 @@ pub enum Came {
 pub trait Sink {
     /// What is kept per flow.
     type Conversation;
+
+    /// Octets that what is kept of a flow takes beside itself, as far as that is easily told.
+    fn weight(_conversation: &Self::Conversation) -> usize {
+        0
+    }
 
     /// A flow begins.
     fn open(&mut self, flow: &FlowHead) -> Self::Conversation;

@@ -20,6 +20,8 @@ pub(super) struct Flow {
     pub(super) mid_stream: bool,
     /// The handshake is complete, or payload was seen.
     pub(super) established: bool,
+    /// It began with a SYN, and the other side was not heard yet.
+    pub(super) unanswered: bool,
 }
 
 const _: () = assert!(size_of::<Flow>() <= 256, "the hot record must fit four cache lines");
@@ -31,6 +33,8 @@ pub(super) struct Detail {
     pub(super) reuses: Option<PacketRef>,
     /// The step at which the wheel will bring this flow up.
     pub(super) due: i64,
+    /// Octets the flow takes, as weighed last.
+    pub(super) weight: u32,
     pub(super) duplicates: u64,
     /// Packets that came by again with a lower TTL.
     pub(super) rounds: u32,
@@ -59,7 +63,7 @@ pub(super) enum Stage {
 impl Flow {
     /// A flow that has seen nothing yet.
     pub(super) fn new(key: Key, client: Way, role: RoleSource) -> Self {
-        Self { key, tracks: Pair::default(), client, role, mid_stream: false, established: false }
+        Self { key, tracks: Pair::default(), client, role, mid_stream: false, established: false, unanswered: false }
     }
 
     /// The role of the end that sends in direction `way`.
@@ -132,6 +136,7 @@ impl Detail {
             id,
             reuses,
             due: i64::MIN,
+            weight: 0,
             duplicates: 0,
             rounds: 0,
             duplicate: None,
@@ -150,6 +155,11 @@ impl Detail {
         let mut trails = std::mem::take(&mut self.trails);
         trails.clear();
         *self = Self { trails, ..Self::new(id, reuses) };
+    }
+
+    /// Octets it takes beside itself, without those held behind holes.
+    pub(super) fn heap(&self) -> usize {
+        self.trails.heap()
     }
 
     /// What sinks see of the flow.

@@ -63,7 +63,7 @@ impl Sink for Tape {
 }
 
 /// What the checksum field holds.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Sum {
     /// Nothing.
     #[default]
@@ -77,7 +77,7 @@ pub(super) enum Sum {
 }
 
 /// One packet. Sequence numbers are relative to the initial ones unless `absolute`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Shot {
     pub(super) from_server: bool,
     /// The client's port.

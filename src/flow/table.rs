@@ -4,6 +4,8 @@
 //! capture holds; nothing that comes out depends on it. A closed flow stays for a while, so that late packets still count for it, and then
 //! leaves a tombstone, so that later ones do not look like a new flow.
 
+mod packed;
+mod room;
 mod stay;
 
 use std::collections::VecDeque;
@@ -11,6 +13,7 @@ use std::collections::VecDeque;
 use hashbrown::HashTable;
 
 use super::duplicates::Mark;
+use super::embryo::Embryos;
 use super::facts::{FlowFacts, IpProtocol, RoleSource};
 use super::half::{Marks, Stamp};
 use super::key::{Key, Way};
@@ -28,6 +31,9 @@ use crate::time::Timestamp;
 use crate::wire::Endpoint;
 use crate::wire::icmp::IcmpError;
 use crate::wire::seq::Seq;
+
+/// Visits of flows that left may stand in the wheel, so many beside four for each flow.
+const STALE: usize = 65_536;
 
 /// One slot of the slab: what every packet of the flow touches lies side by side.
 struct Place<C> {
@@ -48,6 +54,8 @@ pub struct FlowTable<S: Sink> {
     #[allow(clippy::vec_box, reason = "the boxes are what is used again")]
     spare: Vec<Box<Detail>>,
     live: usize,
+    /// Flows of one SYN that are not among the places.
+    embryos: Embryos,
     wheel: Wheel,
     listeners: Listeners,
     tombstones: Tombstones,
@@ -63,13 +71,14 @@ impl<S: Sink> FlowTable<S> {
         Self {
             seed,
             listeners: Listeners::new(limits.listeners),
-            tombstones: Tombstones::new(seed, limits.max_flows),
-            shared: Shared { limits, counts: Counts::default(), held: 0 },
+            tombstones: Tombstones::new(seed, limits.tombstones()),
+            shared: Shared { limits, counts: Counts::default(), held: 0, unanswered: 0, weight: 0 },
             index: HashTable::new(),
             places: Vec::new(),
             free: Vec::new(),
             spare: Vec::new(),
             live: 0,
+            embryos: Embryos::new(seed),
             wheel: Wheel::new(),
             closed: VecDeque::new(),
             hand: 0,
@@ -77,6 +86,7 @@ impl<S: Sink> FlowTable<S> {
     }
 
     /// Works one packet in. Only TCP and UDP belong to flows; others are passed over.
+    #[inline(never)]
     pub fn packet(&mut self, packet: &Packet<'_>, sink: &mut S) {
         let Some(ip) = packet.ip.as_ref() else { return };
         let ends = |source, destination| (Endpoint::new(ip.source, source), Endpoint::new(ip.destination, destination));
@@ -86,8 +96,9 @@ impl<S: Sink> FlowTable<S> {
                 let (source, destination) = ends(segment.source_port, segment.destination_port);
                 let (key, way) = Key::of(source, destination, IpProtocol::Tcp);
                 let hash = key.hash(self.seed);
-                if let Some(slot) = self.tcp_slot(key, hash, way, packet.at, segment, sink) {
+                if let Some(slot) = self.tcp_slot((key, hash, way), packet, ip, segment, sink) {
                     self.tcp(slot, way, packet, ip, segment, sink);
+                    self.weigh(slot, way, packet.at.time, sink);
                 }
             }
             Transport::Udp(datagram) => {
@@ -106,6 +117,7 @@ impl<S: Sink> FlowTable<S> {
                 if self.flow(slot).is_some_and(Flow::resolved) {
                     self.schedule(slot);
                 }
+                self.weigh(slot, way, packet.at.time, sink);
             }
             _ => {}
         }
@@ -119,7 +131,7 @@ impl<S: Sink> FlowTable<S> {
             _ => return false,
         };
         let (key, way) = Key::of(error.source, error.destination, protocol);
-        let Some(slot) = self.find(&key, key.hash(self.seed)) else {
+        let Some(slot) = self.known(&key, key.hash(self.seed), sink) else {
             self.shared.counts.icmp_unmatched += 1;
             return false;
         };
@@ -153,11 +165,15 @@ impl<S: Sink> FlowTable<S> {
                 self.schedule(slot);
             }
         }
-        ended.sort_unstable_by_key(|(id, slot, _)| (*id, *slot));
-        for (_, slot, why) in ended {
-            self.close(slot, why, now, sink);
-        }
+        // As the wheel would look at them: on whole seconds.
+        let second = Timestamp(now.second().saturating_mul(1_000_000_000));
+        self.end(ended, (second - self.shared.limits.syn_expiry, Ended::Expired), now, sink);
         self.tombstones.expire(now);
+        if self.wheel.planned() > STALE + 4 * self.live {
+            let places = &self.places;
+            let due = |slot: u32| places.get(slot as usize)?.detail.as_ref().map(|detail| detail.due);
+            self.wheel.forget(|slot, step| due(slot) == Some(step));
+        }
         while self.closed.front().is_some_and(|(slot, id)| self.detail(*slot).is_none_or(|detail| detail.id != *id)) {
             self.closed.pop_front();
         }
@@ -165,14 +181,15 @@ impl<S: Sink> FlowTable<S> {
 
     /// The capture is over: every flow leaves, in the order of their first packets.
     pub fn finish(&mut self, now: Timestamp, sink: &mut S) {
-        for slot in self.slots() {
-            self.close(slot, Ended::CaptureEnd, now, sink);
-        }
+        let open = self.slots().into_iter();
+        let open = open.filter_map(|slot| Some((self.detail(slot)?.id, slot, Ended::CaptureEnd))).collect();
+        self.end(open, (Timestamp::MAX, Ended::CaptureEnd), now, sink);
         self.tombstones.clear();
         self.closed.clear();
     }
 
-    /// The flows in the table with what the sink keeps of them, in the order of their first packets.
+    /// The flows in the table with what the sink keeps of them, in the order of their first packets; without those of which nothing but one
+    /// SYN is known and that are kept packed.
     pub fn open_flows(&self) -> impl Iterator<Item = (FlowHead, &S::Conversation)> {
         self.slots().into_iter().filter_map(|slot| {
             let place = self.places.get(slot as usize)?;
@@ -180,7 +197,7 @@ impl<S: Sink> FlowTable<S> {
         })
     }
 
-    /// Shows the facts of every flow in the table as they stand, in the order of their first packets.
+    /// Shows the facts of every flow in the table as they stand, in the order of their first packets; but for those kept packed.
     pub fn snapshot(&self, mut show: impl FnMut(FlowFacts, &S::Conversation)) {
         for slot in self.slots() {
             if let Some(Place { flow, detail: Some(detail), conversation: Some(conversation) }) =
@@ -211,17 +228,18 @@ impl<S: Sink> FlowTable<S> {
 
     /// Flows in the table.
     pub fn len(&self) -> usize {
-        self.live
+        self.live + self.embryos.len()
     }
 
     /// Whether the table holds no flow.
     pub fn is_empty(&self) -> bool {
-        self.live == 0
+        self.len() == 0
     }
 
     /// What the caps cost so far, and the peaks.
     pub fn counts(&self) -> Counts {
-        self.shared.counts
+        let opened = self.shared.counts.opened + self.embryos.len() as u64;
+        Counts { opened, ..self.shared.counts }
     }
 
     /// The slots of live flows in the order of their first packets.
@@ -273,19 +291,19 @@ impl<S: Sink> FlowTable<S> {
         Some(result)
     }
 
-    /// The flow of a segment: a known one, a new one, or `None` for a late packet of a reported one.
+    /// The flow of a segment: a known one, a new one, or `None` for a late packet of a reported one, and for a SYN that is kept packed.
     fn tcp_slot(
         &mut self,
-        key: Key,
-        hash: u64,
-        way: Way,
-        at: PacketRef,
+        (key, hash, way): (Key, u64, Way),
+        packet: &Packet<'_>,
+        ip: &Ip,
         segment: &Segment<'_>,
         sink: &mut S,
     ) -> Option<u32> {
+        let at = packet.at;
         let bare_syn = segment.flags.has(Flags::SYN) && !segment.flags.has(Flags::ACK);
         let mut reuses = None;
-        if let Some(slot) = self.find(&key, hash) {
+        if let Some(slot) = self.known(&key, hash, sink) {
             if !bare_syn || !self.begins_anew(slot, way, segment.seq) {
                 return Some(slot);
             }
@@ -298,6 +316,7 @@ impl<S: Sink> FlowTable<S> {
                     return None;
                 }
                 Met::Successor(id) => reuses = Some(id),
+                Met::Nobody if bare_syn && self.packed(hash, packet, ip, segment, sink) => return None,
                 Met::Nobody => {}
             }
         }
@@ -311,6 +330,7 @@ impl<S: Sink> FlowTable<S> {
         };
         let mut flow = Flow::new(key, client, role);
         flow.mid_stream = !bare_syn && !answer;
+        flow.unanswered = bare_syn;
         let slot = self.open(flow, hash, at, reuses, sink);
         self.with(slot, at, sink, |live| {
             if reuses.is_some() && bare_syn {
@@ -327,6 +347,10 @@ impl<S: Sink> FlowTable<S> {
     fn begins_anew(&self, slot: u32, way: Way, seq: Seq) -> bool {
         let (Some(flow), Some(detail)) = (self.flow(slot), self.detail(slot)) else { return true };
         let (mine, peer) = (&flow.tracks[way], &flow.tracks[way.other()]);
+        if mine.packets == 0 && peer.packets == 0 {
+            // It was put there for this very packet, which comes out of its packing.
+            return false;
+        }
         if mine.marks.has(Marks::SEEN) {
             return detail.trails[way].isn != seq;
         }
@@ -336,10 +360,15 @@ impl<S: Sink> FlowTable<S> {
         !(answers && peer.payload == 0)
     }
 
+    #[inline(always)]
     fn tcp(&mut self, slot: u32, way: Way, packet: &Packet<'_>, ip: &Ip, segment: &Segment<'_>, sink: &mut S) {
         let change = self.with(slot, packet.at, sink, |live| {
             if live.duplicate(way, packet, || Mark::of_segment(ip, segment)) {
                 return None;
+            }
+            if live.flow.unanswered && way != live.flow.client {
+                live.flow.unanswered = false;
+                live.shared.unanswered -= 1;
             }
             let start = segment.seq.plus(u32::from(segment.flags.has(Flags::SYN)));
             let face = live.flow.tracks[way].face;

@@ -68,6 +68,11 @@ impl Tombstones {
         Met::Successor(id)
     }
 
+    /// Octets they take.
+    pub(super) fn memory(&self) -> usize {
+        self.stones.capacity() * (size_of::<Tombstone>() + 1) + self.order.capacity() * size_of::<(u64, Timestamp)>()
+    }
+
     /// Forgets those whose time is over.
     pub(super) fn expire(&mut self, now: Timestamp) {
         while self.order.front().is_some_and(|(_, until)| *until <= now) {

@@ -9,6 +9,8 @@ use crate::time::{Elapsed, Timestamp};
 pub(super) const SPAN: i64 = 256 * PER_SECOND;
 /// Steps are eighths of a second: what leaves soon leaves from the processor's cache.
 const PER_SECOND: i64 = 8;
+/// Visits of one slot that room is kept for.
+const ROOM: usize = 256;
 /// Who has more patience than this is looked at on whole seconds: nothing is gained by more haste.
 const HASTE: Elapsed = Elapsed::secs(1);
 
@@ -22,12 +24,13 @@ pub(super) fn step_for(time: Timestamp, patience: Elapsed) -> i64 {
 pub(super) struct Wheel {
     slots: Vec<Vec<(u32, i64)>>,
     now: Option<i64>,
+    planned: usize,
 }
 
 impl Wheel {
     /// An empty wheel that stands still until [`Wheel::start`].
     pub(super) fn new() -> Self {
-        Self { slots: (0..SPAN).map(|_| Vec::new()).collect(), now: None }
+        Self { slots: (0..SPAN).map(|_| Vec::new()).collect(), now: None, planned: 0 }
     }
 
     /// Gives the wheel its first step, once.
@@ -49,11 +52,12 @@ impl Wheel {
         let step = step.clamp(now.saturating_add(1), now.saturating_add(SPAN - 1));
         if let Some(entries) = self.slots.get_mut(step.rem_euclid(SPAN) as usize) {
             entries.push((slot, step));
+            self.planned += 1;
         }
         step
     }
 
-    /// Turns to `step` and moves everybody due until then to `due`. A step in the past turns nothing.
+    /// Turns to `step` and moves everybody due until then to `due`, which is empty. A step in the past turns nothing.
     pub(super) fn advance(&mut self, step: i64, due: &mut Vec<(u32, i64)>) {
         let Some(now) = self.now else {
             self.now = Some(step);
@@ -68,7 +72,25 @@ impl Wheel {
             let index = now.wrapping_add(step).rem_euclid(SPAN);
             if let Some(entries) = self.slots.get_mut(index as usize) {
                 due.append(entries);
+                // A slot that was full once may stay empty for long.
+                entries.shrink_to(ROOM);
             }
+        }
+        self.planned -= due.len();
+    }
+
+    /// Visits planned, stale ones included.
+    pub(super) fn planned(&self) -> usize {
+        self.planned
+    }
+
+    /// Forgets stale visits: those that `current` denies.
+    pub(super) fn forget(&mut self, mut current: impl FnMut(u32, i64) -> bool) {
+        self.planned = 0;
+        for entries in &mut self.slots {
+            entries.retain(|(slot, step)| current(*slot, *step));
+            entries.shrink_to(ROOM);
+            self.planned += entries.len();
         }
     }
 }
@@ -106,6 +128,20 @@ mod tests {
         let mut due = Vec::new();
         wheel.advance(i64::MAX / 2, &mut due);
         assert_eq!(due.len(), 1000);
+    }
+
+    #[test]
+    fn stale_visits_are_forgotten_and_the_others_are_not() {
+        let mut wheel = Wheel::new();
+        wheel.start(Timestamp(0));
+        for slot in 0..100 {
+            wheel.schedule(slot, i64::from(slot) + 1);
+        }
+        wheel.forget(|slot, step| slot % 10 == 0 && step == i64::from(slot) + 1);
+        assert_eq!(wheel.planned(), 10);
+        let mut due = Vec::new();
+        wheel.advance(200, &mut due);
+        assert_eq!((due.len(), wheel.planned()), (10, 0));
     }
 
     #[test]

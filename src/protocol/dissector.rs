@@ -125,6 +125,15 @@ impl Dissector {
         }
     }
 
+    /// Octets it takes beside itself, about.
+    pub fn weight(&self) -> usize {
+        const ANALYZER: usize = 768;
+        let Stage::Stream(stream) = &self.0 else { return 0 };
+        let beginning = |side: &Reader| if let Reader::Beginning(begin) = side { begin.held.capacity() } else { 0 };
+        let analyzers = stream.analyzers.iter().map(|(_, analyzer)| ANALYZER + analyzer.held());
+        size_of::<Stream>() + stream.sides.iter().map(beginning).sum::<usize>() + analyzers.sum::<usize>()
+    }
+
     /// One UDP datagram of `len` octets on the wire; only DNS is read.
     pub fn datagram(
         &mut self,

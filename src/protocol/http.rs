@@ -154,6 +154,10 @@ impl Analyzer for Http {
         }
     }
 
+    fn held(&self) -> usize {
+        self.sides.iter().map(|side| side.held.capacity()).sum()
+    }
+
     fn settle(&mut self, emit: Emit<'_>) {
         self.exchanges.settle(emit);
         if let Some(http2) = &mut self.upgraded {

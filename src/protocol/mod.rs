@@ -41,6 +41,11 @@ pub trait Analyzer: Send {
     /// Tells what was held back for brevity: a flow that is still open is to be judged.
     fn settle(&mut self, _emit: Emit<'_>) {}
 
+    /// Octets of unfinished messages it holds.
+    fn held(&self) -> usize {
+        0
+    }
+
     /// The roles were the wrong way round.
     fn flip(&mut self);
 }

@@ -25,6 +25,7 @@ impl Tally {
         self.clock_skewed += other.clock_skewed;
         self.held_dropped += other.held_dropped;
         self.evicted += other.evicted;
+        self.relieved += other.relieved;
         self.dropped_healthy += other.dropped_healthy;
         self.dropped_undecided += other.dropped_undecided;
         self.dropped_degraded += other.dropped_degraded;

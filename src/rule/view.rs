@@ -337,6 +337,8 @@ pub struct Tally {
     pub held_dropped: u64,
     /// Flows evicted by the table's cap.
     pub evicted: u64,
+    /// Flows evicted because of the memory all of them took.
+    pub relieved: u64,
     /// Full summaries that were not kept because of the cap, by rule.
     pub beyond_cap: BTreeMap<String, u64>,
     /// The same by rule and server end, in that order, the first 1024 of each shard: how far an incident reaches beyond the kept flows.

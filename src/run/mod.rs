@@ -1,5 +1,7 @@
 //! The spine: from inputs to a report. [`Diagnosis`] is the library's door.
 
+#[cfg(test)]
+mod frugal;
 pub mod ladder;
 mod prefix;
 mod progress;
@@ -18,6 +20,7 @@ use crate::diagnose::report::Report;
 pub use crate::diagnose::selection::Ends;
 use crate::diagnose::{Merged, Settings, one_place, report};
 use crate::error::Result;
+use crate::flow::table::Limits;
 use crate::rule::threshold::Thresholds;
 use crate::time::Timestamp;
 use crate::wire::Endpoint;
@@ -45,6 +48,7 @@ pub struct Diagnosis {
     open: OpenOptions,
     keep: Option<(Endpoint, Endpoint)>,
     stop: Option<Arc<AtomicBool>>,
+    limits: Limits,
     progress: Option<Arc<Progress>>,
 }
 
@@ -145,6 +149,13 @@ impl Diagnosis {
         self
     }
 
+    /// The memory a run may take, in octets, about; 2 GiB by default. Beyond it open flows are judged early, those of least interest first,
+    /// and the report says how many. What is not open flows takes up to 96 MiB.
+    pub fn max_memory(mut self, octets: usize) -> Self {
+        self.limits.allow(octets);
+        self
+    }
+
     /// Opens files (`path`, `name=path`, `-` for standard input). Several are read as one in time order.
     ///
     /// # Errors
@@ -214,7 +225,7 @@ impl Opened {
         let asked = asked(&diagnosis);
         let window = Window { since: diagnosis.since.clone(), until: diagnosis.until.clone(), ends: None };
         let mut trip = Trip::new(filter, window, &diagnosis.settings.thresholds);
-        let mut shards = Shards::new(diagnosis.threads, &diagnosis.recording());
+        let mut shards = Shards::new(diagnosis.threads, &diagnosis.recording(), &diagnosis.limits);
         let stopped = || diagnosis.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
         let (mut interrupted, mut seen) = (false, 0);
         while let Some(frame) = source.next()? {

@@ -283,6 +283,10 @@ fn spoke(interim: &mut Interim, at: PacketRef) {
 impl Sink for Recorder {
     type Conversation = Conversation;
 
+    fn weight(conversation: &Conversation) -> usize {
+        conversation.story.weight() + conversation.dissector.weight()
+    }
+
     fn open(&mut self, _flow: &FlowHead) -> Conversation {
         Conversation { story: self.spare.pop().unwrap_or_default(), ..Conversation::default() }
     }

@@ -35,11 +35,11 @@ pub struct Shard {
 }
 
 impl Shard {
-    fn new(recording: &Recording, seed: u64) -> Self {
-        let whole = Limits::default();
+    fn new(recording: &Recording, whole: Limits, seed: u64) -> Self {
         let limits = Limits {
             max_flows: whole.max_flows / SHARDS,
             held_octets_total: whole.held_octets_total / SHARDS,
+            memory: whole.memory / SHARDS,
             ..whole
         };
         let tables = vec![FlowTable::new(limits.clone(), seed)];
@@ -55,6 +55,8 @@ impl Shard {
         while self.tables.len() < tables {
             self.tables.push(FlowTable::new(self.limits.clone(), self.seed));
         }
+        let share = self.limits.memory / self.tables.len();
+        self.tables.iter_mut().for_each(|table| table.allow(share));
     }
 
     fn place(&self, at: PacketRef) -> usize {
@@ -91,14 +93,15 @@ impl Shard {
     }
 
     fn finish(mut self, now: Timestamp) -> Part {
-        let mut evicted = 0;
+        let (mut evicted, mut relieved) = (0, 0);
         // Each table's memory goes before the recorder's is copied together.
         for mut table in self.tables {
             table.finish(now, &mut self.recorder);
             evicted += table.counts().evicted;
+            relieved += table.counts().relieved;
         }
         let (mut merged, digests) = self.recorder.finish();
-        merged.tally.evicted = evicted;
+        (merged.tally.evicted, merged.tally.relieved) = (evicted, relieved);
         Part { merged, digests }
     }
 }
@@ -118,10 +121,10 @@ pub enum Shards {
 }
 
 impl Shards {
-    /// `threads` ≤ 1 works in the calling thread.
-    pub fn new(threads: usize, recording: &Recording) -> Self {
+    /// `threads` ≤ 1 works in the calling thread. `limits` are those of all shards together.
+    pub fn new(threads: usize, recording: &Recording, limits: &Limits) -> Self {
         let seed = seed();
-        let shards = (0..SHARDS).map(|_| Shard::new(recording, seed));
+        let shards = (0..SHARDS).map(|_| Shard::new(recording, limits.clone(), seed));
         if threads <= 1 {
             return Self::Here(shards.collect());
         }

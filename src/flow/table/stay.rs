@@ -1,4 +1,4 @@
-//! How a flow enters the table, how long it stays, and how it leaves: slots, deadlines, and room made at the cap.
+//! How a flow enters the table, how long it stays, and how it leaves: slots and deadlines.
 
 use super::{FlowTable, Place};
 use crate::event::PacketRef;
@@ -10,11 +10,13 @@ use crate::flow::wheel::step_for;
 use crate::flow::{Ended, Sink};
 use crate::time::{Elapsed, Timestamp};
 
+/// Details at hand for flows to come: more than leave at one tick of ordinary traffic.
+const SPARE: usize = 8192;
 /// A flow with an acknowledged hole is looked at again after so long, on a whole second.
 const HOLES: Elapsed = Elapsed::secs(1);
 
 impl<S: Sink> FlowTable<S> {
-    /// Puts a flow into the table.
+    /// Puts a flow into the table and plans the first look at it.
     pub(super) fn open(
         &mut self,
         flow: Flow,
@@ -23,8 +25,24 @@ impl<S: Sink> FlowTable<S> {
         reuses: Option<PacketRef>,
         sink: &mut S,
     ) -> u32 {
-        while self.live >= self.shared.limits.max_flows.max(1) && self.evict(at.time, sink) {}
-        let detail = match self.spare.pop() {
+        self.room(at.time, sink);
+        let patience = flow.patience(&self.shared.limits);
+        let slot = self.place(flow, hash, at, reuses, sink);
+        self.schedule_at(slot, step_for(at.time + patience, patience));
+        slot
+    }
+
+    /// Puts a flow into the table, whatever room there is.
+    pub(super) fn place(
+        &mut self,
+        flow: Flow,
+        hash: u64,
+        at: PacketRef,
+        reuses: Option<PacketRef>,
+        sink: &mut S,
+    ) -> u32 {
+        self.shared.unanswered += usize::from(flow.unanswered);
+        let mut detail = match self.spare.pop() {
             Some(mut spare) => {
                 spare.renew(at, reuses);
                 spare
@@ -32,7 +50,8 @@ impl<S: Sink> FlowTable<S> {
             None => Box::new(Detail::new(at, reuses)),
         };
         let conversation = sink.open(&detail.head(&flow));
-        let patience = flow.patience(&self.shared.limits);
+        detail.weight = Self::YOUNG as u32;
+        self.shared.weight += Self::YOUNG;
         let new = Place { flow, detail: Some(detail), conversation: Some(conversation) };
         let slot = match self.free.pop() {
             Some(slot) => {
@@ -51,8 +70,7 @@ impl<S: Sink> FlowTable<S> {
         self.index.insert_unique(hash, slot, rehash);
         self.live += 1;
         self.shared.counts.opened += 1;
-        self.shared.counts.peak_flows = self.shared.counts.peak_flows.max(self.live);
-        self.schedule_at(slot, step_for(at.time + patience, patience));
+        self.shared.counts.peak_flows = self.shared.counts.peak_flows.max(self.len());
         slot
     }
 
@@ -84,6 +102,7 @@ impl<S: Sink> FlowTable<S> {
         });
         let Some(Place { flow, detail, conversation }) = self.places.get_mut(slot as usize) else { return };
         let (Some(detail), Some(conversation)) = (detail.take(), conversation.take()) else { return };
+        self.shared.unanswered -= usize::from(flow.unanswered);
         let key = flow.key;
         let hash = key.hash(self.seed);
         let facts = Box::new(detail.facts(flow));
@@ -102,44 +121,12 @@ impl<S: Sink> FlowTable<S> {
             entry.remove();
         }
         self.free.push(slot);
-        self.spare.push(detail);
+        self.shared.weight -= detail.weight as usize;
+        if self.spare.len() < SPARE {
+            self.spare.push(detail);
+        }
         self.live -= 1;
         sink.closed(facts, conversation, why, now);
-    }
-
-    /// Makes room for one flow: closed and healthy, else closed, else the longest idle of a sample.
-    pub(super) fn evict(&mut self, now: Timestamp, sink: &mut S) -> bool {
-        const SAMPLE: usize = 32;
-        let places = &self.places;
-        let still = |entry: &(u32, PacketRef)| {
-            let place = places.get(entry.0 as usize).filter(|place| place.flow.closed());
-            place.and_then(|place| place.detail.as_ref()).is_some_and(|detail| detail.id == entry.1)
-        };
-        while self.closed.front().is_some_and(|entry| !still(entry)) {
-            self.closed.pop_front();
-        }
-        let healthy = |entry: &(u32, PacketRef)| {
-            let detail = places.get(entry.0 as usize).and_then(|place| place.detail.as_ref());
-            still(entry) && detail.is_some_and(|detail| detail.healthy())
-        };
-        let first = self.closed.iter().take(SAMPLE).position(healthy);
-        let victim = match first.or((!self.closed.is_empty()).then_some(0)) {
-            Some(index) => self.closed.remove(index).map(|entry| entry.0),
-            None => {
-                let all = places.len().max(1);
-                let sample = (0..all).map(|step| (self.hand + step) % all);
-                let live = sample.filter(|slot| places.get(*slot).is_some_and(|place| place.detail.is_some()));
-                let live = live.take(SAMPLE);
-                let last = |slot: &usize| places.get(*slot).and_then(|place| place.flow.last()).map(|last| last.time());
-                let victim = live.min_by_key(last);
-                self.hand = victim.map_or(0, |place| place + 1);
-                victim.map(|place| place as u32)
-            }
-        };
-        let Some(slot) = victim else { return false };
-        self.shared.counts.evicted += 1;
-        self.close(slot, Ended::Evicted, now, sink);
-        true
     }
 }
 
