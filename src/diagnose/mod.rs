@@ -377,7 +377,9 @@ fn limits_reached(tally: &Tally) -> Vec<String> {
     }
     if tally.relieved > 0 {
         let flows = format::count(tally.relieved, "flow");
-        lines.push(format!("{flows} were judged early: together the open ones took the memory that --max-memory allows"));
+        lines.push(format!(
+            "{flows} were judged early: together the open ones took the memory that --max-memory allows"
+        ));
     }
     if tally.held_dropped > 0 {
         lines.push(format!("{} octets behind holes were given up: too many waited at once", tally.held_dropped));

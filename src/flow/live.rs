@@ -69,8 +69,10 @@ impl<S: Sink> Live<'_, S> {
             return self.tell_fin(way);
         }
         let mut position = track.delivered;
+        // Written where it stays: copying what was just written in smaller pieces would wait for all stores before it.
+        let mut head = self.detail.head(self.flow);
         let mut outlet = Outlet {
-            head: self.detail.head(self.flow),
+            head: &mut head,
             side: self.flow.side(way),
             at: self.at,
             sink: &mut *self.sink,
@@ -243,7 +245,7 @@ impl<S: Sink> Live<'_, S> {
 
 /// Lends chunks to the sink and remembers what it answered.
 struct Outlet<'o, S: Sink> {
-    head: FlowHead,
+    head: &'o mut FlowHead,
     side: Side,
     at: PacketRef,
     sink: &'o mut S,
@@ -259,10 +261,10 @@ impl<S: Sink> Outlet<'_, S> {
         }
         match chunk {
             Chunk::Octets(octets) => {
-                let wants = self.sink.bytes(&self.head, self.conversation, self.side, self.at, octets);
+                let wants = self.sink.bytes(self.head, self.conversation, self.side, self.at, octets);
                 self.answer(wants);
             }
-            Chunk::Gap(missing) => self.sink.gap(&self.head, self.conversation, self.side, self.at, missing),
+            Chunk::Gap(missing) => self.sink.gap(self.head, self.conversation, self.side, self.at, missing),
         }
     }
 

@@ -152,9 +152,28 @@ impl Detail {
 
     /// Made ready for a flow that begins with `id`; memory it has stays with it.
     pub(super) fn renew(&mut self, id: PacketRef, reuses: Option<PacketRef>) {
-        let mut trails = std::mem::take(&mut self.trails);
+        // By name, so that no field is forgotten, and without moving the trails.
+        let Self {
+            id: first,
+            reuses: before,
+            due,
+            duplicates,
+            rounds,
+            duplicate,
+            established,
+            pause,
+            closer,
+            reset,
+            rtt_server,
+            rtt_client,
+            weight,
+            trails,
+        } = self;
         trails.clear();
-        *self = Self { trails, ..Self::new(id, reuses) };
+        (*first, *before, *due) = (id, reuses, i64::MIN);
+        (*duplicates, *rounds, *duplicate) = (0, 0, None);
+        (*established, *pause, *closer, *reset) = (None, None, None, None);
+        (*rtt_server, *rtt_client, *weight) = (None, None, 0);
     }
 
     /// Octets it takes beside itself, without those held behind holes.

@@ -16,7 +16,7 @@ pub(crate) struct Places<K, V> {
 /// Places at hand.
 const RECENT: usize = 512;
 /// 2^64 divided by the golden ratio (Knuth, The Art of Computer Programming, 6.4).
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(super) const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Keys that can be spread over the places at hand. Two keys of the same spread only cost each other time.
 pub(crate) trait Key: Copy + Eq + Hash {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::places::Places;
+use super::places::{Key, Places, SPREAD};
 use crate::event::{PacketRef, Protocol};
 use crate::time::Timestamp;
 use crate::wire::{Address, Endpoint};
@@ -90,8 +90,16 @@ pub struct Lesson {
 
 /// Learns from closed flows.
 pub struct Learner {
-    services: Places<Endpoint, Service>,
+    services: Places<Endpoint, Learnt>,
     beyond_cap: u64,
+}
+
+/// One service being learnt.
+#[derive(Default)]
+struct Learnt {
+    /// One bit for each client that is counted; many clients share it.
+    counted: u64,
+    service: Service,
 }
 
 impl Default for Learner {
@@ -104,14 +112,15 @@ impl Learner {
     /// Learns from one closed flow.
     pub fn learn(&mut self, lesson: &Lesson) {
         match self.services.get(lesson.server) {
-            Some(service) => service.learn(lesson),
+            Some(Learnt { counted, service }) => service.learn(lesson, counted),
             None => self.beyond_cap += 1,
         }
     }
 
     /// What it learnt.
     pub fn finish(self) -> Services {
-        Services { by_end: self.services.into_all().into_iter().collect(), beyond_cap: self.beyond_cap }
+        let all = self.services.into_all().into_iter();
+        Services { by_end: all.map(|(end, learnt)| (end, learnt.service)).collect(), beyond_cap: self.beyond_cap }
     }
 }
 
@@ -150,14 +159,19 @@ impl Service {
     const EMPTY_CLIENTS: usize = 16;
     const STARTS: usize = 64;
 
-    fn learn(&mut self, lesson: &Lesson) {
+    /// `counted` has a bit of every client that is counted, so that the many of a busy service are not looked for.
+    fn learn(&mut self, lesson: &Lesson, counted: &mut u64) {
         self.flows += 1;
         self.accepted += u64::from(lesson.accepted);
         self.last = self.last.max(Some(lesson.last));
-        if let Some(known) = self.clients.get_mut(&lesson.client.address) {
+        let bit = 1 << (lesson.client.address.number().wrapping_mul(SPREAD) >> 58);
+        if self.clients.len() < Self::CLIENTS {
+            *counted |= bit;
+            *self.clients.entry(lesson.client.address).or_default() += 1;
+        } else if *counted & bit != 0
+            && let Some(known) = self.clients.get_mut(&lesson.client.address)
+        {
             *known += 1;
-        } else if self.clients.len() < Self::CLIENTS {
-            self.clients.insert(lesson.client.address, 1);
         }
         if lesson.empty && (self.empty.len() < Self::EMPTY_CLIENTS || self.empty.contains_key(&lesson.client.address)) {
             let series = self.empty.entry(lesson.client.address).or_default();
