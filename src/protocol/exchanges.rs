@@ -91,7 +91,19 @@ pub(super) struct Answered {
     pub interim: bool,
 }
 
+/// What events take that are held back: most of them point to a head.
+pub(super) fn held_back(events: &Vec<Event>) -> usize {
+    const HEAD: usize = 320;
+    events.capacity() * size_of::<Event>() + events.len() * HEAD
+}
+
 impl Exchanges {
+    /// Octets that its open exchanges take, about.
+    pub(super) fn weight(&self) -> usize {
+        let own = self.open.capacity() * size_of::<Exchange>();
+        own + self.open.iter().map(|exchange| held_back(&exchange.held)).sum::<usize>() + held_back(&self.latest)
+    }
+
     /// A request head was read.
     pub(super) fn request(&mut self, at: PacketRef, head: Box<RequestHead>, emit: Emit<'_>) {
         let unusual = head.conflict || head.objection.is_some();

@@ -155,7 +155,8 @@ impl Analyzer for Http {
     }
 
     fn held(&self) -> usize {
-        self.sides.iter().map(|side| side.held.capacity()).sum()
+        let heads: usize = self.sides.iter().map(|side| side.held.capacity()).sum();
+        heads + self.exchanges.weight() + self.upgraded.as_ref().map_or(0, |http2| http2.held())
     }
 
     fn settle(&mut self, emit: Emit<'_>) {
@@ -414,6 +415,17 @@ mod tests {
         }
         assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{results:?}");
         results.swap_remove(0)
+    }
+
+    #[test]
+    fn requests_that_nobody_answers_are_weighed() {
+        let mut play = Play::new();
+        play.client(GET);
+        let one = play.weight();
+        for _ in 0..100 {
+            play.client(GET);
+        }
+        assert!(play.weight() > one + 100 * 32, "{} after {one} octets", play.weight());
     }
 
     #[test]

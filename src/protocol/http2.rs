@@ -113,6 +113,14 @@ impl Analyzer for Http2 {
         self.windows.settle(emit);
     }
 
+    fn held(&self) -> usize {
+        let side = |half: &Half| {
+            let block = half.block.as_ref().map_or(0, |block| block.octets.capacity());
+            half.reader.held() + half.decoder.weight() + block
+        };
+        self.sides.iter().map(side).sum::<usize>() + self.streams.weight()
+    }
+
     fn flip(&mut self) {
         self.sides.swap(0, 1);
         self.windows.flip();
@@ -358,6 +366,20 @@ mod tests {
         let body = [frame(kind::DATA, 0, 1, &[b'x'; 300]), frame(kind::DATA, 1, 1, b"end")].concat();
         let greets = frame(kind::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 128]);
         [(CLIENT, asked), (SERVER, greets), (SERVER, [answer, body].concat())]
+    }
+
+    #[test]
+    fn open_streams_and_tables_are_weighed() {
+        let mut client = Speaker::new();
+        let mut play = conversation(&[(CLIENT, preface())], usize::MAX);
+        let before = play.weight();
+        for stream in 0..64 {
+            play.client(&client.get(2 * stream + 1, &format!("/a/path/of/its/own/{stream}")));
+        }
+        let open = play.weight() - before;
+        assert!((64 * 100..64 * 4096).contains(&open), "{open} octets");
+        play.client(&frame(kind::HEADERS, flag::END_HEADERS, 131, &[])[..9]);
+        assert!(play.weight() > before + open, "a frame that is not complete");
     }
 
     #[test]

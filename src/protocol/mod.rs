@@ -41,7 +41,7 @@ pub trait Analyzer: Send {
     /// Tells what was held back for brevity: a flow that is still open is to be judged.
     fn settle(&mut self, _emit: Emit<'_>) {}
 
-    /// Octets of unfinished messages it holds.
+    /// Octets of unfinished messages and of tables that it holds, about.
     fn held(&self) -> usize {
         0
     }

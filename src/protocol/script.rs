@@ -72,6 +72,11 @@ impl Play {
         self.play(|dissector, head, at, emit| dissector.bytes(head, side, at, bytes, emit))
     }
 
+    /// Octets the dissector is taken to hold.
+    pub(super) fn weight(&self) -> usize {
+        self.dissector.weight()
+    }
+
     pub(super) fn client(&mut self, bytes: &[u8]) -> Wants {
         self.bytes(Side::Client, bytes)
     }

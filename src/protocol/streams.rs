@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::Emit;
+use super::exchanges::held_back;
 use crate::event::h2::{Farewell, GrpcStatus, Stream, StreamReset};
 use crate::event::{Event, PacketRef, Side, What};
 use crate::time::Elapsed;
@@ -69,6 +70,12 @@ struct Resets {
 }
 
 impl Streams {
+    /// Octets that its open streams take, about: what an event that is held back points to is a head.
+    pub(super) fn weight(&self) -> usize {
+        let open = |stream: &Open| size_of::<Open>() + stream.stream.request.capacity() + held_back(&stream.held);
+        self.open.values().map(open).sum::<usize>() + held_back(&self.latest)
+    }
+
     /// A request head was read.
     pub(super) fn request(&mut self, at: PacketRef, head: RequestHead, emit: Emit<'_>) {
         let number = head.stream;

@@ -205,6 +205,10 @@ impl Analyzer for Tls {
         }
     }
 
+    fn held(&self) -> usize {
+        self.sides.iter().map(|half| half.joiner.held() + half.alert.capacity()).sum()
+    }
+
     fn flip(&mut self) {
         self.sides.swap(0, 1);
     }

@@ -283,6 +283,11 @@ pub enum Found {
 }
 
 impl FrameReader {
+    /// Octets it holds of a frame that is not complete yet.
+    pub fn held(&self) -> usize {
+        self.held.capacity()
+    }
+
     /// Takes octets from the front of `bytes`, which must not be empty: how many, and what they complete.
     pub fn next(&mut self, bytes: &[u8]) -> (usize, Found) {
         match self.state {

@@ -90,6 +90,11 @@ impl Default for Decoder {
 }
 
 impl Decoder {
+    /// Octets the table takes, about: its own measure counts 32 octets for each entry (RFC 7541 §4.1).
+    pub fn weight(&self) -> usize {
+        self.size + self.entries.capacity() * size_of::<Field>()
+    }
+
     /// Header blocks were missed, or are about to be: all that the table holds may be moved.
     pub fn forget(&mut self) {
         self.entries.clear();

@@ -129,6 +129,11 @@ pub struct HandshakeJoiner {
 }
 
 impl HandshakeJoiner {
+    /// Octets it holds of a message that is not complete yet.
+    pub fn held(&self) -> usize {
+        self.held.capacity()
+    }
+
     /// Longest message body that is put together.
     const LONGEST: usize = 1 << 16;
     /// Octets of a message's header.
