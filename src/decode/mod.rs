@@ -4,7 +4,6 @@
 //! header over everything else. Checksums are not verified: captures on a sending host show the octets before the network card filled them
 //! in. No octets make it panic; what cannot be read is [`Transport::Unreadable`] with the reason.
 
-mod counts;
 mod decoder;
 mod fast;
 mod fragment;
@@ -22,9 +21,8 @@ mod oracle;
 #[cfg(test)]
 mod samples;
 
-pub use counts::FragmentCounts;
 pub use decoder::Decoder;
-pub use fragment::{Limits, LostDatagram, LostFragments};
+pub use fragment::{FragmentCounts, Limits, LostDatagram, LostFragments};
 pub(crate) use hash::fold;
 pub use hash::{flow_hash, keyed_flow_hash};
 

@@ -92,20 +92,15 @@ impl Story {
 
     /// First kept event of `kind` by `side`.
     pub fn first(&self, kind: Kind, side: Side) -> Option<&Event> {
-        self.first_where(kind, |e| e.side == side && e.what.kind() == kind)
+        self.find(kind, |e| (e.side == side && e.what.kind() == kind).then_some(e))
     }
 
     /// First kept event of `kind` by either side.
     pub fn first_of(&self, kind: Kind) -> Option<&Event> {
-        self.first_where(kind, |e| e.what.kind() == kind)
+        self.find(kind, |e| (e.what.kind() == kind).then_some(e))
     }
 
-    /// First kept event of `kind`, which is the kind of everything that `found` finds. Nothing is looked at where none was seen.
-    fn first_where(&self, kind: Kind, found: impl Fn(&Event) -> bool) -> Option<&Event> {
-        if self.seen.has(kind) { self.events().find(|e| found(e)) } else { None }
-    }
-
-    /// What `pick` finds first among events of `kind`.
+    /// What `pick` finds first among events of `kind`. Nothing is looked at where none was seen.
     pub fn find<'a, T>(&'a self, kind: Kind, pick: impl Fn(&'a Event) -> Option<T>) -> Option<T> {
         if self.seen.has(kind) { self.events().find_map(pick) } else { None }
     }

@@ -146,14 +146,12 @@ impl Embryos {
         let hash = hash_at(&self.narrow, &self.wide, self.seed, place);
         let entry = self.index.find_entry(hash, |other| *other == place).ok()?;
         entry.remove();
-        let (said, source, destination) = if place & 1 == 0 {
-            let (said, [a, b]) = self.narrow.take(place >> 1)?;
-            let v4 = |octets: u32| Address::v4(octets.to_be_bytes());
-            (said, v4(a), v4(b))
+        let (said, (source, destination)) = if place & 1 == 0 {
+            let (said, ends) = self.narrow.take(place >> 1)?;
+            (said, narrow_ends(ends))
         } else {
-            let (said, [a, b, c, d]) = self.wide.take(place >> 1)?;
-            let v6 = |high, low| Address(u128::from(high) << 64 | u128::from(low));
-            (said, v6(a, b), v6(c, d))
+            let (said, ends) = self.wide.take(place >> 1)?;
+            (said, wide_ends(ends))
         };
         let template = self.templates.give_back(said.template)?;
         Some(template.syn(&said, source, destination))
@@ -199,16 +197,24 @@ impl Embryos {
     }
 }
 
+/// Source and destination of a SYN over IPv4.
+fn narrow_ends([source, destination]: [u32; 2]) -> (Address, Address) {
+    (Address::v4(source.to_be_bytes()), Address::v4(destination.to_be_bytes()))
+}
+
+/// The same over IPv6, each in two halves.
+fn wide_ends([a, b, c, d]: [u64; 4]) -> (Address, Address) {
+    let address = |high, low| Address(u128::from(high) << 64 | u128::from(low));
+    (address(a, b), address(c, d))
+}
+
 fn key_at(narrow: &Ring<[u32; 2]>, wide: &Ring<[u64; 4]>, place: u32) -> Option<Key> {
-    let (ports, a, b) = if place & 1 == 0 {
+    let (ports, (a, b)) = if place & 1 == 0 {
         let record = narrow.get(place >> 1)?;
-        let v4 = |octets: u32| Address::v4(octets.to_be_bytes());
-        (record.said.as_ref()?.ports, v4(record.ends[0]), v4(record.ends[1]))
+        (record.said.as_ref()?.ports, narrow_ends(record.ends))
     } else {
         let record = wide.get(place >> 1)?;
-        let v6 = |high: u64, low: u64| Address(u128::from(high) << 64 | u128::from(low));
-        let [a, b, c, d] = record.ends;
-        (record.said.as_ref()?.ports, v6(a, b), v6(c, d))
+        (record.said.as_ref()?.ports, wide_ends(record.ends))
     };
     Some(Key::of(Endpoint::new(a, ports[0]), Endpoint::new(b, ports[1]), IpProtocol::Tcp).0)
 }

@@ -125,7 +125,7 @@ pub fn tell(rule: &Rule, flow: &FlowView<'_>, refused: &Refused<'_>, offers: &st
         format!("ClientHello {name}: {offers}"),
     );
     match &refused.hello.sni {
-        Some(name) => finding.with("name", Value::Packet(name.clone().to_string())),
+        Some(name) => finding.with("name", Value::Packet(name.to_string())),
         None => finding.with("name", flow.facts.server.address),
     }
 }

@@ -281,7 +281,7 @@ pub fn named(finding: Finding, flow: &FlowView<'_>) -> Finding {
     let shows = format!("ClientHello {}", hello.sni.as_deref().unwrap_or("without a name"));
     let finding = finding.and(at, Side::Client, shows);
     match &hello.sni {
-        Some(name) => finding.with("name", Value::Packet(name.clone().to_string())),
+        Some(name) => finding.with("name", Value::Packet(name.to_string())),
         None => finding.with("name", flow.facts.server.address),
     }
 }

@@ -124,7 +124,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
             .note("another question from the same port was answered: connection tracking may have lost this one");
     }
     let finding = finding
-        .with("name", Value::Packet(question.name.clone().to_string()))
+        .with("name", Value::Packet(question.name.to_string()))
         .with("type", type_name(question.qtype))
         .with("copies", lookup.asked.len() as u64)
         .with(

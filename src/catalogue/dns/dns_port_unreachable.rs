@@ -65,7 +65,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let finding = RULE
         .found(flow, at, Side::Server, format!("ICMP port unreachable from {}", error.from))
         .and(lookup.first(), Side::Client, asks)
-        .with("name", Value::Packet(question.name.clone().to_string()))
+        .with("name", Value::Packet(question.name.to_string()))
         .with("type", type_name(question.qtype));
     Some(if error.from == flow.facts.server.address {
         finding

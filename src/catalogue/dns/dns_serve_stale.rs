@@ -68,7 +68,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let finding = RULE
         .found(flow, at, Side::Server, format!("{what} with extended error {code}: it has expired"))
         .and(lookup.first(), Side::Client, format!("asks for {qtype} {name}"))
-        .with("name", Value::Packet(name.clone().to_string()))
+        .with("name", Value::Packet(name.to_string()))
         .with("type", qtype);
     Some(if more > 0 {
         finding.note(format!("{} on this flow got such an answer", counted(more, "more question")))

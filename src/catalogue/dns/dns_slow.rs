@@ -88,7 +88,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     }
     let copies = lookup.asked.len();
     let finding = finding
-        .with("name", Value::Packet(question.name.clone().to_string()))
+        .with("name", Value::Packet(question.name.to_string()))
         .with("type", type_name(question.qtype))
         .with("copies", copies as u64)
         .with("after", delay);

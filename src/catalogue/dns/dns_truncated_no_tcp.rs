@@ -88,7 +88,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     Some(
         RULE.found(flow, at, Side::Server, shows)
             .and(lookup.first(), Side::Client, asks)
-            .with("name", Value::Packet(question.name.clone().to_string()))
+            .with("name", Value::Packet(question.name.to_string()))
             .with("type", type_name(question.qtype)),
     )
 }

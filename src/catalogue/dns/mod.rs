@@ -89,7 +89,7 @@ fn answered_with(rule: &Rule, flow: &FlowView<'_>, codes: &[u16]) -> Option<Find
             Side::Client,
             format!("asks for {} {}", type_name(lookup.question.qtype), lookup.question.name),
         )
-        .with("name", Value::Packet(lookup.question.name.clone().to_string()))
+        .with("name", Value::Packet(lookup.question.name.to_string()))
         .with("type", type_name(lookup.question.qtype))
         .with("code", code_name(answer.rcode));
     if lookup.question.qtype == PTR {

@@ -101,7 +101,7 @@ fn sealed(flow: &FlowView<'_>) -> Option<Finding> {
         .confidence(Confidence::Medium)
         .with("offered", Value::Packet(offered));
     Some(match &hello.sni {
-        Some(name) => finding.with("name", Value::Packet(name.clone().to_string())),
+        Some(name) => finding.with("name", Value::Packet(name.to_string())),
         None => finding.with("name", flow.facts.server.address),
     })
 }

@@ -81,7 +81,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     }
     let (at, side, shows, variant) = lost(flow).or_else(|| closed(flow, hello_at))?;
     let name = match &hello.sni {
-        Some(name) => Value::Packet(name.clone().to_string()),
+        Some(name) => Value::Packet(name.to_string()),
         None => flow.facts.server.address.into(),
     };
     Some(

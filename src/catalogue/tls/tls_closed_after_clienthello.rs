@@ -98,7 +98,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         .with("close", word)
         .with("after", after);
     let finding = match &hello.sni {
-        Some(name) => finding.with("name", crate::rule::value::Value::Packet(name.clone().to_string())),
+        Some(name) => finding.with("name", crate::rule::value::Value::Packet(name.to_string())),
         None => finding.with("name", flow.facts.server.address),
     };
     let finding = match speaks(flow, close, after) {
