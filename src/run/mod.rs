@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod frugal;
 pub mod ladder;
+#[cfg(feature = "live")]
+pub mod live;
 mod prefix;
 mod progress;
 mod recorder;
@@ -241,15 +243,15 @@ impl Opened {
         if let Some(progress) = &diagnosis.progress {
             progress.conclude(trip.packets.read);
         }
-        let end = trip.packets.last.map_or(Timestamp(0), |at| at.time);
+        // What was stopped, or asked for up to a time, is known no further than that.
+        let whole = !interrupted && diagnosis.until.is_none();
+        let end = trip.quiet_until(source.until().filter(|_| whole), &mut shards);
         let mut merged = shards.finish(end);
+        merged.until = Some(end);
         if let Some(filter) = &trip.filter {
             filter.check_used()?;
         }
-        let (packets, neighbors, grid) = trip.finish();
-        merged.packets = packets;
-        merged.neighbors = neighbors;
-        merged.grid.merge(grid);
+        trip.finish(end).join(&mut merged);
         merged.infos = source.finish();
         merged.asked = asked;
         merged.interrupted = interrupted;

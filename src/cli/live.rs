@@ -1,0 +1,437 @@
+//! `tcpwhy live`: what is found is told as it becomes known, the report in the end.
+//!
+//! Three kinds of threads: those that catch packets, this one that numbers, writes and diagnoses them, and one that makes reports and
+//! prints, so that a slow terminal delays nobody.
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::args::{Direction, Live as Args};
+use super::privilege::Plan;
+use super::{FailOn, Format, Options, exit_code, how, style};
+use tcpwhy::capture::live::{Feed, Live, LiveOptions, Notice, Way, interfaces};
+use tcpwhy::capture::write::{Counted, Writer, Written};
+use tcpwhy::diagnose::news::{News, Told};
+use tcpwhy::render::{json, text};
+use tcpwhy::run::live::{Look, Watching};
+use tcpwhy::time::Timestamp;
+use tcpwhy::{Report, Severity};
+
+/// No look at what is known sooner after the one before.
+const LOOK: Duration = Duration::from_millis(500);
+/// Looks take at most one part in so many of the time.
+const SHARE: u32 = 20;
+/// How long to wait for packets before looking at the clock.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Does it.
+pub(super) fn live(args: &Args) -> Result<ExitCode> {
+    if args.list_interfaces {
+        return list();
+    }
+    if args.interface.is_empty() {
+        bail!(
+            "no interface given: tcpwhy live -i INTERFACE [FILTER]  (tcpwhy live -D lists them; -i any is all of them)"
+        );
+    }
+    let filter = (!args.filter.is_empty()).then(|| args.filter.join(" "));
+    let options = LiveOptions {
+        interfaces: args.interface.clone(),
+        filter,
+        snaplen: args.snaplen,
+        buffer: args.buffer_size.saturating_mul(1024),
+        promiscuous: !args.no_promiscuous_mode,
+        direction: match args.direction {
+            Direction::In => Way::In,
+            Direction::Out => Way::Out,
+            Direction::Inout => Way::Both,
+        },
+    };
+    let plan = Plan::new(args.relinquish_privileges.as_deref())?;
+    let diagnosis = how(&args.options)?.all_flows(args.options.all_flows);
+    let live = Live::open(&options).map_err(|error| hint(error, &args.interface))?;
+    let described = live.interfaces();
+    let packets = args.write.as_deref().map(|path| Recording::begin(path, &described, &plan)).transpose()?;
+    let report_file = args.options.output.as_deref().map(|path| create(path, &plan)).transpose()?;
+    plan.carry_out()?;
+    // From here on there are threads.
+    let (stop, wanted) = (super::on_interrupt()?, Arc::new(AtomicBool::new(false)));
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, wanted.clone()).context("cannot listen for SIGUSR1")?;
+    if !args.options.quiet {
+        greet(&described, args, &plan);
+    }
+    let file = args.write.as_ref().map(|path| path.display().to_string());
+    let watching = Watching::new(diagnosis, &described, file);
+    let teller = Teller::begin(&args.options, super::zone(&args.options)?, report_file);
+    let session = Session {
+        feed: live.start(),
+        watching,
+        packets,
+        interfaces: described.len(),
+        teller,
+        stop,
+        wanted,
+        every: args.every,
+        until: args.until_finding,
+        end: args.time.map(|time| Instant::now() + time),
+        quiet: args.options.quiet,
+    };
+    session.run(args.options.fail_on)
+}
+
+/// What a missing right needs.
+fn hint(error: tcpwhy::Error, interfaces: &[String]) -> anyhow::Error {
+    if error.kind() != tcpwhy::ErrorKind::Permission {
+        return error.into();
+    }
+    let program = std::env::current_exe().map_or_else(|_| "tcpwhy".to_owned(), |path| path.display().to_string());
+    let on = interfaces.iter().map(|name| format!(" -i {name}")).collect::<String>();
+    anyhow::anyhow!("{error}\n  once:      sudo setcap cap_net_raw+ep {program}\n  this time: sudo {program} live{on}")
+}
+
+fn list() -> Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    for listed in interfaces()? {
+        let addresses: Vec<String> = listed.addresses.iter().map(ToString::to_string).collect();
+        let about = [addresses.join(" "), listed.description].into_iter().filter(|text| !text.is_empty());
+        let line = format!("{:<16} {:<15} {}", listed.name, listed.state, about.collect::<Vec<_>>().join("  "));
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn greet(interfaces: &[tcpwhy::capture::Interface], args: &Args, plan: &Plan) {
+    let names: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
+    let filter = if args.filter.is_empty() { String::new() } else { format!(", {}", args.filter.join(" ")) };
+    let user = plan.name().map(|name| format!(" as {name}")).unwrap_or_default();
+    eprintln!(
+        "tcpwhy: listening on {}{filter}{user}; what is found is told as it becomes known, Ctrl-C ends it",
+        names.join(", ")
+    );
+}
+
+/// A file for somebody else to write to, once this process is somebody else.
+fn create(path: &Path, plan: &Plan) -> Result<File> {
+    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    if let Some((user, group)) = plan.owner() {
+        std::os::unix::fs::fchown(&file, Some(user), Some(group))
+            .with_context(|| format!("cannot give {} to {}", path.display(), plan.name().unwrap_or("its user")))?;
+    }
+    Ok(file)
+}
+
+/// The packets, as they are diagnosed.
+struct Recording {
+    path: String,
+    writer: Writer<BufWriter<File>>,
+    /// It could not be written any further, and why.
+    failed: Option<io::Error>,
+}
+
+impl Recording {
+    fn begin(path: &Path, interfaces: &[tcpwhy::capture::Interface], plan: &Plan) -> Result<Self> {
+        let shown = path.display().to_string();
+        let out = BufWriter::with_capacity(256 << 10, create(path, plan)?);
+        let begun = || -> io::Result<_> {
+            let mut writer = Writer::new(out, None)?;
+            interfaces.iter().try_for_each(|interface| writer.interface(interface))?;
+            writer.flush()?;
+            Ok(writer)
+        };
+        let writer = begun().with_context(|| format!("cannot write {shown}"))?;
+        Ok(Self { path: shown, writer, failed: None })
+    }
+
+    /// Does it unless it failed before; a failure is said once, and the diagnosis goes on.
+    fn write(&mut self, work: impl FnOnce(&mut Writer<BufWriter<File>>) -> io::Result<()>) {
+        if self.failed.is_some() {
+            return;
+        }
+        if let Err(error) = work(&mut self.writer) {
+            eprintln!(
+                "tcpwhy: {} ends after {} packets: {error}; the diagnosis goes on",
+                self.path,
+                self.writer.packets().saturating_sub(1)
+            );
+            self.failed = Some(error);
+        }
+    }
+}
+
+/// Everything that runs while packets come.
+struct Session {
+    feed: Feed,
+    watching: Watching,
+    packets: Option<Recording>,
+    interfaces: usize,
+    teller: Teller,
+    stop: Arc<AtomicBool>,
+    wanted: Arc<AtomicBool>,
+    every: Option<Duration>,
+    until: Option<FailOn>,
+    end: Option<Instant>,
+    quiet: bool,
+}
+
+impl Session {
+    fn run(mut self, fail_on: Option<FailOn>) -> Result<ExitCode> {
+        let mut next_look = Instant::now() + LOOK;
+        let mut next_report = self.every.map(|every| Instant::now() + every);
+        let mut looked_at = None;
+        let mut stopping = false;
+        loop {
+            let notice = self.feed.wait(PATIENCE);
+            while self.take() {}
+            if let Some(reached) = self.feed.reached() {
+                self.watching.quiet(reached);
+            }
+            match notice {
+                Notice::Gone(name, why) => eprintln!("tcpwhy: {name} is gone, nothing more comes from it: {why}"),
+                Notice::Over => break,
+                Notice::None => {}
+            }
+            if !stopping && self.enough() {
+                stopping = true;
+                self.feed.stop();
+            }
+            let now = Instant::now();
+            if stopping || now < next_look {
+                continue;
+            }
+            let whole = self.wanted.swap(false, Ordering::Relaxed) || next_report.is_some_and(|due| due <= now);
+            if whole && let (Some(every), Some(due)) = (self.every, next_report) {
+                next_report = Some(if due <= now { now + every } else { due });
+            }
+            // Where neither packets nor time have come any further there is nothing to see.
+            let here = (self.watching.packets(), self.watching.reached().second());
+            if whole || looked_at != Some(here) {
+                looked_at = Some(here);
+                if let Some(packets) = &mut self.packets {
+                    packets.write(Writer::flush);
+                }
+                self.look(whole);
+            }
+            next_look = now + LOOK.max(self.teller.pause());
+        }
+        self.finish(fail_on)
+    }
+
+    /// Takes one packet the whole way.
+    fn take(&mut self) -> bool {
+        let Self { feed, watching, packets, .. } = self;
+        feed.take(|taken| {
+            if let Some(packets) = packets {
+                let (interface, time) = (u32::from(taken.interface), taken.time);
+                let written = Written { interface, time, wire_len: taken.wire_len, bytes: taken.bytes, flags: 0 };
+                packets.write(|writer| writer.packet(&written, &[]));
+            }
+            watching.packet(&taken);
+        })
+    }
+
+    fn enough(&self) -> bool {
+        let found = self.until.is_some_and(|until| self.teller.worst() >= Some(until.severity()));
+        found
+            || self.stop.load(Ordering::Relaxed)
+            || self.teller.gone()
+            || self.end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    fn counted(&self) -> Vec<Counted> {
+        (0..self.interfaces).map(|n| self.feed.counted(n)).collect()
+    }
+
+    fn look(&mut self, whole: bool) {
+        let counted = self.counted();
+        let look = self.watching.look(whole, &counted);
+        self.teller.tell(look, whole, self.watching.reached());
+    }
+
+    fn finish(mut self, fail_on: Option<FailOn>) -> Result<ExitCode> {
+        let counted = self.counted();
+        let mut failed = None;
+        if let Some(mut packets) = self.packets.take() {
+            let until = self.watching.reached();
+            for ((n, counted), interface) in (0..).zip(&counted).zip(self.watching.interfaces()) {
+                let counted = Counted { delivered: interface.packets, ..*counted };
+                packets.write(|writer| writer.statistics(n, until, &counted));
+            }
+            packets.write(Writer::flush);
+            failed = packets.failed.map(|error| (packets.path, error));
+        }
+        if !self.quiet {
+            let lost = counted.iter().map(|counted| counted.missed + counted.dropped).sum::<u64>();
+            let overrun = match self.feed.overrun() {
+                0 => String::new(),
+                n => format!(", {n} of them because the diagnosis did not follow"),
+            };
+            eprintln!("tcpwhy: {} packets, {lost} dropped{overrun}", self.watching.packets());
+        }
+        let Self { feed, watching, teller, .. } = self;
+        drop(feed);
+        let report = watching.finish(&counted);
+        teller.finish(&report)?;
+        if let Some((path, error)) = failed {
+            return Err(error).with_context(|| format!("cannot write {path}"));
+        }
+        Ok(exit_code(&report, fail_on))
+    }
+}
+
+/// Makes reports of looks, and prints what is new.
+struct Teller {
+    work: Option<Sender<Work>>,
+    thread: Option<JoinHandle<Result<Printer>>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// The worst that was told: 0 nothing, then severities from 1.
+    worst: AtomicU8,
+    /// Milliseconds the last look took.
+    took: AtomicU8,
+    /// Nobody reads any more.
+    gone: AtomicBool,
+}
+
+struct Work {
+    look: Look,
+    whole: bool,
+    reached: Timestamp,
+}
+
+impl Teller {
+    fn begin(options: &Options, zone: jiff::tz::TimeZone, file: Option<File>) -> Self {
+        // One look waits at most: the next one knows more anyway.
+        let (work, todo) = bounded(1);
+        let shared = Arc::new(Shared::default());
+        let printer = Printer { options: options.clone(), zone, file, told: Told::default() };
+        let mine = shared.clone();
+        let thread = std::thread::spawn(move || printer.run(&todo, &mine));
+        Self { work: Some(work), thread: Some(thread), shared }
+    }
+
+    fn tell(&self, look: Look, whole: bool, reached: Timestamp) {
+        let Some(work) = &self.work else { return };
+        let todo = Work { look, whole, reached };
+        if whole {
+            // Asked for: it may wait.
+            drop(work.send(todo));
+        } else if let Err(TrySendError::Disconnected(_)) = work.try_send(todo) {
+            self.shared.gone.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        Duration::from_millis(u64::from(self.shared.took.load(Ordering::Relaxed)) * 10) * SHARE
+    }
+
+    fn worst(&self) -> Option<Severity> {
+        match self.shared.worst.load(Ordering::Relaxed) {
+            0 => None,
+            1 => Some(Severity::Notice),
+            2 => Some(Severity::Warning),
+            _ => Some(Severity::Critical),
+        }
+    }
+
+    fn gone(&self) -> bool {
+        self.shared.gone.load(Ordering::Relaxed) || self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Prints the report, once everything before it is printed.
+    fn finish(mut self, report: &Report) -> Result<()> {
+        self.work.take();
+        let printer = match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(printer)) => printer?,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => return Ok(()),
+        };
+        printer.end(report)
+    }
+}
+
+/// Writes to standard output, and the last report to a file if one was named.
+struct Printer {
+    options: Options,
+    zone: jiff::tz::TimeZone,
+    file: Option<File>,
+    told: Told,
+}
+
+impl Printer {
+    fn run(mut self, todo: &Receiver<Work>, shared: &Shared) -> Result<Self> {
+        for Work { look, whole, reached } in todo {
+            let begin = Instant::now();
+            let report = look.report();
+            let took = begin.elapsed().as_millis() / 10;
+            shared.took.store(u8::try_from(took).unwrap_or(u8::MAX), Ordering::Relaxed);
+            let news = self.told.news(&report, reached);
+            let worst = report.incidents.iter().map(|incident| rank(incident.severity)).max().unwrap_or(0);
+            shared.worst.fetch_max(worst, Ordering::Relaxed);
+            self.news(&report, &news, reached)?;
+            if whole {
+                self.whole(&report, &mut io::stdout().lock())?;
+            }
+        }
+        Ok(self)
+    }
+
+    fn news(&self, report: &Report, news: &[News], reached: Timestamp) -> Result<()> {
+        if news.is_empty() {
+            return Ok(());
+        }
+        let mut out = BufWriter::new(io::stdout().lock());
+        let style = style(&self.options);
+        let clock = tcpwhy::diagnose::format::clock(reached, &self.zone);
+        for one in news {
+            match self.options.format {
+                Format::Text => out.write_all(text::news(report, one, &clock, style).as_bytes())?,
+                Format::Json | Format::Jsonl => json::line(one, &mut out)?,
+            }
+        }
+        out.flush().context("cannot write the output")
+    }
+
+    fn whole(&self, report: &Report, out: &mut dyn Write) -> Result<()> {
+        let mut out = BufWriter::new(out);
+        match self.options.format {
+            Format::Text => out.write_all(text::report(report, style(&self.options)).as_bytes())?,
+            Format::Json => json::document(report, &mut out)?,
+            Format::Jsonl => json::lines(report, &mut out)?,
+        }
+        out.flush().context("cannot write the output")
+    }
+
+    fn end(mut self, report: &Report) -> Result<()> {
+        match self.file.take() {
+            Some(mut file) => self.whole(report, &mut file),
+            None => {
+                let mut out = io::stdout().lock();
+                if self.options.format == Format::Text && out.is_terminal() {
+                    writeln!(out, "{}", "=".repeat(100))?;
+                }
+                self.whole(report, &mut out)
+            }
+        }
+    }
+}
+
+fn rank(severity: Severity) -> u8 {
+    match severity {
+        Severity::Silent => 0,
+        Severity::Notice => 1,
+        Severity::Warning => 2,
+        Severity::Critical => 3,
+    }
+}
