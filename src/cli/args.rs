@@ -222,6 +222,15 @@ pub(crate) struct Live {
     /// Write the packets to a file (pcapng): numbers in findings are numbers of that file
     #[arg(short, long, value_name = "FILE", help_heading = "Packets")]
     pub write: Option<PathBuf>,
+    /// Put the packets that prove an incident into this folder, one commented pcapng for each; it is made if need be
+    #[arg(long, value_name = "FOLDER", help_heading = "Packets")]
+    pub evidence: Option<PathBuf>,
+    /// What all evidence may take on disk; beyond it the oldest goes
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = memory::octets, help_heading = "Packets")]
+    pub evidence_limit: usize,
+    /// Memory for the latest packets, from which evidence is taken: so far back it reaches
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = memory::octets, help_heading = "Packets")]
+    pub ring: usize,
     #[command(flatten)]
     pub options: Options,
 }

@@ -22,6 +22,7 @@ use tcpwhy::capture::live::{Feed, Live, LiveOptions, Notice, Way, interfaces};
 use tcpwhy::capture::write::{Counted, Writer, Written};
 use tcpwhy::diagnose::news::{News, Told};
 use tcpwhy::render::{json, text};
+use tcpwhy::run::keep::{Keeper, Ring, Segment};
 use tcpwhy::run::live::{Look, Watching};
 use tcpwhy::time::Timestamp;
 use tcpwhy::{Report, Severity};
@@ -61,6 +62,7 @@ pub(super) fn live(args: &Args) -> Result<ExitCode> {
     let live = Live::open(&options).map_err(|error| hint(error, &args.interface))?;
     let described = live.interfaces();
     let packets = args.write.as_deref().map(|path| Recording::begin(path, &described, &plan)).transpose()?;
+    let evidence = args.evidence.as_deref().map(|folder| evidence_folder(folder, &plan)).transpose()?;
     let report_file = args.options.output.as_deref().map(|path| create(path, &plan)).transpose()?;
     plan.carry_out()?;
     // From here on there are threads.
@@ -71,11 +73,21 @@ pub(super) fn live(args: &Args) -> Result<ExitCode> {
     }
     let file = args.write.as_ref().map(|path| path.display().to_string());
     let watching = Watching::new(diagnosis, &described, file);
-    let teller = Teller::begin(&args.options, super::zone(&args.options)?, report_file);
+    let keeper = evidence.map(|folder| Keeper::new(folder, &described, args.evidence_limit as u64));
+    let ring = keeper.is_some().then(|| Ring::new(args.ring));
+    let teller = Teller::begin(Printer {
+        options: args.options.clone(),
+        zone: super::zone(&args.options)?,
+        file: report_file,
+        told: Told::default(),
+        keeper,
+        failed: false,
+    });
     let session = Session {
         feed: live.start(),
         watching,
         packets,
+        ring,
         interfaces: described.len(),
         teller,
         stop,
@@ -129,6 +141,18 @@ fn create(path: &Path, plan: &Plan) -> Result<File> {
     Ok(file)
 }
 
+/// Makes the folder for evidence, for whoever this process will be.
+fn evidence_folder<'a>(folder: &'a Path, plan: &Plan) -> Result<&'a Path> {
+    let failed = || format!("cannot use {} for evidence", folder.display());
+    if !folder.is_dir() {
+        std::fs::create_dir_all(folder).with_context(failed)?;
+        if let Some((user, group)) = plan.owner() {
+            std::os::unix::fs::chown(folder, Some(user), Some(group)).with_context(failed)?;
+        }
+    }
+    Ok(folder)
+}
+
 /// The packets, as they are diagnosed.
 struct Recording {
     path: String,
@@ -172,6 +196,7 @@ struct Session {
     feed: Feed,
     watching: Watching,
     packets: Option<Recording>,
+    ring: Option<Ring>,
     interfaces: usize,
     teller: Teller,
     stop: Arc<AtomicBool>,
@@ -227,14 +252,17 @@ impl Session {
 
     /// Takes one packet the whole way.
     fn take(&mut self) -> bool {
-        let Self { feed, watching, packets, .. } = self;
+        let Self { feed, watching, packets, ring, .. } = self;
         feed.take(|taken| {
             if let Some(packets) = packets {
                 let (interface, time) = (u32::from(taken.interface), taken.time);
                 let written = Written { interface, time, wire_len: taken.wire_len, bytes: taken.bytes, flags: 0 };
                 packets.write(|writer| writer.packet(&written, &[]));
             }
-            watching.packet(&taken);
+            let number = watching.packet(&taken);
+            if let Some(ring) = ring {
+                ring.push(number, &taken);
+            }
         })
     }
 
@@ -253,11 +281,13 @@ impl Session {
     fn look(&mut self, whole: bool) {
         let counted = self.counted();
         let look = self.watching.look(whole, &counted);
-        self.teller.tell(look, whole, self.watching.reached());
+        let (ring, reached) = (self.ring.as_mut().map(Ring::look).unwrap_or_default(), self.watching.reached());
+        self.teller.tell(Work { look, whole, reached, ring });
     }
 
     fn finish(mut self, fail_on: Option<FailOn>) -> Result<ExitCode> {
         let counted = self.counted();
+        let last = (self.ring.as_mut().map(Ring::look).unwrap_or_default(), self.watching.reached());
         let mut failed = None;
         if let Some(mut packets) = self.packets.take() {
             let until = self.watching.reached();
@@ -279,7 +309,7 @@ impl Session {
         let Self { feed, watching, teller, .. } = self;
         drop(feed);
         let report = watching.finish(&counted);
-        teller.finish(&report)?;
+        teller.finish(&report, &last.0, last.1)?;
         if let Some((path, error)) = failed {
             return Err(error).with_context(|| format!("cannot write {path}"));
         }
@@ -308,23 +338,22 @@ struct Work {
     look: Look,
     whole: bool,
     reached: Timestamp,
+    ring: Vec<Arc<Segment>>,
 }
 
 impl Teller {
-    fn begin(options: &Options, zone: jiff::tz::TimeZone, file: Option<File>) -> Self {
+    fn begin(printer: Printer) -> Self {
         // One look waits at most: the next one knows more anyway.
         let (work, todo) = bounded(1);
         let shared = Arc::new(Shared::default());
-        let printer = Printer { options: options.clone(), zone, file, told: Told::default() };
         let mine = shared.clone();
         let thread = std::thread::spawn(move || printer.run(&todo, &mine));
         Self { work: Some(work), thread: Some(thread), shared }
     }
 
-    fn tell(&self, look: Look, whole: bool, reached: Timestamp) {
+    fn tell(&self, todo: Work) {
         let Some(work) = &self.work else { return };
-        let todo = Work { look, whole, reached };
-        if whole {
+        if todo.whole {
             // Asked for: it may wait.
             drop(work.send(todo));
         } else if let Err(TrySendError::Disconnected(_)) = work.try_send(todo) {
@@ -350,14 +379,14 @@ impl Teller {
     }
 
     /// Prints the report, once everything before it is printed.
-    fn finish(mut self, report: &Report) -> Result<()> {
+    fn finish(mut self, report: &Report, ring: &[Arc<Segment>], reached: Timestamp) -> Result<()> {
         self.work.take();
         let printer = match self.thread.take().map(JoinHandle::join) {
             Some(Ok(printer)) => printer?,
             Some(Err(panic)) => std::panic::resume_unwind(panic),
             None => return Ok(()),
         };
-        printer.end(report)
+        printer.end(report, ring, reached)
     }
 }
 
@@ -367,11 +396,14 @@ struct Printer {
     zone: jiff::tz::TimeZone,
     file: Option<File>,
     told: Told,
+    keeper: Option<Keeper>,
+    /// Evidence could not be written, which was said.
+    failed: bool,
 }
 
 impl Printer {
     fn run(mut self, todo: &Receiver<Work>, shared: &Shared) -> Result<Self> {
-        for Work { look, whole, reached } in todo {
+        for Work { look, whole, reached, ring } in todo {
             let begin = Instant::now();
             let report = look.report();
             let took = begin.elapsed().as_millis() / 10;
@@ -379,12 +411,26 @@ impl Printer {
             let news = self.told.news(&report, reached);
             let worst = report.incidents.iter().map(|incident| rank(incident.severity)).max().unwrap_or(0);
             shared.worst.fetch_max(worst, Ordering::Relaxed);
+            self.keep(&report, &ring);
             self.news(&report, &news, reached)?;
             if whole {
                 self.whole(&report, &mut io::stdout().lock())?;
             }
         }
         Ok(self)
+    }
+
+    /// Evidence first: what is told can be looked at.
+    fn keep(&mut self, report: &Report, ring: &[Arc<Segment>]) {
+        let Some(keeper) = &mut self.keeper else { return };
+        match keeper.update(report, &self.told, ring) {
+            Ok(()) => self.failed = false,
+            Err(error) => {
+                if !std::mem::replace(&mut self.failed, true) {
+                    eprintln!("tcpwhy: evidence cannot be written: {error}; it is tried again");
+                }
+            }
+        }
     }
 
     fn news(&self, report: &Report, news: &[News], reached: Timestamp) -> Result<()> {
@@ -394,13 +440,33 @@ impl Printer {
         let mut out = BufWriter::new(io::stdout().lock());
         let style = style(&self.options);
         let clock = tcpwhy::diagnose::format::clock(reached, &self.zone);
+        let time = tcpwhy::diagnose::format::rfc3339(reached);
         for one in news {
             match self.options.format {
-                Format::Text => out.write_all(text::news(report, one, &clock, style).as_bytes())?,
-                Format::Json | Format::Jsonl => json::line(one, &mut out)?,
+                Format::Text => {
+                    out.write_all(text::news(report, one, &clock, style).as_bytes())?;
+                    if let Some(path) = self.evidence(one) {
+                        writeln!(out, "EVIDENCE  {}", path.display())?;
+                    }
+                }
+                Format::Json | Format::Jsonl => {
+                    let told = Line { time: &time, news: one, evidence: self.evidence(one) };
+                    json::line(&told, &mut out)?;
+                }
             }
         }
         out.flush().context("cannot write the output")
+    }
+
+    /// Where the packets of a new incident are.
+    fn evidence(&self, news: &News) -> Option<&Path> {
+        match news {
+            News::Opened { incident, .. } => {
+                let id = self.told.first_id(incident).unwrap_or(&incident.id);
+                self.keeper.as_ref().and_then(|keeper| keeper.path(id))
+            }
+            _ => None,
+        }
     }
 
     fn whole(&self, report: &Report, out: &mut dyn Write) -> Result<()> {
@@ -413,7 +479,18 @@ impl Printer {
         out.flush().context("cannot write the output")
     }
 
-    fn end(mut self, report: &Report) -> Result<()> {
+    fn end(mut self, report: &Report, ring: &[Arc<Segment>], reached: Timestamp) -> Result<()> {
+        // What was found last was told nobody yet.
+        let news = self.told.news(report, reached);
+        self.keep(report, ring);
+        self.news(report, &news, reached)?;
+        if let Some(keeper) = self.keeper.as_ref().filter(|_| !self.options.quiet) {
+            let removed = match keeper.count().1 {
+                0 => String::new(),
+                n => format!(", {n} older ones went because of --evidence-limit"),
+            };
+            eprintln!("tcpwhy: evidence of {} incidents in {}{removed}", keeper.count().0, keeper.folder().display());
+        }
         match self.file.take() {
             Some(mut file) => self.whole(report, &mut file),
             None => {
@@ -425,6 +502,16 @@ impl Printer {
             }
         }
     }
+}
+
+/// A line of the event stream.
+#[derive(serde::Serialize)]
+struct Line<'a> {
+    time: &'a str,
+    #[serde(flatten)]
+    news: &'a News,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<&'a Path>,
 }
 
 fn rank(severity: Severity) -> u8 {

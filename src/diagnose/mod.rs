@@ -8,6 +8,7 @@ mod cause;
 mod confidence;
 pub mod diff;
 mod entries;
+pub mod evidence;
 pub mod explain;
 mod faces;
 pub mod format;

@@ -71,6 +71,8 @@ pub struct Told {
 
 #[derive(Debug)]
 struct Known {
+    /// The id it was told by first.
+    first: String,
     id: String,
     rule: String,
     headline: String,
@@ -133,6 +135,11 @@ impl Told {
         news
     }
 
+    /// The id by which the incident was told first: it stays when a flow that began earlier fails later.
+    pub fn first_id(&self, incident: &Incident) -> Option<&str> {
+        self.known.iter().find(|known| known.id == incident.id).map(|known| known.first.as_str())
+    }
+
     /// The incident as it is known: by its id, or, where a flow that began earlier has failed since and gave it another one, by its rule
     /// and a server.
     fn find(&self, report: &Report, incident: &Incident) -> Option<usize> {
@@ -149,6 +156,7 @@ impl Known {
     fn new(incident: &Incident, now: Timestamp) -> Self {
         let servers = incident.scope.servers.clone();
         Self {
+            first: incident.id.clone(),
             id: incident.id.clone(),
             rule: incident.rule.clone(),
             headline: incident.headline.clone(),
@@ -165,7 +173,7 @@ impl Known {
     fn update(&mut self, place: usize, incident: &Incident, now: Timestamp) -> Option<News> {
         let (before, state, severity, told) = (self.flows, self.state, self.severity, self.told);
         let back = std::mem::take(&mut self.gone);
-        let new = Self::new(incident, now);
+        let new = Self { first: self.first.clone(), ..Self::new(incident, now) };
         if back {
             *self = new;
             return Some(News::Opened { place, incident: Box::new(incident.clone()) });
@@ -299,7 +307,9 @@ mod tests {
     fn a_flow_that_began_earlier_makes_no_second_incident() {
         let mut told = Told::default();
         told.news(&report(&[("a", "refused", "s:1", 1)]), at(0));
-        assert!(told.news(&report(&[("b", "refused", "s:1", 1)]), at(1)).is_empty());
+        let later = report(&[("b", "refused", "s:1", 1)]);
+        assert!(told.news(&later, at(1)).is_empty());
+        assert_eq!(told.first_id(&later.incidents[0]), Some("a"));
         assert_eq!(
             names(&told.news(&report(&[("b", "refused", "s:1", 1), ("c", "refused", "s:2", 1)]), at(2))),
             ["opened c"]

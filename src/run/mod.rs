@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod frugal;
+#[cfg(feature = "live")]
+pub mod keep;
 pub mod ladder;
 #[cfg(feature = "live")]
 pub mod live;
