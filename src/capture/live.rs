@@ -62,7 +62,7 @@ pub struct Listed {
 /// The kernel hands over what is younger than this in one go.
 const HASTE: i32 = 100;
 /// How long a packet may take from the interface to us: [`HASTE`], and what a busy machine adds.
-const DELAY: Elapsed = Elapsed::millis(400);
+const DELAY: Elapsed = Elapsed::millis(250);
 /// Pause between two looks at a ring without packets.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Packets taken out of a ring before they are handed on.

@@ -28,7 +28,7 @@ use tcpwhy::time::Timestamp;
 use tcpwhy::{Report, Severity};
 
 /// No look at what is known sooner after the one before.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(300);
 /// Looks take at most one part in so many of the time.
 const SHARE: u32 = 20;
 /// How long to wait for packets before looking at the clock.
@@ -411,7 +411,7 @@ impl Printer {
             let news = self.told.news(&report, reached);
             let worst = report.incidents.iter().map(|incident| rank(incident.severity)).max().unwrap_or(0);
             shared.worst.fetch_max(worst, Ordering::Relaxed);
-            self.keep(&report, &ring);
+            self.keep(&report, &ring, reached);
             self.news(&report, &news, reached)?;
             if whole {
                 self.whole(&report, &mut io::stdout().lock())?;
@@ -421,9 +421,9 @@ impl Printer {
     }
 
     /// Evidence first: what is told can be looked at.
-    fn keep(&mut self, report: &Report, ring: &[Arc<Segment>]) {
+    fn keep(&mut self, report: &Report, ring: &[Arc<Segment>], reached: Timestamp) {
         let Some(keeper) = &mut self.keeper else { return };
-        match keeper.update(report, &self.told, ring) {
+        match keeper.update(report, &self.told, ring, reached) {
             Ok(()) => self.failed = false,
             Err(error) => {
                 if !std::mem::replace(&mut self.failed, true) {
@@ -482,7 +482,7 @@ impl Printer {
     fn end(mut self, report: &Report, ring: &[Arc<Segment>], reached: Timestamp) -> Result<()> {
         // What was found last was told nobody yet.
         let news = self.told.news(report, reached);
-        self.keep(report, ring);
+        self.keep(report, ring, reached);
         self.news(report, &news, reached)?;
         if let Some(keeper) = self.keeper.as_ref().filter(|_| !self.options.quiet) {
             let removed = match keeper.count().1 {

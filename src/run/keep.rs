@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::capture::live::Taken;
-use crate::capture::write::{Writer, Written};
+use crate::capture::write::{Counted, Writer, Written};
 use crate::capture::{Frame, Interface};
 use crate::decode::Decoder;
 use crate::diagnose::evidence::Selection;
@@ -164,18 +164,25 @@ impl Keeper {
         (self.files.len(), self.removed)
     }
 
-    /// Adds what belongs to the incidents of the report, out of what came last. `told` knows by which id each was told first.
+    /// Adds what belongs to the incidents of the report, out of what came last, which is all there is until `reached`: a silence is proof
+    /// as well. `told` knows by which id each incident was told first.
     ///
     /// # Errors
     /// When a file cannot be written; the others are.
-    pub fn update(&mut self, report: &Report, told: &Told, ring: &[Arc<Segment>]) -> io::Result<()> {
+    pub fn update(
+        &mut self,
+        report: &Report,
+        told: &Told,
+        ring: &[Arc<Segment>],
+        reached: Timestamp,
+    ) -> io::Result<()> {
         let mut failed = None;
         for incident in &report.incidents {
             let id = told.first_id(incident).unwrap_or(&incident.id);
             if !self.files.contains_key(id) && self.files.len() >= OPEN {
                 continue;
             }
-            if let Err(error) = self.incident(id, report, incident, ring) {
+            if let Err(error) = self.incident(id, report, incident, (ring, reached)) {
                 failed = Some(error);
             }
         }
@@ -183,7 +190,13 @@ impl Keeper {
         failed.map_or(Ok(()), Err)
     }
 
-    fn incident(&mut self, id: &str, report: &Report, incident: &Incident, ring: &[Arc<Segment>]) -> io::Result<()> {
+    fn incident(
+        &mut self,
+        id: &str,
+        report: &Report,
+        incident: &Incident,
+        (ring, reached): (&[Arc<Segment>], Timestamp),
+    ) -> io::Result<()> {
         let selection = Selection::of(report, incident);
         let name = format!("{}-{}-{id}.pcapng", stamp(&incident.scope.first), incident.rule);
         let file = self.files.entry(id.to_owned()).or_insert_with(|| Evidence {
@@ -204,7 +217,7 @@ impl Keeper {
         if !file.collect(ring, &self.interfaces) && !changed {
             return Ok(());
         }
-        file.write(incident, &self.interfaces)
+        file.write(incident, &self.interfaces, reached)
     }
 
     /// The oldest files go until the others fit.
@@ -251,7 +264,7 @@ impl Evidence {
         more
     }
 
-    fn write(&mut self, incident: &Incident, interfaces: &[Interface]) -> io::Result<()> {
+    fn write(&mut self, incident: &Incident, interfaces: &[Interface], reached: Timestamp) -> io::Result<()> {
         let beside = self.path.with_extension("part");
         let mut writer = Writer::new(BufWriter::new(File::create(&beside)?), Some(&self.about(incident)))?;
         interfaces.iter().try_for_each(|interface| writer.interface(interface))?;
@@ -261,6 +274,10 @@ impl Evidence {
             let shows = self.selection.shows(0, *number).unwrap_or(&[]);
             let comments: Vec<String> = shows.iter().map(|shows| format!("packet {number}: {shows}")).collect();
             writer.packet(&packet, &comments)?;
+        }
+        for (n, _) in (0..).zip(interfaces) {
+            let delivered = self.packets.values().filter(|saved| u32::from(saved.interface) == n).count() as u64;
+            writer.statistics(n, reached, &Counted { received: delivered, delivered, ..Counted::default() })?;
         }
         writer.flush()?;
         self.size = writer.octets();
@@ -319,7 +336,7 @@ mod tests {
         let (mut ring, report, interfaces) = caught(64 << 20);
         let folder = folder("evidence");
         let mut keeper = Keeper::new(&folder, &interfaces, u64::MAX);
-        keeper.update(&report, &Told::default(), &ring.look()).expect("written");
+        keeper.update(&report, &Told::default(), &ring.look(), Timestamp::MAX).expect("written");
         let incident = &report.incidents[0];
         let path = keeper.path(&incident.id).expect("a file").to_owned();
         let again = crate::Diagnosis::new().open(&[path.display().to_string()]).and_then(Opened::merged);
@@ -336,7 +353,7 @@ mod tests {
 
         // Nothing new, nothing written.
         let before = fs::metadata(&path).and_then(|file| file.modified()).expect("a time");
-        keeper.update(&report, &Told::default(), &ring.look()).expect("written");
+        keeper.update(&report, &Told::default(), &ring.look(), Timestamp::MAX).expect("written");
         assert_eq!(fs::metadata(&path).and_then(|file| file.modified()).expect("a time"), before);
         fs::remove_dir_all(folder).expect("removed");
     }
@@ -361,10 +378,10 @@ mod tests {
         let (mut ring, mut report, interfaces) = caught(64 << 20);
         let folder = folder("limit");
         let mut keeper = Keeper::new(&folder, &interfaces, 1);
-        keeper.update(&report, &Told::default(), &ring.look()).expect("written");
+        keeper.update(&report, &Told::default(), &ring.look(), Timestamp::MAX).expect("written");
         assert_eq!(keeper.count(), (1, 0));
         report.incidents[0].id = "another".into();
-        keeper.update(&report, &Told::default(), &ring.look()).expect("written");
+        keeper.update(&report, &Told::default(), &ring.look(), Timestamp::MAX).expect("written");
         assert_eq!((keeper.count(), fs::read_dir(&folder).expect("a folder").count()), ((1, 1), 1));
         fs::remove_dir_all(folder).expect("removed");
     }
