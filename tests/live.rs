@@ -190,6 +190,49 @@ fn a_signal_asks_for_a_report_and_a_found_fault_may_end_it() {
 }
 
 #[test]
+fn a_rotated_recording_is_read_as_one_capture() {
+    let refusing = refusing();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let fine = listener.local_addr().expect("an address").port();
+    let folder = std::env::temp_dir().join(format!("tcpwhy-live-ring-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let filter = format!("tcp port {refusing} or tcp port {fine}");
+    // As root it goes on as another user, who may not write there.
+    std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("set");
+    let pattern = shown(&folder, "ring.pcapng");
+    let Some(live) = Live::begin("ring", &["-w", &pattern, "-C", "1", "-s", "262144", &filter]) else { return };
+    // Three million octets, and a failure on either side of them.
+    assert!(TcpStream::connect(("127.0.0.1", refusing)).is_err());
+    live.told("1 of 1 flow", Duration::from_secs(20));
+    let mut client = TcpStream::connect(("127.0.0.1", fine)).expect("connects");
+    let (mut server, _) = listener.accept().expect("accepts");
+    let sink = std::thread::spawn(move || std::io::copy(&mut server, &mut std::io::sink()));
+    for _ in 0..30 {
+        client.write_all(&[b'x'; 100_000]).expect("sent");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(client);
+    sink.join().expect("ends").expect("read");
+    assert!(TcpStream::connect(("127.0.0.1", refusing)).is_err());
+    live.told("now 2 flows", Duration::from_secs(20));
+    let (rest, code, beside) = live.end("INT");
+    assert_eq!(code, Some(0));
+    let mut files: Vec<String> = std::fs::read_dir(&folder)
+        .expect("a folder")
+        .map(|file| file.expect("a file").path().display().to_string())
+        .collect();
+    files.sort();
+    assert!(files.len() >= 3, "{files:?}");
+    assert_eq!((files[0].as_str(), files[1].as_str()), (pattern.as_str(), format!("{pattern}1").as_str()));
+    let arguments: Vec<&str> = ["--width", "100"].into_iter().chain(files.iter().map(String::as_str)).collect();
+    let offline = String::from_utf8(tcpwhy(&arguments).stdout).expect("text");
+    let report = &rest[rest.rfind("\nCRITICAL").map_or(0, |at| at + 1)..];
+    assert_eq!(report.trim_end(), offline.trim_end());
+    std::fs::remove_dir_all(folder).expect("removed");
+    std::fs::remove_dir_all(beside).expect("removed");
+}
+
+#[test]
 fn no_thread_keeps_a_capability() {
     let Some(live) = Live::begin("rights", &["tcp port 9"]) else { return };
     let tasks = std::fs::read_dir(format!("/proc/{}/task", live.child.id())).expect("threads");

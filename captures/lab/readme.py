@@ -469,6 +469,8 @@ rule("capture-has-nothing", """
 quiet-interface | header and no packet, Ethernet
 quiet-interface-any | header and no packet, SLL2
 not-normal | a few healthy connections
+hung-before | five requests hang since before the capture; `ss -tnpoi` beside it shows them, the packets are of others
+not-an-idle-pool | the same once they are cut: five connections idle after an answer
 """)
 rule("capture-offload-artifacts", """
 veth-tso-and-checksums | TSO and checksum offload on: segments of 7 to 14 kB, unfinished checksums

@@ -405,6 +405,11 @@ impl Feed {
         }
     }
 
+    /// When the next packet came.
+    pub fn next_time(&self) -> Option<Timestamp> {
+        self.lanes.iter().filter_map(|lane| Some(lane.next()?.time)).min()
+    }
+
     /// The next packet, if it is certain that no earlier one is still to come.
     pub fn take(&mut self, work: impl FnOnce(Taken<'_>)) -> bool {
         let first = self.lanes.iter().enumerate().filter_map(|(n, lane)| Some((lane.next()?.time, n))).min();

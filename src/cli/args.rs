@@ -169,6 +169,9 @@ pub(crate) struct Options {
     /// Where the proxy's backends are meant to be; a leg that goes elsewhere is told (repeatable: name every server)
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "What to look at")]
     pub expect_upstream: Vec<SocketAddr>,
+    /// What `ss -tnpoi` says on the capturing host: names connections that wait and send nothing
+    #[arg(long, value_name = "FILE", help_heading = "What to look at")]
+    pub sockets: Option<PathBuf>,
     /// Set a number of the diagnoses, such as hang=5s (repeatable; see tcpwhy thresholds)
     #[arg(long, value_name = "NAME=VALUE", help_heading = "How to work")]
     pub threshold: Vec<String>,
@@ -222,6 +225,15 @@ pub(crate) struct Live {
     /// Write the packets to a file (pcapng): numbers in findings are numbers of that file
     #[arg(short, long, value_name = "FILE", help_heading = "Packets")]
     pub write: Option<PathBuf>,
+    /// Begin another file after so many millions of octets
+    #[arg(short = 'C', long, value_name = "MILLIONS", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Packets")]
+    pub file_size: Option<u64>,
+    /// Begin another file after so many seconds; the name holds a time, such as %H%M%S
+    #[arg(short = 'G', long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Packets")]
+    pub rotate_seconds: Option<u32>,
+    /// With -C: so many files, the oldest is written over; with -G alone: end after so many
+    #[arg(short = 'W', long, value_name = "FILES", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Packets")]
+    pub file_count: Option<u32>,
     /// Put the packets that prove an incident into this folder, one commented pcapng for each; it is made if need be
     #[arg(long, value_name = "FOLDER", help_heading = "Packets")]
     pub evidence: Option<PathBuf>,

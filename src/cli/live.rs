@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::JoinHandle;
@@ -17,14 +17,17 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::args::{Direction, Live as Args};
 use super::privilege::Plan;
+use super::record::Recording;
 use super::{FailOn, Format, Options, exit_code, how, style};
 use tcpwhy::capture::live::{Feed, Live, LiveOptions, Notice, Way, interfaces};
-use tcpwhy::capture::write::{Counted, Writer, Written};
+use tcpwhy::capture::write::Counted;
 use tcpwhy::diagnose::news::{News, Told};
+use tcpwhy::host::sockets::Sockets;
 use tcpwhy::render::{json, text};
 use tcpwhy::run::keep::{Keeper, Ring, Segment};
 use tcpwhy::run::live::{Look, Watching};
 use tcpwhy::time::Timestamp;
+use tcpwhy::wire::Address;
 use tcpwhy::{Report, Severity};
 
 /// No look at what is known sooner after the one before.
@@ -61,9 +64,11 @@ pub(super) fn live(args: &Args) -> Result<ExitCode> {
     let diagnosis = how(&args.options)?.all_flows(args.options.all_flows);
     let live = Live::open(&options).map_err(|error| hint(error, &args.interface))?;
     let described = live.interfaces();
-    let packets = args.write.as_deref().map(|path| Recording::begin(path, &described, &plan)).transpose()?;
+    let packets = Recording::begin(args, &described, super::zone(&args.options)?, &plan)?;
     let evidence = args.evidence.as_deref().map(|folder| evidence_folder(folder, &plan)).transpose()?;
     let report_file = args.options.output.as_deref().map(|path| create(path, &plan)).transpose()?;
+    // Root also sees which programs the sockets belong to.
+    let open = if args.options.sockets.is_some() { None } else { snapshot(args.options.quiet) };
     plan.carry_out()?;
     // From here on there are threads.
     let (stop, wanted) = (super::on_interrupt()?, Arc::new(AtomicBool::new(false)));
@@ -71,8 +76,12 @@ pub(super) fn live(args: &Args) -> Result<ExitCode> {
     if !args.options.quiet {
         greet(&described, args, &plan);
     }
-    let file = args.write.as_ref().map(|path| path.display().to_string());
-    let watching = Watching::new(diagnosis, &described, file);
+    let file = packets.as_ref().map(|packets| packets.path().to_owned());
+    let mut watching = Watching::new(diagnosis, &described, file);
+    let own = open.is_some().then(|| own_addresses(&args.interface));
+    if let (Some(open), Some(own)) = (open, &own) {
+        watching.sockets(open, own);
+    }
     let keeper = evidence.map(|folder| Keeper::new(folder, &described, args.evidence_limit as u64));
     let ring = keeper.is_some().then(|| Ring::new(args.ring));
     let teller = Teller::begin(Printer {
@@ -88,6 +97,7 @@ pub(super) fn live(args: &Args) -> Result<ExitCode> {
         watching,
         packets,
         ring,
+        own,
         interfaces: described.len(),
         teller,
         stop,
@@ -96,8 +106,35 @@ pub(super) fn live(args: &Args) -> Result<ExitCode> {
         until: args.until_finding,
         end: args.time.map(|time| Instant::now() + time),
         quiet: args.options.quiet,
+        over: false,
     };
     session.run(args.options.fail_on)
+}
+
+/// What this host has open, through `ss` of iproute2, which asks the kernel (sock_diag); `None` where it is not there.
+fn snapshot(quiet: bool) -> Option<Sockets> {
+    let output = Command::new("ss").args(["-Htanpoi"]).stdin(Stdio::null()).stderr(Stdio::null()).output();
+    match output {
+        Ok(output) if output.status.success() => Some(Sockets::parse(&String::from_utf8_lossy(&output.stdout))),
+        _ => {
+            if !quiet {
+                eprintln!(
+                    "tcpwhy: ss (iproute2) does not run here: connections that hung before this began stay unknown"
+                );
+            }
+            None
+        }
+    }
+}
+
+/// Addresses of the interfaces, as far as the system tells; none for all interfaces.
+fn own_addresses(names: &[String]) -> Vec<Address> {
+    if names.iter().any(|name| name == "any") {
+        return Vec::new();
+    }
+    let listed = interfaces().unwrap_or_default();
+    let listed = listed.iter().filter(|listed| names.contains(&listed.name));
+    listed.flat_map(|listed| listed.addresses.iter().map(|address| (*address).into())).collect()
 }
 
 /// What a missing right needs.
@@ -132,7 +169,7 @@ fn greet(interfaces: &[tcpwhy::capture::Interface], args: &Args, plan: &Plan) {
 }
 
 /// A file for somebody else to write to, once this process is somebody else.
-fn create(path: &Path, plan: &Plan) -> Result<File> {
+pub(super) fn create(path: &Path, plan: &Plan) -> Result<File> {
     let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     if let Some((user, group)) = plan.owner() {
         std::os::unix::fs::fchown(&file, Some(user), Some(group))
@@ -153,50 +190,14 @@ fn evidence_folder<'a>(folder: &'a Path, plan: &Plan) -> Result<&'a Path> {
     Ok(folder)
 }
 
-/// The packets, as they are diagnosed.
-struct Recording {
-    path: String,
-    writer: Writer<BufWriter<File>>,
-    /// It could not be written any further, and why.
-    failed: Option<io::Error>,
-}
-
-impl Recording {
-    fn begin(path: &Path, interfaces: &[tcpwhy::capture::Interface], plan: &Plan) -> Result<Self> {
-        let shown = path.display().to_string();
-        let out = BufWriter::with_capacity(256 << 10, create(path, plan)?);
-        let begun = || -> io::Result<_> {
-            let mut writer = Writer::new(out, None)?;
-            interfaces.iter().try_for_each(|interface| writer.interface(interface))?;
-            writer.flush()?;
-            Ok(writer)
-        };
-        let writer = begun().with_context(|| format!("cannot write {shown}"))?;
-        Ok(Self { path: shown, writer, failed: None })
-    }
-
-    /// Does it unless it failed before; a failure is said once, and the diagnosis goes on.
-    fn write(&mut self, work: impl FnOnce(&mut Writer<BufWriter<File>>) -> io::Result<()>) {
-        if self.failed.is_some() {
-            return;
-        }
-        if let Err(error) = work(&mut self.writer) {
-            eprintln!(
-                "tcpwhy: {} ends after {} packets: {error}; the diagnosis goes on",
-                self.path,
-                self.writer.packets().saturating_sub(1)
-            );
-            self.failed = Some(error);
-        }
-    }
-}
-
 /// Everything that runs while packets come.
 struct Session {
     feed: Feed,
     watching: Watching,
     packets: Option<Recording>,
     ring: Option<Ring>,
+    /// Whose sockets count, when they were looked at.
+    own: Option<Vec<Address>>,
     interfaces: usize,
     teller: Teller,
     stop: Arc<AtomicBool>,
@@ -205,6 +206,17 @@ struct Session {
     until: Option<FailOn>,
     end: Option<Instant>,
     quiet: bool,
+    /// The last file is full.
+    over: bool,
+}
+
+/// What the interfaces counted since the file that is being written began.
+fn of_this_file(watching: &Watching, counted: &[Counted]) -> Vec<Counted> {
+    let own = |(n, (counted, interface)): (usize, (&Counted, &tcpwhy::capture::Interface))| {
+        let dropped = (counted.dropped + counted.missed).saturating_sub(watching.dropped_before(n));
+        Counted { dropped: 0, missed: dropped, delivered: interface.packets, ..*counted }
+    };
+    counted.iter().zip(watching.interfaces()).enumerate().map(own).collect()
 }
 
 impl Session {
@@ -240,9 +252,7 @@ impl Session {
             let here = (self.watching.packets(), self.watching.reached().second());
             if whole || looked_at != Some(here) {
                 looked_at = Some(here);
-                if let Some(packets) = &mut self.packets {
-                    packets.write(Writer::flush);
-                }
+                self.packets.iter_mut().for_each(Recording::flush);
                 self.look(whole);
             }
             next_look = now + LOOK.max(self.teller.pause());
@@ -252,22 +262,32 @@ impl Session {
 
     /// Takes one packet the whole way.
     fn take(&mut self) -> bool {
+        if let (Some(packets), Some(time)) = (&self.packets, self.feed.next_time()) {
+            match packets.full(time) {
+                Some(false) => {}
+                Some(true) => self.rotate(time),
+                None => self.over = true,
+            }
+        }
         let Self { feed, watching, packets, ring, .. } = self;
         feed.take(|taken| {
-            if let Some(packets) = packets {
-                let (interface, time) = (u32::from(taken.interface), taken.time);
-                let written = Written { interface, time, wire_len: taken.wire_len, bytes: taken.bytes, flags: 0 };
-                packets.write(|writer| writer.packet(&written, &[]));
-            }
-            let number = watching.packet(&taken);
+            packets.iter_mut().for_each(|packets| packets.packet(&taken));
+            let at = watching.packet(&taken);
             if let Some(ring) = ring {
-                ring.push(number, &taken);
+                ring.push(at, &taken);
             }
         })
     }
 
+    fn rotate(&mut self, time: Timestamp) {
+        let counted = self.counted();
+        let Self { watching, packets: Some(packets), .. } = self else { return };
+        packets.rotate(time, watching.reached(), &of_this_file(watching, &counted));
+        watching.rotate(packets.path().to_owned(), &counted);
+    }
+
     fn enough(&self) -> bool {
-        let found = self.until.is_some_and(|until| self.teller.worst() >= Some(until.severity()));
+        let found = self.over || self.until.is_some_and(|until| self.teller.worst() >= Some(until.severity()));
         found
             || self.stop.load(Ordering::Relaxed)
             || self.teller.gone()
@@ -278,7 +298,19 @@ impl Session {
         (0..self.interfaces).map(|n| self.feed.counted(n)).collect()
     }
 
+    /// Who waits now, and not only when this began.
+    fn sockets(&mut self) {
+        if let Some(own) = &self.own
+            && let Some(open) = snapshot(true)
+        {
+            self.watching.sockets(open, own);
+        }
+    }
+
     fn look(&mut self, whole: bool) {
+        if whole {
+            self.sockets();
+        }
         let counted = self.counted();
         let look = self.watching.look(whole, &counted);
         let (ring, reached) = (self.ring.as_mut().map(Ring::look).unwrap_or_default(), self.watching.reached());
@@ -286,17 +318,13 @@ impl Session {
     }
 
     fn finish(mut self, fail_on: Option<FailOn>) -> Result<ExitCode> {
+        self.sockets();
         let counted = self.counted();
         let last = (self.ring.as_mut().map(Ring::look).unwrap_or_default(), self.watching.reached());
         let mut failed = None;
         if let Some(mut packets) = self.packets.take() {
-            let until = self.watching.reached();
-            for ((n, counted), interface) in (0..).zip(&counted).zip(self.watching.interfaces()) {
-                let counted = Counted { delivered: interface.packets, ..*counted };
-                packets.write(|writer| writer.statistics(n, until, &counted));
-            }
-            packets.write(Writer::flush);
-            failed = packets.failed.map(|error| (packets.path, error));
+            packets.end(self.watching.reached(), &of_this_file(&self.watching, &counted));
+            failed = packets.failure();
         }
         if !self.quiet {
             let lost = counted.iter().map(|counted| counted.missed + counted.dropped).sum::<u64>();

@@ -10,6 +10,8 @@ mod plan;
 #[cfg(feature = "live")]
 mod privilege;
 mod progress;
+#[cfg(feature = "live")]
+mod record;
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -22,6 +24,7 @@ use clap::Parser;
 
 pub(crate) use args::Args;
 use args::{Color, Command, FailOn, Format, Input, Options};
+use tcpwhy::host::sockets::Sockets;
 use tcpwhy::render::{Style, json, ladder, text};
 use tcpwhy::wire::Endpoint;
 use tcpwhy::{Diagnosis, Ends, Progress, Report, Thresholds};
@@ -134,7 +137,16 @@ fn how(input: &Options) -> Result<Diagnosis> {
         names: input.name.clone(),
         paths: input.path.clone(),
     };
+    let sockets = input.sockets.as_ref().map(|path| -> Result<_> {
+        let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let sockets = Sockets::parse(&String::from_utf8_lossy(&text));
+        if sockets.established.is_empty() {
+            bail!("{} names no established connection: it has to be the output of ss -tnpoi", path.display());
+        }
+        Ok(sockets)
+    });
     let mut diagnosis = Diagnosis::new()
+        .sockets(sockets.transpose()?)
         .thresholds(thresholds(&input.threshold)?)
         .ends(ends)
         .expect_upstreams(input.expect_upstream.iter().map(|end| Endpoint::new(end.ip().into(), end.port())).collect())

@@ -61,13 +61,12 @@ impl Selection {
         };
         let flows = hash.and_then(|hash| self.flows.get(&hash));
         // Its ends may have been those of another flow before.
-        flows.is_some_and(|flows| flows.iter().any(|flow| flow.file == file && flow.id <= number))
+        flows.is_some_and(|flows| flows.iter().any(|flow| (flow.file, flow.id) <= (file, number)))
     }
 
-    /// The first packet of any of its flows in input `file`.
-    pub fn first(&self, file: u16) -> Option<u64> {
-        let flows = self.flows.values().flatten().chain(self.cited.keys());
-        flows.filter(|flow| flow.file == file).map(|flow| flow.id).min()
+    /// The first packet of any of its flows: its input and number.
+    pub fn first(&self) -> Option<(u16, u64)> {
+        self.flows.values().flatten().chain(self.cited.keys()).map(|flow| (flow.file, flow.id)).min()
     }
 }
 
@@ -101,7 +100,7 @@ mod tests {
         }
         let legs = incident.links.iter().flat_map(|link| [link.client_leg, link.backend_leg]);
         assert!(incident.flows.iter().copied().chain(legs).all(|flow| held.contains(&flow.id)));
-        assert!(selection.first(0).is_some_and(|first| held.first() == Some(&first)));
+        assert!(selection.first().is_some_and(|(_, first)| held.first() == Some(&first)));
         assert!(held.len() < 200, "{} packets", held.len());
     }
 }

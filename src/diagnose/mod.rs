@@ -37,6 +37,7 @@ use crate::host::icmp::StrayErrors;
 use crate::host::names::Names;
 use crate::host::neighbor::Neighbors;
 use crate::host::service::Services;
+use crate::host::sockets::Sockets;
 use crate::rule::finding::{Confidence, Finding, Severity};
 use crate::rule::summary::{Digest, FlowSummary, Verdict};
 use crate::rule::threshold::Thresholds;
@@ -82,6 +83,8 @@ pub struct Merged {
     pub one_place: Vec<(u16, u16)>,
     /// Reading was stopped before the input's end.
     pub interrupted: bool,
+    /// What the capturing host had open, where a snapshot tells.
+    pub sockets: Option<Sockets>,
     /// When the capture ended: with its last packet, or later where it tells that nothing came any more.
     pub until: Option<Timestamp>,
 }
@@ -154,6 +157,7 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         names: &merged.names,
         icmp: &merged.icmp,
         grid: &merged.grid,
+        sockets: merged.sockets.as_ref(),
         tally: &merged.tally,
         packets: &merged.packets,
         links: &links,

@@ -2,9 +2,11 @@
 //!
 //! Compares a report with what was told so far; the reports themselves know nothing of each other.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
-use super::report::{Incident, Report, State};
+use super::report::{FindingEntry, Incident, Report, State};
 use crate::rule::finding::Severity;
 use crate::time::{Elapsed, Timestamp};
 
@@ -19,6 +21,11 @@ pub enum News {
         place: usize,
         /// All there is to say.
         incident: Box<Incident>,
+    },
+    /// Connections that wait and send nothing, known by the host's sockets.
+    Hung {
+        /// What is known of them.
+        finding: Box<FindingEntry>,
     },
     /// More flows, another state, or worse than it was.
     Updated {
@@ -67,6 +74,8 @@ pub enum News {
 #[derive(Debug, Default)]
 pub struct Told {
     known: Vec<Known>,
+    /// Servers that connections are known to wait for.
+    hung: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -99,6 +108,16 @@ impl Told {
     /// What is new in a report made at `now`.
     pub fn news(&mut self, report: &Report, now: Timestamp) -> Vec<News> {
         let mut news = Vec::new();
+        let hung =
+            |finding: &&FindingEntry| finding.rule == "capture-has-nothing" && finding.severity >= Severity::Warning;
+        for finding in report.trust.iter().filter(hung) {
+            if let Some(server) = finding.values.get("upstream")
+                && self.hung.len() < MOST
+                && self.hung.insert(server.clone())
+            {
+                news.push(News::Hung { finding: Box::new(finding.clone()) });
+            }
+        }
         for (place, incident) in report.incidents.iter().enumerate() {
             match self.find(report, incident) {
                 Some(n) => news.extend(self.known[n].update(place, incident, now)),
@@ -285,6 +304,7 @@ mod tests {
         let name = |news: &News| match news {
             News::Opened { incident, .. } => format!("opened {}", incident.id),
             News::Updated { id, flows, before, .. } => format!("updated {id}: {before} to {flows}"),
+            News::Hung { finding } => format!("hung {}", finding.rule),
             News::Superseded { id, by, .. } => format!("superseded {id} by {by}"),
             News::Withdrawn { id, .. } => format!("withdrawn {id}"),
         };

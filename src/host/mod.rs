@@ -9,4 +9,5 @@ pub mod names;
 pub mod neighbor;
 pub(crate) mod places;
 pub mod service;
+pub mod sockets;
 pub mod watch;

@@ -10,9 +10,50 @@ use crate::rule::summary::Verdict;
 use crate::rule::value::fill;
 
 /// The screen when nothing is wrong: as useful as the other one.
+const NOTHING: &str = "capture-has-nothing";
+
+/// It is about sockets that wait, not about the file.
+fn hung(finding: &FindingEntry) -> bool {
+    finding.rule == NOTHING && finding.values.contains_key("upstream")
+}
+
+/// Connections of which no packet can be shown, because they send none.
+pub(super) fn waiting(finding: &FindingEntry, page: &mut Page) {
+    let server = finding.values.get("upstream").map_or("", String::as_str);
+    let (address, port) = server.rsplit_once(':').unwrap_or((server, ""));
+    let address = address.trim_matches(['[', ']']);
+    page.labelled(word(finding.severity), &finding.says, tone(finding.severity), 3);
+    page.blank();
+    page.labelled("DO FIRST", "Which are they? A line without \"timer:\" waits for ever:", Tone::Plain, 1);
+    page.command(&format!("ss -tnpoi state established dst '{server}'"));
+    page.blank();
+    for note in &finding.notes {
+        page.labelled("", note, Tone::Plain, 3);
+    }
+    page.labelled(
+        "VERIFY",
+        "start this, then restart one client that waits; its new request shows who is silent:",
+        Tone::Plain,
+        2,
+    );
+    let filter = format!("host {address} and port {port}");
+    page.command(&format!("sudo timeout 70 tcpdump -i any -nn -s 0 -w /var/tmp/again.pcap '{filter}'"));
+    page.labelled(
+        "FIX",
+        "give the caller a total timeout; end those that wait now (cuts every connection there):",
+        Tone::Plain,
+        2,
+    );
+    page.command(&format!("ss -K dst '{server}'"));
+    page.commands("MORE", &[format!("tcpwhy explain {NOTHING}")]);
+}
+
 pub(super) fn nothing_broken(report: &Report, page: &mut Page) {
     let flows = &report.counts.flows;
-    if let Some(nothing) = report.trust.iter().find(|finding| finding.rule == "capture-has-nothing") {
+    if let Some(hung) = report.trust.iter().find(|finding| hung(finding) && finding.severity >= Severity::Warning) {
+        return waiting(hung, page);
+    }
+    if let Some(nothing) = report.trust.iter().find(|finding| finding.rule == NOTHING && !hung(finding)) {
         page.labelled(word(nothing.severity), &nothing.says, tone(nothing.severity), 3);
         page.blank();
         // Packets are there, and --filter, --since or --until passed over all of them.
@@ -137,8 +178,10 @@ pub(super) fn trust(report: &Report, page: &mut Page) {
         return;
     }
     page.blank();
+    // Where nothing else is broken it stands on the first screen.
+    let beside = !report.incidents.is_empty();
     let mut label = "TRUST";
-    for finding in report.trust.iter().filter(|finding| finding.rule != "capture-has-nothing") {
+    for finding in report.trust.iter().filter(|finding| finding.rule != NOTHING || hung(finding) && beside) {
         page.labelled(label, &entry_line(report, finding), tone(finding.severity), 3);
         label = "";
     }

@@ -1,6 +1,6 @@
 //! The report for a terminal: the first screen of each incident, then its details, then what else there is to know.
 
-use super::beside::{flows, nothing_broken, short, silent, totals, trust, unjudged, worth_knowing};
+use super::beside::{flows, nothing_broken, short, silent, totals, trust, unjudged, waiting, worth_knowing};
 use super::layout::{Column, Page, Style, Tone};
 use crate::diagnose::format;
 use crate::diagnose::news::News;
@@ -73,6 +73,11 @@ pub fn news(report: &Report, news: &News, clock: &str, style: Style) -> String {
         News::Opened { incident, .. } => {
             page.line(&format!("--- {clock} {}", "-".repeat(60)));
             screen(report, incident, &mut page, SCREEN);
+            page.blank();
+        }
+        News::Hung { finding } => {
+            page.line(&format!("--- {clock} {}", "-".repeat(60)));
+            waiting(finding, &mut page);
             page.blank();
         }
         News::Updated { severity, state, flows, before, headline, .. } => {

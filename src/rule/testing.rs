@@ -439,6 +439,8 @@ pub struct World {
     pub icmp: StrayErrors,
     /// Seconds and silences.
     pub grid: Grid,
+    /// What the host had open.
+    pub sockets: Option<crate::host::sockets::Sockets>,
     /// Counters of flows.
     pub tally: Tally,
     /// Counters of packets.
@@ -475,6 +477,7 @@ impl World {
             names: Names::default(),
             icmp: StrayErrors::default(),
             grid: Grid::default(),
+            sockets: None,
             tally: Tally::default(),
             packets: PacketTally::default(),
             links: Vec::new(),
@@ -538,6 +541,7 @@ impl World {
             names: &self.names,
             icmp: &self.icmp,
             grid: &self.grid,
+            sockets: self.sockets.as_ref(),
             tally: &self.tally,
             packets: &self.packets,
             links: &self.links,

@@ -19,6 +19,7 @@ use crate::host::icmp::StrayErrors;
 use crate::host::names::Names;
 use crate::host::neighbor::Neighbors;
 use crate::host::service::{Service, Services};
+use crate::host::sockets::Sockets;
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::proxy::ProxyHeader;
 use crate::wire::tls::ClientHello;
@@ -465,6 +466,8 @@ pub struct CaptureView<'a> {
     pub icmp: &'a StrayErrors,
     /// The capture on a grid of seconds, and who was not heard when.
     pub grid: &'a Grid,
+    /// What the capturing host had open, where a snapshot tells.
+    pub sockets: Option<&'a Sockets>,
     /// Counters of flows.
     pub tally: &'a Tally,
     /// Counters of packets.

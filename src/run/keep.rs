@@ -18,10 +18,13 @@ use crate::diagnose::news::Told;
 use crate::diagnose::report::{Incident, Report};
 use crate::time::Timestamp;
 
+/// Which file of a rotation, and which packet of it.
+type At = (u16, u64);
+
 /// A packet of the ring.
 #[derive(Clone, Copy)]
 struct Entry {
-    number: u64,
+    at: At,
     time: Timestamp,
     wire_len: u32,
     from: u32,
@@ -43,9 +46,9 @@ impl Segment {
 
     fn frames<'a>(&'a self, interfaces: &'a [Interface]) -> impl Iterator<Item = Frame<'a>> {
         self.entries.iter().map(|entry| Frame {
-            file: 0,
+            file: entry.at.0,
             point: 0,
-            number: entry.number,
+            number: entry.at.1,
             time: entry.time,
             interface: entry.interface,
             link: interfaces.get(usize::from(entry.interface)).map(|interface| interface.link).unwrap_or_default(),
@@ -74,11 +77,11 @@ impl Ring {
         Self { sealed: VecDeque::new(), current: Segment::default(), held: 0, room }
     }
 
-    /// Keeps packet `number`; the oldest make room for it.
-    pub fn push(&mut self, number: u64, taken: &Taken<'_>) {
+    /// Keeps packet `at`; the oldest make room for it.
+    pub fn push(&mut self, at: At, taken: &Taken<'_>) {
         let Taken { interface, time, wire_len, bytes } = *taken;
         let (from, kept) = (self.current.octets.len() as u32, bytes.len() as u32);
-        self.current.entries.push(Entry { number, time, wire_len, from, kept, interface });
+        self.current.entries.push(Entry { at, time, wire_len, from, kept, interface });
         self.current.octets.extend_from_slice(bytes);
         if self.current.octets.len() + self.current.entries.len() * size_of::<Entry>() >= SEGMENT {
             self.seal();
@@ -121,10 +124,10 @@ pub struct Keeper {
 struct Evidence {
     path: PathBuf,
     selection: Selection,
-    packets: BTreeMap<u64, Saved>,
+    packets: BTreeMap<At, Saved>,
     octets: usize,
-    /// Number of the last packet looked at.
-    seen: u64,
+    /// The last packet looked at.
+    seen: At,
     size: u64,
     /// More belonged to it than is kept.
     full: bool,
@@ -204,7 +207,7 @@ impl Keeper {
             selection: Selection::default(),
             packets: BTreeMap::new(),
             octets: 0,
-            seen: 0,
+            seen: (0, 0),
             size: 0,
             full: false,
         });
@@ -212,7 +215,8 @@ impl Keeper {
         if changed {
             file.selection = selection;
             // Flows that count only now may have begun long ago.
-            file.seen = file.selection.first(0).map_or(file.seen, |first| file.seen.min(first.saturating_sub(1)));
+            file.seen =
+                file.selection.first().map_or(file.seen, |(n, first)| file.seen.min((n, first.saturating_sub(1))));
         }
         if !file.collect(ring, &self.interfaces) && !changed {
             return Ok(());
@@ -240,15 +244,14 @@ impl Evidence {
         let mut decoder = Decoder::new(Default::default());
         let (mut more, seen) = (false, self.seen);
         for segment in ring {
-            if segment.entries.last().is_none_or(|last| last.number <= seen) {
+            if segment.entries.last().is_none_or(|last| last.at <= seen) {
                 continue;
             }
-            for frame in segment.frames(interfaces).filter(|frame| frame.number > seen) {
-                self.seen = self.seen.max(frame.number);
-                let cited = self.selection.shows(0, frame.number).is_some();
-                if self.packets.contains_key(&frame.number)
-                    || !self.selection.holds(0, frame.number, &decoder.decode(&frame))
-                {
+            for frame in segment.frames(interfaces).filter(|frame| (frame.file, frame.number) > seen) {
+                let at = (frame.file, frame.number);
+                self.seen = self.seen.max(at);
+                let cited = self.selection.shows(at.0, at.1).is_some();
+                if self.packets.contains_key(&at) || !self.selection.holds(at.0, at.1, &decoder.decode(&frame)) {
                     continue;
                 }
                 if self.octets + frame.bytes.len() > MOST && !cited {
@@ -257,7 +260,7 @@ impl Evidence {
                 }
                 self.octets += frame.bytes.len();
                 let (time, interface, wire_len) = (frame.time, frame.interface, frame.wire_len);
-                self.packets.insert(frame.number, Saved { time, interface, wire_len, bytes: frame.bytes.into() });
+                self.packets.insert(at, Saved { time, interface, wire_len, bytes: frame.bytes.into() });
                 more = true;
             }
         }
@@ -268,10 +271,11 @@ impl Evidence {
         let beside = self.path.with_extension("part");
         let mut writer = Writer::new(BufWriter::new(File::create(&beside)?), Some(&self.about(incident)))?;
         interfaces.iter().try_for_each(|interface| writer.interface(interface))?;
-        for (number, saved) in &self.packets {
+        for ((file, number), saved) in &self.packets {
             let (interface, time) = (u32::from(saved.interface), saved.time);
             let packet = Written { interface, time, wire_len: saved.wire_len, bytes: &saved.bytes, flags: 0 };
-            let shows = self.selection.shows(0, *number).unwrap_or(&[]);
+            let shows = self.selection.shows(*file, *number).unwrap_or(&[]);
+            let number = if *file == 0 { number.to_string() } else { format!("{}#{number}", file + 1) };
             let comments: Vec<String> = shows.iter().map(|shows| format!("packet {number}: {shows}")).collect();
             writer.packet(&packet, &comments)?;
         }
@@ -326,7 +330,7 @@ mod tests {
         let mut ring = Ring::new(room);
         while let Some(frame) = source.next().expect("memory") {
             let Frame { interface, time, wire_len, bytes, .. } = frame;
-            ring.push(frame.number, &Taken { interface, time, wire_len, bytes });
+            ring.push((0, frame.number), &Taken { interface, time, wire_len, bytes });
         }
         (ring, report, source.finish().remove(0).interfaces)
     }
@@ -364,11 +368,11 @@ mod tests {
         let bytes = [7; 1000];
         for number in 1..=20_000 {
             let taken = Taken { interface: 0, time: Timestamp(number as i64), wire_len: 1000, bytes: &bytes };
-            ring.push(number, &taken);
+            ring.push((0, number), &taken);
         }
         let held = ring.look();
         assert!(held.iter().map(|segment| segment.weight()).sum::<usize>() <= 5 << 20);
-        let numbers: Vec<u64> = held.iter().flat_map(|segment| &segment.entries).map(|entry| entry.number).collect();
+        let numbers: Vec<u64> = held.iter().flat_map(|segment| &segment.entries).map(|entry| entry.at.1).collect();
         assert_eq!((numbers.last(), numbers.windows(2).all(|pair| pair[1] == pair[0] + 1)), (Some(&20_000), true));
         assert!(numbers.len() > 3000);
     }

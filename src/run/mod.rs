@@ -25,6 +25,7 @@ pub use crate::diagnose::selection::Ends;
 use crate::diagnose::{Merged, Settings, one_place, report};
 use crate::error::Result;
 use crate::flow::table::Limits;
+use crate::host::sockets::Sockets;
 use crate::rule::threshold::Thresholds;
 use crate::time::Timestamp;
 use crate::wire::Endpoint;
@@ -54,6 +55,7 @@ pub struct Diagnosis {
     stop: Option<Arc<AtomicBool>>,
     limits: Limits,
     progress: Option<Arc<Progress>>,
+    sockets: Option<Sockets>,
 }
 
 /// Which times are asked for.
@@ -120,6 +122,12 @@ impl Diagnosis {
     /// Reports only flows of these hosts, names and paths, with the legs that are linked to them. Everything is read all the same.
     pub fn ends(mut self, ends: Ends) -> Self {
         self.settings.only = ends;
+        self
+    }
+
+    /// What the capturing host had open, as `ss -tnpoi` tells: names connections that wait and send nothing.
+    pub fn sockets(mut self, sockets: Option<Sockets>) -> Self {
+        self.sockets = sockets;
         self
     }
 
@@ -256,6 +264,7 @@ impl Opened {
         trip.finish(end).join(&mut merged);
         merged.infos = source.finish();
         merged.asked = asked;
+        merged.sockets = diagnosis.sockets;
         merged.interrupted = interrupted;
         Ok(merged)
     }

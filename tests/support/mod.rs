@@ -65,7 +65,10 @@ pub fn try_report(path: &Path) -> Result<Report, tcpwhy::Error> {
         let end: std::net::SocketAddr = line.trim().parse().expect("ADDRESS:PORT");
         tcpwhy::wire::Endpoint::new(end.ip().into(), end.port())
     });
-    Diagnosis::new().expect_upstreams(expected.collect()).open(&[name])?.run()
+    // And what ss showed on the host (--sockets).
+    let sockets = std::fs::read_to_string(path.with_extension("sockets")).ok();
+    let sockets = sockets.map(|text| tcpwhy::host::sockets::Sockets::parse(&text));
+    Diagnosis::new().expect_upstreams(expected.collect()).sockets(sockets).open(&[name])?.run()
 }
 
 /// The report of a capture that can be read.
