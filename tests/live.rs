@@ -200,7 +200,7 @@ fn a_rotated_recording_is_read_as_one_capture() {
     // As root it goes on as another user, who may not write there.
     std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("set");
     let pattern = shown(&folder, "ring.pcapng");
-    let Some(live) = Live::begin("ring", &["-w", &pattern, "-C", "1", "-s", "262144", &filter]) else { return };
+    let Some(live) = Live::begin("rotation", &["-w", &pattern, "-C", "1", "-s", "262144", &filter]) else { return };
     // Three million octets, and a failure on either side of them.
     assert!(TcpStream::connect(("127.0.0.1", refusing)).is_err());
     live.told("1 of 1 flow", Duration::from_secs(20));
@@ -230,6 +230,52 @@ fn a_rotated_recording_is_read_as_one_capture() {
     assert_eq!(report.trim_end(), offline.trim_end());
     std::fs::remove_dir_all(folder).expect("removed");
     std::fs::remove_dir_all(beside).expect("removed");
+}
+
+#[test]
+fn a_file_is_followed_while_it_grows_and_over_into_the_next_one() {
+    let folder = std::env::temp_dir().join(format!("tcpwhy-follow-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let capture = std::fs::read(support::root().join("captures/incidents/gitlab/both-legs.pcap")).expect("a capture");
+    // Cut where a record ends, after the failure has begun.
+    let cut = records(&capture).find(|at| *at > capture.len() / 4 * 3).expect("a record");
+    let (first, second) = (folder.join("ring.pcap"), folder.join("ring.pcap1"));
+    let (first_name, second_name) = (first.display().to_string(), second.display().to_string());
+    let mut live = Command::new(env!("CARGO_BIN_EXE_tcpwhy"))
+        .args(["live", "--width", "100", "--follow", &first_name])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("runs");
+    let (sender, lines) = std::sync::mpsc::channel();
+    let out = BufReader::new(live.stdout.take().expect("a pipe"));
+    std::thread::spawn(move || {
+        out.lines().map_while(Result::ok).for_each(|line| drop(sender.send((Instant::now(), line))));
+    });
+    let mut file = std::fs::File::create(&first).expect("a file");
+    // In pieces that cut records.
+    for piece in capture[..cut].chunks(4096) {
+        file.write_all(piece).expect("written");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let live = Live { child: live, lines, folder: folder.clone() };
+    live.told("sends a PROXY header to a port that speaks TLS", Duration::from_secs(20));
+    std::fs::write(&second, [&capture[..24], &capture[cut..]].concat()).expect("written");
+    live.told("now 14 flows", Duration::from_secs(20));
+    let (rest, code, _) = live.end("INT");
+    assert_eq!(code, Some(0));
+    let offline = String::from_utf8(tcpwhy(&["--width", "100", &first_name, &second_name]).stdout).expect("text");
+    let report = &rest[rest.rfind("\nCRITICAL").map_or(0, |at| at + 1)..];
+    assert_eq!(report.trim_end(), offline.trim_end());
+    std::fs::remove_dir_all(folder).expect("removed");
+}
+
+/// Where the records of a little-endian pcap begin.
+fn records(capture: &[u8]) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(24), |at| {
+        let len = capture.get(at + 8..at + 12)?;
+        Some(at + 16 + u32::from_le_bytes(len.try_into().ok()?) as usize)
+    })
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! stops the kernel's ring without a word.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -13,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use pcap::{Active, Capture, Direction, Linktype, Precision};
 
 use super::write::Counted;
-use super::{Interface, LinkType};
+use super::{CaptureInfo, Interface, LinkType, follow};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::{Elapsed, Timestamp};
 
@@ -220,38 +221,49 @@ struct Counters {
 
 /// Packets of one interface, in the order in which the kernel had them.
 #[derive(Default)]
-struct Batch {
-    octets: Vec<u8>,
-    packets: Vec<Caught>,
+pub(super) struct Batch {
+    pub(super) octets: Vec<u8>,
+    pub(super) packets: Vec<Caught>,
     /// Whatever came until then is here, or in a batch before.
-    until: Option<Timestamp>,
+    pub(super) until: Option<Timestamp>,
     /// The interface is gone, and why.
-    gone: Option<String>,
+    pub(super) gone: Option<String>,
+    /// From here on packets are of this file and these interfaces.
+    pub(super) described: Option<Box<CaptureInfo>>,
 }
 
+/// One packet of a batch.
 #[derive(Clone, Copy)]
-struct Caught {
-    time: Timestamp,
-    wire_len: u32,
-    from: u32,
-    kept: u32,
+pub(super) struct Caught {
+    pub(super) interface: u16,
+    pub(super) time: Timestamp,
+    pub(super) wire_len: u32,
+    /// Where its octets are.
+    pub(super) from: u32,
+    pub(super) kept: u32,
 }
 
 impl Batch {
-    fn push(&mut self, packet: &pcap::Packet<'_>) {
+    /// Adds a packet with its octets.
+    pub(super) fn add(&mut self, packet: Caught, octets: &[u8]) {
+        let (from, kept) = (self.octets.len() as u32, octets.len() as u32);
+        self.octets.extend_from_slice(octets);
+        self.packets.push(Caught { from, kept, ..packet });
+    }
+
+    fn push(&mut self, interface: u16, packet: &pcap::Packet<'_>) {
         let stamp = packet.header.ts;
         // With Precision::Nano the field of microseconds holds nanoseconds.
         #[allow(clippy::useless_conversion, reason = "their width differs between platforms")]
         let nanos = i64::from(stamp.tv_sec).saturating_mul(1_000_000_000).saturating_add(i64::from(stamp.tv_usec));
-        let (from, kept) = (self.octets.len() as u32, packet.data.len() as u32);
-        self.octets.extend_from_slice(packet.data);
-        self.packets.push(Caught { time: Timestamp(nanos), wire_len: packet.header.len, from, kept });
+        let (time, wire_len) = (Timestamp(nanos), packet.header.len);
+        self.add(Caught { interface, time, wire_len, from: 0, kept: 0 }, packet.data);
     }
 
     fn clear(&mut self) {
         self.octets.clear();
         self.packets.clear();
-        (self.until, self.gone) = (None, None);
+        (self.until, self.gone, self.described) = (None, None, None);
     }
 }
 
@@ -266,6 +278,7 @@ struct Catcher {
 
 impl Catcher {
     fn run(mut self, stop: &AtomicBool) {
+        let lane = self.lane as u16;
         let mut batch = Batch::default();
         let mut counted = Timestamp::MIN;
         let mut last = Timestamp::MIN;
@@ -276,7 +289,7 @@ impl Catcher {
             if end.is_none() && stop.load(Ordering::Relaxed) {
                 end = Some(before);
             }
-            let taken = self.handle.dispatch(Some(BATCH), |packet| batch.push(&packet));
+            let taken = self.handle.dispatch(Some(BATCH), |packet| batch.push(lane, &packet));
             if before.since(counted).0.unsigned_abs() > 250_000_000 {
                 counted = before;
                 self.count();
@@ -367,10 +380,12 @@ struct Lane {
 }
 
 /// What there is to know beside packets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
     /// Nothing, or only packets.
     None,
+    /// From here on packets are of this file, with these interfaces.
+    Described(Box<CaptureInfo>),
     /// An interface is gone: its name, and what libpcap says.
     Gone(String, String),
     /// All threads ended, and nothing more comes.
@@ -378,6 +393,26 @@ pub enum Notice {
 }
 
 impl Feed {
+    /// What somebody else writes to a file, from its beginning on; whatever it holds is taken, nothing is dropped.
+    pub fn follow(path: &Path) -> Self {
+        let (full, batches) = bounded(QUEUE);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (own, path) = (stop.clone(), path.to_owned());
+        let name = path.display().to_string();
+        let thread = std::thread::spawn(move || follow::run(&path, &full, &own));
+        let lane = Lane {
+            name,
+            thread: Some(thread),
+            empties: bounded(0).0,
+            counters: Arc::default(),
+            waiting: VecDeque::new(),
+            place: 0,
+            until: Timestamp::MIN,
+            gone: false,
+        };
+        Self { batches, lanes: vec![lane], stop }
+    }
+
     /// Waits for packets, at most for `patience`.
     pub fn wait(&mut self, patience: Duration) -> Notice {
         match self.batches.recv_timeout(patience) {
@@ -390,6 +425,9 @@ impl Feed {
     fn enter(&mut self, n: usize, mut batch: Batch) -> Notice {
         let Some(lane) = self.lanes.get_mut(n) else { return Notice::None };
         lane.until = batch.until.unwrap_or(lane.until).max(lane.until);
+        if let Some(info) = batch.described.take() {
+            return Notice::Described(info);
+        }
         let gone = batch.gone.take();
         if batch.packets.is_empty() {
             drop(lane.empties.try_send(batch));
@@ -421,7 +459,7 @@ impl Feed {
         let Some(lane) = self.lanes.get_mut(n) else { return false };
         if let (Some(batch), Some(packet)) = (lane.waiting.front(), lane.next()) {
             let bytes = batch.octets.get(packet.from as usize..(packet.from + packet.kept) as usize).unwrap_or(&[]);
-            work(Taken { interface: n as u16, time, wire_len: packet.wire_len, bytes });
+            work(Taken { interface: packet.interface, time, wire_len: packet.wire_len, bytes });
         }
         lane.place += 1;
         if lane.next().is_none()
@@ -501,9 +539,11 @@ mod tests {
         (Lane { name: name.into(), thread, empties, counters, waiting, place: 0, until, gone: false }, spare)
     }
 
-    fn batch(times: &[i64], until: i64) -> Batch {
-        let packets = times.iter().map(|time| Caught { time: Timestamp(*time), wire_len: 60, from: 0, kept: 1 });
-        Batch { octets: vec![7], packets: packets.collect(), until: Some(Timestamp(until)), gone: None }
+    fn batch(interface: u16, times: &[i64], until: i64) -> Batch {
+        let packets =
+            times.iter().map(|time| Caught { interface, time: Timestamp(*time), wire_len: 60, from: 0, kept: 1 });
+        let (packets, until) = (packets.collect(), Some(Timestamp(until)));
+        Batch { octets: vec![7], packets, until, ..Batch::default() }
     }
 
     fn taken(feed: &mut Feed) -> Vec<(u16, i64)> {
@@ -518,12 +558,12 @@ mod tests {
         let (first, _spare) = lane("eth0");
         let (second, _other) = lane("eth1");
         let mut feed = Feed { batches, lanes: vec![first, second], stop: Arc::default() };
-        feed.enter(0, batch(&[10, 20, 30], 30));
+        feed.enter(0, batch(0, &[10, 20, 30], 30));
         // Nothing is known of eth1 yet.
         assert_eq!((taken(&mut feed), feed.reached()), (vec![], None));
-        feed.enter(1, batch(&[15], 25));
+        feed.enter(1, batch(1, &[15], 25));
         assert_eq!(taken(&mut feed), [(0, 10), (1, 15), (0, 20)]);
-        feed.enter(1, batch(&[], 40));
+        feed.enter(1, batch(1, &[], 40));
         assert_eq!((taken(&mut feed), feed.reached()), (vec![(0, 30)], Some(Timestamp(30))));
         drop(_full);
     }
@@ -534,7 +574,7 @@ mod tests {
         let (first, _spare) = lane("eth0");
         let (second, _other) = lane("eth1");
         let mut feed = Feed { batches, lanes: vec![first, second], stop: Arc::default() };
-        feed.enter(0, batch(&[10], 10));
+        feed.enter(0, batch(0, &[10], 10));
         let gone = Batch { gone: Some("went away".into()), ..Batch::default() };
         assert_eq!(feed.enter(1, gone), Notice::Gone("eth1".into(), "went away".into()));
         assert_eq!((taken(&mut feed), feed.reached()), (vec![(0, 10)], Some(Timestamp(10))));

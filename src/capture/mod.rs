@@ -5,6 +5,8 @@ mod buffer;
 mod compressed;
 mod damage;
 pub mod filter;
+#[cfg(feature = "live")]
+mod follow;
 mod hash;
 mod link_type;
 #[cfg(feature = "live")]

@@ -194,6 +194,9 @@ pub(crate) struct Live {
     /// Interface to listen on; `any` is all of them (repeatable)
     #[arg(short, long, value_name = "INTERFACE", help_heading = "Capture")]
     pub interface: Vec<String>,
+    /// Instead of interfaces: a file that tcpdump is still writing, and those of its rotation that come after it
+    #[arg(long, value_name = "FILE", help_heading = "Capture")]
+    pub follow: Option<PathBuf>,
     /// List the interfaces and leave
     #[arg(short = 'D', long, help_heading = "Capture")]
     pub list_interfaces: bool,

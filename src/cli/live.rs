@@ -42,6 +42,9 @@ pub(super) fn live(args: &Args) -> Result<ExitCode> {
     if args.list_interfaces {
         return list();
     }
+    if let Some(path) = &args.follow {
+        return follow(path, args);
+    }
     if args.interface.is_empty() {
         bail!(
             "no interface given: tcpwhy live -i INTERFACE [FILTER]  (tcpwhy live -D lists them; -i any is all of them)"
@@ -70,44 +73,40 @@ pub(super) fn live(args: &Args) -> Result<ExitCode> {
     // Root also sees which programs the sockets belong to.
     let open = if args.options.sockets.is_some() { None } else { snapshot(args.options.quiet) };
     plan.carry_out()?;
-    // From here on there are threads.
-    let (stop, wanted) = (super::on_interrupt()?, Arc::new(AtomicBool::new(false)));
-    signal_hook::flag::register(signal_hook::consts::SIGUSR1, wanted.clone()).context("cannot listen for SIGUSR1")?;
-    if !args.options.quiet {
-        greet(&described, args, &plan);
-    }
     let file = packets.as_ref().map(|packets| packets.path().to_owned());
     let mut watching = Watching::new(diagnosis, &described, file);
     let own = open.is_some().then(|| own_addresses(&args.interface));
     if let (Some(open), Some(own)) = (open, &own) {
         watching.sockets(open, own);
     }
-    let keeper = evidence.map(|folder| Keeper::new(folder, &described, args.evidence_limit as u64));
-    let ring = keeper.is_some().then(|| Ring::new(args.ring));
-    let teller = Teller::begin(Printer {
-        options: args.options.clone(),
-        zone: super::zone(&args.options)?,
-        file: report_file,
-        told: Told::default(),
-        keeper,
-        failed: false,
-    });
-    let session = Session {
-        feed: live.start(),
-        watching,
-        packets,
-        ring,
-        own,
-        interfaces: described.len(),
-        teller,
-        stop,
-        wanted,
-        every: args.every,
-        until: args.until_finding,
-        end: args.time.map(|time| Instant::now() + time),
-        quiet: args.options.quiet,
-        over: false,
-    };
+    let mut session = Session::begin(args, watching, Some(&described), report_file, evidence, || live.start())?;
+    (session.packets, session.own) = (packets, own);
+    if !args.options.quiet {
+        greet(&described, args, &plan);
+    }
+    session.run(args.options.fail_on)
+}
+
+/// A file that somebody else writes; there is nothing to open that needs a right, and no silence to be sure of.
+fn follow(path: &Path, args: &Args) -> Result<ExitCode> {
+    if !args.interface.is_empty() || !args.filter.is_empty() || args.write.is_some() {
+        bail!("--follow reads a file: -i, a filter and -w are about interfaces");
+    }
+    // Said before it is waited for.
+    if !path.exists() && !args.options.quiet {
+        eprintln!("tcpwhy: {} is not there yet", path.display());
+    }
+    let plan =
+        Plan::new(args.relinquish_privileges.as_deref().or(Some("root").filter(|_| nix::unistd::geteuid().is_root())))?;
+    let evidence = args.evidence.as_deref().map(|folder| evidence_folder(folder, &plan)).transpose()?;
+    let report_file = args.options.output.as_deref().map(|path| create(path, &plan)).transpose()?;
+    plan.carry_out()?;
+    let watching =
+        Watching::new(how(&args.options)?.all_flows(args.options.all_flows), &[], Some(path.display().to_string()));
+    let session = Session::begin(args, watching, None, report_file, evidence, || Feed::follow(path))?;
+    if !args.options.quiet {
+        eprintln!("tcpwhy: following {}; what is found is told as it becomes known, Ctrl-C ends it", path.display());
+    }
     session.run(args.options.fail_on)
 }
 
@@ -208,6 +207,8 @@ struct Session {
     quiet: bool,
     /// The last file is full.
     over: bool,
+    /// Interfaces of a followed file, for the next look.
+    described: Option<Vec<tcpwhy::capture::Interface>>,
 }
 
 /// What the interfaces counted since the file that is being written began.
@@ -220,6 +221,48 @@ fn of_this_file(watching: &Watching, counted: &[Counted]) -> Vec<Counted> {
 }
 
 impl Session {
+    /// Starts everything that runs beside it. `interfaces`: those that are listened to.
+    fn begin(
+        args: &Args,
+        watching: Watching,
+        interfaces: Option<&[tcpwhy::capture::Interface]>,
+        report_file: Option<File>,
+        evidence: Option<&Path>,
+        feed: impl FnOnce() -> Feed,
+    ) -> Result<Self> {
+        let (stop, wanted) = (super::on_interrupt()?, Arc::new(AtomicBool::new(false)));
+        signal_hook::flag::register(signal_hook::consts::SIGUSR1, wanted.clone())
+            .context("cannot listen for SIGUSR1")?;
+        let keeper =
+            evidence.map(|folder| Keeper::new(folder, interfaces.unwrap_or_default(), args.evidence_limit as u64));
+        let ring = keeper.is_some().then(|| Ring::new(args.ring));
+        let teller = Teller::begin(Printer {
+            options: args.options.clone(),
+            zone: super::zone(&args.options)?,
+            file: report_file,
+            told: Told::default(),
+            keeper,
+            failed: false,
+        });
+        Ok(Self {
+            feed: feed(),
+            watching,
+            packets: None,
+            ring,
+            own: None,
+            interfaces: interfaces.map_or(0, <[_]>::len),
+            teller,
+            stop,
+            wanted,
+            every: args.every,
+            until: args.until_finding,
+            end: args.time.map(|time| Instant::now() + time),
+            quiet: args.options.quiet,
+            over: false,
+            described: None,
+        })
+    }
+
     fn run(mut self, fail_on: Option<FailOn>) -> Result<ExitCode> {
         let mut next_look = Instant::now() + LOOK;
         let mut next_report = self.every.map(|every| Instant::now() + every);
@@ -233,6 +276,10 @@ impl Session {
             }
             match notice {
                 Notice::Gone(name, why) => eprintln!("tcpwhy: {name} is gone, nothing more comes from it: {why}"),
+                Notice::Described(info) => {
+                    self.watching.describe(*info);
+                    self.described = Some(self.watching.interfaces().to_vec());
+                }
                 Notice::Over => break,
                 Notice::None => {}
             }
@@ -314,7 +361,7 @@ impl Session {
         let counted = self.counted();
         let look = self.watching.look(whole, &counted);
         let (ring, reached) = (self.ring.as_mut().map(Ring::look).unwrap_or_default(), self.watching.reached());
-        self.teller.tell(Work { look, whole, reached, ring });
+        self.teller.tell(Work { look, whole, reached, ring, described: self.described.clone() });
     }
 
     fn finish(mut self, fail_on: Option<FailOn>) -> Result<ExitCode> {
@@ -326,7 +373,9 @@ impl Session {
             packets.end(self.watching.reached(), &of_this_file(&self.watching, &counted));
             failed = packets.failure();
         }
-        if !self.quiet {
+        if !self.quiet && self.interfaces == 0 {
+            eprintln!("tcpwhy: {} packets", self.watching.packets());
+        } else if !self.quiet {
             let lost = counted.iter().map(|counted| counted.missed + counted.dropped).sum::<u64>();
             let overrun = match self.feed.overrun() {
                 0 => String::new(),
@@ -367,6 +416,7 @@ struct Work {
     whole: bool,
     reached: Timestamp,
     ring: Vec<Arc<Segment>>,
+    described: Option<Vec<tcpwhy::capture::Interface>>,
 }
 
 impl Teller {
@@ -431,7 +481,10 @@ struct Printer {
 
 impl Printer {
     fn run(mut self, todo: &Receiver<Work>, shared: &Shared) -> Result<Self> {
-        for Work { look, whole, reached, ring } in todo {
+        for Work { look, whole, reached, ring, described } in todo {
+            if let (Some(keeper), Some(described)) = (&mut self.keeper, described) {
+                keeper.describe(described);
+            }
             let begin = Instant::now();
             let report = look.report();
             let took = begin.elapsed().as_millis() / 10;

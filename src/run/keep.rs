@@ -152,6 +152,11 @@ impl Keeper {
         Self { folder, interfaces, limit, files: BTreeMap::new(), removed: 0 }
     }
 
+    /// Interfaces that became known later.
+    pub fn describe(&mut self, interfaces: Vec<Interface>) {
+        self.interfaces = interfaces;
+    }
+
     /// Where the files are.
     pub fn folder(&self) -> &Path {
         &self.folder

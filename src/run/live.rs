@@ -62,6 +62,19 @@ impl Watching {
         Self { diagnosis, trip, shards, infos: vec![info], reached: Timestamp::MIN }
     }
 
+    /// The file that is followed, and its interfaces so far. Another file than before begins new numbers.
+    pub fn describe(&mut self, told: CaptureInfo) {
+        if self.packets() > 0 && self.infos.last().is_some_and(|info| info.file != told.file) {
+            self.rotate(told.file.clone(), &[]);
+            self.info().interfaces.clear();
+        }
+        let CaptureInfo { file, format, interfaces, .. } = told;
+        let info = self.info();
+        (info.file, info.format) = (file, format);
+        let new = interfaces.into_iter().skip(info.interfaces.len());
+        info.interfaces.extend(new);
+    }
+
     fn info(&mut self) -> &mut CaptureInfo {
         let last = self.infos.len() - 1;
         &mut self.infos[last]
