@@ -1,5 +1,6 @@
 //! How much a flow table may hold and for how long, and what it has to say about that.
 
+use super::tombstone::Tombstones;
 use crate::time::Elapsed;
 
 /// How much a table may hold and how long. Reaching a cap is counted ([`Counts`]), never silent.
@@ -65,9 +66,9 @@ impl Limits {
         self.memory = octets.saturating_sub(Self::REST).max(octets / 4);
     }
 
-    /// Reported flows remembered: at most a quarter of the memory, at some 200 octets each.
+    /// Reported flows remembered: at most a quarter of the memory.
     pub(super) fn tombstones(&self) -> usize {
-        self.max_flows.min(self.memory / 4 / 200)
+        self.max_flows.min(self.memory / 4 / Tombstones::WEIGHT)
     }
 }
 

@@ -163,7 +163,7 @@ impl Recorder {
         (merged, self.digests)
     }
 
-    fn keep(&mut self, summary: FlowSummary) {
+    fn keep(&mut self, mut summary: FlowSummary) {
         let told = worst(&summary.findings).map(|finding| finding.rule.to_string());
         let mut room = self.kept.len() < KEPT + self.healthy;
         // Counted only while there is room: at most one entry for each kept flow.
@@ -173,6 +173,7 @@ impl Recorder {
             *alike += u32::from(room);
         }
         if room {
+            summary.settle();
             self.kept.insert(summary.facts.id, summary);
             return;
         }
@@ -187,9 +188,10 @@ impl Recorder {
     }
 
     /// Kept whole: the first for good, the latest until as many came after them.
-    fn keep_healthy(&mut self, summary: FlowSummary) {
+    fn keep_healthy(&mut self, mut summary: FlowSummary) {
         if self.healthy < HEALTHY_FIRST {
             self.healthy += 1;
+            summary.settle();
             self.kept.insert(summary.facts.id, summary);
             return;
         }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::recorder::{Recorder, Recording};
 use crate::decode::{Datagram, Ip, Link, Packet, Segment, Transport};
@@ -133,13 +133,16 @@ impl Shards {
         for (n, shard) in shards.enumerate() {
             hands[n % threads].push((n, shard));
         }
+        // There are no more batches than are under way, so this is bounded by the others.
+        let (done, spare) = unbounded();
         let start = |own| {
             // Eight batches of slack: the reader is never more than a few megabytes ahead.
             let (batches, receiver) = bounded(8);
-            Worker { batches, handle: std::thread::spawn(move || work(own, receiver)) }
+            let done = done.clone();
+            Worker { batches, handle: std::thread::spawn(move || work(own, receiver, &done)) }
         };
         let workers = hands.into_iter().map(start).collect();
-        Self::Workers(Workers { workers, batch: Batch::default() })
+        Self::Workers(Workers { workers, batch: Batch::default(), spare })
     }
 
     /// Hands a packet to its shard.
@@ -182,7 +185,7 @@ impl Shards {
         };
         parts.sort_by_key(|(n, _)| *n);
         let mut merged = Merged::default();
-        let mut digests = Vec::new();
+        let mut digests = Vec::with_capacity(parts.iter().map(|(_, part)| part.digests.len()).sum());
         for (_, part) in parts {
             merged.merge(part.merged);
             digests.extend(part.digests);
@@ -206,6 +209,8 @@ fn seed() -> u64 {
 pub struct Workers {
     workers: Vec<Worker>,
     batch: Batch,
+    /// Batches that all workers are done with: their memory is used again, rather than taken by one thread and given back by another.
+    spare: Receiver<Batch>,
 }
 
 struct Worker {
@@ -267,8 +272,7 @@ impl Workers {
     }
 
     fn flush(&mut self) {
-        let next =
-            Batch { items: Vec::with_capacity(BATCH_ITEMS), octets: Vec::with_capacity(self.batch.octets.capacity()) };
+        let next = self.spare.try_recv().unwrap_or_default();
         let batch = Arc::new(std::mem::replace(&mut self.batch, next));
         for worker in &self.workers {
             // A worker that is gone has panicked; join() reports it.
@@ -294,6 +298,13 @@ impl Workers {
 }
 
 impl Batch {
+    /// Nothing in its memory.
+    fn emptied(mut self) -> Self {
+        self.items.clear();
+        self.octets.clear();
+        self
+    }
+
     fn store(&mut self, packet: &Packet<'_>) -> Option<Stored> {
         let transport = match &packet.transport {
             Transport::Tcp(segment) => StoredTransport::Tcp {
@@ -348,7 +359,7 @@ impl Batch {
 }
 
 /// One worker: its shards, all batches, only its own items.
-fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>) -> Vec<(usize, Part)> {
+fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>, done: &Sender<Batch>) -> Vec<(usize, Part)> {
     let mut place = [usize::MAX; SHARDS];
     for (position, (n, _)) in shards.iter().enumerate() {
         place[*n] = position;
@@ -373,6 +384,10 @@ fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>) -> Vec<(us
                         }
                         Item::Tick(now) => shards.iter_mut().for_each(|(_, shard)| shard.tick(*now)),
                     }
+                }
+                // Whoever is last gives it back; a reader that is gone needs no more of them.
+                if let Some(batch) = Arc::into_inner(batch) {
+                    let _ = done.send(batch.emptied());
                 }
             }
             Message::Finish(now) => {
