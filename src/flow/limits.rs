@@ -51,7 +51,7 @@ impl Default for Limits {
             udp_expiry: Elapsed::secs(60),
             listeners: 65_536,
             packed_from: 256,
-            memory: (2 << 30) - Self::REST,
+            memory: Self::of_tables(2 << 30),
         }
     }
 }
@@ -63,7 +63,14 @@ impl Limits {
 
     /// A whole run may take `octets`.
     pub fn allow(&mut self, octets: usize) {
-        self.memory = octets.saturating_sub(Self::REST).max(octets / 4);
+        self.memory = Self::of_tables(octets);
+    }
+
+    /// What the tables may take of a run's `octets`: pages that the allocator cannot fill take an eighth of what they hold.
+    const fn of_tables(octets: usize) -> usize {
+        let (left, least) = (octets.saturating_sub(Self::REST), octets / 4);
+        let filled = left - left / 8;
+        if filled > least { filled } else { least }
     }
 
     /// Reported flows remembered: at most a quarter of the memory.
@@ -105,4 +112,28 @@ pub(super) struct Shared {
     pub(super) unanswered: usize,
     /// What the flows among the places weigh together, without the octets held.
     pub(super) weight: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_tables_may_take_leaves_room_for_the_rest_and_for_pages_that_are_not_full() {
+        let mut limits = Limits::default();
+        for mib in [256, 512, 1024, 2048] {
+            limits.allow(mib << 20);
+            assert!(limits.memory + limits.memory / 8 + Limits::REST <= mib << 20, "{mib}");
+            assert!(limits.memory >= mib << 19, "{mib}: not less than half");
+        }
+        assert_eq!(limits.memory, Limits::default().memory);
+        limits.allow(128 << 20);
+        assert_eq!(limits.memory, 32 << 20);
+    }
+
+    #[test]
+    fn reported_flows_take_a_quarter_at_most() {
+        let limits = Limits { memory: 10 << 20, ..Limits::default() };
+        assert!(limits.tombstones() > 30_000 && limits.tombstones() * Tombstones::WEIGHT <= limits.memory / 4);
+    }
 }

@@ -556,6 +556,9 @@ mod tests {
         assert_eq!((first[0], first.last()), (1, Some(&(HEALTHY_FIRST as u64))));
         assert_eq!((latest.len(), latest.last()), (HEALTHY_LATEST, Some(&many)));
         assert_eq!((merged.tally.dropped_healthy, digests.len()), (2 * HEALTHY_LATEST as u64, 2 * HEALTHY_LATEST));
+        // What stays for good keeps no room for more; a copy has none.
+        let full = |flow: &FlowSummary| flow.story.weight() == flow.story.clone().weight();
+        assert!(merged.flows.values().take(HEALTHY_FIRST).all(full));
     }
 
     #[test]
@@ -572,5 +575,7 @@ mod tests {
         assert_eq!((merged.flows.len(), merged.tally.dropped_failed), (KEPT_ALIKE as usize, 3));
         assert_eq!((merged.tally.dropped_healthy, digests.len()), (0, 3));
         assert_eq!(merged.tally.beyond_cap.values().sum::<u64>(), 3);
+        let full = |flow: &FlowSummary| flow.findings.capacity() == flow.findings.len();
+        assert!(merged.flows.values().all(full));
     }
 }

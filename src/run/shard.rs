@@ -3,7 +3,7 @@
 //! The number of shards never depends on the number of workers, so caps, evictions and ticks fall on the same packets and the report is
 //! the same for any number of threads.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -185,18 +185,25 @@ impl Shards {
         };
         parts.sort_by_key(|(n, _)| *n);
         let mut merged = Merged::default();
-        let mut digests = Vec::with_capacity(parts.iter().map(|(_, part)| part.digests.len()).sum());
+        let mut digests: Vec<VecDeque<Digest>> = Vec::with_capacity(SHARDS);
         for (_, part) in parts {
             merged.merge(part.merged);
-            digests.extend(part.digests);
+            digests.push(part.digests);
         }
-        // Numbers are sorted, not digests: a map made from what is in order already moves each once.
-        let mut order: Vec<(PacketRef, u32)> = (0..).zip(&digests).map(|(place, digest)| (digest.id, place)).collect();
-        order.sort_unstable();
-        let in_order = order.into_iter().filter_map(|(id, place)| Some((id, *digests.get(place as usize)?)));
-        merged.digests = in_order.collect();
+        merged.digests = in_order(&digests);
         merged
     }
+}
+
+/// All digests by the first packet. Their numbers are sorted, not they themselves, and a map made of so many as there are of what is in
+/// order already moves each once and takes no room twice.
+fn in_order(digests: &[VecDeque<Digest>]) -> BTreeMap<PacketRef, Digest> {
+    let mut order: Vec<(PacketRef, u8, u32)> = Vec::with_capacity(digests.iter().map(VecDeque::len).sum());
+    for (part, digests) in (0..).zip(digests) {
+        order.extend((0..).zip(digests).map(|(place, digest)| (digest.id, part, place)));
+    }
+    order.sort_unstable();
+    order.into_iter().map(|(id, part, place)| (id, digests[usize::from(part)][place as usize])).collect()
 }
 
 /// Captures are chosen by attackers, so the tables' hash must not be known beforehand; no result depends on it.
@@ -396,4 +403,44 @@ fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>, done: &Sen
         }
     }
     Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::testing::Scene;
+
+    #[test]
+    fn the_digests_of_all_shards_are_one_map() {
+        let digest =
+            |number: u64| Scene::starting("10.0.0.1:40000", "10.0.0.2:80", number, number as i64).summary().digest;
+        let parts: Vec<VecDeque<Digest>> = [vec![7, 2, 9], vec![], vec![1, 8]]
+            .into_iter()
+            .map(|numbers| numbers.into_iter().map(digest).collect())
+            .collect();
+        let all = in_order(&parts);
+        assert_eq!(all.keys().map(|id| id.number).collect::<Vec<_>>(), [1, 2, 7, 8, 9]);
+        assert!(all.iter().all(|(id, kept)| *kept == digest(id.number)));
+    }
+
+    #[test]
+    fn a_batch_that_everybody_is_done_with_comes_back_empty() {
+        let (batches, receiver) = bounded(1);
+        let (done, spare) = unbounded();
+        let items = vec![Item::Tick(Timestamp(1))];
+        let batch = Arc::new(Batch { items, octets: vec![0; 1000] });
+        let other = batch.clone();
+        let worker = std::thread::spawn(move || work(Vec::new(), receiver, &done));
+        assert!(batches.send(Message::Batch(batch)).is_ok());
+        drop(batches);
+        assert!(worker.join().is_ok_and(|parts| parts.is_empty()));
+        assert!(spare.try_recv().is_err(), "another worker has it still");
+        let (done, spare) = unbounded();
+        let (batches, receiver) = bounded(2);
+        assert!(batches.send(Message::Batch(other)).is_ok());
+        drop(batches);
+        work(Vec::new(), receiver, &done);
+        let batch = spare.try_recv().expect("it comes back");
+        assert_eq!((batch.items.len(), batch.octets.len(), batch.octets.capacity()), (0, 0, 1000));
+    }
 }
