@@ -61,16 +61,20 @@ impl Limits {
     /// the end the report.
     const REST: usize = 96 << 20;
 
+    /// Room in pages that are not full, at most.
+    const EMPTY: usize = 32 << 20;
+
     /// A whole run may take `octets`.
     pub fn allow(&mut self, octets: usize) {
         self.memory = Self::of_tables(octets);
     }
 
-    /// What the tables may take of a run's `octets`: pages that the allocator cannot fill take an eighth of what they hold.
+    /// What the tables may take of a run's `octets`. Of flows that differ much the allocator leaves pages half empty: an eighth of what
+    /// they hold, but no more than that of a hundred thousand flows.
     const fn of_tables(octets: usize) -> usize {
         let (left, least) = (octets.saturating_sub(Self::REST), octets / 4);
-        let filled = left - left / 8;
-        if filled > least { filled } else { least }
+        let empty = if left / 8 < Self::EMPTY { left / 8 } else { Self::EMPTY };
+        if left - empty > least { left - empty } else { least }
     }
 
     /// Reported flows remembered: at most a quarter of the memory.
@@ -121,14 +125,12 @@ mod tests {
     #[test]
     fn what_the_tables_may_take_leaves_room_for_the_rest_and_for_pages_that_are_not_full() {
         let mut limits = Limits::default();
-        for mib in [256, 512, 1024, 2048] {
+        let allowed = [(128, 32), (256, 140), (512, 384), (2048, 1920)];
+        for (mib, tables) in allowed {
             limits.allow(mib << 20);
-            assert!(limits.memory + limits.memory / 8 + Limits::REST <= mib << 20, "{mib}");
-            assert!(limits.memory >= mib << 19, "{mib}: not less than half");
+            assert_eq!(limits.memory, tables << 20, "of {mib} MiB");
         }
         assert_eq!(limits.memory, Limits::default().memory);
-        limits.allow(128 << 20);
-        assert_eq!(limits.memory, 32 << 20);
     }
 
     #[test]

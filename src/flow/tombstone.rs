@@ -76,9 +76,9 @@ impl Tombstones {
         Met::Successor(id)
     }
 
-    /// Octets they take.
+    /// Octets they take, about. What the index says of its own room depends on the seed, and nothing that is decided by this may.
     pub(super) fn memory(&self) -> usize {
-        self.index.capacity() * 8 / 7 * (size_of::<u32>() + 1) + self.stones.memory()
+        self.stones.len * (Self::WEIGHT - size_of::<Stone>()) + self.stones.memory()
     }
 
     /// Forgets those whose time is over.
