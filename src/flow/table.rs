@@ -27,7 +27,7 @@ use super::wheel::Wheel;
 use super::{Ended, FlowHead, Sink};
 use crate::decode::{Flags, Ip, Packet, Segment, Transport};
 use crate::event::{PacketRef, What};
-use crate::time::Timestamp;
+use crate::time::{Elapsed, Timestamp};
 use crate::wire::Endpoint;
 use crate::wire::icmp::IcmpError;
 use crate::wire::seq::Seq;
@@ -179,6 +179,17 @@ impl<S: Sink> FlowTable<S> {
         }
     }
 
+    /// When, before `end`, the next flow may have to be looked at: a tick then finds it in time. Never at or before the latest tick.
+    pub fn next_due(&mut self, end: Timestamp) -> Option<Timestamp> {
+        let visit = self.wheel.next_due(end.eighth()).map(Timestamp::of_eighth);
+        let packed = self.embryos.oldest().map(|(at, _)| at + self.shared.limits.syn_expiry);
+        // Packed flows are looked at on whole seconds.
+        let reached = self.wheel.now().map_or(i64::MIN, |step| Timestamp::of_eighth(step).second());
+        let second = |due: Timestamp| (due + Elapsed::nanos(999_999_999)).second().max(reached.saturating_add(1));
+        let packed = packed.map(|due| second(due).saturating_mul(1_000_000_000));
+        visit.into_iter().chain(packed.map(Timestamp)).min().filter(|due| *due < end)
+    }
+
     /// The capture is over: every flow leaves, in the order of their first packets.
     pub fn finish(&mut self, now: Timestamp, sink: &mut S) {
         let open = self.slots().into_iter();
@@ -204,6 +215,27 @@ impl<S: Sink> FlowTable<S> {
                 self.places.get(slot as usize)
             {
                 show(detail.facts(flow), conversation);
+            }
+        }
+    }
+
+    /// Shows flows that have something to tell before they leave, in the order of their first packets: those that end, that wait for an
+    /// answer, that lost something, or that `told` picks; with `all` every flow. The last argument tells those that are closed.
+    pub fn telling(
+        &self,
+        all: bool,
+        told: impl Fn(&S::Conversation) -> bool,
+        mut show: impl FnMut(FlowFacts, &S::Conversation, bool),
+    ) {
+        for slot in self.slots() {
+            let Some(Place { flow, detail: Some(detail), conversation: Some(conversation) }) =
+                self.places.get(slot as usize)
+            else {
+                continue;
+            };
+            let asks = flow.unanswered || flow.key.protocol() == IpProtocol::Udp && !flow.resolved();
+            if all || asks || flow.ending() || !detail.healthy() || told(conversation) {
+                show(detail.facts(flow), conversation, flow.closed());
             }
         }
     }

@@ -90,6 +90,7 @@ pub struct Lesson {
 }
 
 /// Learns from closed flows.
+#[derive(Clone)]
 pub struct Learner {
     services: Places<Endpoint, Learnt>,
     beyond_cap: u64,
@@ -98,7 +99,7 @@ pub struct Learner {
 }
 
 /// One service being learnt.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Learnt {
     /// One bit for each client that is counted; many clients share it.
     counted: u64,

@@ -7,13 +7,13 @@ use crate::rule::summary::{Mill, PREFIX};
 use crate::wire::proxy::{self, ProxyStart};
 
 /// The octets so far.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Prefix {
     mill: Mill,
     state: State,
 }
 
-#[derive(Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 enum State {
     /// A PROXY header may come.
     #[default]
