@@ -9,7 +9,7 @@
 #   small     short flows of small packets                               1100M
 #   memory    peak memory: mix and small, ten times the mix through a pipe, flood (450M), storm (800M), evil (500M)
 #   growth    time per packet of 1, 4 and 16 times 256M
-#   packed    gzip and zstd input                                        1G
+#   packed    gzip and zstd input, beside the unpacker and a pipe from it  1G
 #   startup   a capture of 50 KB, 20 times
 #   binary    its size
 #   build     how long a release build takes, from nothing and after a change (only when asked for)
@@ -75,6 +75,12 @@ octets() {
 make() {
     if [ "$2" -gt 5000000000 ]; then
         say "$1 of $2 octets would need more than 5 GB of disk"
+        return 1
+    fi
+    local free
+    free=$(df --output=avail -B1 "$work" | tail -n 1)
+    if [ "$2" -gt $((free - 500000000)) ]; then
+        say "$1 of $2 octets: only $free are free below $work (TMPDIR says where that is)"
         return 1
     fi
     say "writing $1, $2 octets"
@@ -230,7 +236,7 @@ section_growth() {
     local times round
     for times in 1 4 16; do
         if ! make mix "$(octets "${size:-256M}" "$times")"; then
-            echo "| ${times}x | more than 5 GB of disk: left out | | | |"
+            echo "| ${times}x | not enough disk: left out | | | |"
             continue
         fi
         : >"$work/results"
@@ -249,12 +255,12 @@ section_packed() {
     make mix "$(octets "${size:-1G}")" || return 0
     printf '\n## packed\n\n'
     describe mix
-    echo '| input | size | program | wall s | user+sys s | wall, ratio to the unpacker |'
-    echo '|---|---|---|---|---|---|'
+    echo '| input | size | program | wall s | user+sys s | wall, ratio to the unpacker | wall, ratio to the pipe |'
+    echo '|---|---|---|---|---|---|---|'
     local packer file round
     for packer in gzip zstd; do
         if ! have "$packer"; then
-            echo "| $packer | | missing, not installed here | | | |"
+            echo "| $packer | | missing, not installed here | | | | |"
             continue
         fi
         say "packing with $packer"
@@ -263,6 +269,9 @@ section_packed() {
         : >"$work/results"
         for round in $(seq "$rounds"); do
             measure "$packer -dc" "$round" "$work/mix.totals" "$file" "$packer" -q -dc "$file"
+            # What one would do without: the pipe takes another process, so it is compared with two threads.
+            measure "$packer -dc, piped to tcpwhy, 2 threads" "$round" "$work/mix.totals" "$file" \
+                bash -o pipefail -c '"$1" -q -dc "$2" | "$3" --threads 2 -' - "$packer" "$file" "$binary"
             measure 'tcpwhy, 1 thread' "$round" "$work/mix.totals" "$file" "$binary" --threads 1 "$file"
             measure 'tcpwhy, 2 threads' "$round" "$work/mix.totals" "$file" "$binary" --threads 2 "$file"
         done
@@ -271,12 +280,13 @@ section_packed() {
             $6 == 0 { n = ++runs[$1]; wall[$1, n] = $3; cpu[$1, n] = $4; at[$1, $2] = $3; round[$1, n] = $2 }
             END {
                 for (p = 1; p <= programs; p++) {
-                    name = order[p]; n = runs[name]; ratios = 0
+                    name = order[p]; n = runs[name]; ratios = pipes = 0
                     for (i = 1; i <= n; i++) {
                         walls[i] = wall[name, i]; cpus[i] = cpu[name, i]; r = round[name, i]
                         if (at[order[1], r] > 0) ratio[++ratios] = wall[name, i] / at[order[1], r]
+                        if (at[order[2], r] > 0) pipe[++pipes] = wall[name, i] / at[order[2], r]
                     }
-                    printf "| %s | %.0f MB | %s | %s | %s | %s |\n", packer, octets / 1e6, name, span(walls, n, "%.2f"), span(cpus, n, "%.2f"), span(ratio, ratios, "%.2f")
+                    printf "| %s | %.0f MB | %s | %s | %s | %s | %s |\n", packer, octets / 1e6, name, span(walls, n, "%.2f"), span(cpus, n, "%.2f"), span(ratio, ratios, "%.2f"), span(pipe, pipes, "%.2f")
                 }
             }
         ' "$work/results"

@@ -1,5 +1,6 @@
 //! Writes generated traffic as pcap, the same for the same arguments:
 //! `cargo run --release --example generate -- mix 1G mix.pcap` (shapes: healthy, benign, mix, small, outage, flood, storm, evil; `-` is standard output).
+//! Of `evil` there is each attack by its name as well: `generate attacks` lists them.
 
 #[path = "../benches/generate/mod.rs"]
 mod generate;
@@ -12,12 +13,18 @@ use generate::Shape;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments == ["attacks"] {
+        Shape::attacks().for_each(|name| println!("{name}"));
+        return ExitCode::SUCCESS;
+    }
     let asked = match arguments.as_slice() {
-        [word, size, path] => shape(word).zip(octets(size)).map(|(shape, octets)| (shape, octets, path)),
+        [word, size, path] => Shape::named(word).zip(octets(size)).map(|(shape, octets)| (shape, octets, path)),
         _ => None,
     };
     let Some((shape, octets, path)) = asked else {
-        eprintln!("usage: generate healthy|benign|mix|small|outage|flood|storm|evil SIZE[K|M|G] FILE|-");
+        eprintln!(
+            "usage: generate healthy|benign|mix|small|outage|flood|storm|evil|ATTACK SIZE[K|M|G] FILE|-, or: generate attacks"
+        );
         return ExitCode::from(2);
     };
     match write(shape, octets, path) {
@@ -36,10 +43,6 @@ fn write(shape: Shape, octets: u64, path: &str) -> io::Result<()> {
     out.flush()?;
     eprintln!("{} octets, {} packets, {} flows", totals.octets, totals.packets, totals.flows);
     Ok(())
-}
-
-fn shape(word: &str) -> Option<Shape> {
-    Shape::ALL.iter().find(|(name, _)| *name == word).map(|(_, shape)| *shape)
 }
 
 /// `1G` and the like; units are powers of 1,000, as packet rates and disks are counted.

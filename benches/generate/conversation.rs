@@ -47,6 +47,17 @@ impl Kind {
     pub(super) const PATTERNS: usize = benign::PATTERNS.len();
     /// How many attacks there are.
     pub(super) const ATTACKS: usize = evil::ATTACKS.len();
+
+    /// The number of an attack.
+    pub(super) fn attack(name: &str) -> Option<usize> {
+        evil::ATTACKS.iter().position(|attack| attack.0 == name)
+    }
+
+    /// What all attacks are called.
+    pub(super) fn attacks() -> impl Iterator<Item = &'static str> {
+        evil::ATTACKS.iter().map(|attack| attack.0)
+    }
+
     pub(super) const FAULTS: [Kind; 5] = [Kind::Refused, Kind::Unanswered, Kind::Reset, Kind::Lossy, Kind::Proxy];
 
     fn port(self) -> u16 {
@@ -61,7 +72,7 @@ impl Kind {
             Kind::Lossy => 84,
             Kind::Proxy | Kind::Pool => 1443,
             Kind::Benign(pattern) => benign::PATTERNS[pattern].0,
-            Kind::Evil(attack) => evil::ATTACKS[attack].0,
+            Kind::Evil(attack) => evil::ATTACKS[attack].1,
         }
     }
 }
@@ -82,7 +93,7 @@ pub(super) fn frames(kind: Kind, number: u64, begin: u64, random: &mut Random) -
         Kind::Lossy => flow.lossy(random),
         Kind::Proxy | Kind::Pool => flow.proxy(random),
         Kind::Benign(pattern) => benign::PATTERNS[pattern].1(&mut flow, random),
-        Kind::Evil(attack) => evil::ATTACKS[attack].1(&mut flow, random),
+        Kind::Evil(attack) => (evil::ATTACKS[attack].2)(&mut flow, random),
     }
     flow.frames
 }

@@ -6,11 +6,15 @@
 use super::super::packet::arp_answer;
 use super::{ACK, Conversation, FIN, PSH, RST, Random, SYN, messages};
 
-/// An attack: its server port and one bout of it.
-pub(super) type Attack = (u16, fn(&mut Conversation, &mut Random));
+/// An attack: its name, its server port and one bout of it.
+pub(super) type Attack = (&'static str, u16, fn(&mut Conversation, &mut Random));
+
+macro_rules! attacks {
+    ($(($port:literal, $attack:ident)),* $(,)?) => { &[$((stringify!($attack), $port, $attack)),*] };
+}
 
 /// All of them.
-pub(super) const ATTACKS: &[Attack] = &[
+pub(super) const ATTACKS: &[Attack] = attacks![
     (8080, every_second_octet),
     (8080, overlaps_that_contradict),
     (8080, far_apart),

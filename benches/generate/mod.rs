@@ -35,6 +35,8 @@ pub enum Shape {
     Storm,
     /// Attacks on whoever reads the capture: meant to exhaust memory or time. A "flow" is one bout of an attack, of 20 to 200 KB.
     Evil,
+    /// One of these attacks alone, by its number.
+    Attack(usize),
 }
 
 impl Shape {
@@ -50,6 +52,17 @@ impl Shape {
         ("evil", Shape::Evil),
     ];
 
+    /// The shape of a word on the command line: one of [`Shape::ALL`], or the name of an attack.
+    pub fn named(word: &str) -> Option<Self> {
+        let known = Self::ALL.iter().find(|(name, _)| *name == word).map(|(_, shape)| *shape);
+        known.or_else(|| Kind::attack(word).map(Self::Attack))
+    }
+
+    /// The names of all attacks.
+    pub fn attacks() -> impl Iterator<Item = &'static str> {
+        Kind::attacks()
+    }
+
     fn kind(self, number: u64, random: &mut Random) -> Kind {
         match self {
             Shape::Outage if random.below(11) == 0 => Kind::Pool,
@@ -57,6 +70,7 @@ impl Shape {
             Shape::Flood => Kind::Spoofed,
             Shape::Storm => Kind::Open,
             Shape::Evil => Kind::Evil(number as usize % Kind::ATTACKS),
+            Shape::Attack(attack) => Kind::Evil(attack),
             Shape::Mix if random.below(60) == 0 => Kind::FAULTS[random.below(Kind::FAULTS.len() as u64) as usize],
             Shape::Benign if random.below(4) > 0 => Kind::Benign(random.below(Kind::PATTERNS as u64) as usize),
             Shape::Healthy | Shape::Benign | Shape::Mix => match random.below(100) {
@@ -74,7 +88,7 @@ impl Shape {
             Shape::Healthy | Shape::Mix => 200 + random.below(200),
             Shape::Small | Shape::Outage => 20 + random.below(40),
             Shape::Flood | Shape::Storm => 2 + random.below(6),
-            Shape::Evil => 1_000 + random.below(2_000),
+            Shape::Evil | Shape::Attack(_) => 1_000 + random.below(2_000),
         }
     }
 }

@@ -273,10 +273,10 @@ fn lone(profiles: &BTreeMap<Endpoint, Profile>) -> Vec<Lone> {
 
 fn moved(good: &Merged, bad: &Merged) -> Vec<Moved> {
     let (before, after) = (good.names.by_name(), bad.names.by_name());
-    let words = |addresses: &BTreeSet<Address>| addresses.iter().map(Address::to_string).collect();
+    let words = |addresses: &Vec<Address>| addresses.iter().map(Address::to_string).collect();
     let both = before.iter().filter_map(|(name, addresses)| Some((name, addresses, after.get(name)?)));
     both.filter(|(_, one, other)| one != other)
-        .map(|(name, one, other)| Moved { name: (*name).to_owned(), good: words(one), bad: words(other) })
+        .map(|(name, one, other)| Moved { name: name.to_string(), good: words(one), bad: words(other) })
         .collect()
 }
 

@@ -68,6 +68,12 @@ impl Story {
         Self { head: self.head, tail: self.tail, ..Self::default() }
     }
 
+    /// Gives back what it has at hand for more.
+    pub fn settle(&mut self) {
+        self.head.shrink_to_fit();
+        self.tail.shrink_to_fit();
+    }
+
     /// Octets it takes beside itself, about: what an event points to is a head, a hello or nothing.
     pub fn weight(&self) -> usize {
         const BEHIND: usize = 160;

@@ -86,11 +86,11 @@ impl Embryos {
         self.index.len()
     }
 
-    /// Octets they take.
+    /// Octets they take, about; the same whatever the seed, on which the index's own account of its room depends.
     pub(super) fn memory(&self) -> usize {
         self.narrow.held * size_of::<Record<[u32; 2]>>()
             + self.wide.held * size_of::<Record<[u64; 4]>>()
-            + self.index.capacity() * (size_of::<u32>() + 1)
+            + 2 * self.index.len() * (size_of::<u32>() + 1)
     }
 
     /// Records that memory is held for.

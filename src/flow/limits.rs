@@ -1,5 +1,6 @@
 //! How much a flow table may hold and for how long, and what it has to say about that.
 
+use super::tombstone::Tombstones;
 use crate::time::Elapsed;
 
 /// How much a table may hold and how long. Reaching a cap is counted ([`Counts`]), never silent.
@@ -50,7 +51,7 @@ impl Default for Limits {
             udp_expiry: Elapsed::secs(60),
             listeners: 65_536,
             packed_from: 256,
-            memory: (2 << 30) - Self::REST,
+            memory: Self::of_tables(2 << 30),
         }
     }
 }
@@ -60,14 +61,25 @@ impl Limits {
     /// the end the report.
     const REST: usize = 96 << 20;
 
+    /// Room in pages that are not full, at most.
+    const EMPTY: usize = 32 << 20;
+
     /// A whole run may take `octets`.
     pub fn allow(&mut self, octets: usize) {
-        self.memory = octets.saturating_sub(Self::REST).max(octets / 4);
+        self.memory = Self::of_tables(octets);
     }
 
-    /// Reported flows remembered: at most a quarter of the memory, at some 200 octets each.
+    /// What the tables may take of a run's `octets`. Of flows that differ much the allocator leaves pages half empty: an eighth of what
+    /// they hold, but no more than that of a hundred thousand flows.
+    const fn of_tables(octets: usize) -> usize {
+        let (left, least) = (octets.saturating_sub(Self::REST), octets / 4);
+        let empty = if left / 8 < Self::EMPTY { left / 8 } else { Self::EMPTY };
+        if left - empty > least { left - empty } else { least }
+    }
+
+    /// Reported flows remembered: at most a quarter of the memory.
     pub(super) fn tombstones(&self) -> usize {
-        self.max_flows.min(self.memory / 4 / 200)
+        self.max_flows.min(self.memory / 4 / Tombstones::WEIGHT)
     }
 }
 
@@ -104,4 +116,26 @@ pub(super) struct Shared {
     pub(super) unanswered: usize,
     /// What the flows among the places weigh together, without the octets held.
     pub(super) weight: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_tables_may_take_leaves_room_for_the_rest_and_for_pages_that_are_not_full() {
+        let mut limits = Limits::default();
+        let allowed = [(128, 32), (256, 140), (512, 384), (2048, 1920)];
+        for (mib, tables) in allowed {
+            limits.allow(mib << 20);
+            assert_eq!(limits.memory, tables << 20, "of {mib} MiB");
+        }
+        assert_eq!(limits.memory, Limits::default().memory);
+    }
+
+    #[test]
+    fn reported_flows_take_a_quarter_at_most() {
+        let limits = Limits { memory: 10 << 20, ..Limits::default() };
+        assert!(limits.tombstones() > 30_000 && limits.tombstones() * Tombstones::WEIGHT <= limits.memory / 4);
+    }
 }

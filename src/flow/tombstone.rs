@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 
 use hashbrown::HashTable;
 
+use super::facts::IpProtocol;
 use super::key::{Key, Way};
 use crate::decode::{Flags, Segment};
-use crate::event::PacketRef;
+use crate::event::{PacketRef, Stamp};
 use crate::time::Timestamp;
 use crate::wire::seq::Seq;
+use crate::wire::{Address, Endpoint};
 
 /// One reported flow.
 pub(super) struct Tombstone {
@@ -33,66 +35,262 @@ pub(super) enum Met {
 pub(super) struct Tombstones {
     seed: u64,
     limit: usize,
-    stones: HashTable<Tombstone>,
-    order: VecDeque<(u64, Timestamp)>,
+    /// Numbers of stones, by the hash of their key.
+    index: HashTable<u32>,
+    stones: Stones,
 }
 
 impl Tombstones {
+    /// What one takes, with its place in the index, which has up to twice as many as are taken.
+    pub(super) const WEIGHT: usize = size_of::<Stone>() + 2 * (size_of::<u32>() + 1);
+
     /// None yet, at most `limit`.
     pub(super) fn new(seed: u64, limit: usize) -> Self {
-        Self { seed, limit, stones: HashTable::new(), order: VecDeque::new() }
+        Self { seed, limit, index: HashTable::new(), stones: Stones::default() }
     }
 
     /// Adds one; the oldest makes room.
     pub(super) fn bury(&mut self, hash: u64, stone: Tombstone) {
-        if self.order.len() >= self.limit {
+        if self.stones.len >= self.limit {
             self.forget_oldest();
         }
-        self.order.push_back((hash, stone.until));
-        let seed = self.seed;
-        self.stones.insert_unique(hash, stone, |stone| stone.key.hash(seed));
+        let number = self.stones.push(Stone::of(&stone));
+        let (seed, stones) = (self.seed, &self.stones);
+        let hash_of = |number: &u32| stones.get(*number).map_or(0, |stone| stone.key().hash(seed));
+        self.index.insert_unique(hash, number, hash_of);
     }
 
     /// What a segment that no flow claims belongs to. A SYN, or payload beyond the end of its side, begins something new.
     pub(super) fn meet(&mut self, hash: u64, key: &Key, way: Way, now: Timestamp, segment: &Segment<'_>) -> Met {
-        let Ok(entry) = self.stones.find_entry(hash, |stone| stone.key == *key) else { return Met::Nobody };
-        let stone = entry.get();
-        let end = stone.next.get(way as usize).copied().flatten();
-        let beyond = segment.payload_len > 0 && end.is_none_or(|end| !end.after(segment.seq));
+        let stones = &self.stones;
+        let same = |number: &u32| stones.get(*number).is_some_and(|stone| stone.key() == *key);
+        let Ok(entry) = self.index.find_entry(hash, same) else { return Met::Nobody };
+        let Some(stone) = stones.get(*entry.get()) else { return Met::Nobody };
+        let beyond = segment.payload_len > 0 && stone.end(way).is_none_or(|end| !end.after(segment.seq));
         let bare_syn = segment.flags.has(Flags::SYN) && !segment.flags.has(Flags::ACK);
         if stone.until > now && !bare_syn && !beyond {
             return Met::Late;
         }
-        let id = stone.id;
+        let id = stone.id.packet();
         entry.remove();
         Met::Successor(id)
     }
 
-    /// Octets they take.
+    /// Octets they take, about. What the index says of its own room depends on the seed, and nothing that is decided by this may.
     pub(super) fn memory(&self) -> usize {
-        self.stones.capacity() * (size_of::<Tombstone>() + 1) + self.order.capacity() * size_of::<(u64, Timestamp)>()
+        self.stones.len * (Self::WEIGHT - size_of::<Stone>()) + self.stones.memory()
     }
 
     /// Forgets those whose time is over.
     pub(super) fn expire(&mut self, now: Timestamp) {
-        while self.order.front().is_some_and(|(_, until)| *until <= now) {
+        while self.stones.oldest().is_some_and(|(_, stone)| stone.until <= now) {
             self.forget_oldest();
         }
     }
 
     /// Forgets all.
     pub(super) fn clear(&mut self) {
-        self.stones.clear();
-        self.order.clear();
+        (self.index, self.stones) = (HashTable::new(), Stones::default());
     }
 
     fn forget_oldest(&mut self) {
-        let seed = self.seed;
-        if let Some((hash, until)) = self.order.pop_front()
-            && let Ok(entry) =
-                self.stones.find_entry(hash, |stone| stone.until == until && stone.key.hash(seed) == hash)
-        {
+        let Some((number, stone)) = self.stones.oldest() else { return };
+        let hash = stone.key().hash(self.seed);
+        // One that has a successor is not in the index any more.
+        if let Ok(entry) = self.index.find_entry(hash, |other| *other == number) {
             entry.remove();
         }
+        self.stones.pop();
+    }
+}
+
+/// A tombstone as it is kept: there is one for each flow of the last minute.
+struct Stone {
+    low: [u64; 2],
+    high: [u64; 2],
+    ports: [u16; 2],
+    /// Whether [`Stone::next`] means something.
+    seen: [bool; 2],
+    next: [Seq; 2],
+    id: Stamp,
+    until: Timestamp,
+}
+
+const _: () = assert!(size_of::<Stone>() <= 72);
+
+impl Stone {
+    fn of(stone: &Tombstone) -> Self {
+        let [low, high] = Way::BOTH.map(|way| stone.key.end(way));
+        let halves = |address: Address| [(address.0 >> 64) as u64, address.0 as u64];
+        Self {
+            low: halves(low.address),
+            high: halves(high.address),
+            ports: [low.port, high.port],
+            seen: stone.next.map(|next| next.is_some()),
+            next: stone.next.map(|next| next.unwrap_or(Seq(0))),
+            id: stone.id.into(),
+            until: stone.until,
+        }
+    }
+
+    fn key(&self) -> Key {
+        let end = |[high, low]: [u64; 2], port| Endpoint::new(Address(u128::from(high) << 64 | u128::from(low)), port);
+        Key::of(end(self.low, self.ports[0]), end(self.high, self.ports[1]), IpProtocol::Tcp).0
+    }
+
+    /// Where the octets of a side ended, if it was seen.
+    fn end(&self, way: Way) -> Option<Seq> {
+        self.seen[way as usize].then_some(self.next[way as usize])
+    }
+}
+
+/// Stones one behind the other, by numbers that go round: in pieces, so that none is copied when they become more.
+#[derive(Default)]
+struct Stones {
+    pieces: VecDeque<Vec<Stone>>,
+    /// Number of the first stone of the first piece.
+    first: u32,
+    /// How many of the first piece are gone.
+    gone: usize,
+    len: usize,
+}
+
+/// Stones of a piece.
+const PIECE: usize = 256;
+
+impl Stones {
+    /// Adds one; its number.
+    fn push(&mut self, stone: Stone) -> u32 {
+        if self.pieces.back().is_none_or(|piece| piece.len() == PIECE) {
+            self.pieces.push_back(Vec::with_capacity(PIECE));
+        }
+        let number = self.first.wrapping_add((self.gone + self.len) as u32);
+        if let Some(piece) = self.pieces.back_mut() {
+            piece.push(stone);
+        }
+        self.len += 1;
+        number
+    }
+
+    fn get(&self, number: u32) -> Option<&Stone> {
+        let place = number.wrapping_sub(self.first) as usize;
+        self.pieces.get(place / PIECE)?.get(place % PIECE)
+    }
+
+    fn oldest(&self) -> Option<(u32, &Stone)> {
+        let number = self.first.wrapping_add(self.gone as u32);
+        if self.len == 0 { None } else { Some((number, self.get(number)?)) }
+    }
+
+    /// Lets the oldest go.
+    fn pop(&mut self) {
+        if self.len == 0 {
+            return;
+        }
+        (self.gone, self.len) = (self.gone + 1, self.len - 1);
+        if self.gone == PIECE {
+            self.pieces.pop_front();
+            (self.first, self.gone) = (self.first.wrapping_add(PIECE as u32), 0);
+        }
+    }
+
+    fn memory(&self) -> usize {
+        self.pieces.len() * PIECE * size_of::<Stone>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(port: u16) -> Key {
+        let end = |last, port| Endpoint::new(Address::v4([10, 0, 0, last]), port);
+        Key::of(end(1, port), end(2, 80), IpProtocol::Tcp).0
+    }
+
+    fn stone(number: u64) -> Tombstone {
+        let id = PacketRef { file: 3, number, time: Timestamp(number as i64) };
+        let until = Timestamp(1_000 + number as i64);
+        Tombstone { key: key(number as u16), id, until, next: [Some(Seq(number as u32)), None] }
+    }
+
+    fn bury(stones: &mut Tombstones, number: u64) {
+        let stone = stone(number);
+        stones.bury(stone.key.hash(7), stone);
+    }
+
+    fn segment(seq: u32, payload_len: u32) -> Segment<'static> {
+        Segment {
+            source_port: 0,
+            destination_port: 0,
+            seq: Seq(seq),
+            ack: Seq(0),
+            flags: Flags::ACK,
+            window: 0,
+            options: &[],
+            payload: &[],
+            payload_len,
+            checksum: 0,
+        }
+    }
+
+    fn met(stones: &mut Tombstones, port: u16, way: Way, segment: &Segment<'_>) -> &'static str {
+        match stones.meet(key(port).hash(7), &key(port), way, Timestamp(0), segment) {
+            Met::Nobody => "nobody",
+            Met::Late => "late",
+            Met::Successor(id) if id == stone(port.into()).id => "successor",
+            Met::Successor(_) => "somebody else's successor",
+        }
+    }
+
+    fn late(stones: &mut Tombstones, ports: std::ops::RangeInclusive<u16>) -> Vec<u16> {
+        ports.filter(|port| met(stones, *port, Way::Low, &segment(0, 0)) == "late").collect()
+    }
+
+    #[test]
+    fn thousands_are_found_again_until_the_oldest_make_room() {
+        let mut stones = Tombstones::new(7, 5_000);
+        (1..=6_000).for_each(|number| bury(&mut stones, number));
+        let late = late(&mut stones, 1..=6_100);
+        assert_eq!((late.len(), late[0], late[4_999]), (5_000, 1_001, 6_000));
+        assert!(stones.memory() < 5_000 * Tombstones::WEIGHT + 2 * PIECE * size_of::<Stone>(), "{}", stones.memory());
+        stones.expire(Timestamp(1_000 + 4_000));
+        assert_eq!((stones.stones.len, met(&mut stones, 4_000, Way::Low, &segment(0, 0))), (2_000, "nobody"));
+        stones.expire(Timestamp::MAX);
+        assert_eq!((stones.stones.len, stones.index.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_begins_anew_is_told_of_its_predecessor_once() {
+        let mut stones = Tombstones::new(7, 10);
+        bury(&mut stones, 9);
+        assert_eq!(met(&mut stones, 9, Way::Low, &segment(8, 5)), "late");
+        assert_eq!(met(&mut stones, 9, Way::Low, &segment(9, 5)), "successor");
+        assert_eq!(met(&mut stones, 9, Way::Low, &segment(9, 5)), "nobody");
+        bury(&mut stones, 9);
+        // The other side was never seen: any octet of it is new.
+        assert_eq!(met(&mut stones, 9, Way::High, &segment(0, 5)), "successor");
+    }
+
+    #[test]
+    fn what_they_take_is_the_same_whatever_the_seed() {
+        let taken = |seed| {
+            let mut stones = Tombstones::new(seed, 440);
+            let all = (1..=5_000).map(|number| {
+                let stone = stone(number);
+                stones.bury(stone.key.hash(seed), stone);
+                stones.memory()
+            });
+            all.collect::<Vec<_>>()
+        };
+        assert!((1..9).all(|seed| taken(seed) == taken(0)));
+    }
+
+    #[test]
+    fn numbers_go_round() {
+        let mut stones = Tombstones::new(7, 300);
+        stones.stones.first = u32::MAX - 600;
+        (1..=2_000).for_each(|number| bury(&mut stones, number));
+        assert_eq!(late(&mut stones, 1..=2_000), (1_701..=2_000).collect::<Vec<_>>());
     }
 }

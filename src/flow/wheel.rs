@@ -9,8 +9,8 @@ use crate::time::{Elapsed, Timestamp};
 pub(super) const SPAN: i64 = 256 * PER_SECOND;
 /// Steps are eighths of a second: what leaves soon leaves from the processor's cache.
 const PER_SECOND: i64 = 8;
-/// Visits of one slot that room is kept for.
-const ROOM: usize = 256;
+/// Visits of one slot that room is kept for: there are two thousand slots, and most are empty most of the time.
+const ROOM: usize = 32;
 /// Who has more patience than this is looked at on whole seconds: nothing is gained by more haste.
 const HASTE: Elapsed = Elapsed::secs(1);
 
@@ -20,9 +20,10 @@ pub(super) fn step_for(time: Timestamp, patience: Elapsed) -> i64 {
     if patience <= HASTE { up(125_000_000).eighth() } else { up(1_000_000_000).second().saturating_mul(PER_SECOND) }
 }
 
-/// The wheel. Entries are slab slots with the step they were planned for; a stale one is told by that step.
+/// The wheel. Entries are slab slots; a stale one is told by the step it was planned for. That needs no room: of all steps that share a
+/// slot of the wheel only one lies ahead.
 pub(super) struct Wheel {
-    slots: Vec<Vec<(u32, i64)>>,
+    slots: Vec<Vec<u32>>,
     now: Option<i64>,
     planned: usize,
 }
@@ -51,7 +52,7 @@ impl Wheel {
         let now = self.now.unwrap_or(step);
         let step = step.clamp(now.saturating_add(1), now.saturating_add(SPAN - 1));
         if let Some(entries) = self.slots.get_mut(step.rem_euclid(SPAN) as usize) {
-            entries.push((slot, step));
+            entries.push(slot);
             self.planned += 1;
         }
         step
@@ -68,10 +69,9 @@ impl Wheel {
         }
         self.now = Some(step);
         let steps = step.saturating_sub(now).min(SPAN);
-        for step in 1..=steps {
-            let index = now.wrapping_add(step).rem_euclid(SPAN);
-            if let Some(entries) = self.slots.get_mut(index as usize) {
-                due.append(entries);
+        for step in (1..=steps).map(|ahead| now.wrapping_add(ahead)) {
+            if let Some(entries) = self.slots.get_mut(step.rem_euclid(SPAN) as usize) {
+                due.extend(entries.drain(..).map(|slot| (slot, step)));
                 // A slot that was full once may stay empty for long.
                 entries.shrink_to(ROOM);
             }
@@ -94,8 +94,11 @@ impl Wheel {
     /// Forgets stale visits: those that `current` denies.
     pub(super) fn forget(&mut self, mut current: impl FnMut(u32, i64) -> bool) {
         self.planned = 0;
-        for entries in &mut self.slots {
-            entries.retain(|(slot, step)| current(*slot, *step));
+        let ahead = self.now.unwrap_or_default().wrapping_add(1);
+        for (index, entries) in (0_i64..).zip(&mut self.slots) {
+            // The next step that comes to this slot.
+            let step = ahead.wrapping_add(index.wrapping_sub(ahead).rem_euclid(SPAN));
+            entries.retain(|slot| current(*slot, step));
             entries.shrink_to(ROOM);
             self.planned += entries.len();
         }
@@ -161,6 +164,43 @@ mod tests {
         let mut due = Vec::new();
         wheel.advance(200, &mut due);
         assert_eq!((due.len(), wheel.planned()), (10, 0));
+    }
+
+    #[test]
+    fn visits_that_are_forgotten_and_those_that_come_are_told_with_their_steps_wherever_the_wheel_stands() {
+        for now in [-SPAN - 3, -1, 0, 7, SPAN, 5 * SPAN + 9] {
+            let mut wheel = Wheel::new();
+            wheel.advance(now, &mut Vec::new());
+            let steps: Vec<i64> = [1, 2, 100, SPAN / 2, SPAN - 2, SPAN - 1].iter().map(|ahead| now + ahead).collect();
+            for (slot, step) in (0..).zip(&steps) {
+                assert_eq!(wheel.schedule(slot, *step), *step);
+            }
+            let mut asked = Vec::new();
+            wheel.forget(|slot, step| {
+                asked.push((slot, step));
+                true
+            });
+            asked.sort_unstable();
+            let planned: Vec<(u32, i64)> = (0..).zip(steps).collect();
+            assert_eq!(asked, planned, "at {now}");
+            let mut due = Vec::new();
+            wheel.advance(now + SPAN, &mut due);
+            assert_eq!(due, planned, "at {now}");
+        }
+    }
+
+    #[test]
+    fn a_slot_that_was_full_once_keeps_little() {
+        let mut wheel = Wheel::new();
+        wheel.start(Timestamp(0));
+        let mut due = Vec::new();
+        for step in 1..=2 * SPAN {
+            (0..500).for_each(|slot| _ = wheel.schedule(slot, step));
+            wheel.advance(step, &mut due);
+            due.clear();
+        }
+        let room: usize = wheel.slots.iter().map(|entries| entries.capacity() * size_of::<u32>()).sum();
+        assert!(room <= SPAN as usize * ROOM * size_of::<u32>(), "{room}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What belongs to no flow: the grid of seconds, silences, neighbours, signs of the link, ICMP errors about unseen flows, names, and what
 //! each server is known to speak.
 
+pub mod few;
 pub mod grid;
 pub mod icmp;
 pub mod known;

@@ -1,22 +1,25 @@
 //! Which names the DNS gave to addresses, when, and for how long: learnt from answers in the capture.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::few::Few;
 use crate::event::PacketRef;
 use crate::time::{Elapsed, Timestamp};
-use crate::wire::Address;
 use crate::wire::dns::DnsMessage;
+use crate::wire::{Address, ShortText};
 
 /// All names seen, by address.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Names {
-    by_address: BTreeMap<Address, BTreeMap<String, Lease>>,
-    /// The same the other way round.
-    by_name: BTreeMap<String, BTreeSet<Address>>,
-    /// Answers about addresses beyond the cap.
+    by_address: BTreeMap<Address, Few<ShortText, Lease>>,
+    /// The same the other way round: addresses in their order.
+    by_name: BTreeMap<ShortText, Vec<Address>>,
+    /// Answers beyond the caps.
     pub beyond_cap: u64,
+    /// What all names take together, about.
+    octets: usize,
 }
 
 /// One name of one address.
@@ -44,6 +47,8 @@ impl Names {
     pub const CAP: usize = 8192;
     /// Names kept of one address: virtual hosts behind one balancer may be thousands.
     const NAMES: usize = 16;
+    /// Octets that all names may take: some thirty thousand ordinary ones.
+    const OCTETS: usize = 8 << 20;
 
     /// Learns from an answer that `asker` got. The name is the one that was asked for: it is what people know.
     pub fn learn(&mut self, at: PacketRef, message: &DnsMessage, asker: Address) {
@@ -57,10 +62,12 @@ impl Names {
 
     /// Adds what another shard or file learnt: the latest answer by (time, packet) wins. Associative and commutative, below the caps.
     pub fn merge(&mut self, other: Self) {
-        self.beyond_cap += other.beyond_cap;
-        for (address, names) in &other.by_address {
+        let Self { by_address, by_name, beyond_cap, octets: _ } = other;
+        drop(by_name);
+        self.beyond_cap += beyond_cap;
+        for (address, names) in by_address {
             for (name, lease) in names {
-                self.note(*address, name, *lease);
+                self.note(address, &name, lease);
             }
         }
     }
@@ -75,7 +82,7 @@ impl Names {
 
     /// All names of an address, in their order.
     pub fn names_of(&self, address: Address) -> impl Iterator<Item = (&str, Lease)> {
-        let names = self.by_address.get(&address).into_iter().flatten();
+        let names = self.by_address.get(&address).into_iter().flat_map(Few::iter);
         names.map(|(name, lease)| (name.as_str(), *lease))
     }
 
@@ -85,25 +92,33 @@ impl Names {
         addresses.filter_map(move |address| Some((*address, *self.by_address.get(address)?.get(name)?)))
     }
 
-    /// Every name with all addresses it was given.
-    pub fn by_name(&self) -> &BTreeMap<String, BTreeSet<Address>> {
+    /// Every name with all addresses it was given, in their order.
+    pub fn by_name(&self) -> &BTreeMap<ShortText, Vec<Address>> {
         &self.by_name
     }
 
     fn note(&mut self, address: Address, name: &str, lease: Lease) {
-        if !self.by_address.contains_key(&address) && self.by_address.len() >= Self::CAP {
-            self.beyond_cap += 1;
-            return;
-        }
-        let names = self.by_address.entry(address).or_default();
-        if let Some(known) = names.get_mut(name) {
+        if let Some(known) = self.by_address.get_mut(&address).and_then(|names| names.get_mut(name)) {
             known.first = known.first.min(lease.first);
             if lease.last > known.last {
                 (known.last, known.ttl, known.asker) = (lease.last, lease.ttl, lease.asker);
             }
-        } else if names.len() < Self::NAMES {
-            names.insert(name.to_owned(), lease);
-            self.by_name.entry(name.to_owned()).or_default().insert(address);
+            return;
+        }
+        let count = self.by_address.get(&address).map(Few::len);
+        if count.is_none() && self.by_address.len() >= Self::CAP || self.octets >= Self::OCTETS {
+            self.beyond_cap += 1;
+            return;
+        }
+        if count >= Some(Self::NAMES) {
+            return;
+        }
+        // The name stands in both maps.
+        self.octets += size_of::<(ShortText, Lease)>() + 64 + 2 * name.len();
+        self.by_address.entry(address).or_default().or_insert(name.into(), lease);
+        let addresses = self.by_name.entry(name.into()).or_default();
+        if let Err(place) = addresses.binary_search(&address) {
+            addresses.insert(place, address);
         }
     }
 }
@@ -176,5 +191,21 @@ mod tests {
         }
         assert!(names.by_address.len() <= Names::CAP && names.beyond_cap > 0);
         assert!(names.by_address.values().all(|names| names.len() <= Names::NAMES));
+    }
+
+    #[test]
+    fn long_names_fill_the_room_before_there_are_many() {
+        let mut names = Names::default();
+        let long = "label.".repeat(40);
+        for number in 0..60_000 {
+            let name = format!("{number}.{long}");
+            names.learn(at(1), &answer(&name, Address(number % 8_000), 1), Address(9));
+        }
+        let kept: usize = names.by_address.values().map(Few::len).sum();
+        assert!(kept > 10_000 && kept * (2 * long.len() + 200) < 2 * Names::OCTETS, "{kept}");
+        assert_eq!(names.beyond_cap, 60_000 - kept as u64);
+        // One that is known is learnt again for nothing.
+        names.learn(at(2), &answer(&format!("7.{long}"), Address(7), 1), Address(9));
+        assert_eq!(names.name_of(Address(7), at(9).time).map(|(_, lease)| lease.last), Some(at(2)));
     }
 }

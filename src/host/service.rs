@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::few::Few;
 use super::places::{Key, Places, SPREAD};
 use crate::event::{PacketRef, Protocol};
 use crate::time::Timestamp;
@@ -32,13 +33,13 @@ pub struct Service {
     /// Latest good flow (its first packet).
     pub last_good: Option<PacketRef>,
     /// What it spoke in good flows, by protocol: without a PROXY header in front …
-    pub plain: BTreeMap<Protocol, Spoke>,
+    pub plain: Few<Protocol, Spoke>,
     /// … and behind one.
-    pub behind_proxy: BTreeMap<Protocol, Spoke>,
+    pub behind_proxy: Few<Protocol, Spoke>,
     /// Clients by address with their flow counts, the first 16 of each shard.
-    pub clients: BTreeMap<Address, u64>,
+    pub clients: Few<Address, u64>,
     /// Connections that carried nothing and that the client closed first, by client: the first 16 clients.
-    pub empty: BTreeMap<Address, EmptySeries>,
+    pub empty: Few<Address, EmptySeries>,
     /// Latest packet of any flow to it.
     pub last: Option<Timestamp>,
 }
@@ -93,6 +94,8 @@ pub struct Lesson {
 pub struct Learner {
     services: Places<Endpoint, Learnt>,
     beyond_cap: u64,
+    /// First packets kept of connections that carried nothing.
+    starts: usize,
 }
 
 /// One service being learnt.
@@ -105,7 +108,7 @@ struct Learnt {
 
 impl Default for Learner {
     fn default() -> Self {
-        Self { services: Places::new(Services::CAP), beyond_cap: 0 }
+        Self { services: Places::new(Services::CAP), beyond_cap: 0, starts: 0 }
     }
 }
 
@@ -113,7 +116,7 @@ impl Learner {
     /// Learns from one closed flow.
     pub fn learn(&mut self, lesson: &Lesson) {
         match self.services.get(lesson.server) {
-            Some(Learnt { counted, service }) => service.learn(lesson, counted),
+            Some(Learnt { counted, service }) => service.learn(lesson, counted, &mut self.starts),
             None => self.beyond_cap += 1,
         }
     }
@@ -159,24 +162,30 @@ impl Service {
     const CLIENTS: usize = 16;
     const EMPTY_CLIENTS: usize = 16;
     const STARTS: usize = 64;
+    /// Of all services of a shard; beyond, connections that carried nothing are only counted.
+    const ALL_STARTS: usize = 65_536;
 
-    /// `counted` has a bit of every client that is counted, so that the many of a busy service are not looked for.
-    fn learn(&mut self, lesson: &Lesson, counted: &mut u64) {
+    /// `counted` has a bit of every client that is counted, so that the many of a busy service are not looked for; `starts` is how many are
+    /// kept of all services.
+    fn learn(&mut self, lesson: &Lesson, counted: &mut u64, starts: &mut usize) {
         self.flows += 1;
         self.accepted += u64::from(lesson.accepted);
         self.last = self.last.max(Some(lesson.last));
         let bit = 1 << (lesson.client.address.number().wrapping_mul(SPREAD) >> 58);
         if self.clients.len() < Self::CLIENTS {
             *counted |= bit;
-            *self.clients.entry(lesson.client.address).or_default() += 1;
+            *self.clients.or_default(lesson.client.address) += 1;
         } else if *counted & bit != 0
             && let Some(known) = self.clients.get_mut(&lesson.client.address)
         {
             *known += 1;
         }
         if lesson.empty && (self.empty.len() < Self::EMPTY_CLIENTS || self.empty.contains_key(&lesson.client.address)) {
-            let series = self.empty.entry(lesson.client.address).or_default();
-            series.add(1, &[lesson.flow]);
+            let room = *starts < Self::ALL_STARTS;
+            let series = self.empty.or_default(lesson.client.address);
+            let before = series.starts.len();
+            series.add(1, if room { std::slice::from_ref(&lesson.flow) } else { &[] });
+            *starts += series.starts.len() - before;
         }
         if !lesson.good {
             return;
@@ -187,7 +196,7 @@ impl Service {
         if let (Some(protocol), Some(answer)) = (lesson.protocol, lesson.answer) {
             let spoke = Spoke { flows: 1, first: lesson.flow, answer };
             let table = if lesson.behind_proxy { &mut self.behind_proxy } else { &mut self.plain };
-            table.entry(protocol).and_modify(|known| known.merge(spoke)).or_insert(spoke);
+            note(table, protocol, spoke);
         }
     }
 
@@ -222,14 +231,14 @@ impl Service {
         self.last_good = self.last_good.max(other.last_good);
         for (table, more) in [(&mut self.plain, other.plain), (&mut self.behind_proxy, other.behind_proxy)] {
             for (protocol, spoke) in more {
-                table.entry(protocol).and_modify(|known| known.merge(spoke)).or_insert(spoke);
+                note(table, protocol, spoke);
             }
         }
         for (client, n) in other.clients {
-            *self.clients.entry(client).or_default() += n;
+            *self.clients.or_default(client) += n;
         }
         for (client, series) in other.empty {
-            self.empty.entry(client).or_default().add(series.count, &series.starts);
+            self.empty.or_default(client).add(series.count, &series.starts);
         }
     }
 
@@ -241,6 +250,13 @@ impl Service {
     /// Any protocol that worked behind a PROXY header.
     pub fn accepts_proxy(&self) -> Option<&Spoke> {
         self.behind_proxy.values().min_by_key(|spoke| spoke.first)
+    }
+}
+
+fn note(table: &mut Few<Protocol, Spoke>, protocol: Protocol, spoke: Spoke) {
+    match table.get_mut(&protocol) {
+        Some(known) => known.merge(spoke),
+        None => _ = table.or_insert(protocol, spoke),
     }
 }
 
@@ -259,5 +275,50 @@ impl EmptySeries {
         self.starts.extend_from_slice(starts);
         self.starts.sort_unstable();
         self.starts.truncate(Service::STARTS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lesson(server: u32, client: u8, number: u64) -> Lesson {
+        let at = PacketRef { file: 0, number, time: Timestamp(number as i64) };
+        Lesson {
+            client: Endpoint::new(Address::v4([10, 0, 0, client]), 40_000),
+            server: Endpoint::new(Address(server.into()), 80),
+            flow: at,
+            accepted: true,
+            good: true,
+            protocol: Some(Protocol::Http),
+            behind_proxy: false,
+            answer: Some(at),
+            empty: true,
+            last: at.time,
+        }
+    }
+
+    #[test]
+    fn a_service_that_one_client_used_once_takes_little_more_than_itself() {
+        let mut learner = Learner::default();
+        learner.learn(&lesson(1, 1, 1));
+        let services = learner.finish();
+        let service = services.by_end.values().next().expect("learnt");
+        let behind = service.plain.weight() + service.clients.weight() + service.empty.weight();
+        assert!(behind <= 192, "{behind}");
+    }
+
+    #[test]
+    fn connections_that_carried_nothing_are_counted_when_there_is_no_room_for_more_of_them() {
+        let mut learner = Learner::default();
+        let (servers, clients) = (256, 16);
+        for number in 0..servers * clients * 20 {
+            let (server, client) = (number % servers, number / servers % clients);
+            learner.learn(&lesson(server as u32, client as u8, number + 1));
+        }
+        let services = learner.finish();
+        let series = || services.by_end.values().flat_map(|service| service.empty.values());
+        assert_eq!(series().map(|series| series.count).sum::<u64>(), servers * clients * 20);
+        assert_eq!(series().map(|series| series.starts.len()).sum::<usize>(), Service::ALL_STARTS);
     }
 }

@@ -237,6 +237,14 @@ impl Reach {
 }
 
 impl Finding {
+    /// Gives back the room for more: it is complete.
+    pub(super) fn settle(&mut self) {
+        self.values.settle();
+        self.evidence.shrink_to_fit();
+        self.not.shrink_to_fit();
+        self.notes.shrink_to_fit();
+    }
+
     /// Adds a packet that proves a part of the claim; what it shows joins what the same packet already shows.
     pub fn and(mut self, at: PacketRef, side: Side, shows: impl Into<String>) -> Self {
         let shows = shows.into();

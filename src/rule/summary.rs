@@ -86,17 +86,19 @@ const _: () = assert!(std::mem::size_of::<Digest>() <= 112);
 
 /// An end of a flow without the padding an aligned address brings.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct PackedEnd {
+pub(crate) struct PackedEnd {
     address: [u8; 16],
     port: u16,
 }
 
 impl PackedEnd {
-    fn of(end: Endpoint) -> Self {
+    /// Packs it.
+    pub(crate) fn of(end: Endpoint) -> Self {
         Self { address: end.address.0.to_be_bytes(), port: end.port }
     }
 
-    fn end(self) -> Endpoint {
+    /// The end it is.
+    pub(crate) fn end(self) -> Endpoint {
         Endpoint::new(Address(u128::from_be_bytes(self.address)), self.port)
     }
 }
@@ -307,6 +309,13 @@ pub fn spoken(story: &Story) -> Option<Protocol> {
 }
 
 impl FlowSummary {
+    /// Gives back what its lists have at hand: it stays as it is.
+    pub fn settle(&mut self) {
+        self.story.settle();
+        self.findings.iter_mut().for_each(Finding::settle);
+        self.findings.shrink_to_fit();
+    }
+
     /// Whether the flow was still open when the capture ended.
     pub fn open(&self) -> bool {
         matches!(self.facts.close, Close::Open | Close::HalfClosed(_))

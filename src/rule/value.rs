@@ -44,6 +44,11 @@ impl Values {
         }
     }
 
+    /// Gives back the room for more.
+    pub(super) fn settle(&mut self) {
+        self.0.shrink_to_fit();
+    }
+
     /// The value of a slot.
     pub fn get(&self, slot: &str) -> Option<&Value> {
         self.0.iter().find(|(name, _)| name == slot).map(|(_, value)| value)

@@ -162,7 +162,7 @@ impl Diagnosis {
     }
 
     /// The memory a run may take, in octets, about; 2 GiB by default. Beyond it open flows are judged early, those of least interest first,
-    /// and the report says how many. What is not open flows takes up to 96 MiB.
+    /// and the report says how many. What is not open flows takes up to 96 MiB, and up to 32 MiB more are left to the allocator.
     pub fn max_memory(mut self, octets: usize) -> Self {
         self.limits.allow(octets);
         self

@@ -215,7 +215,7 @@ impl Recorder {
         (merged, self.digests)
     }
 
-    fn keep(&mut self, summary: FlowSummary) {
+    fn keep(&mut self, mut summary: FlowSummary) {
         let told = worst(&summary.findings).map(|finding| finding.rule.to_string());
         let mut room = self.kept.len() < KEPT + self.healthy;
         // Counted only while there is room: at most one entry for each kept flow.
@@ -225,6 +225,7 @@ impl Recorder {
             *alike += u32::from(room);
         }
         if room {
+            summary.settle();
             self.kept.insert(summary.facts.id, summary);
             return;
         }
@@ -239,9 +240,10 @@ impl Recorder {
     }
 
     /// Kept whole: the first for good, the latest until as many came after them.
-    fn keep_healthy(&mut self, summary: FlowSummary) {
+    fn keep_healthy(&mut self, mut summary: FlowSummary) {
         if self.healthy < HEALTHY_FIRST {
             self.healthy += 1;
+            summary.settle();
             self.kept.insert(summary.facts.id, summary);
             return;
         }
@@ -606,6 +608,9 @@ mod tests {
         assert_eq!((first[0], first.last()), (1, Some(&(HEALTHY_FIRST as u64))));
         assert_eq!((latest.len(), latest.last()), (HEALTHY_LATEST, Some(&many)));
         assert_eq!((merged.tally.dropped_healthy, digests.len()), (2 * HEALTHY_LATEST as u64, 2 * HEALTHY_LATEST));
+        // What stays for good keeps no room for more; a copy has none.
+        let full = |flow: &FlowSummary| flow.story.weight() == flow.story.clone().weight();
+        assert!(merged.flows.values().take(HEALTHY_FIRST).all(full));
     }
 
     #[test]
@@ -622,5 +627,7 @@ mod tests {
         assert_eq!((merged.flows.len(), merged.tally.dropped_failed), (KEPT_ALIKE as usize, 3));
         assert_eq!((merged.tally.dropped_healthy, digests.len()), (0, 3));
         assert_eq!(merged.tally.beyond_cap.values().sum::<u64>(), 3);
+        let full = |flow: &FlowSummary| flow.findings.capacity() == flow.findings.len();
+        assert!(merged.flows.values().all(full));
     }
 }

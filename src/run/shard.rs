@@ -3,10 +3,10 @@
 //! The number of shards never depends on the number of workers, so caps, evictions and ticks fall on the same packets and the report is
 //! the same for any number of threads.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::recorder::{Recorder, Recording};
 use crate::decode::{Datagram, Ip, Link, Packet, Segment, Transport};
@@ -145,16 +145,12 @@ pub type Parts = Receiver<(usize, Part)>;
 pub fn together(mut parts: Vec<(usize, Part)>) -> Merged {
     parts.sort_by_key(|(n, _)| *n);
     let mut merged = Merged::default();
-    let mut digests = Vec::new();
+    let mut digests: Vec<VecDeque<Digest>> = Vec::with_capacity(SHARDS);
     for (_, part) in parts {
         merged.merge(part.merged);
-        digests.extend(part.digests);
+        digests.push(part.digests);
     }
-    // Numbers are sorted, not digests: a map made from what is in order already moves each once.
-    let mut order: Vec<(PacketRef, u32)> = (0..).zip(&digests).map(|(place, digest)| (digest.id, place)).collect();
-    order.sort_unstable();
-    let in_order = order.into_iter().filter_map(|(id, place)| Some((id, *digests.get(place as usize)?)));
-    merged.digests = in_order.collect();
+    merged.digests = in_order(&digests);
     merged
 }
 
@@ -179,13 +175,16 @@ impl Shards {
         for (n, shard) in shards.enumerate() {
             hands[n % threads].push((n, shard));
         }
+        // There are no more batches than are under way, so this is bounded by the others.
+        let (done, spare) = unbounded();
         let start = |own| {
             // Eight batches of slack: the reader is never more than a few megabytes ahead.
             let (batches, receiver) = bounded(8);
-            Worker { batches, handle: std::thread::spawn(move || work(own, receiver)) }
+            let done = done.clone();
+            Worker { batches, handle: std::thread::spawn(move || work(own, receiver, &done)) }
         };
         let workers = hands.into_iter().map(start).collect();
-        Self::Workers(Workers { workers, batch: Batch::default() })
+        Self::Workers(Workers { workers, batch: Batch::default(), spare })
     }
 
     /// Hands a packet to its shard.
@@ -256,6 +255,17 @@ impl Shards {
     }
 }
 
+/// All digests by the first packet. Their numbers are sorted, not they themselves, and a map made of so many as there are of what is in
+/// order already moves each once and takes no room twice.
+fn in_order(digests: &[VecDeque<Digest>]) -> BTreeMap<PacketRef, Digest> {
+    let mut order: Vec<(PacketRef, u8, u32)> = Vec::with_capacity(digests.iter().map(VecDeque::len).sum());
+    for (part, digests) in (0..).zip(digests) {
+        order.extend((0..).zip(digests).map(|(place, digest)| (digest.id, part, place)));
+    }
+    order.sort_unstable();
+    order.into_iter().map(|(id, part, place)| (id, digests[usize::from(part)][place as usize])).collect()
+}
+
 /// Captures are chosen by attackers, so the tables' hash must not be known beforehand; no result depends on it.
 fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
@@ -266,6 +276,8 @@ fn seed() -> u64 {
 pub struct Workers {
     workers: Vec<Worker>,
     batch: Batch,
+    /// Batches that all workers are done with: their memory is used again, rather than taken by one thread and given back by another.
+    spare: Receiver<Batch>,
 }
 
 struct Worker {
@@ -328,8 +340,7 @@ impl Workers {
     }
 
     fn flush(&mut self) {
-        let next =
-            Batch { items: Vec::with_capacity(BATCH_ITEMS), octets: Vec::with_capacity(self.batch.octets.capacity()) };
+        let next = self.spare.try_recv().unwrap_or_default();
         let batch = Arc::new(std::mem::replace(&mut self.batch, next));
         for worker in &self.workers {
             // A worker that is gone has panicked; join() reports it.
@@ -355,6 +366,13 @@ impl Workers {
 }
 
 impl Batch {
+    /// Nothing in its memory.
+    fn emptied(mut self) -> Self {
+        self.items.clear();
+        self.octets.clear();
+        self
+    }
+
     fn store(&mut self, packet: &Packet<'_>) -> Option<Stored> {
         let transport = match &packet.transport {
             Transport::Tcp(segment) => StoredTransport::Tcp {
@@ -409,7 +427,7 @@ impl Batch {
 }
 
 /// One worker: its shards, all batches, only its own items.
-fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>) -> Vec<(usize, Part)> {
+fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>, done: &Sender<Batch>) -> Vec<(usize, Part)> {
     let mut place = [usize::MAX; SHARDS];
     for (position, (n, _)) in shards.iter().enumerate() {
         place[*n] = position;
@@ -439,6 +457,10 @@ fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>) -> Vec<(us
                         }
                     }
                 }
+                // Whoever is last gives it back; a reader that is gone needs no more of them.
+                if let Some(batch) = Arc::into_inner(batch) {
+                    let _ = done.send(batch.emptied());
+                }
             }
             Message::Finish(now) => {
                 return shards.into_iter().map(|(n, shard)| (n, shard.finish(now))).collect();
@@ -446,4 +468,44 @@ fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>) -> Vec<(us
         }
     }
     Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::testing::Scene;
+
+    #[test]
+    fn the_digests_of_all_shards_are_one_map() {
+        let digest =
+            |number: u64| Scene::starting("10.0.0.1:40000", "10.0.0.2:80", number, number as i64).summary().digest;
+        let parts: Vec<VecDeque<Digest>> = [vec![7, 2, 9], vec![], vec![1, 8]]
+            .into_iter()
+            .map(|numbers| numbers.into_iter().map(digest).collect())
+            .collect();
+        let all = in_order(&parts);
+        assert_eq!(all.keys().map(|id| id.number).collect::<Vec<_>>(), [1, 2, 7, 8, 9]);
+        assert!(all.iter().all(|(id, kept)| *kept == digest(id.number)));
+    }
+
+    #[test]
+    fn a_batch_that_everybody_is_done_with_comes_back_empty() {
+        let (batches, receiver) = bounded(1);
+        let (done, spare) = unbounded();
+        let items = vec![Item::Tick(Timestamp(1))];
+        let batch = Arc::new(Batch { items, octets: vec![0; 1000] });
+        let other = batch.clone();
+        let worker = std::thread::spawn(move || work(Vec::new(), receiver, &done));
+        assert!(batches.send(Message::Batch(batch)).is_ok());
+        drop(batches);
+        assert!(worker.join().is_ok_and(|parts| parts.is_empty()));
+        assert!(spare.try_recv().is_err(), "another worker has it still");
+        let (done, spare) = unbounded();
+        let (batches, receiver) = bounded(2);
+        assert!(batches.send(Message::Batch(other)).is_ok());
+        drop(batches);
+        work(Vec::new(), receiver, &done);
+        let batch = spare.try_recv().expect("it comes back");
+        assert_eq!((batch.items.len(), batch.octets.len(), batch.octets.capacity()), (0, 0, 1000));
+    }
 }

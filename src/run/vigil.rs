@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::PacketRef;
+use crate::event::{PacketRef, Stamp};
 use crate::rule::finding::Finding;
+use crate::rule::summary::PackedEnd;
 use crate::time::Timestamp;
 use crate::wire::Endpoint;
 
@@ -22,8 +23,28 @@ pub struct Watched {
 /// Flows to look at, by the second from which it is worth it.
 #[derive(Debug, Default)]
 pub struct Vigils {
-    by_second: BTreeMap<i64, Vec<Watched>>,
+    by_second: BTreeMap<i64, Vec<Held>>,
     held: usize,
+}
+
+/// A flow to look at as it is kept: as many are as flows begin in the time of a threshold.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    flow: Stamp,
+    ends: [PackedEnd; 2],
+}
+
+const _: () = assert!(size_of::<Held>() <= 56);
+
+impl Held {
+    fn of(Watched { flow, ends: (one, other) }: Watched) -> Self {
+        Self { flow: flow.into(), ends: [PackedEnd::of(one), PackedEnd::of(other)] }
+    }
+
+    fn watched(self) -> Watched {
+        let [one, other] = self.ends.map(PackedEnd::end);
+        Watched { flow: self.flow.packet(), ends: (one, other) }
+    }
 }
 
 /// Flows watched at one time, per shard: as many as its table holds. Those that close in between are forgotten when their time comes.
@@ -37,7 +58,7 @@ impl Vigils {
         }
         self.held += 1;
         let whole = Timestamp(due.second().saturating_mul(1_000_000_000)) == due;
-        self.by_second.entry(due.second().saturating_add(i64::from(!whole))).or_default().push(watched);
+        self.by_second.entry(due.second().saturating_add(i64::from(!whole))).or_default().push(Held::of(watched));
         true
     }
 
@@ -49,7 +70,8 @@ impl Vigils {
     /// Those whose time has come, in the order of their first packets.
     pub fn due(&mut self, now: Timestamp) -> Vec<Watched> {
         let later = self.by_second.split_off(&now.second().saturating_add(1));
-        let mut due: Vec<Watched> = std::mem::replace(&mut self.by_second, later).into_values().flatten().collect();
+        let now = std::mem::replace(&mut self.by_second, later);
+        let mut due: Vec<Watched> = now.into_values().flatten().map(Held::watched).collect();
         self.held -= due.len();
         due.sort_unstable_by_key(|watched| watched.flow);
         due
