@@ -5,12 +5,14 @@
 
 use std::ops::{Index, IndexMut};
 
+use serde::{Deserialize, Serialize};
+
 use super::facts::IpProtocol;
 use crate::decode::fold;
 use crate::wire::{Address, Endpoint};
 
 /// Which of the two ends of a [`Key`] sent a packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Way {
     /// The numerically lower end.
     #[default]
@@ -33,7 +35,7 @@ impl Way {
 }
 
 /// Something kept for each direction.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Pair<T>([T; 2]);
 
 impl<T> Index<Way> for Pair<T> {

@@ -18,6 +18,7 @@ mod words;
 
 pub use dissector::Dissector;
 
+use crate::event::cold::{Freezer, Thawer};
 use crate::event::{Event, PacketRef, Protocol, Side};
 use crate::flow::{FlowHead, Wants};
 use crate::wire::Recognition;
@@ -44,6 +45,16 @@ pub trait Analyzer: Send {
     /// Octets of unfinished messages and of tables that it holds, about.
     fn held(&self) -> usize {
         0
+    }
+
+    /// Writes down all it knows, for a new one of its kind to go on from. `false`: it cannot, or only at length.
+    fn freeze(&self, _into: &mut Freezer) -> bool {
+        false
+    }
+
+    /// Knows what another one wrote down, on a new one; `false` when that makes no sense.
+    fn thaw(&mut self, _from: &mut Thawer) -> bool {
+        false
     }
 
     /// The roles were the wrong way round.
