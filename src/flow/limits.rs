@@ -31,6 +31,10 @@ pub struct Limits {
     pub listeners: usize,
     /// From so many SYNs without an answer on, flows of which only one SYN was seen are kept packed. Nothing else shows of it.
     pub packed_from: usize,
+    /// From so many open flows on, those that are idle are frozen. Nothing else shows of it. Ordinary captures never have so many.
+    pub frozen_from: usize,
+    /// How long they are idle then, at most: the more are open, the shorter.
+    pub frozen_after: Elapsed,
     /// Octets the table may take, by its own estimate ([`super::table::FlowTable::memory`]). Then flows leave as they do at `max_flows`.
     pub memory: usize,
 }
@@ -50,6 +54,8 @@ impl Default for Limits {
             udp_expiry: Elapsed::secs(60),
             listeners: 65_536,
             packed_from: 256,
+            frozen_from: 4096,
+            frozen_after: Elapsed::secs(1),
             memory: (2 << 30) - Self::REST,
         }
     }

@@ -12,7 +12,7 @@ const PER_SECOND: i64 = 8;
 /// Visits of one slot that room is kept for.
 const ROOM: usize = 256;
 /// Who has more patience than this is looked at on whole seconds: nothing is gained by more haste.
-const HASTE: Elapsed = Elapsed::secs(1);
+pub(super) const HASTE: Elapsed = Elapsed::secs(1);
 
 /// The step at which what is due at `time`, after so much patience, is looked at.
 pub(super) fn step_for(time: Timestamp, patience: Elapsed) -> i64 {

@@ -203,7 +203,7 @@ fn index(side: Side) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::script::{recorded, replay};
+    use super::script::{recorded, replay, replay_with};
     use super::*;
     use crate::event::h2::Stream;
     use crate::event::{Kind, What};
@@ -261,6 +261,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn recorded_flows_say_the_same_when_they_freeze_between_their_segments() {
+        let (mut frozen, mut stayed) = (0, 0);
+        for path in RECORDED {
+            for (head, acts) in recorded(path) {
+                for size in [usize::MAX, 3] {
+                    let whole = replay(head, &acts, size).events;
+                    let cold = replay_with(head, &acts, size, |play| {
+                        *if play.freeze() { &mut frozen } else { &mut stayed } += 1
+                    });
+                    assert_eq!(cold.events, whole, "{path}: flow {}, {size}", head.id.number);
+                }
+            }
+        }
+        assert!(frozen > stayed, "{frozen} and {stayed}");
     }
 
     #[test]

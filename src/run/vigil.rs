@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::PacketRef;
 use crate::rule::finding::Finding;
 use crate::time::Timestamp;
@@ -52,7 +54,7 @@ impl Vigils {
 }
 
 /// What was found on a flow while it was open.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Interim {
     /// The wait judged latest, by the packet it counts from, and how many thresholds it had passed.
     pub judged: Option<(PacketRef, u8)>,

@@ -1,0 +1,171 @@
+//! Flows of which nothing was heard for a while, frozen: where very many are open, some hundred octets each instead of some thousand.
+//!
+//! Nothing is lost: everything that is known of such a flow, here and on the floors above, is written down in shorthand
+//! ([`crate::event::cold`]). Outside of it lies only what says when the flow is to be looked at, and how long it is idle. What the shorthand
+//! of an HTTP flow that waits for more takes (as measured, in octets): its name 13, its packets 50, the fingerprints of its latest packets 80,
+//! sequence numbers, counts and stamps 90, segments 45, its story 90, readers 30; beside it 40 here, 10 in the index and 32 in the wheel.
+
+use hashbrown::HashTable;
+
+use super::key::Key;
+use crate::event::PacketRef;
+use crate::event::cold::Thawer;
+use crate::time::Timestamp;
+
+/// Places of one block: what is taken at once.
+const BLOCK: usize = 1024;
+/// Flows looked at for the one that is idle for longest.
+const SAMPLE: usize = 32;
+/// What the wheel takes for a frozen flow: its visit, and the one of before.
+const VISITS: usize = 48;
+
+/// One frozen flow.
+#[derive(Default)]
+pub(super) struct Cold {
+    /// The step at which the wheel will bring it up.
+    pub(super) due: i64,
+    /// Time of its latest packet.
+    pub(super) last: Timestamp,
+    /// When it leaves the table if nothing more comes.
+    pub(super) deadline: Timestamp,
+    /// Its name, and everything else behind it. Empty: nobody is here.
+    octets: Box<[u8]>,
+}
+
+impl Cold {
+    /// One that begins with its name.
+    pub(super) fn new(due: i64, last: Timestamp, deadline: Timestamp, octets: Box<[u8]>) -> Self {
+        Self { due, last, deadline, octets }
+    }
+
+    fn key(&self) -> Option<Key> {
+        Key::of_short(&self.octets).map(|(key, _)| key)
+    }
+
+    /// Its first packet.
+    pub(super) fn id(&self) -> Option<PacketRef> {
+        Key::of_short(&self.octets).and_then(|(_, rest)| Thawer::first(rest))
+    }
+
+    /// Its name, and what reads the rest.
+    pub(super) fn open(&self) -> Option<(Key, Thawer)> {
+        let (key, rest) = Key::of_short(&self.octets)?;
+        Some((key, Thawer::of(rest)?))
+    }
+
+    /// What its shorthand takes, with what memory is given in.
+    fn takes(&self) -> usize {
+        self.octets.len() + self.octets.len() / 12 + 8
+    }
+}
+
+/// All frozen flows of a table.
+pub(super) struct Frozen {
+    seed: u64,
+    blocks: Vec<Vec<Cold>>,
+    free: Vec<u32>,
+    index: HashTable<u32>,
+    /// What their shorthand takes.
+    octets: usize,
+    /// Where the search for an idle one goes on.
+    hand: u32,
+}
+
+impl Frozen {
+    /// None yet.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seed, blocks: Vec::new(), free: Vec::new(), index: HashTable::new(), octets: 0, hand: 0 }
+    }
+
+    /// How many there are.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Octets they take.
+    pub(super) fn memory(&self) -> usize {
+        self.octets
+            + self.blocks.len() * BLOCK * (size_of::<Cold>() + size_of::<u32>())
+            + self.index.capacity() * (size_of::<u32>() + 1)
+            + self.len() * VISITS
+    }
+
+    /// The number of the next one that is put here, by which the wheel is told of it.
+    pub(super) fn next(&mut self) -> u32 {
+        if let Some(number) = self.free.last() {
+            return *number;
+        }
+        let number = (self.blocks.len() * BLOCK) as u32;
+        self.blocks.push((0..BLOCK).map(|_| Cold::default()).collect());
+        self.free.extend((number..number + BLOCK as u32).rev());
+        number
+    }
+
+    /// Puts a flow at [`Frozen::next`].
+    pub(super) fn put(&mut self, hash: u64, cold: Cold) {
+        let number = self.next();
+        self.octets += cold.takes();
+        if let Some(place) = self.at(number) {
+            *place = cold;
+        }
+        self.free.pop();
+        let (blocks, seed) = (&self.blocks, self.seed);
+        self.index.insert_unique(hash, number, |number| hash_at(blocks, seed, *number));
+    }
+
+    /// The flow of this name.
+    pub(super) fn find(&self, key: &Key, hash: u64) -> Option<u32> {
+        self.index
+            .find(hash, |number| self.get(*number).and_then(Cold::key).is_some_and(|known| known == *key))
+            .copied()
+    }
+
+    /// The flow at a place.
+    pub(super) fn get(&self, number: u32) -> Option<&Cold> {
+        let number = number as usize;
+        self.blocks.get(number / BLOCK)?.get(number % BLOCK).filter(|cold| !cold.octets.is_empty())
+    }
+
+    /// The place itself.
+    pub(super) fn at(&mut self, number: u32) -> Option<&mut Cold> {
+        let number = number as usize;
+        self.blocks.get_mut(number / BLOCK)?.get_mut(number % BLOCK)
+    }
+
+    /// Takes out the flow at a place.
+    pub(super) fn take(&mut self, number: u32) -> Option<Cold> {
+        let hash = self.get(number)?.key()?.hash(self.seed);
+        self.index.find_entry(hash, |other| *other == number).ok()?.remove();
+        let cold = std::mem::take(self.at(number)?);
+        self.octets -= cold.takes();
+        self.free.push(number);
+        if self.len() == 0 {
+            // Many were open, and no more are.
+            *self = Self::new(self.seed);
+        }
+        Some(cold)
+    }
+
+    /// All of them, by their first packets.
+    pub(super) fn all(&self) -> impl Iterator<Item = (PacketRef, u32)> {
+        let numbers = (0..(self.blocks.len() * BLOCK) as u32).filter_map(|number| Some((self.get(number)?, number)));
+        numbers.filter_map(|(cold, number)| Some((cold.id()?, number)))
+    }
+
+    /// The longest idle of a sample.
+    pub(super) fn idle(&mut self) -> Option<u32> {
+        let all = (self.blocks.len() * BLOCK) as u32;
+        let numbers = (0..all).map(|step| ((u64::from(self.hand) + u64::from(step)) % u64::from(all)) as u32);
+        let here = numbers.filter_map(|number| Some((self.get(number)?.last, number)));
+        let (_, number) = here.take(SAMPLE).min_by_key(|(last, _)| *last)?;
+        self.hand = number + 1;
+        Some(number)
+    }
+}
+
+fn hash_at(blocks: &[Vec<Cold>], seed: u64, number: u32) -> u64 {
+    let number = number as usize;
+    let cold = blocks.get(number / BLOCK).and_then(|block| block.get(number % BLOCK));
+    cold.and_then(Cold::key).map_or(0, |key| key.hash(seed))
+}

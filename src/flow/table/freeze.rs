@@ -1,0 +1,451 @@
+//! Flows of which nothing is heard are frozen where very many are open, and thawed when anything is to happen to them.
+
+use super::{FlowTable, Place};
+use crate::event::PacketRef;
+use crate::event::cold::{Freezer, Thawer};
+use crate::flow::frozen::Cold;
+use crate::flow::half::Marks;
+use crate::flow::key::{Key, Way};
+use crate::flow::record::{Detail, Flow};
+use crate::flow::wheel::{self, step_for};
+use crate::flow::{Ended, Sink};
+use crate::time::{Elapsed, Timestamp};
+
+/// By this bit of a slot the wheel tells a frozen flow.
+const COLD: u32 = 1 << 31;
+/// Open flows looked at for one that can be frozen, each time there is one more of them, and places that hold none.
+const LOOKS: usize = 8;
+const STEPS: usize = 64;
+/// Of those, how many are frozen: more than one, so that there are less in the end.
+const AT_ONCE: usize = 2;
+/// What is heavier than this is not written down.
+const HEAVY: usize = 16 << 10;
+
+impl<S: Sink> FlowTable<S> {
+    /// There is one more open flow: for it, others that are idle are frozen.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn chill(&mut self, now: Timestamp) {
+        let (from, after) = (self.shared.limits.frozen_from, self.shared.limits.frozen_after);
+        // The more there are, the shorter is the silence that is enough: half for every quarter beyond.
+        let excess = 4 * self.live.saturating_sub(from) / from.max(1);
+        let idle = Elapsed(after.0 >> excess.min(40));
+        let (mut looks, mut frozen) = (0, 0);
+        for _ in 0..self.places.len().min(STEPS) {
+            if self.live <= from || looks == LOOKS || frozen == AT_ONCE {
+                break;
+            }
+            self.warm_hand = if self.warm_hand + 1 < self.places.len() { self.warm_hand + 1 } else { 0 };
+            let Some(place) = self.places.get(self.warm_hand).filter(|place| place.detail.is_some()) else { continue };
+            let ripe = place.flow.last().is_some_and(|last| now.since(last.time()) >= idle);
+            if ripe && self.freeze(self.warm_hand as u32).is_some() {
+                frozen += 1;
+            } else {
+                looks += 1;
+            }
+        }
+        self.warm = self.live.max(from);
+    }
+
+    /// From how many open flows on the next ones are to be frozen: not more than there are.
+    pub(super) fn cool_down(&mut self) {
+        self.warm = self.live.max(self.shared.limits.frozen_from);
+    }
+
+    /// Freezes a flow. `None`: it stays as it is, because something is due, or because it holds much.
+    fn freeze(&mut self, slot: u32) -> Option<()> {
+        let Place { flow, detail: Some(detail), conversation: Some(conversation) } = self.places.get(slot as usize)?
+        else {
+            return None;
+        };
+        let last = flow.last()?.time();
+        let due = detail.due;
+        if !restful(flow, detail, &self.shared.limits) || detail.heap() + S::weight(conversation) > HEAVY {
+            return None;
+        }
+        let octets = write::<S>(flow, detail, conversation)?;
+        let (key, deadline) = (flow.key, flow.deadline(&self.shared.limits));
+        let hash = key.hash(self.seed);
+        if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
+            entry.remove();
+        }
+        let place = self.places.get_mut(slot as usize)?;
+        place.conversation = None;
+        if let Some(detail) = place.detail.take() {
+            self.shared.weight -= detail.weight as usize;
+            self.keep_spare(detail);
+        }
+        self.free.push(slot);
+        self.live -= 1;
+        let due = self.wheel.schedule(self.frozen.next() | COLD, due);
+        self.frozen.put(hash, Cold::new(due, last, deadline, octets));
+        Some(())
+    }
+
+    /// The place of the flow of this name, if it was frozen.
+    #[inline]
+    pub(super) fn thawed(&mut self, key: &Key, hash: u64) -> Option<u32> {
+        if self.frozen.len() == 0 {
+            return None;
+        }
+        let number = self.frozen.find(key, hash)?;
+        self.thaw(number, true)
+    }
+
+    /// Puts a frozen flow back among the places; `stays`: it is to be looked at when it would have been.
+    #[cold]
+    #[inline(never)]
+    fn thaw(&mut self, number: u32, stays: bool) -> Option<u32> {
+        let cold = self.frozen.take(number)?;
+        let known = cold.open().and_then(|(key, from)| read::<S>(key, from));
+        debug_assert!(known.is_some(), "what was written down can be read");
+        let Some((flow, mut detail, conversation)) = known else {
+            self.shared.counts.evicted += 1;
+            return None;
+        };
+        detail.weight = (Self::OWN + detail.heap() + S::weight(&conversation)) as u32;
+        self.shared.weight += detail.weight as usize;
+        let detail = match self.spare.pop() {
+            Some(mut spare) => {
+                *spare = detail;
+                spare
+            }
+            None => Box::new(detail),
+        };
+        let hash = flow.key.hash(self.seed);
+        let slot = self.enter(Place { flow, detail: Some(detail), conversation: Some(conversation) }, hash);
+        if stays && let Some(Some(detail)) = self.places.get_mut(slot as usize).map(|place| &mut place.detail) {
+            detail.due = self.wheel.schedule(slot, cold.due);
+        }
+        Some(slot)
+    }
+
+    /// A visit planned for a frozen flow: whether it leaves now. `None`: it is one of a place, or stale.
+    pub(super) fn frozen_due(&mut self, slot: u32, step: i64, now: Timestamp) -> Option<(PacketRef, u32, Ended)> {
+        let number = slot & !COLD;
+        let cold = self.frozen.get(number).filter(|cold| cold.due == step)?;
+        if cold.deadline <= now {
+            return Some((cold.id()?, slot, Ended::Expired));
+        }
+        let due = self.wheel.schedule(slot, step_for(cold.deadline, Elapsed(i64::MAX)));
+        self.frozen.at(number)?.due = due;
+        None
+    }
+
+    /// Whether a slot is that of a frozen flow.
+    pub(super) fn is_frozen(slot: u32) -> bool {
+        slot & COLD != 0
+    }
+
+    /// The step at which a frozen flow is looked at.
+    pub(super) fn frozen_step(&self, slot: u32) -> Option<i64> {
+        self.frozen.get(slot & !COLD).map(|cold| cold.due)
+    }
+
+    /// All frozen flows, with slots for [`FlowTable::leave`].
+    pub(super) fn all_frozen(&self) -> impl Iterator<Item = (PacketRef, u32)> {
+        self.frozen.all().map(|(id, number)| (id, number | COLD))
+    }
+
+    /// Takes a flow out of the table, frozen or not, and reports it.
+    pub(super) fn leave(&mut self, slot: u32, why: Ended, now: Timestamp, sink: &mut S) {
+        let place = if Self::is_frozen(slot) { self.thaw(slot & !COLD, false) } else { Some(slot) };
+        if let Some(slot) = place {
+            self.close(slot, why, now, sink);
+        }
+    }
+
+    /// Makes room by a frozen flow that is idle for long. `false` when there is none.
+    pub(super) fn evict_frozen(&mut self, now: Timestamp, sink: &mut S) -> bool {
+        let idle = self.frozen.idle();
+        idle.inspect(|number| self.leave(number | COLD, Ended::Evicted, now, sink)).is_some()
+    }
+
+    /// Lends a flow that is frozen, to whoever knows its first packet, and freezes it again. `false` when it is not.
+    pub(super) fn lend_frozen(
+        &mut self,
+        (key, hash): (&Key, u64),
+        id: PacketRef,
+        show: impl FnOnce(&Flow, &Detail, &mut S::Conversation),
+    ) {
+        let number = self.frozen.find(key, hash);
+        let known = |number: &u32| self.frozen.get(*number).and_then(Cold::id) == Some(id);
+        let Some(slot) = number.filter(known).and_then(|number| self.thaw(number, true)) else { return };
+        if let Some(Place { flow, detail: Some(detail), conversation: Some(conversation) }) =
+            self.places.get_mut(slot as usize)
+        {
+            show(flow, detail, conversation);
+        }
+        self.freeze(slot);
+    }
+}
+
+/// Nothing is due but its end, in a while: no hole waits to be confirmed, nothing is held behind one.
+fn restful(flow: &Flow, detail: &Detail, limits: &super::Limits) -> bool {
+    let waits = |way: &Way| {
+        let held = detail.trails[*way].rare.as_ref().is_some_and(|rare| rare.assembler.pieces() > 0);
+        held || flow.tracks[*way].marks.has(Marks::WAITING)
+    };
+    !flow.closed() && flow.patience(limits) > wheel::HASTE && !Way::BOTH.iter().any(waits)
+}
+
+fn write<S: Sink>(flow: &Flow, detail: &Detail, conversation: &S::Conversation) -> Option<Box<[u8]>> {
+    let mut into = Freezer::default();
+    into.put(&detail.id).ok()?;
+    if !S::freeze(conversation, &mut into) {
+        return None;
+    }
+    let Flow { key, tracks, client, role, mid_stream, established, unanswered } = flow;
+    into.put(&(tracks, client, role, mid_stream, established, unanswered)).ok()?;
+    into.put(detail).ok()?;
+    Some(into.finish(&key.short()))
+}
+
+fn read<S: Sink>(key: Key, mut from: Thawer) -> Option<(Flow, Detail, S::Conversation)> {
+    let _: PacketRef = from.take()?;
+    let conversation = S::thaw(&mut from)?;
+    let (tracks, client, role, mid_stream, established, unanswered) = from.take()?;
+    let detail = from.take()?;
+    Some((Flow { key, tracks, client, role, mid_stream, established, unanswered }, detail, conversation))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::event::{Kind, PacketRef};
+    use crate::flow::limits::Limits;
+    use crate::flow::script::{Script, Shot, Sum, Tape};
+    use crate::wire::icmp::IcmpError;
+    use crate::wire::{Address, Endpoint};
+
+    /// Freezes everything behind every packet.
+    fn freezing() -> Limits {
+        Limits { frozen_from: 0, frozen_after: Elapsed::ZERO, ..Limits::default() }
+    }
+
+    /// Many flows in the middle of something, one packet each, ten milliseconds apart.
+    fn many(limits: Limits, count: u16) -> Script {
+        let mut script = Script::with(limits);
+        for port in 1..=count {
+            script.send(i64::from(port) * 10, Shot { port, payload: b"x", ..Shot::default() });
+        }
+        script
+    }
+
+    fn ports(script: &Script) -> Vec<u16> {
+        script.sink.closed.iter().map(|(facts, _)| facts.client.port).collect()
+    }
+
+    #[test]
+    fn only_where_many_are_open_those_that_are_idle_are_frozen() {
+        let frozen = |limits, count| many(limits, count).table.frozen.len();
+        let limits = Limits { frozen_from: 100, ..Limits::default() };
+        assert_eq!(frozen(limits.clone(), 100), 0);
+        assert_eq!(frozen(limits.clone(), 101), 1);
+        let script = many(limits.clone(), 1000);
+        assert!((100..150).contains(&script.table.live), "{}", script.table.live);
+        assert_eq!(script.table.len(), 1000);
+        let hasty = Limits { frozen_after: Elapsed::secs(10_000), ..limits };
+        let script = many(hasty, 1000);
+        assert!(script.table.live > 300, "the pressure has to grow: {}", script.table.live);
+        assert_eq!(frozen(Limits { frozen_from: 4096, ..Limits::default() }, 4000), 0);
+    }
+
+    #[test]
+    fn a_frozen_flow_takes_some_hundred_octets_and_they_are_counted() {
+        let script = many(freezing(), 5000);
+        assert_eq!((script.table.live, script.table.frozen.len()), (0, 5000));
+        let each = script.table.memory() / 5000;
+        assert!((150..700).contains(&each), "{each}");
+    }
+
+    #[test]
+    fn frozen_flows_leave_at_the_second_and_in_the_order_they_would_have() {
+        let told = |limits| {
+            let mut script = Script::with(limits);
+            for (port, ms) in [(1, 3_000), (2, 1_000), (3, 2_000), (4, 90_000)] {
+                script.send(ms, Shot { port, flags: "S", ..Shot::default() });
+            }
+            script.handshake();
+            script.datagram(91_000, false, 1, b"query");
+            let mut lens = Vec::new();
+            for second in (91..2_000).chain((2_000..90_000).step_by(7)) {
+                script.tick(second);
+                lens.push((script.table.len(), script.sink.closed.len()));
+            }
+            (lens, script.sink.closed)
+        };
+        let (lens, closed) = told(freezing());
+        assert_eq!(closed.len(), 6);
+        assert!((lens, closed) == told(Limits::default()));
+    }
+
+    #[test]
+    fn the_end_of_the_capture_finds_frozen_flows_and_others_in_the_order_of_their_packets() {
+        let mut script = many(Limits { frozen_from: 3, ..freezing() }, 9);
+        assert_eq!((script.table.live, script.table.frozen.len()), (3, 6));
+        script.finish();
+        assert_eq!(ports(&script), (1..=9).collect::<Vec<_>>());
+        assert!(script.table.is_empty());
+        assert_eq!((script.table.shared.weight, script.table.memory() > 1 << 20), (0, false));
+    }
+
+    #[test]
+    fn in_a_full_table_the_frozen_flow_that_is_idle_for_longest_makes_room() {
+        let mut script = many(Limits { max_flows: 5, ..freezing() }, 8);
+        assert_eq!((ports(&script), script.table.counts().evicted), (vec![1, 2, 3], 3));
+        script.send(100, Shot { port: 4, payload: b"again", ..Shot::default() });
+        script.send(110, Shot { port: 9, payload: b"x", ..Shot::default() });
+        assert_eq!(ports(&script), [1, 2, 3, 5]);
+        assert!(script.sink.closed.iter().all(|(_, why)| *why == Ended::Evicted));
+    }
+
+    #[test]
+    fn a_table_that_weighs_too_much_holds_more_frozen_flows() {
+        let limits = |freeze: Limits| Limits { memory: 1 << 20, ..freeze };
+        let (frozen, open) = (many(limits(freezing()), 4000), many(limits(Limits::default()), 4000));
+        for script in [&frozen, &open] {
+            assert!(script.table.memory() <= 1 << 20, "{}", script.table.memory());
+            let counts = script.table.counts();
+            assert_eq!((counts.relieved as usize, counts.opened), (4000 - script.table.len(), 4000));
+        }
+        assert!(frozen.table.len() > 4 * open.table.len(), "{} against {}", frozen.table.len(), open.table.len());
+    }
+
+    #[test]
+    fn an_icmp_error_finds_a_frozen_flow() {
+        let mut script = Script::with(freezing());
+        script.client(0, "S", 0, 0, b"");
+        assert_eq!(script.table.frozen.len(), 1);
+        let error = IcmpError {
+            from: Address(0),
+            kind: 3,
+            code: 1,
+            v6: false,
+            mtu: None,
+            gateway: None,
+            source: Script::CLIENT,
+            destination: Script::SERVER,
+            protocol: 6,
+            ttl: 60,
+            seq: None,
+        };
+        let at = PacketRef { file: 0, number: 2, time: Timestamp(1) };
+        assert!(script.table.icmp(at, &error, &mut script.sink));
+        assert_eq!(script.sink.events.last().map(|event| event.what.kind()), Some(Kind::Icmp));
+    }
+
+    #[test]
+    fn a_frozen_flow_is_lent_and_frozen_again() {
+        let mut script = many(freezing(), 3);
+        let client = Endpoint { port: 2, ..Script::CLIENT };
+        let id = PacketRef { file: 0, number: 2, time: Timestamp(20_000_000) };
+        let mut shown = None;
+        script.table.lend(id, (Script::SERVER, client), |facts, head, ()| shown = Some((facts, head.id)));
+        assert_eq!(shown.map(|(facts, head)| (facts.client, head)), Some((client, id)));
+        let other = PacketRef { number: 3, ..id };
+        script.table.lend(other, (Script::SERVER, client), |_, _, ()| panic!("another flow"));
+        assert_eq!((script.table.live, script.table.frozen.len()), (0, 3));
+        assert_eq!(script.table.counts().opened, 3);
+    }
+
+    #[test]
+    fn a_flow_that_waits_for_octets_stays_open() {
+        let mut script = Script::with(freezing());
+        script.handshake();
+        assert_eq!(script.table.live, 0);
+        script.client(10, "PA", 100, 1, b"behind a hole");
+        assert_eq!(script.table.live, 1);
+        script.client(11, "PA", 1, 1, &[b'x'; 99]);
+        assert_eq!(script.table.live, 0);
+        script.client(12, "R", 113, 1, b"");
+        assert_eq!(script.table.live, 1, "it leaves soon");
+    }
+
+    #[test]
+    fn visits_of_flows_that_freeze_and_thaw_do_not_pile_up() {
+        let mut script = Script::with(freezing());
+        for round in 0..200_000 {
+            script.client(round, "A", 1, 1, b"");
+            if round % 1000 == 0 {
+                script.tick(round / 1000);
+            }
+        }
+        assert!(script.table.wheel.planned() < 140_000, "{}", script.table.wheel.planned());
+    }
+
+    /// Packets that may follow one another, and times between them.
+    fn shots() -> impl Strategy<Value = Vec<(i64, Shot)>> {
+        const FLAGS: [&str; 8] = ["A", "PA", "S", "SA", "FA", "R", "RA", "FPA"];
+        const OPTIONS: [&[u8]; 4] =
+            [&[], &[8, 10, 9, 9, 9, 9, 0, 0, 0, 1], &[5, 10, 0, 0, 0, 5, 0, 0, 0, 9], &[2, 4, 5, 0xb4, 3, 3, 7]];
+        let numbers = (0u32..60, 0u32..60, 0usize..12, 0u16..3, 0u16..3);
+        let parts = (0i64..64, numbers, 0..FLAGS.len(), 0..OPTIONS.len(), any::<bool>(), 0u8..4);
+        let shot = parts.prop_map(|(pause, (seq, ack, len, window, client), flags, options, from_server, odd)| {
+            let shot = Shot {
+                seq: if odd == 3 { seq.wrapping_mul(0x0901_0203) } else { seq },
+                ack,
+                payload: &b"abcdefghijkl"[..len],
+                flags: FLAGS[flags],
+                options: OPTIONS[options],
+                port: 40_000 + client,
+                window,
+                from_server,
+                sum: if odd == 2 { Sum::Wrong } else { Sum::Right },
+                ttl: 64 - odd,
+                ..Shot::default()
+            };
+            (pause * pause * pause / 16, shot)
+        });
+        prop::collection::vec(shot, 1..80)
+    }
+
+    fn told(mut script: Script, shots: &[(i64, Shot)]) -> (Vec<usize>, Tape, u64) {
+        let (mut ms, mut lens) = (0, Vec::new());
+        for (pause, shot) in shots {
+            ms += pause;
+            script.tick(ms / 1000);
+            script.send(ms, *shot);
+            lens.push(script.table.len());
+        }
+        script.tick(ms / 1000 + 400);
+        lens.push(script.table.len());
+        script.finish();
+        let counts = script.table.counts();
+        (lens, script.sink, counts.opened + counts.late + counts.duplicates + counts.held_dropped)
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_shows_of_the_frost(shots in shots()) {
+            let (lens, tape, counts) = told(Script::with(freezing()), &shots);
+            let (lens_open, tape_open, counts_open) = told(Script::new(), &shots);
+            prop_assert_eq!((lens, counts), (lens_open, counts_open));
+            prop_assert!(tape.events == tape_open.events && tape.octets == tape_open.octets);
+            prop_assert_eq!(tape.closed, tape_open.closed);
+        }
+
+        #[test]
+        fn what_is_thawed_is_what_was_frozen(shots in shots()) {
+            let mut script = Script::new();
+            let mut ms = 0;
+            for (pause, shot) in shots {
+                ms += pause;
+                script.send(ms, shot);
+            }
+            for place in &script.table.places {
+                let Some(detail) = &place.detail else { continue };
+                if !restful(&place.flow, detail, &script.table.shared.limits) {
+                    continue;
+                }
+                let octets = write::<Tape>(&place.flow, detail, &()).expect("plain values");
+                let (key, from) = Cold::new(0, Timestamp(0), Timestamp(0), octets).open().expect("a flow");
+                let (flow, mut back, ()) = read::<Tape>(key, from).expect("the same");
+                (back.due, back.weight) = (detail.due, detail.weight);
+                prop_assert_eq!(format!("{flow:?} {back:?}"), format!("{:?} {detail:?}", place.flow));
+            }
+        }
+    }
+}
