@@ -2,24 +2,29 @@
 //!
 //! What serde derives says which values there are, in which order; nothing in the octets tells it again. Three things make them few:
 //!
-//! - Numbers take as many octets as they need: one below 248, else one that tells how many follow.
 //! - A flow of a hundred values points to a handful of packets: each [`PacketRef`](super::PacketRef) is written once, as the distance to
-//!   the one before, and elsewhere it is one octet. Sequence numbers ([`Seq`](crate::wire::seq::Seq)) lie close to few others: the distance
-//!   to one of those is written.
-//! - Most values are zero: of eight octets, one tells which are not, and only those follow.
+//!   the one before, and elsewhere it is a small number. Sequence numbers ([`Seq`](crate::wire::seq::Seq)) lie close to few others: the
+//!   distance to one of those is written.
+//! - What many flows have in common is written once ([`Templates`]): of a flow whose values have the same shape as those of one before, only
+//!   the values that differ, by how much, and how many lie between them.
+//! - Numbers take as many octets as they need.
 //!
 //! The octets never leave the process that wrote them. Octets that make no sense give no values, and no panic.
 
 mod read;
+mod template;
 mod write;
 
 pub use read::Thawer;
+pub use template::Templates;
 pub use write::Freezer;
 
 use std::fmt;
 
 /// Up to here a number is one octet; above, this and how many octets follow.
 const ONE_OCTET: u64 = 0xf7;
+/// Values of one flow at most.
+const MOST: usize = 1 << 16;
 /// Distances up to here are written to a sequence number that is known.
 const NEAR: u32 = 1 << 20;
 /// Sequence numbers that others are measured from: zero, one or two of each direction, and what is odd.
@@ -46,6 +51,41 @@ impl serde::ser::Error for Refused {
 impl serde::de::Error for Refused {
     fn custom<T: fmt::Display>(_: T) -> Self {
         Self
+    }
+}
+
+/// One value that is no composition of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Number(u64),
+    /// From where to where in the texts beside it.
+    Text(u32, u32),
+}
+
+/// Values one behind the other.
+#[derive(Clone, Debug, Default)]
+struct Tokens {
+    all: Vec<Token>,
+    texts: Vec<u8>,
+}
+
+impl Tokens {
+    fn number(&mut self, number: u64) {
+        self.all.push(Token::Number(number));
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        let from = self.texts.len() as u32;
+        self.texts.extend_from_slice(text);
+        self.all.push(Token::Text(from, self.texts.len() as u32));
+    }
+
+    /// The text of a token; none where it is no text.
+    fn text_of(&self, token: Token) -> &[u8] {
+        match token {
+            Token::Text(from, to) => self.texts.get(from as usize..to as usize).unwrap_or(&[]),
+            Token::Number(_) => &[],
+        }
     }
 }
 
@@ -82,41 +122,6 @@ fn read_number(octets: &mut &[u8]) -> Result<u64, Refused> {
     let mut all = [0; 8];
     all.get_mut(..len).ok_or(Refused)?.copy_from_slice(number);
     Ok(u64::from_le_bytes(all))
-}
-
-/// Of eight octets, one that tells which are not zero, and those.
-fn squeeze(octets: &[u8], out: &mut Vec<u8>) {
-    for word in octets.chunks(8) {
-        let place = out.len();
-        out.push(0);
-        let mut told = 0;
-        for (bit, octet) in word.iter().enumerate().filter(|(_, octet)| **octet != 0) {
-            told |= 1 << bit;
-            out.push(*octet);
-        }
-        if let Some(place) = out.get_mut(place) {
-            *place = told;
-        }
-    }
-}
-
-/// The octets that were squeezed, and up to seven zeros.
-fn unsqueeze(mut octets: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(octets.len() * 2);
-    while let Some((told, rest)) = octets.split_first() {
-        octets = rest;
-        for bit in 0..8 {
-            let octet = match (told >> bit & 1, octets.split_first()) {
-                (1, Some((octet, rest))) => {
-                    octets = rest;
-                    *octet
-                }
-                _ => 0,
-            };
-            out.push(octet);
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -160,8 +165,9 @@ mod tests {
     fn through<T: Serialize + serde::de::DeserializeOwned>(value: &T) -> (T, usize) {
         let mut freezer = Freezer::default();
         freezer.put(value).expect("plain values");
-        let octets = freezer.finish(&[9, 9]);
-        let mut thawer = Thawer::of(octets.get(2..).expect("what was put before")).expect("as it was written");
+        let mut templates = Templates::default();
+        let octets = freezer.finish(&[9, 9], &mut templates);
+        let mut thawer = Thawer::of(&octets[2..], &templates).expect("as it was written");
         (thawer.take().expect("the same values"), octets.len() - 2)
     }
 
@@ -192,13 +198,51 @@ mod tests {
     }
 
     #[test]
+    fn of_a_second_flow_only_what_differs_is_written() {
+        let flow = |n: u32| {
+            let host = format!("shop-{n}.example.com");
+            let packets = [at(u64::from(n), 1_000), at(u64::from(n) + 7, 9_000_000)];
+            (packets, host, "GET".to_owned(), [0u32; 30], Seq(n.wrapping_mul(0x0901_0203)), "/", vec![n; 3])
+        };
+        let mut templates = Templates::default();
+        let mut write = |n| {
+            let mut freezer = Freezer::default();
+            freezer.put(&flow(n)).expect("plain values");
+            freezer.finish(&[], &mut templates)
+        };
+        let all: Vec<_> = (100_000..101_000).map(&mut write).collect();
+        assert!(all.iter().all(|octets| octets.len() < 48), "{}", all[999].len());
+        assert!(templates.memory() < 4_000);
+        for (n, octets) in (100_000..).zip(&all) {
+            let (packets, host, ..) = flow(n);
+            assert_eq!(Thawer::first(octets), Some(packets[0]));
+            let mut thawer = Thawer::of(octets, &templates).expect("as it was written");
+            assert_eq!(thawer.take(), Some((packets, host)));
+        }
+    }
+
+    #[test]
+    fn beyond_the_shapes_that_are_remembered_everything_is_written() {
+        let mut templates = Templates::default();
+        for len in 0..2000_usize {
+            let mut freezer = Freezer::default();
+            let value = (vec![7u32; len], vec![String::new(); 3], 0u64);
+            freezer.put(&value).expect("plain values");
+            let octets = freezer.finish(&[], &mut templates);
+            let mut thawer = Thawer::of(&octets, &templates).expect("as it was written");
+            assert_eq!(thawer.take(), Some(value));
+        }
+        assert!(templates.memory() < 3 << 20, "{}", templates.memory());
+    }
+
+    #[test]
     fn a_packet_that_is_named_again_takes_an_octet() {
         let first = at(1_000_000, 1_700_000_000_000_001_000);
         let later = at(1_000_002, 1_700_000_000_020_001_000);
         let once = through(&vec![first, later]);
         assert_eq!(once.0, [first, later]);
         let many = through(&vec![first, later, first, later, first, later, later, later]);
-        assert!(many.1 <= once.1 + 6, "{} after {}", many.1, once.1);
+        assert!(many.1 <= once.1 + 12, "{} after {}", many.1, once.1);
         let stamp = Stamp::from(later);
         assert_eq!(through(&Some(stamp)).0, Some(stamp));
     }
@@ -208,20 +252,21 @@ mod tests {
         let all: Vec<Seq> = (0..10).map(|n| Seq(u32::MAX - 4).plus(n * 3)).collect();
         let (back, len) = through(&all);
         assert_eq!(back, all);
-        assert!(len < 30, "{len}");
+        assert!(len < 40, "{len}");
     }
 
     #[test]
     fn octets_cut_short_or_of_other_values_give_nothing() {
         let mut freezer = Freezer::default();
         freezer.put(&(vec![at(1, 2), at(3, 4)], "words", Shape::One(3))).expect("plain values");
-        let octets = freezer.finish(&[]);
+        let mut templates = Templates::default();
+        let octets = freezer.finish(&[], &mut templates);
         for cut in 0..octets.len() {
-            if let Some(mut thawer) = Thawer::of(&octets[..cut]) {
+            if let Some(mut thawer) = Thawer::of(&octets[..cut], &templates) {
                 let _: Option<(Vec<PacketRef>, String, Shape)> = thawer.take();
             }
         }
-        let mut thawer = Thawer::of(&octets).expect("whole");
+        let mut thawer = Thawer::of(&octets, &templates).expect("whole");
         assert_eq!(thawer.take::<(Shape, u128, char)>(), None);
     }
 
@@ -237,7 +282,7 @@ mod tests {
 
         #[test]
         fn senseless_octets_do_no_harm(octets: Vec<u8>) {
-            if let Some(mut thawer) = Thawer::of(&octets) {
+            if let Some(mut thawer) = Thawer::of(&octets, &Templates::default()) {
                 let _: Option<Everything> = thawer.take();
                 let _: Option<Vec<Event>> = thawer.take();
             }

@@ -9,7 +9,7 @@ use hashbrown::HashTable;
 
 use super::key::Key;
 use crate::event::PacketRef;
-use crate::event::cold::Thawer;
+use crate::event::cold::{Templates, Thawer};
 use crate::time::Timestamp;
 
 /// Places of one block: what is taken at once.
@@ -17,7 +17,7 @@ const BLOCK: usize = 1024;
 /// Flows looked at for the one that is idle for longest.
 const SAMPLE: usize = 32;
 /// What the wheel takes for a frozen flow: its visit, and the one of before.
-const VISITS: usize = 48;
+const VISITS: usize = 24;
 
 /// One frozen flow.
 #[derive(Default)]
@@ -48,9 +48,9 @@ impl Cold {
     }
 
     /// Its name, and what reads the rest.
-    pub(super) fn open(&self) -> Option<(Key, Thawer)> {
+    pub(super) fn open(&self, templates: &Templates) -> Option<(Key, Thawer)> {
         let (key, rest) = Key::of_short(&self.octets)?;
-        Some((key, Thawer::of(rest)?))
+        Some((key, Thawer::of(rest, templates)?))
     }
 
     /// What its shorthand takes, with what memory is given in.
@@ -65,6 +65,8 @@ pub(super) struct Frozen {
     blocks: Vec<Vec<Cold>>,
     free: Vec<u32>,
     index: HashTable<u32>,
+    /// What they have in common.
+    pub(super) templates: Templates,
     /// What their shorthand takes.
     octets: usize,
     /// Where the search for an idle one goes on.
@@ -74,7 +76,8 @@ pub(super) struct Frozen {
 impl Frozen {
     /// None yet.
     pub(super) fn new(seed: u64) -> Self {
-        Self { seed, blocks: Vec::new(), free: Vec::new(), index: HashTable::new(), octets: 0, hand: 0 }
+        let templates = Templates::default();
+        Self { seed, blocks: Vec::new(), free: Vec::new(), index: HashTable::new(), templates, octets: 0, hand: 0 }
     }
 
     /// How many there are.
@@ -89,6 +92,7 @@ impl Frozen {
             + self.blocks.len() * BLOCK * (size_of::<Cold>() + size_of::<u32>())
             + self.index.capacity() * (size_of::<u32>() + 1)
             + self.len() * VISITS
+            + self.templates.memory()
     }
 
     /// The number of the next one that is put here, by which the wheel is told of it.
@@ -140,9 +144,9 @@ impl Frozen {
         let cold = std::mem::take(self.at(number)?);
         self.octets -= cold.takes();
         self.free.push(number);
-        if self.len() == 0 {
+        if self.len() == 0 && self.blocks.len() > 1 {
             // Many were open, and no more are.
-            *self = Self::new(self.seed);
+            (self.blocks, self.free, self.index) = (Vec::new(), Vec::new(), HashTable::new());
         }
         Some(cold)
     }

@@ -54,7 +54,7 @@ impl Default for Limits {
             udp_expiry: Elapsed::secs(60),
             listeners: 65_536,
             packed_from: 256,
-            frozen_from: 4096,
+            frozen_from: 2048,
             frozen_after: Elapsed::secs(1),
             memory: (2 << 30) - Self::REST,
         }

@@ -168,7 +168,7 @@ impl<S: Sink> FlowTable<S> {
                 continue;
             }
             let Some(detail) = self.detail(slot) else { continue };
-            if detail.due != step {
+            if detail.due as u32 != step {
                 continue;
             }
             let id = detail.id;
@@ -194,7 +194,7 @@ impl<S: Sink> FlowTable<S> {
         self.cool_down();
         if self.wheel.planned() > STALE + 4 * (self.live + self.frozen.len()) {
             let mut wheel = std::mem::replace(&mut self.wheel, Wheel::new());
-            wheel.forget(|slot, step| self.due(slot) == Some(step));
+            wheel.forget(|slot, step| self.due(slot).is_some_and(|due| due as u32 == step));
             self.wheel = wheel;
         }
         while self.closed.front().is_some_and(|(slot, id)| self.detail(*slot).is_none_or(|detail| detail.id != *id)) {

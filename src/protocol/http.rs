@@ -38,7 +38,6 @@ struct Http {
     /// The latest request that asks for HTTP/2 in the clear.
     asks: Option<Box<(PacketRef, RequestHead)>>,
     /// The server agreed to it.
-    #[serde(skip)]
     upgraded: Option<Box<Http2>>,
     /// Beginning of the page behind a 400, while it may still say something.
     page: Option<Vec<u8>>,
@@ -171,7 +170,7 @@ impl Analyzer for Http {
     }
 
     fn freeze(&self, into: &mut Freezer) -> bool {
-        self.upgraded.is_none() && into.put(self).is_ok()
+        into.put(self).is_ok()
     }
 
     fn thaw(&mut self, from: &mut Thawer) -> bool {

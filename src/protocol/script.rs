@@ -3,7 +3,7 @@
 use super::Dissector;
 use crate::capture::{OpenOptions, Source};
 use crate::decode::Decoder;
-use crate::event::cold::{Freezer, Thawer};
+use crate::event::cold::{Freezer, Templates, Thawer};
 use crate::event::{Event, PacketRef, Protocol, Side, What};
 use crate::flow::facts::{FlowFacts, IpProtocol, RoleSource};
 use crate::flow::table::{FlowTable, Limits};
@@ -96,8 +96,10 @@ impl Play {
         if !self.dissector.freeze(&mut into) {
             return false;
         }
-        let octets = into.finish(&[]);
-        self.dissector = Thawer::of(&octets).and_then(|mut from| Dissector::thaw(&mut from)).expect("what was frozen");
+        let mut templates = Templates::default();
+        let octets = into.finish(&[], &mut templates);
+        self.dissector =
+            Thawer::of(&octets, &templates).and_then(|mut from| Dissector::thaw(&mut from)).expect("what was frozen");
         true
     }
 

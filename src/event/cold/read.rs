@@ -5,14 +5,14 @@ use serde::de::{
     Visitor,
 };
 
-use super::{ANCHORS, Refused, read_number, unfolded, unsqueeze};
+use super::{ANCHORS, Refused, Templates, Token, Tokens, read_number, unfolded};
 use crate::event::PacketRef;
 use crate::time::Timestamp;
 
 /// Gives the values back in the order in which they were put.
 pub struct Thawer {
-    octets: Vec<u8>,
-    /// What was read of them.
+    tokens: Tokens,
+    /// How many of them were read.
     read: usize,
     packets: Vec<PacketRef>,
     anchors: Vec<u32>,
@@ -20,24 +20,22 @@ pub struct Thawer {
 
 impl Thawer {
     /// Of the octets that a freezer gave, without the head before them.
-    pub fn of(mut octets: &[u8]) -> Option<Self> {
-        let told = read_number(&mut octets).ok()?;
-        let mut packets = Vec::new();
-        let mut before = PacketRef { file: 0, number: 0, time: Timestamp(0) };
-        for place in 0..told >> 1 {
-            let unit = if told & 1 == 1 && place > 0 { 1000 } else { 1 };
-            before = next(&mut octets, before, unit).ok()?;
-            packets.push(before);
+    pub fn of(mut octets: &[u8], templates: &Templates) -> Option<Self> {
+        let first = first(&mut octets).ok()?;
+        let tokens = templates.read(octets).ok()?;
+        let mut thawer = Self { tokens, read: 0, packets: vec![first], anchors: vec![0] };
+        let told = thawer.number().ok()?;
+        let unit = if told & 1 == 1 { 1000 } else { 1 };
+        for _ in 1..told >> 1 {
+            let next = thawer.next(unit).ok()?;
+            thawer.packets.push(next);
         }
-        Some(Self { octets: unsqueeze(octets), read: 0, packets, anchors: vec![0] })
+        Some(thawer)
     }
 
     /// The first packet that was put.
     pub fn first(mut octets: &[u8]) -> Option<PacketRef> {
-        if read_number(&mut octets).ok()? < 2 {
-            return None;
-        }
-        next(&mut octets, PacketRef { file: 0, number: 0, time: Timestamp(0) }, 1).ok()
+        first(&mut octets).ok()
     }
 
     /// The next value.
@@ -45,32 +43,45 @@ impl Thawer {
         T::deserialize(self).ok()
     }
 
-    fn octet(&mut self) -> Result<u8, Refused> {
-        let octet = *self.octets.get(self.read).ok_or(Refused)?;
+    fn token(&mut self) -> Result<Token, Refused> {
+        let token = *self.tokens.all.get(self.read).ok_or(Refused)?;
         self.read += 1;
-        Ok(octet)
+        Ok(token)
     }
 
     fn number(&mut self) -> Result<u64, Refused> {
-        let rest = self.octets.get(self.read..).ok_or(Refused)?;
-        let mut behind = rest;
-        let number = read_number(&mut behind)?;
-        self.read += rest.len() - behind.len();
-        Ok(number)
+        match self.token()? {
+            Token::Number(number) => Ok(number),
+            Token::Text(..) => Err(Refused),
+        }
     }
 
-    /// How many parts follow: none takes less than nothing, so that there are no more than octets, but for parts that take none.
+    fn octet(&mut self) -> Result<u8, Refused> {
+        u8::try_from(self.number()?).map_err(|_| Refused)
+    }
+
+    /// How many parts follow; each of them takes a token.
     fn len(&mut self) -> Result<usize, Refused> {
         let len = usize::try_from(self.number()?).map_err(|_| Refused)?;
-        if len > self.octets.len() { Err(Refused) } else { Ok(len) }
+        if len > self.tokens.all.len() { Err(Refused) } else { Ok(len) }
     }
 
     fn bytes(&mut self) -> Result<&[u8], Refused> {
-        let len = self.len()?;
-        let from = self.read;
-        let bytes = self.octets.get(from..from + len).ok_or(Refused)?;
-        self.read += len;
-        Ok(bytes)
+        let token = self.token()?;
+        Ok(self.tokens.text_of(token))
+    }
+
+    /// The packet behind the latest one.
+    fn next(&mut self, unit: i64) -> Result<PacketRef, Refused> {
+        let before = *self.packets.last().ok_or(Refused)?;
+        let file = unfolded(self.number()?) as u16;
+        let number = unfolded(self.number()?) as u64;
+        let time = unfolded(self.number()?).wrapping_mul(unit);
+        Ok(PacketRef {
+            file: before.file.wrapping_add(file),
+            number: before.number.wrapping_add(number),
+            time: Timestamp(before.time.0.wrapping_add(time)),
+        })
     }
 
     fn packet(&mut self) -> Result<PacketRef, Refused> {
@@ -79,15 +90,12 @@ impl Thawer {
     }
 
     fn seq(&mut self) -> Result<u32, Refused> {
-        if let Some(told) = self.number()?.checked_sub(1) {
-            let anchor = *self.anchors.get(told as usize & 7).ok_or(Refused)?;
-            return Ok(anchor.wrapping_add(unfolded(told >> 3) as u32));
+        let told = self.number()?;
+        if told & 1 == 0 {
+            let anchor = *self.anchors.get((told >> 1) as usize & 7).ok_or(Refused)?;
+            return Ok(anchor.wrapping_add(unfolded(told >> 4) as u32));
         }
-        let mut number = [0; 4];
-        for octet in &mut number {
-            *octet = self.octet()?;
-        }
-        let number = u32::from_le_bytes(number);
+        let number = (told >> 1) as u32;
         if self.anchors.len() < ANCHORS {
             self.anchors.push(number);
         }
@@ -99,16 +107,11 @@ impl Thawer {
     }
 }
 
-/// The packet behind `before`.
-fn next(octets: &mut &[u8], before: PacketRef, unit: i64) -> Result<PacketRef, Refused> {
-    let file = unfolded(read_number(octets)?) as u16;
-    let number = unfolded(read_number(octets)?) as u64;
-    let time = unfolded(read_number(octets)?).wrapping_mul(unit);
-    Ok(PacketRef {
-        file: before.file.wrapping_add(file),
-        number: before.number.wrapping_add(number),
-        time: Timestamp(before.time.0.wrapping_add(time)),
-    })
+/// The packet that stands before the rest.
+fn first(octets: &mut &[u8]) -> Result<PacketRef, Refused> {
+    let file = read_number(octets)? as u16;
+    let number = read_number(octets)?;
+    Ok(PacketRef { file, number, time: Timestamp(unfolded(read_number(octets)?)) })
 }
 
 /// Numbers of any width.

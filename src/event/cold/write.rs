@@ -6,11 +6,11 @@ use serde::ser::{
     SerializeTupleVariant, Serializer,
 };
 
-use super::{ANCHORS, NEAR, Refused, folded, read_number, squeeze, write_number};
+use super::{ANCHORS, MOST, NEAR, Refused, Templates, Token, Tokens, folded, unfolded, write_number};
 
 /// Takes values and gives the octets for all of them.
 pub struct Freezer {
-    octets: Vec<u8>,
+    tokens: Tokens,
     /// File, number and time of the packets so far.
     packets: Vec<(u64, u64, i64)>,
     anchors: Vec<u32>,
@@ -18,47 +18,54 @@ pub struct Freezer {
 
 impl Default for Freezer {
     fn default() -> Self {
-        Self { octets: Vec::with_capacity(1024), packets: Vec::with_capacity(16), anchors: vec![0] }
+        let tokens = Tokens { all: Vec::with_capacity(512), texts: Vec::with_capacity(128) };
+        Self { tokens, packets: Vec::with_capacity(16), anchors: vec![0] }
     }
 }
 
 impl Freezer {
     /// Writes a value down.
     pub fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refused> {
-        value.serialize(self)
+        value.serialize(&mut *self)?;
+        if self.tokens.all.len() + 3 * self.packets.len() < MOST { Ok(()) } else { Err(Refused) }
     }
 
     /// Everything that was put, behind `head`, which stays as it is. The first packet that was put can be read alone.
-    pub fn finish(self, head: &[u8]) -> Box<[u8]> {
-        let mut out = Vec::with_capacity(self.octets.len() + 64);
+    pub fn finish(self, head: &[u8], templates: &mut Templates) -> Box<[u8]> {
+        let mut out = Vec::with_capacity(self.tokens.all.len() + 64);
         out.extend_from_slice(head);
+        let mut before = self.packets.first().copied().unwrap_or_default();
+        write_number(&mut out, before.0);
+        write_number(&mut out, before.1);
+        write_number(&mut out, folded(before.2));
         // Many captures count microseconds.
         let coarse = self.packets.windows(2).all(|pair| pair[1].2.wrapping_sub(pair[0].2) % 1000 == 0);
-        write_number(&mut out, (self.packets.len() as u64) << 1 | u64::from(coarse));
-        let mut before = (0, 0, 0);
-        for (place, (file, number, time)) in self.packets.iter().copied().enumerate() {
-            let unit = if coarse && place > 0 { 1000 } else { 1 };
-            write_number(&mut out, folded(file.wrapping_sub(before.0) as i64));
-            write_number(&mut out, folded(number.wrapping_sub(before.1) as i64));
-            write_number(&mut out, folded(time.wrapping_sub(before.2) / unit));
+        let mut tokens = Tokens { all: Vec::with_capacity(self.tokens.all.len() + 32), texts: self.tokens.texts };
+        tokens.number((self.packets.len() as u64) << 1 | u64::from(coarse));
+        for (file, number, time) in self.packets.into_iter().skip(1) {
+            tokens.number(folded(file.wrapping_sub(before.0) as i64));
+            tokens.number(folded(number.wrapping_sub(before.1) as i64));
+            tokens.number(folded(time.wrapping_sub(before.2) / if coarse { 1000 } else { 1 }));
             before = (file, number, time);
         }
-        squeeze(&self.octets, &mut out);
-        out.into_boxed_slice()
+        tokens.all.extend(self.tokens.all);
+        templates.write(tokens, &mut out);
+        // Copied: memory that was taken for more would be kept.
+        Box::from(out.as_slice())
     }
 
     fn number(&mut self, number: u64) {
-        write_number(&mut self.octets, number);
+        self.tokens.number(number);
     }
 
     /// What was written from `start` on is a packet.
     fn packet(&mut self, start: usize) -> Result<(), Refused> {
-        let mut written = self.octets.get(start..).ok_or(Refused)?;
-        let file = read_number(&mut written)?;
-        let number = read_number(&mut written)?;
-        let time = super::unfolded(read_number(&mut written)?);
-        self.octets.truncate(start);
-        let packet = (file, number, time);
+        let Some(&[Token::Number(file), Token::Number(number), Token::Number(time)]) = self.tokens.all.get(start..)
+        else {
+            return Err(Refused);
+        };
+        self.tokens.all.truncate(start);
+        let packet = (file, number, unfolded(time));
         let place = self.packets.iter().position(|known| *known == packet).unwrap_or(self.packets.len());
         if place == self.packets.len() {
             self.packets.push(packet);
@@ -69,17 +76,17 @@ impl Freezer {
 
     /// What was written from `start` on is a sequence number.
     fn seq(&mut self, start: usize) -> Result<(), Refused> {
-        let number = read_number(&mut self.octets.get(start..).ok_or(Refused)?)? as u32;
-        self.octets.truncate(start);
+        let Some(&[Token::Number(number)]) = self.tokens.all.get(start..) else { return Err(Refused) };
+        self.tokens.all.truncate(start);
+        let number = number as u32;
         let distance = |anchor: &u32| number.wrapping_sub(*anchor) as i32;
         let near = self.anchors.iter().enumerate().min_by_key(|(_, anchor)| distance(anchor).unsigned_abs());
         match near.map(|(place, anchor)| (place, distance(anchor))) {
             Some((place, distance)) if distance.unsigned_abs() < NEAR => {
-                self.number((folded(distance.into()) << 3 | place as u64) + 1);
+                self.number((folded(distance.into()) << 3 | place as u64) << 1);
             }
             _ => {
-                self.number(0);
-                self.octets.extend_from_slice(&number.to_le_bytes());
+                self.number(u64::from(number) << 1 | 1);
                 if self.anchors.len() < ANCHORS {
                     self.anchors.push(number);
                 }
@@ -132,7 +139,7 @@ impl<'f> Serializer for &'f mut Freezer {
     }
 
     fn serialize_u8(self, value: u8) -> Result<(), Refused> {
-        self.octets.push(value);
+        self.number(value.into());
         Ok(())
     }
 
@@ -172,8 +179,7 @@ impl<'f> Serializer for &'f mut Freezer {
     }
 
     fn serialize_bytes(self, value: &[u8]) -> Result<(), Refused> {
-        self.number(value.len() as u64);
-        self.octets.extend_from_slice(value);
+        self.tokens.text(value);
         Ok(())
     }
 
@@ -182,7 +188,7 @@ impl<'f> Serializer for &'f mut Freezer {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Refused> {
-        self.octets.push(1);
+        self.number(1);
         value.serialize(self)
     }
 
@@ -199,7 +205,7 @@ impl<'f> Serializer for &'f mut Freezer {
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<(), Refused> {
-        let start = self.octets.len();
+        let start = self.tokens.all.len();
         value.serialize(&mut *self)?;
         if name == "Seq" { self.seq(start) } else { Ok(()) }
     }
@@ -244,7 +250,7 @@ impl<'f> Serializer for &'f mut Freezer {
     }
 
     fn serialize_struct(self, name: &'static str, _: usize) -> Result<Parts<'f>, Refused> {
-        let packet = (name == "PacketRef").then_some(self.octets.len());
+        let packet = (name == "PacketRef").then_some(self.tokens.all.len());
         Ok(Parts { freezer: self, packet })
     }
 

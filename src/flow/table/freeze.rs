@@ -2,7 +2,7 @@
 
 use super::{FlowTable, Place};
 use crate::event::PacketRef;
-use crate::event::cold::{Freezer, Thawer};
+use crate::event::cold::{Freezer, Templates, Thawer};
 use crate::flow::frozen::Cold;
 use crate::flow::half::Marks;
 use crate::flow::key::{Key, Way};
@@ -27,8 +27,8 @@ impl<S: Sink> FlowTable<S> {
     #[inline(never)]
     pub(super) fn chill(&mut self, now: Timestamp) {
         let (from, after) = (self.shared.limits.frozen_from, self.shared.limits.frozen_after);
-        // The more there are, the shorter is the silence that is enough: half for every quarter beyond.
-        let excess = 4 * self.live.saturating_sub(from) / from.max(1);
+        // The more there are, the shorter is the silence that is enough: half for every sixteenth beyond.
+        let excess = 16 * self.live.saturating_sub(from) / from.max(1);
         let idle = Elapsed(after.0 >> excess.min(40));
         let (mut looks, mut frozen) = (0, 0);
         for _ in 0..self.places.len().min(STEPS) {
@@ -44,7 +44,8 @@ impl<S: Sink> FlowTable<S> {
                 looks += 1;
             }
         }
-        self.warm = self.live.max(from);
+        // Where no silence is waited for, everything is tried again behind the next packet.
+        self.warm = if after > Elapsed::ZERO { self.live.max(from) } else { from };
     }
 
     /// From how many open flows on the next ones are to be frozen: not more than there are.
@@ -63,7 +64,7 @@ impl<S: Sink> FlowTable<S> {
         if !restful(flow, detail, &self.shared.limits) || detail.heap() + S::weight(conversation) > HEAVY {
             return None;
         }
-        let octets = write::<S>(flow, detail, conversation)?;
+        let octets = write::<S>(flow, detail, conversation, &mut self.frozen.templates)?;
         let (key, deadline) = (flow.key, flow.deadline(&self.shared.limits));
         let hash = key.hash(self.seed);
         if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
@@ -97,7 +98,7 @@ impl<S: Sink> FlowTable<S> {
     #[inline(never)]
     fn thaw(&mut self, number: u32, stays: bool) -> Option<u32> {
         let cold = self.frozen.take(number)?;
-        let known = cold.open().and_then(|(key, from)| read::<S>(key, from));
+        let known = cold.open(&self.frozen.templates).and_then(|(key, from)| read::<S>(key, from));
         debug_assert!(known.is_some(), "what was written down can be read");
         let Some((flow, mut detail, conversation)) = known else {
             self.shared.counts.evicted += 1;
@@ -121,9 +122,9 @@ impl<S: Sink> FlowTable<S> {
     }
 
     /// A visit planned for a frozen flow: whether it leaves now. `None`: it is one of a place, or stale.
-    pub(super) fn frozen_due(&mut self, slot: u32, step: i64, now: Timestamp) -> Option<(PacketRef, u32, Ended)> {
+    pub(super) fn frozen_due(&mut self, slot: u32, step: u32, now: Timestamp) -> Option<(PacketRef, u32, Ended)> {
         let number = slot & !COLD;
-        let cold = self.frozen.get(number).filter(|cold| cold.due == step)?;
+        let cold = self.frozen.get(number).filter(|cold| cold.due as u32 == step)?;
         if cold.deadline <= now {
             return Some((cold.id()?, slot, Ended::Expired));
         }
@@ -189,7 +190,12 @@ fn restful(flow: &Flow, detail: &Detail, limits: &super::Limits) -> bool {
     !flow.closed() && flow.patience(limits) > wheel::HASTE && !Way::BOTH.iter().any(waits)
 }
 
-fn write<S: Sink>(flow: &Flow, detail: &Detail, conversation: &S::Conversation) -> Option<Box<[u8]>> {
+fn write<S: Sink>(
+    flow: &Flow,
+    detail: &Detail,
+    conversation: &S::Conversation,
+    templates: &mut Templates,
+) -> Option<Box<[u8]>> {
     let mut into = Freezer::default();
     into.put(&detail.id).ok()?;
     if !S::freeze(conversation, &mut into) {
@@ -198,7 +204,7 @@ fn write<S: Sink>(flow: &Flow, detail: &Detail, conversation: &S::Conversation) 
     let Flow { key, tracks, client, role, mid_stream, established, unanswered } = flow;
     into.put(&(tracks, client, role, mid_stream, established, unanswered)).ok()?;
     into.put(detail).ok()?;
-    Some(into.finish(&key.short()))
+    Some(into.finish(&key.short(), templates))
 }
 
 fn read<S: Sink>(key: Key, mut from: Thawer) -> Option<(Flow, Detail, S::Conversation)> {
@@ -214,7 +220,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::{Kind, PacketRef};
+    use crate::event::{Event, Kind, PacketRef};
     use crate::flow::limits::Limits;
     use crate::flow::script::{Script, Shot, Sum, Tape};
     use crate::wire::icmp::IcmpError;
@@ -225,17 +231,20 @@ mod tests {
         Limits { frozen_from: 0, frozen_after: Elapsed::ZERO, ..Limits::default() }
     }
 
+    /// The client's port of the first of many flows, less one.
+    const FIRST: u16 = 40_000;
+
     /// Many flows in the middle of something, one packet each, ten milliseconds apart.
     fn many(limits: Limits, count: u16) -> Script {
         let mut script = Script::with(limits);
         for port in 1..=count {
-            script.send(i64::from(port) * 10, Shot { port, payload: b"x", ..Shot::default() });
+            script.send(i64::from(port) * 10, Shot { port: FIRST + port, payload: b"x", ..Shot::default() });
         }
         script
     }
 
     fn ports(script: &Script) -> Vec<u16> {
-        script.sink.closed.iter().map(|(facts, _)| facts.client.port).collect()
+        script.sink.closed.iter().map(|(facts, _)| facts.client.port - FIRST).collect()
     }
 
     #[test]
@@ -243,13 +252,13 @@ mod tests {
         let frozen = |limits, count| many(limits, count).table.frozen.len();
         let limits = Limits { frozen_from: 100, ..Limits::default() };
         assert_eq!(frozen(limits.clone(), 100), 0);
-        assert_eq!(frozen(limits.clone(), 101), 1);
+        assert!((1..10).contains(&frozen(limits.clone(), 110)));
         let script = many(limits.clone(), 1000);
         assert!((100..150).contains(&script.table.live), "{}", script.table.live);
         assert_eq!(script.table.len(), 1000);
         let hasty = Limits { frozen_after: Elapsed::secs(10_000), ..limits };
         let script = many(hasty, 1000);
-        assert!(script.table.live > 300, "the pressure has to grow: {}", script.table.live);
+        assert!(script.table.live > 150, "the pressure has to grow: {}", script.table.live);
         assert_eq!(frozen(Limits { frozen_from: 4096, ..Limits::default() }, 4000), 0);
     }
 
@@ -258,7 +267,7 @@ mod tests {
         let script = many(freezing(), 5000);
         assert_eq!((script.table.live, script.table.frozen.len()), (0, 5000));
         let each = script.table.memory() / 5000;
-        assert!((150..700).contains(&each), "{each}");
+        assert!((100..300).contains(&each), "{each}");
     }
 
     #[test]
@@ -296,8 +305,8 @@ mod tests {
     fn in_a_full_table_the_frozen_flow_that_is_idle_for_longest_makes_room() {
         let mut script = many(Limits { max_flows: 5, ..freezing() }, 8);
         assert_eq!((ports(&script), script.table.counts().evicted), (vec![1, 2, 3], 3));
-        script.send(100, Shot { port: 4, payload: b"again", ..Shot::default() });
-        script.send(110, Shot { port: 9, payload: b"x", ..Shot::default() });
+        script.send(100, Shot { port: FIRST + 4, payload: b"again", ..Shot::default() });
+        script.send(110, Shot { port: FIRST + 9, payload: b"x", ..Shot::default() });
         assert_eq!(ports(&script), [1, 2, 3, 5]);
         assert!(script.sink.closed.iter().all(|(_, why)| *why == Ended::Evicted));
     }
@@ -340,7 +349,7 @@ mod tests {
     #[test]
     fn a_frozen_flow_is_lent_and_frozen_again() {
         let mut script = many(freezing(), 3);
-        let client = Endpoint { port: 2, ..Script::CLIENT };
+        let client = Endpoint { port: FIRST + 2, ..Script::CLIENT };
         let id = PacketRef { file: 0, number: 2, time: Timestamp(20_000_000) };
         let mut shown = None;
         script.table.lend(id, (Script::SERVER, client), |facts, head, ()| shown = Some((facts, head.id)));
@@ -373,7 +382,7 @@ mod tests {
                 script.tick(round / 1000);
             }
         }
-        assert!(script.table.wheel.planned() < 140_000, "{}", script.table.wheel.planned());
+        assert!(script.table.wheel.planned() < 70_000, "{}", script.table.wheel.planned());
     }
 
     /// Packets that may follow one another, and times between them.
@@ -423,14 +432,26 @@ mod tests {
             let (lens, tape, counts) = told(Script::with(freezing()), &shots);
             let (lens_open, tape_open, counts_open) = told(Script::new(), &shots);
             prop_assert_eq!((lens, counts), (lens_open, counts_open));
-            prop_assert!(tape.events == tape_open.events && tape.octets == tape_open.octets);
+            // Flows of which holes are confirmed on one tick are looked at in no order; nobody above hears of more than one.
+            let of = |tape: &Tape, port: u16| -> Vec<Event> {
+                let shot = |event: &&Event| shots.get(event.at.number as usize - 1).is_some_and(|(_, shot)| shot.port == port);
+                tape.events.iter().filter(shot).cloned().collect()
+            };
+            for port in 40_000..40_003 {
+                prop_assert_eq!(of(&tape, port), of(&tape_open, port));
+            }
+            let sorted = |tape: &Tape| tape.octets.clone().map(|mut octets| {
+                octets.sort_unstable();
+                octets
+            });
+            prop_assert_eq!((sorted(&tape), tape.gaps), (sorted(&tape_open), tape_open.gaps));
             prop_assert_eq!(tape.closed, tape_open.closed);
         }
 
         #[test]
         fn what_is_thawed_is_what_was_frozen(shots in shots()) {
             let mut script = Script::new();
-            let mut ms = 0;
+            let (mut ms, mut templates) = (0, Templates::default());
             for (pause, shot) in shots {
                 ms += pause;
                 script.send(ms, shot);
@@ -440,8 +461,8 @@ mod tests {
                 if !restful(&place.flow, detail, &script.table.shared.limits) {
                     continue;
                 }
-                let octets = write::<Tape>(&place.flow, detail, &()).expect("plain values");
-                let (key, from) = Cold::new(0, Timestamp(0), Timestamp(0), octets).open().expect("a flow");
+                let octets = write::<Tape>(&place.flow, detail, &(), &mut templates).expect("plain values");
+                let (key, from) = Cold::new(0, Timestamp(0), Timestamp(0), octets).open(&templates).expect("a flow");
                 let (flow, mut back, ()) = read::<Tape>(key, from).expect("the same");
                 (back.due, back.weight) = (detail.due, detail.weight);
                 prop_assert_eq!(format!("{flow:?} {back:?}"), format!("{:?} {detail:?}", place.flow));
