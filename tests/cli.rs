@@ -311,14 +311,18 @@ fn on_a_terminal(arguments: &str) -> Option<String> {
         .current_dir(support::root())
         .stdin(Stdio::null())
         .output();
-    match output {
-        Ok(output) => Some(stdout(&output)),
-        Err(error) => {
-            assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "script, of util-linux, is needed: {error}");
-            eprintln!("skipped: script, of util-linux, is needed: {error}");
-            None
+    let missing = match output {
+        // In a container without /dev/pts it has no terminal to give.
+        Ok(output) if !output.status.success() && output.stdout.is_empty() => {
+            String::from_utf8_lossy(&output.stderr).into_owned()
         }
-    }
+        Ok(output) => return Some(stdout(&output)),
+        Err(error) => error.to_string(),
+    };
+    let needed = format!("script, of util-linux, and a terminal for it are needed: {}", missing.trim());
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{needed}");
+    eprintln!("skipped: {needed}");
+    None
 }
 
 #[cfg(target_os = "linux")]

@@ -89,11 +89,25 @@ pub(super) fn interface(body: &[u8], swapped: bool, info: &mut CaptureInfo) -> O
     Some(Described { index, link, snaplen, clock })
 }
 
-/// Interface statistics, §4.6: the latest of each interface counts. Option 5 is isb_ifdrop, 7 isb_osdrop.
+/// Interface statistics, §4.6: the latest of each interface counts. Options: 3 isb_endtime, 4 isb_ifrecv, 5 isb_ifdrop, 7 isb_osdrop,
+/// 8 isb_usrdeliv.
 pub(super) fn statistics(body: &[u8], swapped: bool, of: Option<&Described>, info: &mut CaptureInfo) {
-    let told = options(body.get(12..).unwrap_or(&[]), swapped).filter(|(code, _)| matches!(code, 5 | 7));
-    let drops = told.filter_map(|(_, value)| long(value, swapped)).reduce(u64::saturating_add);
-    let Some(interface) = of.and_then(|of| info.interfaces.get_mut(usize::from(of.index))) else { return };
+    let Some(of) = of else { return };
+    let (mut drops, mut received, mut delivered, mut end) = (None, None, None, None);
+    for (code, value) in options(body.get(12..).unwrap_or(&[]), swapped) {
+        match code {
+            // The upper half of a time comes first, in either byte order.
+            3 if value.len() >= 8 => {
+                end = Some(u64::from(word(value, 0, swapped)) << 32 | u64::from(word(value, 4, swapped)));
+            }
+            4 => received = long(value, swapped),
+            5 | 7 => drops = long(value, swapped).map(|n| n.saturating_add(drops.unwrap_or(0))).or(drops),
+            8 => delivered = long(value, swapped),
+            _ => {}
+        }
+    }
+    let Some(interface) = info.interfaces.get_mut(usize::from(of.index)) else { return };
+    interface.until = end.zip(delivered.or(received)).map(|(ticks, packets)| (of.clock.time(ticks), packets));
     if drops.is_some() {
         interface.drops = drops;
         info.drops = info.interfaces.iter().filter_map(|interface| interface.drops).reduce(u64::saturating_add);

@@ -37,6 +37,19 @@ impl LinkType {
             other => other,
         }
     }
+
+    /// The number files use for a number of libpcap on this system; the reverse of [`LinkType::dlt`].
+    pub fn of_dlt(dlt: i32) -> Self {
+        Self(match dlt {
+            11 => 100,
+            12 => 101,
+            15 => 102,
+            16 => 103,
+            18 => 246,
+            19 => 106,
+            other => u16::try_from(other).unwrap_or(u16::MAX),
+        })
+    }
 }
 
 const NAMES: &[(u16, &str)] = &[

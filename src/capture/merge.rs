@@ -138,6 +138,12 @@ impl Source {
         &self.infos
     }
 
+    /// Until when the inputs were watched, where they tell and were recorded at one place; once `next` gave `None`.
+    pub fn until(&self) -> Option<Timestamp> {
+        let one_place = self.inputs.iter().all(|input| input.point.is_none_or(|point| point == 0));
+        self.infos.iter().filter(|_| one_place).filter_map(CaptureInfo::until).max()
+    }
+
     /// What is known of the inputs, complete once `next` gave `None`.
     pub fn finish(self) -> Vec<CaptureInfo> {
         self.infos

@@ -7,12 +7,15 @@ mod damage;
 pub mod filter;
 mod hash;
 mod link_type;
+#[cfg(feature = "live")]
+pub mod live;
 mod lz4;
 mod merge;
 mod pcap;
 mod pcapng;
 mod reader;
 pub mod window;
+pub mod write;
 
 pub use compressed::Caps;
 pub use merge::{Source, labelled};
@@ -136,6 +139,20 @@ pub struct Interface {
     pub packets: u64,
     /// `isb_ifdrop` + `isb_osdrop`, the latest statistics.
     pub drops: Option<u64>,
+    /// Until when it was watched (`isb_endtime`), and how many packets it had seen by then. Beyond the last packet nothing was sent.
+    pub until: Option<(Timestamp, u64)>,
+}
+
+impl CaptureInfo {
+    /// Until when all its interfaces were watched: a silence behind the last packet is then known to be one. `None` unless statistics tell,
+    /// and were made for these very packets: tools that cut a file copy the statistics of the whole.
+    pub fn until(&self) -> Option<Timestamp> {
+        let told = self.interfaces.iter().filter(|interface| interface.packets > 0).map(|interface| {
+            let (until, packets) = interface.until?;
+            (packets == interface.packets).then_some(until)
+        });
+        told.collect::<Option<Vec<_>>>()?.into_iter().min()
+    }
 }
 
 impl Default for LinkType {

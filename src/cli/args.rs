@@ -2,10 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+#[cfg(feature = "live")]
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::memory;
+use tcpwhy::Severity;
 
 /// Says why: reads packet captures and names the root cause, with the packets that prove it.
 #[derive(Debug, Parser)]
@@ -14,6 +17,7 @@ use super::memory;
     version,
     args_conflicts_with_subcommands = true,
     after_help = "Examples:\n  tcpwhy incident.pcap                     the first screen names the root cause\n  \
+                  tcpwhy live -i eth0 port 443             as it happens\n  \
                   tcpdump -i eth0 -w - | tcpwhy -          from a pipe\n  \
                   tcpwhy client=c.pcap server=s.pcap       two capture points of the same traffic\n  \
                   tcpwhy flow 17 incident.pcap             the flow that packet 17 belongs to, as a ladder\n  \
@@ -44,6 +48,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         input: Box<Input>,
     },
+    /// Watch interfaces: findings as they become known, and the report in the end
+    #[cfg(feature = "live")]
+    Live(Box<Live>),
     /// What differs between a good and a bad capture of the same service
     Diff {
         /// The capture in which all was well
@@ -87,11 +94,39 @@ pub(crate) enum Command {
     },
 }
 
+/// Files and which part of them.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Input {
     /// Capture files (pcap, pcapng; gzip, zstd and lz4 too), several at once; `-` = standard input; name=path labels a file
     #[arg(value_name = "FILE")]
     pub files: Vec<String>,
+    #[command(flatten)]
+    pub options: Options,
+    /// Put the input's SHA-256 into the report
+    #[arg(long, help_heading = "Output")]
+    pub hash: bool,
+    /// Only packets that match an expression in tcpdump's language; numbers stay those of the file
+    #[arg(long, value_name = "EXPRESSION", help_heading = "What to look at")]
+    pub filter: Option<String>,
+    /// Only packets from this time on: RFC 3339, HH:MM[:SS], or +30s after the first packet
+    #[arg(long, value_name = "TIME", help_heading = "What to look at")]
+    pub since: Option<String>,
+    /// Only packets up to this time
+    #[arg(long, value_name = "TIME", help_heading = "What to look at")]
+    pub until: Option<String>,
+}
+
+impl std::ops::Deref for Input {
+    type Target = Options;
+
+    fn deref(&self) -> &Options {
+        &self.options
+    }
+}
+
+/// What files and interfaces have in common.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Options {
     /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text, help_heading = "Output")]
     pub format: Format,
@@ -119,18 +154,6 @@ pub(crate) struct Input {
     /// No line on the terminal that tells how far it is (it never goes to a pipe or file)
     #[arg(short, long, visible_alias = "no-progress", help_heading = "Output")]
     pub quiet: bool,
-    /// Put the input's SHA-256 into the report
-    #[arg(long, help_heading = "Output")]
-    pub hash: bool,
-    /// Only packets that match an expression in tcpdump's language; numbers stay those of the file
-    #[arg(long, value_name = "EXPRESSION", help_heading = "What to look at")]
-    pub filter: Option<String>,
-    /// Only packets from this time on: RFC 3339, HH:MM[:SS], or +30s after the first packet
-    #[arg(long, value_name = "TIME", help_heading = "What to look at")]
-    pub since: Option<String>,
-    /// Only packets up to this time
-    #[arg(long, value_name = "TIME", help_heading = "What to look at")]
-    pub until: Option<String>,
     /// Report only flows of this address, with the legs linked to them (repeatable)
     #[arg(long, value_name = "ADDRESS", help_heading = "What to look at")]
     pub client: Vec<IpAddr>,
@@ -147,15 +170,86 @@ pub(crate) struct Input {
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "What to look at")]
     pub expect_upstream: Vec<SocketAddr>,
     /// Set a number of the diagnoses, such as hang=5s (repeatable; see tcpwhy thresholds)
-    #[arg(long, value_name = "NAME=VALUE", help_heading = "What to look at")]
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "How to work")]
     pub threshold: Vec<String>,
     /// Worker threads (all cores by default); the report does not depend on it
-    #[arg(long, value_name = "N", help_heading = "What to look at")]
+    #[arg(long, value_name = "N", help_heading = "How to work")]
     pub threads: Option<usize>,
     /// Memory to get by with, such as 512M (a quarter of the machine's by default, at most 2G); beyond it flows are judged early, and the
     /// report says how many
-    #[arg(long, value_name = "SIZE", value_parser = memory::size, help_heading = "What to look at")]
+    #[arg(long, value_name = "SIZE", value_parser = memory::size, help_heading = "How to work")]
     pub max_memory: Option<usize>,
+}
+
+/// `tcpwhy live`: which packets, how long, and where to put them.
+#[cfg(feature = "live")]
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Live {
+    /// Which packets, in tcpdump's language; the kernel passes on no others
+    #[arg(value_name = "FILTER", trailing_var_arg = true)]
+    pub filter: Vec<String>,
+    /// Interface to listen on; `any` is all of them (repeatable)
+    #[arg(short, long, value_name = "INTERFACE", help_heading = "Capture")]
+    pub interface: Vec<String>,
+    /// List the interfaces and leave
+    #[arg(short = 'D', long, help_heading = "Capture")]
+    pub list_interfaces: bool,
+    /// Octets kept of a frame
+    #[arg(short, long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(64..=262_144),
+          help_heading = "Capture")]
+    pub snaplen: u32,
+    /// The kernel's buffer for each interface, in KiB as tcpdump counts
+    #[arg(short = 'B', long, value_name = "KIB", default_value_t = 32_768, help_heading = "Capture")]
+    pub buffer_size: usize,
+    /// Not in promiscuous mode: only what is meant for this host
+    #[arg(short = 'p', long, help_heading = "Capture")]
+    pub no_promiscuous_mode: bool,
+    /// Only packets that go this way
+    #[arg(short = 'Q', long, value_enum, default_value_t = Direction::Inout, help_heading = "Capture")]
+    pub direction: Direction,
+    /// The user to go on as once the interfaces are open, when started by root: the one who called sudo, or else nobody
+    #[arg(short = 'Z', long, value_name = "USER", help_heading = "Capture")]
+    pub relinquish_privileges: Option<String>,
+    /// End after this time, such as 10m
+    #[arg(long = "for", value_name = "TIME", value_parser = duration, help_heading = "How long")]
+    pub time: Option<Duration>,
+    /// End once something of this severity or above was found
+    #[arg(long, value_enum, value_name = "SEVERITY", help_heading = "How long")]
+    pub until_finding: Option<FailOn>,
+    /// Also write a whole report every so often, such as 5m (SIGUSR1 asks for one at any time)
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Output")]
+    pub every: Option<Duration>,
+    /// Write the packets to a file (pcapng): numbers in findings are numbers of that file
+    #[arg(short, long, value_name = "FILE", help_heading = "Packets")]
+    pub write: Option<PathBuf>,
+    /// Put the packets that prove an incident into this folder, one commented pcapng for each; it is made if need be
+    #[arg(long, value_name = "FOLDER", help_heading = "Packets")]
+    pub evidence: Option<PathBuf>,
+    /// What all evidence may take on disk; beyond it the oldest goes
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = memory::octets, help_heading = "Packets")]
+    pub evidence_limit: usize,
+    /// Memory for the latest packets, from which evidence is taken: so far back it reaches
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = memory::octets, help_heading = "Packets")]
+    pub ring: usize,
+    #[command(flatten)]
+    pub options: Options,
+}
+
+#[cfg(feature = "live")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Direction {
+    In,
+    Out,
+    Inout,
+}
+
+/// `10m`, `1h30m`, `90` for seconds.
+#[cfg(feature = "live")]
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a time, such as 30s, 10m or 1h30m".to_owned();
+    let seconds = text.parse::<u64>().map(Duration::from_secs).ok();
+    let time = seconds.or_else(|| text.parse::<jiff::SignedDuration>().ok()?.try_into().ok());
+    time.filter(|time| !time.is_zero()).ok_or_else(wrong)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -173,6 +267,17 @@ pub(crate) enum FailOn {
     Critical,
     Warning,
     Notice,
+}
+
+impl FailOn {
+    /// The level as findings have it.
+    pub(crate) fn severity(self) -> Severity {
+        match self {
+            Self::Critical => Severity::Critical,
+            Self::Warning => Severity::Warning,
+            Self::Notice => Severity::Notice,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -7,8 +7,16 @@ const LEAST: usize = 128 << 20;
 /// No more than this unless asked for.
 const MOST: usize = 2 << 30;
 
-/// `512M` and the like; units are powers of 1,024, as memory is sold.
+/// `512M` and the like, not below what a run takes.
 pub(super) fn size(text: &str) -> Result<usize, String> {
+    match octets(text)? {
+        octets if octets >= LEAST => Ok(octets),
+        _ => Err("at least 128M are needed".into()),
+    }
+}
+
+/// `512M` and the like; units are powers of 1,024, as memory is sold.
+pub(super) fn octets(text: &str) -> Result<usize, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text.get(digits.len()..).unwrap_or("").to_ascii_uppercase().as_str() {
         "" => Some(0),
@@ -18,11 +26,7 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
         _ => None,
     };
     let octets = unit.zip(digits.parse::<usize>().ok()).and_then(|(unit, n)| n.checked_mul(1 << unit));
-    match octets {
-        Some(octets) if octets >= LEAST => Ok(octets),
-        Some(_) => Err("at least 128M are needed".into()),
-        None => Err("write a size, such as 512M or 2G".into()),
-    }
+    octets.ok_or_else(|| "write a size, such as 512M or 2G".into())
 }
 
 /// A quarter of the machine's memory, or of what its container is allowed.

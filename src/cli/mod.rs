@@ -3,8 +3,12 @@
 mod args;
 mod expect;
 mod explain;
+#[cfg(feature = "live")]
+mod live;
 mod memory;
 mod plan;
+#[cfg(feature = "live")]
+mod privilege;
 mod progress;
 
 use std::fs::File;
@@ -17,10 +21,10 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 
 pub(crate) use args::Args;
-use args::{Color, Command, FailOn, Format, Input};
+use args::{Color, Command, FailOn, Format, Input, Options};
 use tcpwhy::render::{Style, json, ladder, text};
 use tcpwhy::wire::Endpoint;
-use tcpwhy::{Diagnosis, Ends, Progress, Report, Severity, Thresholds};
+use tcpwhy::{Diagnosis, Ends, Progress, Report, Thresholds};
 
 /// What was typed. Options of `flow` may also stand before it: they are the same ones, but to clap the word is then a file.
 pub(crate) fn parse() -> Args {
@@ -42,6 +46,8 @@ pub(crate) fn parse() -> Args {
 /// Does what was asked for.
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     match args.command {
+        #[cfg(feature = "live")]
+        Some(Command::Live(args)) => live::live(&args),
         Some(Command::Flow { number, input }) => flow(number, &input),
         Some(Command::Diff { good, bad, format, verbose }) => diff(&good, &bad, format, verbose),
         Some(Command::CapturePlan { ends }) => plan::plan(&ends),
@@ -104,14 +110,24 @@ fn on_interrupt() -> Result<Arc<AtomicBool>> {
 }
 
 fn diagnosis(input: &Input) -> Result<Diagnosis> {
-    let zone = match &input.tz {
-        None => jiff::tz::TimeZone::UTC,
-        Some(name) => jiff::tz::TimeZone::get(name).with_context(|| format!("{name} is no time zone"))?,
-    };
+    let zone = zone(input)?;
     let bound = |text: &Option<String>| -> Result<_> {
         let parse = |text: &String| tcpwhy::TimeBound::parse(text, &zone).map_err(anyhow::Error::from);
         text.as_ref().map(parse).transpose()
     };
+    let diagnosis = how(input)?.between(bound(&input.since)?, bound(&input.until)?);
+    Ok(diagnosis.filter(input.filter.clone()).hash(input.hash))
+}
+
+fn zone(input: &Options) -> Result<jiff::tz::TimeZone> {
+    match &input.tz {
+        None => Ok(jiff::tz::TimeZone::UTC),
+        Some(name) => jiff::tz::TimeZone::get(name).with_context(|| format!("{name} is no time zone")),
+    }
+}
+
+/// What is asked of files and of interfaces alike.
+fn how(input: &Options) -> Result<Diagnosis> {
     let ends = Ends {
         clients: input.client.iter().copied().map(Into::into).collect(),
         servers: input.server.iter().copied().map(Into::into).collect(),
@@ -120,12 +136,9 @@ fn diagnosis(input: &Input) -> Result<Diagnosis> {
     };
     let mut diagnosis = Diagnosis::new()
         .thresholds(thresholds(&input.threshold)?)
-        .between(bound(&input.since)?, bound(&input.until)?)
-        .filter(input.filter.clone())
         .ends(ends)
         .expect_upstreams(input.expect_upstream.iter().map(|end| Endpoint::new(end.ip().into(), end.port())).collect())
-        .zone(zone)
-        .hash(input.hash)
+        .zone(zone(input)?)
         .all_flows(input.all_flows || input.format == Format::Jsonl)
         .max_memory(input.max_memory.unwrap_or_else(memory::default));
     if let Some(threads) = input.threads {
@@ -148,7 +161,7 @@ fn thresholds(settings: &[String]) -> Result<Thresholds> {
     Ok(thresholds)
 }
 
-fn style(input: &Input) -> Style {
+fn style(input: &Options) -> Style {
     let terminal = input.output.is_none() && io::stdout().is_terminal();
     let color = match input.color {
         Color::Always => true,
@@ -158,7 +171,7 @@ fn style(input: &Input) -> Style {
     Style { width: input.width.unwrap_or(100).clamp(60, 400), color, verbose: input.verbose }
 }
 
-fn write(input: &Input, print: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+fn write(input: &Options, print: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     match &input.output {
         Some(path) => {
             let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -175,11 +188,7 @@ fn write(input: &Input, print: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
 /// 0 diagnosed; 1 `--fail-on` reached; 3 not reached, but more than half of the flows could not be judged.
 fn exit_code(report: &Report, fail_on: Option<FailOn>) -> ExitCode {
     let Some(fail_on) = fail_on else { return ExitCode::SUCCESS };
-    let level = match fail_on {
-        FailOn::Critical => Severity::Critical,
-        FailOn::Warning => Severity::Warning,
-        FailOn::Notice => Severity::Notice,
-    };
+    let level = fail_on.severity();
     let findings = report.findings.iter().chain(&report.trust).map(|finding| finding.severity);
     let worst = findings.chain(report.incidents.iter().map(|incident| incident.severity)).max();
     let flows = &report.counts.flows;

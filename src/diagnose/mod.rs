@@ -8,12 +8,14 @@ mod cause;
 mod confidence;
 pub mod diff;
 mod entries;
+pub mod evidence;
 pub mod explain;
 mod faces;
 pub mod format;
 pub mod id;
 mod incident;
 mod legs;
+pub mod news;
 mod probe;
 mod rank;
 pub mod report;
@@ -80,12 +82,14 @@ pub struct Merged {
     pub one_place: Vec<(u16, u16)>,
     /// Reading was stopped before the input's end.
     pub interrupted: bool,
+    /// When the capture ended: with its last packet, or later where it tells that nothing came any more.
+    pub until: Option<Timestamp>,
 }
 
 impl Merged {
-    /// Time of the latest packet.
+    /// When the capture ended.
     pub fn end(&self) -> Timestamp {
-        self.packets.last.map_or(Timestamp(0), |at| at.time)
+        self.until.or(self.packets.last.map(|at| at.time)).unwrap_or(Timestamp(0))
     }
 
     /// Adds what another shard knows. Associative; both sides may hold any flows.

@@ -22,20 +22,22 @@ const VISITS: usize = 24;
 /// One frozen flow.
 #[derive(Default)]
 pub(super) struct Cold {
-    /// The step at which the wheel will bring it up.
-    pub(super) due: i64,
     /// Time of its latest packet.
     pub(super) last: Timestamp,
     /// When it leaves the table if nothing more comes.
     pub(super) deadline: Timestamp,
+    /// The step at which the wheel will bring it up, its lower half.
+    pub(super) due: u32,
+    /// It has something to tell before it leaves.
+    pub(super) tells: bool,
     /// Its name, and everything else behind it. Empty: nobody is here.
     octets: Box<[u8]>,
 }
 
 impl Cold {
-    /// One that begins with its name.
-    pub(super) fn new(due: i64, last: Timestamp, deadline: Timestamp, octets: Box<[u8]>) -> Self {
-        Self { due, last, deadline, octets }
+    /// One of this shorthand, its name before it; `last` and `deadline` as below, and nothing planned yet.
+    pub(super) fn new((last, deadline): (Timestamp, Timestamp), tells: bool, octets: Box<[u8]>) -> Self {
+        Self { last, deadline, due: 0, tells, octets }
     }
 
     fn key(&self) -> Option<Key> {

@@ -114,6 +114,11 @@ pub trait Sink {
         None
     }
 
+    /// What is kept of a flow says more than that it is open: asked before it is frozen.
+    fn tells(_conversation: &Self::Conversation) -> bool {
+        false
+    }
+
     /// A flow begins.
     fn open(&mut self, flow: &FlowHead) -> Self::Conversation;
 

@@ -107,6 +107,11 @@ impl Flow {
         low == high && Way::BOTH.iter().any(|way| matches!(self.key.end(*way).port, 53 | 5353))
     }
 
+    /// Somebody is still to answer: a SYN, or a datagram.
+    pub(super) fn asks(&self) -> bool {
+        self.unanswered || self.key.protocol() == IpProtocol::Udp && !self.resolved()
+    }
+
     /// How far it is on its way out.
     pub(super) fn stage(&self) -> Stage {
         let done = |way: &Way| {

@@ -29,7 +29,7 @@ use super::wheel::Wheel;
 use super::{Ended, FlowHead, Sink};
 use crate::decode::{Flags, Ip, Packet, Segment, Transport};
 use crate::event::{PacketRef, What};
-use crate::time::Timestamp;
+use crate::time::{Elapsed, Timestamp};
 use crate::wire::Endpoint;
 use crate::wire::icmp::IcmpError;
 use crate::wire::seq::Seq;
@@ -194,12 +194,23 @@ impl<S: Sink> FlowTable<S> {
         self.cool_down();
         if self.wheel.planned() > STALE + 4 * (self.live + self.frozen.len()) {
             let mut wheel = std::mem::replace(&mut self.wheel, Wheel::new());
-            wheel.forget(|slot, step| self.due(slot).is_some_and(|due| due as u32 == step));
+            wheel.forget(|slot, step| self.due(slot) == Some(step));
             self.wheel = wheel;
         }
         while self.closed.front().is_some_and(|(slot, id)| self.detail(*slot).is_none_or(|detail| detail.id != *id)) {
             self.closed.pop_front();
         }
+    }
+
+    /// When, before `end`, the next flow may have to be looked at: a tick then finds it in time. Never at or before the latest tick.
+    pub fn next_due(&mut self, end: Timestamp) -> Option<Timestamp> {
+        let visit = self.wheel.next_due(end.eighth()).map(Timestamp::of_eighth);
+        let packed = self.embryos.oldest().map(|(at, _)| at + self.shared.limits.syn_expiry);
+        // Packed flows are looked at on whole seconds.
+        let reached = self.wheel.now().map_or(i64::MIN, |step| Timestamp::of_eighth(step).second());
+        let second = |due: Timestamp| (due + Elapsed::nanos(999_999_999)).second().max(reached.saturating_add(1));
+        let packed = packed.map(|due| second(due).saturating_mul(1_000_000_000));
+        visit.into_iter().chain(packed.map(Timestamp)).min().filter(|due| *due < end)
     }
 
     /// The capture is over: every flow leaves, in the order of their first packets.
@@ -229,6 +240,30 @@ impl<S: Sink> FlowTable<S> {
                 self.places.get(slot as usize)
             {
                 show(detail.facts(flow), conversation);
+            }
+        }
+    }
+
+    /// Shows flows that have something to tell before they leave, in the order of their first packets: those that end, that wait for an
+    /// answer, that lost something, or that `told` picks ([`Sink::tells`] where it is frozen); with `all` every flow. The last argument tells those that are closed.
+    pub fn telling(
+        &self,
+        all: bool,
+        told: impl Fn(&S::Conversation) -> bool,
+        mut show: impl FnMut(FlowFacts, &S::Conversation, bool),
+    ) {
+        for slot in self.in_order(self.frozen_telling(all)) {
+            if Self::is_frozen(slot) {
+                self.show_frozen(slot, |flow, detail, conversation| show(detail.facts(flow), conversation, false));
+                continue;
+            }
+            let Some(Place { flow, detail: Some(detail), conversation: Some(conversation) }) =
+                self.places.get(slot as usize)
+            else {
+                continue;
+            };
+            if all || flow.asks() || flow.ending() || !detail.healthy() || told(conversation) {
+                show(detail.facts(flow), conversation, flow.closed());
             }
         }
     }
@@ -274,9 +309,15 @@ impl<S: Sink> FlowTable<S> {
 
     /// The slots of live flows in the order of their first packets.
     fn slots(&self) -> Vec<u32> {
+        self.in_order(std::iter::empty())
+    }
+
+    /// The same, and `others` among them.
+    fn in_order(&self, others: impl Iterator<Item = (PacketRef, u32)>) -> Vec<u32> {
         let mut slots: Vec<(PacketRef, u32)> = (0u32..)
             .zip(&self.places)
             .filter_map(|(slot, place)| place.detail.as_ref().map(|detail| (detail.id, slot)))
+            .chain(others)
             .collect();
         slots.sort_unstable();
         slots.into_iter().map(|(_, slot)| slot).collect()
@@ -291,8 +332,8 @@ impl<S: Sink> FlowTable<S> {
     }
 
     /// The step at which the wheel will bring it up.
-    fn due(&self, slot: u32) -> Option<i64> {
-        if Self::is_frozen(slot) { self.frozen_step(slot) } else { self.detail(slot).map(|detail| detail.due) }
+    fn due(&self, slot: u32) -> Option<u32> {
+        if Self::is_frozen(slot) { self.frozen_step(slot) } else { self.detail(slot).map(|detail| detail.due as u32) }
     }
 
     /// Its latest packet.

@@ -80,6 +80,13 @@ impl Wheel {
         self.planned -= due.len();
     }
 
+    /// The first step after the one it stands at, and before `end`, at which somebody may be due.
+    pub(super) fn next_due(&self, end: i64) -> Option<i64> {
+        let now = self.now.filter(|_| self.planned > 0)?;
+        let mut steps = now.saturating_add(1)..end.min(now.saturating_add(SPAN));
+        steps.find(|step| self.slots.get(step.rem_euclid(SPAN) as usize).is_some_and(|entries| !entries.is_empty()))
+    }
+
     /// Visits planned, stale ones included.
     pub(super) fn planned(&self) -> usize {
         self.planned
@@ -132,6 +139,18 @@ mod tests {
         let mut due = Vec::new();
         wheel.advance(i64::MAX / 2, &mut due);
         assert_eq!(due.len(), 1000);
+    }
+
+    #[test]
+    fn the_next_visit_is_told_when_it_comes_before_a_step() {
+        let mut wheel = Wheel::new();
+        wheel.start(Timestamp(0));
+        assert_eq!(wheel.next_due(i64::MAX), None);
+        wheel.schedule(1, SPAN - 2);
+        wheel.schedule(2, 9);
+        assert_eq!((wheel.next_due(9), wheel.next_due(10)), (None, Some(9)));
+        wheel.advance(9, &mut Vec::new());
+        assert_eq!(wheel.next_due(i64::MAX), Some(SPAN - 2));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::hash::Hash;
 use crate::wire::{Address, Endpoint, Mac};
 
 /// Values by key, at most so many.
+#[derive(Clone)]
 pub(crate) struct Places<K, V> {
     all: Vec<(K, V)>,
     places: HashMap<K, u32, foldhash::fast::RandomState>,

@@ -89,13 +89,14 @@ pub struct Lesson {
 }
 
 /// Learns from closed flows.
+#[derive(Clone)]
 pub struct Learner {
     services: Places<Endpoint, Learnt>,
     beyond_cap: u64,
 }
 
 /// One service being learnt.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Learnt {
     /// One bit for each client that is counted; many clients share it.
     counted: u64,

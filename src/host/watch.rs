@@ -12,6 +12,7 @@ use crate::wire::arp::Neighbor;
 use crate::wire::{Address, Mac};
 
 /// What is known of all hosts so far.
+#[derive(Clone)]
 pub struct Watch {
     lanes: Places<Address, Lane>,
     /// What came from each link address, and what was sent through it.
@@ -23,7 +24,7 @@ pub struct Watch {
 }
 
 /// Both directions of one host.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Lane {
     /// Packets from it, and what others asked of it.
     from: Way,
@@ -32,7 +33,7 @@ struct Lane {
 }
 
 /// One direction: when something was heard, how often, and who waits for it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Way {
     heard: Option<Stamp>,
     rate: Rate,
@@ -49,6 +50,7 @@ struct Rate {
 }
 
 /// What was asked since, once the answer is late.
+#[derive(Clone)]
 struct Waits {
     /// Who asked first when the answer was late.
     asker: Address,

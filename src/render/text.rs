@@ -3,6 +3,7 @@
 use super::beside::{flows, nothing_broken, short, silent, totals, trust, unjudged, worth_knowing};
 use super::layout::{Column, Page, Style, Tone};
 use crate::diagnose::format;
+use crate::diagnose::news::News;
 use crate::diagnose::report::{Capture, EvidenceEntry, FlowEntry, FlowRef, Incident, Leg, Report, State};
 use crate::rule::finding::Severity;
 use crate::rule::view::LinkMethod;
@@ -63,6 +64,40 @@ fn first(report: &Report, page: &mut Page) {
             one_of(report, 0, SCREENS.saturating_sub(page.len() + 2).clamp(LEAST, SCREEN), page);
         }
     }
+}
+
+/// What is new on an interface; `clock` is the time of the report as it is told.
+pub fn news(report: &Report, news: &News, clock: &str, style: Style) -> String {
+    let mut page = Page::new(style);
+    match news {
+        News::Opened { incident, .. } => {
+            page.line(&format!("--- {clock} {}", "-".repeat(60)));
+            screen(report, incident, &mut page, SCREEN);
+            page.blank();
+        }
+        News::Updated { severity, state, flows, before, headline, .. } => {
+            let state = match state {
+                State::StillFailing => "still failing",
+                State::Over => "over",
+                State::Unknown => "no attempt since",
+            };
+            let flows = format!("now {} (was {before}), {state}", format::count(*flows, "flow"));
+            page.labelled(word(*severity), &format!("{clock} {flows}: {headline}"), tone(*severity), 2);
+        }
+        News::Superseded { headline, cause, .. } => {
+            page.labelled("CAUSE", &format!("{clock} {cause}"), Tone::Plain, 2);
+            page.labelled("", &format!("explains: {headline}"), Tone::Plain, 2);
+        }
+        News::Withdrawn { headline, .. } => {
+            page.labelled(
+                "WITHDRAWN",
+                &format!("{clock} what came later speaks against it: {headline}"),
+                Tone::Plain,
+                2,
+            );
+        }
+    }
+    page.finish()
 }
 
 /// One of several first screens.

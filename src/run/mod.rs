@@ -2,7 +2,11 @@
 
 #[cfg(test)]
 mod frugal;
+#[cfg(feature = "live")]
+pub mod keep;
 pub mod ladder;
+#[cfg(feature = "live")]
+pub mod live;
 mod prefix;
 mod progress;
 mod recorder;
@@ -241,15 +245,15 @@ impl Opened {
         if let Some(progress) = &diagnosis.progress {
             progress.conclude(trip.packets.read);
         }
-        let end = trip.packets.last.map_or(Timestamp(0), |at| at.time);
+        // What was stopped, or asked for up to a time, is known no further than that.
+        let whole = !interrupted && diagnosis.until.is_none();
+        let end = trip.quiet_until(source.until().filter(|_| whole), &mut shards);
         let mut merged = shards.finish(end);
+        merged.until = Some(end);
         if let Some(filter) = &trip.filter {
             filter.check_used()?;
         }
-        let (packets, neighbors, grid) = trip.finish();
-        merged.packets = packets;
-        merged.neighbors = neighbors;
-        merged.grid.merge(grid);
+        trip.finish(end).join(&mut merged);
         merged.infos = source.finish();
         merged.asked = asked;
         merged.interrupted = interrupted;

@@ -9,13 +9,13 @@ use crate::rule::summary::{Mill, PREFIX};
 use crate::wire::proxy::{self, ProxyStart};
 
 /// The octets so far.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(super) struct Prefix {
     mill: Mill,
     state: State,
 }
 
-#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 enum State {
     /// A PROXY header may come.
     #[default]

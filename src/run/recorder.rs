@@ -12,6 +12,7 @@ use crate::event::cold::{Freezer, Thawer};
 use crate::event::story::Story;
 use crate::event::{Event, Kind, KindSet, PacketRef, Retransmission, Side, What};
 use crate::flow::facts::{FlowFacts, Handshake, IpProtocol, SenderClock};
+use crate::flow::table::FlowTable;
 use crate::flow::{Ended, FlowHead, Sink, Wants};
 use crate::host::grid::{Cell, Grid, Seconds};
 use crate::host::icmp::StrayErrors;
@@ -36,6 +37,19 @@ pub struct Conversation {
     watched: bool,
     /// What was found while it was open.
     interim: Option<Box<Interim>>,
+}
+
+impl Conversation {
+    /// Something was found while it is open.
+    fn found(&self) -> bool {
+        self.interim.is_some()
+    }
+
+    /// What counts when it ends, without what reads on.
+    fn copy(&self) -> Self {
+        let Self { story, prefix, interim, .. } = self;
+        Self { story: story.clone(), prefix: prefix.clone(), interim: interim.clone(), ..Self::default() }
+    }
 }
 
 /// What of the flows is recorded.
@@ -106,6 +120,11 @@ impl Recorder {
         }
     }
 
+    /// The first second at which an open flow is due.
+    pub fn first_due(&self) -> Option<i64> {
+        self.vigils.first()
+    }
+
     /// Open flows on which somebody may wait for too long by now.
     pub fn due(&mut self, now: Timestamp) -> Vec<Watched> {
         self.vigils.due(now)
@@ -146,6 +165,39 @@ impl Recorder {
         while self.digests.front().is_some_and(|digest| digest.last < horizon) {
             self.digests.pop_front();
         }
+    }
+
+    /// What it knows, apart from the flows that are still open: as it would go on from here.
+    fn copy(&self) -> Self {
+        Self {
+            recording: Recording { progress: None, ..self.recording.clone() },
+            kept: self.kept.clone(),
+            healthy: self.healthy,
+            latest: self.latest.clone(),
+            alike: self.alike.clone(),
+            digests: self.digests.clone(),
+            services: self.services.clone(),
+            names: self.names.clone(),
+            icmp: self.icmp.clone(),
+            seconds: self.seconds.clone(),
+            tally: self.tally.clone(),
+            lines: self.lines.clone(),
+            vigils: Vigils::default(),
+            asked: Asked::default(),
+            spare: Vec::new(),
+        }
+    }
+
+    /// What it would know if the capture ended now. Of the open flows only those count that have something to tell; with `all` every one.
+    pub fn peek(&self, tables: &[FlowTable<Self>], all: bool, now: Timestamp) -> (Merged, VecDeque<Digest>) {
+        let mut copy = self.copy();
+        for table in tables {
+            table.telling(all, Conversation::found, |facts, conversation, closed| {
+                let why = if closed { Ended::Closed } else { Ended::CaptureEnd };
+                copy.closed(Box::new(facts), conversation.copy(), why, now);
+            });
+        }
+        copy.finish()
     }
 
     /// Everything it knows; the digests apart, because one map of all shards' digests is built much faster than many are merged.
@@ -291,6 +343,10 @@ impl Sink for Recorder {
     fn freeze(conversation: &Conversation, into: &mut Freezer) -> bool {
         let Conversation { story, dissector, prefix, watched, interim } = conversation;
         into.put(&(story, prefix, watched, interim)).is_ok() && dissector.freeze(into)
+    }
+
+    fn tells(conversation: &Conversation) -> bool {
+        conversation.found()
     }
 
     fn thaw(from: &mut Thawer) -> Option<Conversation> {

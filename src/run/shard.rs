@@ -75,7 +75,25 @@ impl Shard {
         }
     }
 
+    /// Time has come to `now`. Who is due before, in a silence, is looked at as of then: a silence is the same whether nobody sent anything
+    /// or the next packet has not come yet.
     fn tick(&mut self, now: Timestamp) {
+        while let Some(due) = self.next_due(now) {
+            self.step(due);
+        }
+        self.step(now);
+    }
+
+    /// The first moment before `now` at which a flow is due.
+    fn next_due(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let reached = self.second?.saturating_add(1);
+        let waits =
+            self.recorder.first_due().map(|second| Timestamp(second.max(reached).saturating_mul(1_000_000_000)));
+        let flows = self.tables.iter_mut().filter_map(|table| table.next_due(now));
+        flows.chain(waits).min().filter(|due| *due < now)
+    }
+
+    fn step(&mut self, now: Timestamp) {
         self.tables.iter_mut().for_each(|table| table.tick(now, &mut self.recorder));
         // Nobody's wait is judged more often than once a second.
         if self.second.replace(now.second()) == Some(now.second()) {
@@ -90,6 +108,14 @@ impl Shard {
                 recorder.judge_open(&facts, &head, conversation, now);
             });
         }
+    }
+
+    /// What it would know if the capture ended now.
+    fn peek(&self, all: bool, now: Timestamp) -> Part {
+        let (mut merged, digests) = self.recorder.peek(&self.tables, all, now);
+        merged.tally.evicted = self.tables.iter().map(|table| table.counts().evicted).sum();
+        merged.tally.relieved = self.tables.iter().map(|table| table.counts().relieved).sum();
+        Part { merged, digests }
     }
 
     fn finish(mut self, now: Timestamp) -> Part {
@@ -107,9 +133,29 @@ impl Shard {
 }
 
 /// What one shard knew in the end.
-struct Part {
+pub struct Part {
     merged: Merged,
     digests: VecDeque<Digest>,
+}
+
+/// Parts of all shards, as they come.
+pub type Parts = Receiver<(usize, Part)>;
+
+/// All parts as one; what belongs to no flow is still to be added.
+pub fn together(mut parts: Vec<(usize, Part)>) -> Merged {
+    parts.sort_by_key(|(n, _)| *n);
+    let mut merged = Merged::default();
+    let mut digests = Vec::new();
+    for (_, part) in parts {
+        merged.merge(part.merged);
+        digests.extend(part.digests);
+    }
+    // Numbers are sorted, not digests: a map made from what is in order already moves each once.
+    let mut order: Vec<(PacketRef, u32)> = (0..).zip(&digests).map(|(place, digest)| (digest.id, place)).collect();
+    order.sort_unstable();
+    let in_order = order.into_iter().filter_map(|(id, place)| Some((id, *digests.get(place as usize)?)));
+    merged.digests = in_order.collect();
+    merged
 }
 
 /// All shards: in this thread, or spread over workers.
@@ -176,23 +222,37 @@ impl Shards {
 
     /// The capture is over.
     pub fn finish(self, now: Timestamp) -> Merged {
-        let mut parts: Vec<(usize, Part)> = match self {
+        together(match self {
             Self::Here(shards) => shards.into_iter().map(|shard| shard.finish(now)).enumerate().collect(),
             Self::Workers(workers) => workers.finish(now),
-        };
-        parts.sort_by_key(|(n, _)| *n);
-        let mut merged = Merged::default();
-        let mut digests = Vec::new();
-        for (_, part) in parts {
-            merged.merge(part.merged);
-            digests.extend(part.digests);
+        })
+    }
+
+    /// What would be known if the capture ended now; `all` as in [`Recorder::peek`]. Workers answer when they have come so far; the channel
+    /// ends with the last part.
+    pub fn peek(&mut self, all: bool, now: Timestamp) -> Parts {
+        let (told, parts) = bounded(SHARDS);
+        match self {
+            Self::Here(shards) => {
+                let answers = shards.iter().map(|shard| shard.peek(all, now)).enumerate();
+                // There is room for all of them, and somebody listens.
+                answers.for_each(|answer| drop(told.send(answer)));
+            }
+            Self::Workers(workers) => {
+                workers.push(Item::Peek { all, now, told });
+                workers.flush();
+            }
         }
-        // Numbers are sorted, not digests: a map made from what is in order already moves each once.
-        let mut order: Vec<(PacketRef, u32)> = (0..).zip(&digests).map(|(place, digest)| (digest.id, place)).collect();
-        order.sort_unstable();
-        let in_order = order.into_iter().filter_map(|(id, place)| Some((id, *digests.get(place as usize)?)));
-        merged.digests = in_order.collect();
-        merged
+        parts
+    }
+
+    /// Hands over what waits for a batch to be full.
+    pub fn flush(&mut self) {
+        if let Self::Workers(workers) = self
+            && !workers.batch.items.is_empty()
+        {
+            workers.flush();
+        }
     }
 }
 
@@ -231,6 +291,7 @@ enum Item {
     Icmp { shard: u8, at: PacketRef, error: IcmpError },
     Point { file: u16, point: u16 },
     Tick(Timestamp),
+    Peek { all: bool, now: Timestamp, told: Sender<(usize, Part)> },
 }
 
 /// A packet whose octets lie in the batch.
@@ -372,6 +433,10 @@ fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>) -> Vec<(us
                             shards.iter_mut().for_each(|(_, shard)| shard.point(*file, *point));
                         }
                         Item::Tick(now) => shards.iter_mut().for_each(|(_, shard)| shard.tick(*now)),
+                        Item::Peek { all, now, told } => {
+                            // Whoever asked may have gone.
+                            shards.iter().for_each(|(n, shard)| drop(told.send((*n, shard.peek(*all, *now)))));
+                        }
                     }
                 }
             }

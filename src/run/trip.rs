@@ -3,6 +3,7 @@
 use crate::capture::filter::{Filter, Pass};
 use crate::capture::{Frame, LinkType};
 use crate::decode::{Decoder, Packet, Transport, flow_hash};
+use crate::diagnose::Merged;
 use crate::event::PacketRef;
 use crate::host::grid::Grid;
 use crate::host::neighbor::Neighbors;
@@ -29,6 +30,22 @@ pub(super) struct Trip {
     /// By input: the point where it was recorded, as far as the shards were told.
     points: Vec<u16>,
     clock_step: crate::time::Elapsed,
+}
+
+/// What is known apart from flows.
+pub(super) struct Apart {
+    packets: PacketTally,
+    neighbors: Neighbors,
+    grid: Grid,
+}
+
+impl Apart {
+    /// Adds it to what is known of the flows.
+    pub(super) fn join(self, merged: &mut Merged) {
+        merged.packets = self.packets;
+        merged.neighbors = self.neighbors;
+        merged.grid.merge(self.grid);
+    }
 }
 
 impl Trip {
@@ -124,6 +141,14 @@ impl Trip {
         }
     }
 
+    /// After the last packet nothing came until then. Returns when the capture ends.
+    pub(super) fn quiet_until(&mut self, until: Option<Timestamp>, shards: &mut Shards) -> Timestamp {
+        let last = self.packets.last.map_or(Timestamp(0), |at| at.time);
+        let Some(until) = until.filter(|until| *until > last && self.packets.last.is_some()) else { return last };
+        self.tick(until, shards);
+        until
+    }
+
     /// Ticks lie on the grid of eighths of a second; a clock that runs backwards never moves one back.
     #[inline]
     fn tick(&mut self, time: Timestamp, shards: &mut Shards) {
@@ -164,14 +189,20 @@ impl Trip {
         *known = at;
     }
 
-    /// The counters, completed with what decoder and filter know.
-    pub(super) fn finish(mut self) -> (PacketTally, Neighbors, Grid) {
+    /// The counters, completed with what decoder and filter know, for a capture that ended at `end`.
+    pub(super) fn finish(mut self, end: Timestamp) -> Apart {
         if let Some(filter) = self.filter {
             self.packets.filter_refused = filter.refused();
         }
-        let end = self.packets.last.map_or(Timestamp(0), |at| at.time);
         self.packets.lost_fragments = self.decoder.lost_fragments(end);
-        (self.packets, self.neighbors, self.watch.finish(end))
+        Apart { packets: self.packets, neighbors: self.neighbors, grid: self.watch.finish(end) }
+    }
+
+    /// The same as of now.
+    pub(super) fn peek(&self, end: Timestamp) -> Apart {
+        let mut packets = self.packets.clone();
+        packets.lost_fragments = self.decoder.lost_fragments(end);
+        Apart { packets, neighbors: self.neighbors.clone(), grid: self.watch.clone().finish(end) }
     }
 }
 

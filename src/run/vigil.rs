@@ -43,6 +43,11 @@ impl Vigils {
         true
     }
 
+    /// The first second at which somebody is looked at.
+    pub fn first(&self) -> Option<i64> {
+        self.by_second.first_key_value().map(|(second, _)| *second)
+    }
+
     /// Those whose time has come, in the order of their first packets.
     pub fn due(&mut self, now: Timestamp) -> Vec<Watched> {
         let later = self.by_second.split_off(&now.second().saturating_add(1));
@@ -54,7 +59,7 @@ impl Vigils {
 }
 
 /// What was found on a flow while it was open.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Interim {
     /// The wait judged latest, by the packet it counts from, and how many thresholds it had passed.
     pub judged: Option<(PacketRef, u8)>,

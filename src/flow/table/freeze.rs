@@ -66,6 +66,7 @@ impl<S: Sink> FlowTable<S> {
         }
         let octets = write::<S>(flow, detail, conversation, &mut self.frozen.templates)?;
         let (key, deadline) = (flow.key, flow.deadline(&self.shared.limits));
+        let tells = tells::<S>(flow, detail, conversation);
         let hash = key.hash(self.seed);
         if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
             entry.remove();
@@ -79,7 +80,9 @@ impl<S: Sink> FlowTable<S> {
         self.free.push(slot);
         self.live -= 1;
         let due = self.wheel.schedule(self.frozen.next() | COLD, due);
-        self.frozen.put(hash, Cold::new(due, last, deadline, octets));
+        let mut cold = Cold::new((last, deadline), tells, octets);
+        cold.due = due as u32;
+        self.frozen.put(hash, cold);
         Some(())
     }
 
@@ -116,7 +119,9 @@ impl<S: Sink> FlowTable<S> {
         let hash = flow.key.hash(self.seed);
         let slot = self.enter(Place { flow, detail: Some(detail), conversation: Some(conversation) }, hash);
         if stays && let Some(Some(detail)) = self.places.get_mut(slot as usize).map(|place| &mut place.detail) {
-            detail.due = self.wheel.schedule(slot, cold.due);
+            let now = self.wheel.now().unwrap_or_default();
+            let ahead = cold.due.wrapping_sub(now as u32);
+            detail.due = self.wheel.schedule(slot, now.saturating_add(i64::from(ahead)));
         }
         Some(slot)
     }
@@ -124,12 +129,12 @@ impl<S: Sink> FlowTable<S> {
     /// A visit planned for a frozen flow: whether it leaves now. `None`: it is one of a place, or stale.
     pub(super) fn frozen_due(&mut self, slot: u32, step: u32, now: Timestamp) -> Option<(PacketRef, u32, Ended)> {
         let number = slot & !COLD;
-        let cold = self.frozen.get(number).filter(|cold| cold.due as u32 == step)?;
+        let cold = self.frozen.get(number).filter(|cold| cold.due == step)?;
         if cold.deadline <= now {
             return Some((cold.id()?, slot, Ended::Expired));
         }
         let due = self.wheel.schedule(slot, step_for(cold.deadline, Elapsed(i64::MAX)));
-        self.frozen.at(number)?.due = due;
+        self.frozen.at(number)?.due = due as u32;
         None
     }
 
@@ -139,13 +144,27 @@ impl<S: Sink> FlowTable<S> {
     }
 
     /// The step at which a frozen flow is looked at.
-    pub(super) fn frozen_step(&self, slot: u32) -> Option<i64> {
+    pub(super) fn frozen_step(&self, slot: u32) -> Option<u32> {
         self.frozen.get(slot & !COLD).map(|cold| cold.due)
     }
 
     /// All frozen flows, with slots for [`FlowTable::leave`].
     pub(super) fn all_frozen(&self) -> impl Iterator<Item = (PacketRef, u32)> {
         self.frozen.all().map(|(id, number)| (id, number | COLD))
+    }
+
+    /// Those of them that have something to tell before they leave.
+    pub(super) fn frozen_telling(&self, all: bool) -> impl Iterator<Item = (PacketRef, u32)> {
+        let tells = move |number: u32| all || self.frozen.get(number & !COLD).is_some_and(|cold| cold.tells);
+        self.all_frozen().filter(move |(_, slot)| tells(*slot))
+    }
+
+    /// Shows a frozen flow as it stands.
+    pub(super) fn show_frozen(&self, slot: u32, show: impl FnOnce(&Flow, &Detail, &S::Conversation)) {
+        let known = self.frozen.get(slot & !COLD).and_then(|cold| cold.open(&self.frozen.templates));
+        if let Some((flow, detail, conversation)) = known.and_then(|(key, from)| read::<S>(key, from)) {
+            show(&flow, &detail, &conversation);
+        }
     }
 
     /// Takes a flow out of the table, frozen or not, and reports it.
@@ -188,6 +207,11 @@ fn restful(flow: &Flow, detail: &Detail, limits: &super::Limits) -> bool {
         held || flow.tracks[*way].marks.has(Marks::WAITING)
     };
     !flow.closed() && flow.patience(limits) > wheel::HASTE && !Way::BOTH.iter().any(waits)
+}
+
+/// A flow says more than that it is open: it waits for an answer, ends, or lost something.
+fn tells<S: Sink>(flow: &Flow, detail: &Detail, conversation: &S::Conversation) -> bool {
+    flow.asks() || flow.ending() || !detail.healthy() || S::tells(conversation)
 }
 
 fn write<S: Sink>(
@@ -361,6 +385,24 @@ mod tests {
     }
 
     #[test]
+    fn who_has_something_to_tell_tells_it_frozen_or_not() {
+        let told = |limits| {
+            let mut script = many(limits, 5);
+            script.client(60, "S", 0, 0, b"");
+            script.send(70, Shot { port: FIRST + 3, flags: "FA", seq: 1, ..Shot::default() });
+            script.datagram(80, false, 1, b"query");
+            [false, true].map(|all| {
+                let mut shown = Vec::new();
+                script.table.telling(all, |()| false, |facts, (), closed| shown.push((facts, closed)));
+                shown
+            })
+        };
+        let shown = told(freezing());
+        assert_eq!(shown.each_ref().map(Vec::len), [3, 7]);
+        assert!(shown == told(Limits::default()));
+    }
+
+    #[test]
     fn a_flow_that_waits_for_octets_stays_open() {
         let mut script = Script::with(freezing());
         script.handshake();
@@ -462,7 +504,7 @@ mod tests {
                     continue;
                 }
                 let octets = write::<Tape>(&place.flow, detail, &(), &mut templates).expect("plain values");
-                let (key, from) = Cold::new(0, Timestamp(0), Timestamp(0), octets).open(&templates).expect("a flow");
+                let (key, from) = Cold::new((Timestamp(0), Timestamp(0)), false, octets).open(&templates).expect("a flow");
                 let (flow, mut back, ()) = read::<Tape>(key, from).expect("the same");
                 (back.due, back.weight) = (detail.due, detail.weight);
                 prop_assert_eq!(format!("{flow:?} {back:?}"), format!("{:?} {detail:?}", place.flow));
