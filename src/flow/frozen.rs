@@ -1,13 +1,14 @@
 //! Flows of which nothing was heard for a while, frozen: where very many are open, some hundred octets each instead of some thousand.
 //!
 //! Nothing is lost: everything that is known of such a flow, here and on the floors above, is written down in shorthand
-//! ([`crate::event::cold`]). Outside of it lies only what says when the flow is to be looked at, and how long it is idle. What the shorthand
-//! of an HTTP flow that waits for more takes (as measured, in octets): its name 13, its packets 50, the fingerprints of its latest packets 80,
-//! sequence numbers, counts and stamps 90, segments 45, its story 90, readers 30; beside it 40 here, 10 in the index and 32 in the wheel.
+//! ([`crate::event::cold`]). Outside of it lies only what says when the flow is to be looked at, how long it is idle, and whether it has
+//! anything to tell. An HTTP flow that waits for more takes 233 octets in shorthand, its name with them (measured, docs/performance.md);
+//! beside it 40 here, 11 in the index and some 24 in the wheel.
 
 use hashbrown::HashTable;
 
 use super::key::Key;
+use super::limits::index_octets;
 use crate::event::PacketRef;
 use crate::event::cold::{Templates, Thawer};
 use crate::time::Timestamp;
@@ -71,6 +72,8 @@ pub(super) struct Frozen {
     pub(super) templates: Templates,
     /// What their shorthand takes.
     octets: usize,
+    /// Most of them at one time.
+    most: usize,
     /// Where the search for an idle one goes on.
     hand: u32,
 }
@@ -79,7 +82,16 @@ impl Frozen {
     /// None yet.
     pub(super) fn new(seed: u64) -> Self {
         let templates = Templates::default();
-        Self { seed, blocks: Vec::new(), free: Vec::new(), index: HashTable::new(), templates, octets: 0, hand: 0 }
+        Self {
+            seed,
+            blocks: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            templates,
+            octets: 0,
+            most: 0,
+            hand: 0,
+        }
     }
 
     /// How many there are.
@@ -92,7 +104,7 @@ impl Frozen {
     pub(super) fn memory(&self) -> usize {
         self.octets
             + self.blocks.len() * BLOCK * (size_of::<Cold>() + size_of::<u32>())
-            + self.index.capacity() * (size_of::<u32>() + 1)
+            + index_octets(self.most, size_of::<u32>())
             + self.len() * VISITS
             + self.templates.memory()
     }
@@ -118,6 +130,7 @@ impl Frozen {
         self.free.pop();
         let (blocks, seed) = (&self.blocks, self.seed);
         self.index.insert_unique(hash, number, |number| hash_at(blocks, seed, *number));
+        self.most = self.most.max(self.index.len());
     }
 
     /// The flow of this name.
@@ -149,6 +162,7 @@ impl Frozen {
         if self.len() == 0 && self.blocks.len() > 1 {
             // Many were open, and no more are.
             (self.blocks, self.free, self.index) = (Vec::new(), Vec::new(), HashTable::new());
+            self.most = 0;
         }
         Some(cold)
     }

@@ -77,6 +77,12 @@ impl Limits {
     }
 }
 
+/// Octets a hash table takes that held so many entries at most. What it says itself depends on the seed of the hash; who has to leave
+/// must not.
+pub(super) fn index_octets(most: usize, entry: usize) -> usize {
+    (most * 8 / 7 + 1).next_power_of_two() * (entry + 1)
+}
+
 /// What the table has to say about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {

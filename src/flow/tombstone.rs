@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use hashbrown::HashTable;
 
 use super::key::{Key, Way};
+use super::limits::index_octets;
 use crate::decode::{Flags, Segment};
 use crate::event::PacketRef;
 use crate::time::Timestamp;
@@ -35,12 +36,14 @@ pub(super) struct Tombstones {
     limit: usize,
     stones: HashTable<Tombstone>,
     order: VecDeque<(u64, Timestamp)>,
+    /// Most of them at one time.
+    most: usize,
 }
 
 impl Tombstones {
     /// None yet, at most `limit`.
     pub(super) fn new(seed: u64, limit: usize) -> Self {
-        Self { seed, limit, stones: HashTable::new(), order: VecDeque::new() }
+        Self { seed, limit, stones: HashTable::new(), order: VecDeque::new(), most: 0 }
     }
 
     /// Adds one; the oldest makes room.
@@ -51,6 +54,7 @@ impl Tombstones {
         self.order.push_back((hash, stone.until));
         let seed = self.seed;
         self.stones.insert_unique(hash, stone, |stone| stone.key.hash(seed));
+        self.most = self.most.max(self.stones.len());
     }
 
     /// What a segment that no flow claims belongs to. A SYN, or payload beyond the end of its side, begins something new.
@@ -70,7 +74,7 @@ impl Tombstones {
 
     /// Octets they take.
     pub(super) fn memory(&self) -> usize {
-        self.stones.capacity() * (size_of::<Tombstone>() + 1) + self.order.capacity() * size_of::<(u64, Timestamp)>()
+        index_octets(self.most, size_of::<Tombstone>()) + self.order.capacity() * size_of::<(u64, Timestamp)>()
     }
 
     /// Forgets those whose time is over.
