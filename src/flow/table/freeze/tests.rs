@@ -107,6 +107,28 @@ fn a_table_that_weighs_too_much_holds_more_frozen_flows() {
 }
 
 #[test]
+fn who_makes_room_does_not_depend_on_the_seed() {
+    let told = |seed| {
+        let limits = Limits { memory: 500_000, frozen_from: 20, packed_from: 20, ..freezing() };
+        let mut script = Script::with(limits.clone());
+        script.table = FlowTable::new(limits, seed);
+        for n in 0..30_000_u32 {
+            let (ms, port) = (i64::from(n) * 10, FIRST + (n.wrapping_mul(2_654_435_761) >> 20) as u16);
+            let flags = ["S", "S", "PA", "FA", "R"][n as usize % 5];
+            let payload: &[u8] = if flags == "PA" { b"x" } else { b"" };
+            script.send(ms, Shot { port, flags, seq: 1, payload, ..Shot::default() });
+            script.tick(ms / 1000);
+        }
+        let closed: Vec<(u16, Ended)> =
+            script.sink.closed.iter().map(|(facts, why)| (facts.client.port, *why)).collect();
+        (closed, script.table.memory(), script.table.counts())
+    };
+    let (closed, memory, counts) = told(1);
+    assert!(counts.relieved > 1000, "{counts:?}");
+    assert!((closed, memory, counts) == told(0xdead_beef_0bad_cafe));
+}
+
+#[test]
 fn an_icmp_error_finds_a_frozen_flow() {
     let mut script = Script::with(freezing());
     script.client(0, "S", 0, 0, b"");
