@@ -115,7 +115,7 @@ fn base(known: Option<&Token>) -> u64 {
 }
 
 fn head(between: &mut u64, kind: u8, out: &mut Vec<u8>) {
-    out.push((*between).min(FAR) as u8 * 16 | kind);
+    out.push(((*between).min(FAR) as u8) << 4 | kind);
     if let Some(more) = between.checked_sub(FAR) {
         write_number(out, more);
     }
