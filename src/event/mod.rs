@@ -3,6 +3,7 @@
 //! An event owns nothing of the packet: it points to it ([`PacketRef`]) and keeps at most a short excerpt. Every event has a [`Kind`], one
 //! bit each, so that a rule can say in one comparison whether it has anything to look at.
 
+pub mod cold;
 pub mod h2;
 mod stamp;
 pub mod story;

@@ -2,11 +2,14 @@
 
 use std::num::NonZeroU64;
 
+use serde::{Deserialize, Serialize};
+
 use super::PacketRef;
 use crate::time::Timestamp;
 
 /// A [`PacketRef`] in 16 octets, also when optional: 16 bits of file above 48 bits of frame number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "PacketRef", into = "PacketRef")]
 pub(crate) struct Stamp {
     packed: NonZeroU64,
     time: Timestamp,
@@ -33,6 +36,12 @@ impl From<PacketRef> for Stamp {
         let number = at.number.clamp(1, Self::NUMBER);
         let packed = NonZeroU64::MIN.saturating_add((u64::from(at.file) << 48 | number) - 1);
         Self { packed, time: at.time }
+    }
+}
+
+impl From<Stamp> for PacketRef {
+    fn from(stamp: Stamp) -> Self {
+        stamp.packet()
     }
 }
 

@@ -5,6 +5,8 @@
 //! more than all the rest, so it is done for the first segments of a side, and for the next [`MORE`] whenever the receiver lacks a segment that the
 //! capture has: it reports octets behind it (SACK), or the segment is sent again.
 
+use serde::{Deserialize, Serialize};
+
 use super::Sink;
 use super::half::{Stamp, Trail};
 use super::key::Way;
@@ -23,7 +25,7 @@ const SUSPECTS: usize = 16;
 const DAMAGED: usize = 16;
 
 /// A segment with a wrong checksum that may have been damaged on its way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Suspect {
     start: Seq,
     end: Seq,
@@ -33,7 +35,7 @@ pub(super) struct Suspect {
 }
 
 /// What was found out about wrong checksums of one direction.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Damage {
     suspects: Vec<Suspect>,
     /// The latest segment whose checksum was seen to fit while there was a suspect.

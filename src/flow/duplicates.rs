@@ -5,6 +5,7 @@
 //! may honestly repeat itself (one for each segment it answers), must also come from another interface or link address.
 //! The same packet at the same place with a TTL lower by two or more is no copy of the capture's making: routers pass it round.
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::Sink;
@@ -30,7 +31,7 @@ const FACES: usize = 4;
 pub(super) const OTHER: u8 = 7;
 
 /// The latest packets of one direction, as fingerprints.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Recent {
     tags: [u64; 4],
     oldest: u8,
@@ -38,7 +39,7 @@ pub(super) struct Recent {
     prints: [Option<Print>; 4],
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Print {
     at: Stamp,
     face: u8,

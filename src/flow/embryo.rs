@@ -12,6 +12,7 @@ use hashbrown::HashTable;
 use super::facts::IpProtocol;
 use super::half::Stamp;
 use super::key::{Key, Way};
+use super::limits::index_octets;
 use crate::decode::{Flags, Ip, Link, Packet, Segment, Transport};
 use crate::event::PacketRef;
 use crate::time::Timestamp;
@@ -72,13 +73,15 @@ pub(super) struct Embryos {
     /// Places: the position in its ring, and in the lowest bit which ring.
     index: HashTable<u32>,
     templates: Templates,
+    /// Most of them at one time.
+    most: usize,
 }
 
 impl Embryos {
     /// None yet.
     pub(super) fn new(seed: u64) -> Self {
         let templates = Templates::default();
-        Self { seed, narrow: Ring::default(), wide: Ring::default(), index: HashTable::new(), templates }
+        Self { seed, narrow: Ring::default(), wide: Ring::default(), index: HashTable::new(), templates, most: 0 }
     }
 
     /// How many there are.
@@ -90,7 +93,7 @@ impl Embryos {
     pub(super) fn memory(&self) -> usize {
         self.narrow.held * size_of::<Record<[u32; 2]>>()
             + self.wide.held * size_of::<Record<[u64; 4]>>()
-            + 2 * self.index.len() * (size_of::<u32>() + 1)
+            + index_octets(self.most, size_of::<u32>())
     }
 
     /// Records that memory is held for.
@@ -131,6 +134,7 @@ impl Embryos {
         };
         let (narrow, wide, seed) = (&self.narrow, &self.wide, self.seed);
         self.index.insert_unique(hash, place, |place| hash_at(narrow, wide, seed, *place));
+        self.most = self.most.max(self.index.len());
         true
     }
 
@@ -190,6 +194,7 @@ impl Embryos {
         let places: Vec<u32> = places.chain(self.wide.due(Timestamp::MAX).map(|(_, at)| at << 1 | 1)).collect();
         let (narrow, wide, seed) = (&self.narrow, &self.wide, self.seed);
         self.index = HashTable::with_capacity(places.len());
+        self.most = places.len();
         for place in places {
             let hash = |place: &u32| hash_at(narrow, wide, seed, *place);
             self.index.insert_unique(hash(&place), place, hash);

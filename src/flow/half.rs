@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
 use std::sync::LazyLock;
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::assembler::Assembler;
@@ -19,7 +20,7 @@ use crate::time::{Elapsed, Timestamp};
 use crate::wire::seq::Seq;
 
 /// What is known of a direction, one bit each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Marks(u16);
 
 impl Marks {
@@ -77,7 +78,7 @@ impl Marks {
 }
 
 /// The hot part of one direction. Sequence numbers are 32 bits as on the wire; octets are counted in 64, so a wrap loses nothing.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Track {
     pub(super) last: Option<Stamp>,
     /// Latest packet with new payload.
@@ -113,14 +114,14 @@ pub(super) struct Track {
 }
 
 /// One copy of a SYN or SYN+ACK.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct SynCopy {
     pub(super) at: Stamp,
     pub(super) tsval: Option<u32>,
 }
 
 /// What the sender's own clock told (TSval, RFC 7323 §3.2): its first and its latest value.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Clock {
     pub(super) first: Stamp,
     pub(super) last: Stamp,
@@ -146,7 +147,7 @@ impl Clock {
 }
 
 /// The part of one direction that is touched at its turning points. In this order: what nearly every packet looks at lies together.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[repr(C)]
 pub(super) struct Trail {
     pub(super) recent: Recent,
@@ -185,8 +186,10 @@ pub(super) struct Trail {
 }
 
 /// What most directions never need.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Rare {
+    /// Empty in a flow that is frozen.
+    #[serde(skip)]
     pub(super) assembler: Assembler,
     pub(super) holes: Holes,
     pub(super) loss: facts::Loss,
@@ -226,7 +229,7 @@ pub(super) struct Rare {
 }
 
 /// The trails of both directions. The second is made when its first packet comes: most flows of a scan or a flood never have one.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Trails {
     first: Trail,
     /// Whose trail `first` is, once it has begun.

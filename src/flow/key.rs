@@ -5,12 +5,15 @@
 
 use std::ops::{Index, IndexMut};
 
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
 use super::facts::IpProtocol;
 use crate::decode::fold;
 use crate::wire::{Address, Endpoint};
 
 /// Which of the two ends of a [`Key`] sent a packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Way {
     /// The numerically lower end.
     #[default]
@@ -33,7 +36,7 @@ impl Way {
 }
 
 /// Something kept for each direction.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Pair<T>([T; 2]);
 
 impl<T> Index<Way> for Pair<T> {
@@ -88,6 +91,39 @@ impl Key {
         self.protocol
     }
 
+    /// All of it in 13 octets, or 37 for IPv6: `flags low high port port`; flags: 1 IPv6, 2 UDP.
+    pub(super) fn short(&self) -> SmallVec<[u8; 64]> {
+        let wide = !(whole(self.low).is_v4() && whole(self.high).is_v4());
+        let mut short = SmallVec::new();
+        short.push(u8::from(wide) | u8::from(self.protocol == IpProtocol::Udp) << 1);
+        for end in [self.low, self.high] {
+            let octets = whole(end).0.to_be_bytes();
+            short.extend_from_slice(if wide { &octets } else { octets.last_chunk::<4>().unwrap_or(&[0; 4]) });
+        }
+        for port in self.ports {
+            short.extend_from_slice(&port.to_be_bytes());
+        }
+        short
+    }
+
+    /// The key that a [`Key::short`] stands for, and what lies behind it.
+    pub(super) fn of_short(octets: &[u8]) -> Option<(Self, &[u8])> {
+        let (flags, rest) = octets.split_first()?;
+        let (low, high, rest) = if flags & 1 == 0 {
+            let (ends, rest) = rest.split_first_chunk::<8>()?;
+            let [a, b, c, d, e, f, g, h] = *ends;
+            (Address::v4([a, b, c, d]), Address::v4([e, f, g, h]), rest)
+        } else {
+            let (low, rest) = rest.split_first_chunk::<16>()?;
+            let (high, rest) = rest.split_first_chunk::<16>()?;
+            (Address(u128::from_be_bytes(*low)), Address(u128::from_be_bytes(*high)), rest)
+        };
+        let ([a, b, c, d], rest) = rest.split_first_chunk::<4>()?;
+        let ports = [u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])];
+        let protocol = if flags & 2 == 0 { IpProtocol::Tcp } else { IpProtocol::Udp };
+        Some((Self { low: halves(low), high: halves(high), ports, protocol }, rest))
+    }
+
     /// Two folded multiplications over a secret seed: what a capture holds is chosen by strangers, who must not choose the buckets.
     pub(super) fn hash(&self, seed: u64) -> u64 {
         const K: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -113,6 +149,21 @@ mod tests {
         assert_eq!(way.other(), other);
         assert_eq!(there.end(way), a);
         assert_eq!(there.end(other), b);
+    }
+
+    #[test]
+    fn a_short_key_stands_for_the_whole_one() {
+        let ends = [Address::v4([10, 0, 0, 1]), Address::v4([255, 255, 255, 255]), Address::v6([1; 16]), Address(0)];
+        for (a, b) in ends.iter().flat_map(|a| ends.map(|b| (*a, b))) {
+            for protocol in [IpProtocol::Tcp, IpProtocol::Udp] {
+                let (key, _) = Key::of(Endpoint::new(a, 65_535), Endpoint::new(b, 1), protocol);
+                let mut short = key.short();
+                assert_eq!(short.len(), if a.is_v4() && b.is_v4() { 13 } else { 37 });
+                short.push(7);
+                assert_eq!(Key::of_short(&short), Some((key, &[7][..])));
+                assert_eq!(Key::of_short(&short[..12]), None);
+            }
+        }
     }
 
     #[test]

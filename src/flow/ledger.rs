@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::{PacketRef, Retransmission};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::seq::Seq;
@@ -19,7 +21,7 @@ const HISTORY: usize = 8;
 const HOLES: usize = 64;
 
 /// A segment with payload.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Sent {
     pub(super) start: Seq,
     pub(super) len: u32,
@@ -43,7 +45,7 @@ impl Sent {
 }
 
 /// The segments of one direction in sequence order.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct InFlight {
     sent: VecDeque<Sent>,
     /// How many at the front are acknowledged.
@@ -131,7 +133,7 @@ impl InFlight {
 }
 
 /// Octets that were passed over.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Hole {
     pub(super) start: Seq,
     pub(super) end: Seq,
@@ -147,7 +149,7 @@ pub(super) struct Hole {
 }
 
 /// The holes of one direction in sequence order.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Holes(Vec<Hole>);
 
 impl Holes {
@@ -246,7 +248,7 @@ impl Holes {
 }
 
 /// A copy whose judgement a later DSACK may change.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Copied {
     pub(super) start: Seq,
     pub(super) end: Seq,

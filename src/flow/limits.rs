@@ -32,6 +32,10 @@ pub struct Limits {
     pub listeners: usize,
     /// From so many SYNs without an answer on, flows of which only one SYN was seen are kept packed. Nothing else shows of it.
     pub packed_from: usize,
+    /// From so many open flows on, those that are idle are frozen. Nothing else shows of it. Ordinary captures never have so many.
+    pub frozen_from: usize,
+    /// How long they are idle then, at most: the more are open, the shorter.
+    pub frozen_after: Elapsed,
     /// Octets the table may take, by its own estimate ([`super::table::FlowTable::memory`]). Then flows leave as they do at `max_flows`.
     pub memory: usize,
 }
@@ -51,6 +55,8 @@ impl Default for Limits {
             udp_expiry: Elapsed::secs(60),
             listeners: 65_536,
             packed_from: 256,
+            frozen_from: 2048,
+            frozen_after: Elapsed::secs(1),
             memory: Self::of_tables(2 << 30),
         }
     }
@@ -81,6 +87,12 @@ impl Limits {
     pub(super) fn tombstones(&self) -> usize {
         self.max_flows.min(self.memory / 4 / Tombstones::WEIGHT)
     }
+}
+
+/// Octets a hash table takes that held so many entries at most. What it says itself depends on the seed of the hash; who has to leave
+/// must not.
+pub(super) fn index_octets(most: usize, entry: usize) -> usize {
+    (most * 8 / 7 + 1).next_power_of_two() * (entry + 1)
 }
 
 /// What the table has to say about itself.

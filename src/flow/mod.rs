@@ -11,6 +11,7 @@ mod checksum;
 mod close;
 mod duplicates;
 mod embryo;
+mod frozen;
 mod half;
 mod key;
 mod ledger;
@@ -31,6 +32,7 @@ mod tombstone;
 mod udp;
 mod wheel;
 
+use crate::event::cold::{Freezer, Thawer};
 use crate::event::{Event, PacketRef, Retransmission, Side};
 use crate::time::Timestamp;
 use crate::wire::Endpoint;
@@ -100,6 +102,21 @@ pub trait Sink {
     /// Octets that what is kept of a flow takes beside itself, as far as that is easily told.
     fn weight(_conversation: &Self::Conversation) -> usize {
         0
+    }
+
+    /// Writes down all that is kept of a flow, for [`Sink::thaw`]. `false`: it cannot be, or only at length.
+    fn freeze(_conversation: &Self::Conversation, _into: &mut Freezer) -> bool {
+        false
+    }
+
+    /// What was written down, as it was.
+    fn thaw(_from: &mut Thawer) -> Option<Self::Conversation> {
+        None
+    }
+
+    /// What is kept of a flow says more than that it is open: asked before it is frozen.
+    fn tells(_conversation: &Self::Conversation) -> bool {
+        false
     }
 
     /// A flow begins.

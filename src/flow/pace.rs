@@ -5,6 +5,8 @@
 //! segments pass the capture point: near its receiver acknowledgments follow at once and nothing is found.
 //! Cost: nothing until a direction has sent [`LARGE`] octets or an acknowledgment of a small segment came late; then one box.
 
+use serde::{Deserialize, Serialize};
+
 use super::Sink;
 use super::facts;
 use super::half::{Marks, Stamp};
@@ -25,7 +27,7 @@ const DELAYS: [(Elapsed, Elapsed); 2] =
 const PROMPT: Elapsed = Elapsed::millis(2);
 
 /// The account of one direction.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Pace {
     trips: Trips,
     /// Payload octets acknowledged since the account began, from which packet to which.
@@ -47,7 +49,7 @@ pub(super) struct Pace {
 }
 
 /// Round trips of segments that were not alone on their way, so that no delayed acknowledgment is among them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Trips {
     /// How many were that long: four steps to each power of two, from 4 µs on.
     counts: Vec<u32>,
@@ -56,7 +58,7 @@ struct Trips {
     longest: Option<Trip>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Trip {
     sent: Stamp,
     acked: Stamp,

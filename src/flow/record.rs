@@ -1,5 +1,7 @@
 //! One flow in the table: the record every packet touches (at most 256 octets) and the detail behind it.
 
+use serde::{Deserialize, Serialize};
+
 use super::FlowHead;
 use super::facts::{Close, FlowFacts, Half, Handshake, IpProtocol, RoleSource, Trouble, Unacknowledged};
 use super::half::{Clock, Marks, NOTHING, Stamp, Track, Trail, Trails};
@@ -27,13 +29,15 @@ pub(super) struct Flow {
 const _: () = assert!(size_of::<Flow>() <= 256, "the hot record must fit four cache lines");
 
 /// What is touched at turning points only.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Detail {
     pub(super) id: PacketRef,
     pub(super) reuses: Option<PacketRef>,
     /// The step at which the wheel will bring this flow up.
+    #[serde(skip)]
     pub(super) due: i64,
     /// Octets the flow takes, as weighed last.
+    #[serde(skip)]
     pub(super) weight: u32,
     pub(super) duplicates: u64,
     /// Packets that came by again with a lower TTL.
@@ -101,6 +105,11 @@ impl Flow {
     pub(super) fn resolved(&self) -> bool {
         let [low, high] = Way::BOTH.map(|way| self.tracks[way].packets);
         low == high && Way::BOTH.iter().any(|way| matches!(self.key.end(*way).port, 53 | 5353))
+    }
+
+    /// Somebody is still to answer: a SYN, or a datagram.
+    pub(super) fn asks(&self) -> bool {
+        self.unanswered || self.key.protocol() == IpProtocol::Udp && !self.resolved()
     }
 
     /// How far it is on its way out.

@@ -4,6 +4,7 @@
 //! capture holds; nothing that comes out depends on it. A closed flow stays for a while, so that late packets still count for it, and then
 //! leaves a tombstone, so that later ones do not look like a new flow.
 
+mod freeze;
 mod packed;
 mod room;
 mod stay;
@@ -15,6 +16,7 @@ use hashbrown::HashTable;
 use super::duplicates::Mark;
 use super::embryo::Embryos;
 use super::facts::{FlowFacts, IpProtocol, RoleSource};
+use super::frozen::Frozen;
 use super::half::{Marks, Stamp};
 use super::key::{Key, Way};
 use super::limits::Shared;
@@ -56,6 +58,11 @@ pub struct FlowTable<S: Sink> {
     live: usize,
     /// Flows of one SYN that are not among the places.
     embryos: Embryos,
+    /// Idle flows that are not among the places.
+    frozen: Frozen,
+    /// With more flows among the places than these, idle ones are frozen; where the search for them goes on.
+    warm: usize,
+    warm_hand: usize,
     wheel: Wheel,
     listeners: Listeners,
     tombstones: Tombstones,
@@ -72,6 +79,8 @@ impl<S: Sink> FlowTable<S> {
             seed,
             listeners: Listeners::new(limits.listeners),
             tombstones: Tombstones::new(seed, limits.tombstones()),
+            warm: limits.frozen_from,
+            warm_hand: 0,
             shared: Shared { limits, counts: Counts::default(), held: 0, unanswered: 0, weight: 0 },
             index: HashTable::new(),
             places: Vec::new(),
@@ -79,6 +88,7 @@ impl<S: Sink> FlowTable<S> {
             spare: Vec::new(),
             live: 0,
             embryos: Embryos::new(seed),
+            frozen: Frozen::new(seed),
             wheel: Wheel::new(),
             closed: VecDeque::new(),
             hand: 0,
@@ -86,8 +96,15 @@ impl<S: Sink> FlowTable<S> {
     }
 
     /// Works one packet in. Only TCP and UDP belong to flows; others are passed over.
-    #[inline(never)]
     pub fn packet(&mut self, packet: &Packet<'_>, sink: &mut S) {
+        self.work_in(packet, sink);
+        if self.live > self.warm {
+            self.chill(packet.at.time);
+        }
+    }
+
+    #[inline(never)]
+    fn work_in(&mut self, packet: &Packet<'_>, sink: &mut S) {
         let Some(ip) = packet.ip.as_ref() else { return };
         let ends = |source, destination| (Endpoint::new(ip.source, source), Endpoint::new(ip.destination, destination));
         self.wheel.start(packet.at.time);
@@ -105,7 +122,8 @@ impl<S: Sink> FlowTable<S> {
                 let (source, destination) = ends(datagram.source_port, datagram.destination_port);
                 let (key, way) = Key::of(source, destination, IpProtocol::Udp);
                 let hash = key.hash(self.seed);
-                let slot = self.find(&key, hash).unwrap_or_else(|| {
+                let known = self.find(&key, hash).or_else(|| self.thawed(&key, hash));
+                let slot = known.unwrap_or_else(|| {
                     let (client, role) = roles::by_port(&key, way, true, &self.listeners);
                     self.open(Flow::new(key, client, role), hash, packet.at, None, sink)
                 });
@@ -145,8 +163,12 @@ impl<S: Sink> FlowTable<S> {
         self.wheel.advance(now.eighth(), &mut due);
         let mut ended = Vec::new();
         for (slot, step) in due {
+            if Self::is_frozen(slot) {
+                ended.extend(self.frozen_due(slot, step, now));
+                continue;
+            }
             let Some(detail) = self.detail(slot) else { continue };
-            if detail.due != step {
+            if detail.due as u32 != step {
                 continue;
             }
             let id = detail.id;
@@ -169,10 +191,11 @@ impl<S: Sink> FlowTable<S> {
         let second = Timestamp(now.second().saturating_mul(1_000_000_000));
         self.end(ended, (second - self.shared.limits.syn_expiry, Ended::Expired), now, sink);
         self.tombstones.expire(now);
-        if self.wheel.planned() > STALE + 4 * self.live {
-            let places = &self.places;
-            let due = |slot: u32| places.get(slot as usize)?.detail.as_ref().map(|detail| detail.due);
-            self.wheel.forget(|slot, step| due(slot) == Some(step));
+        self.cool_down();
+        if self.wheel.planned() > STALE + 4 * (self.live + self.frozen.len()) {
+            let mut wheel = std::mem::replace(&mut self.wheel, Wheel::new());
+            wheel.forget(|slot, step| self.due(slot) == Some(step));
+            self.wheel = wheel;
         }
         while self.closed.front().is_some_and(|(slot, id)| self.detail(*slot).is_none_or(|detail| detail.id != *id)) {
             self.closed.pop_front();
@@ -193,14 +216,15 @@ impl<S: Sink> FlowTable<S> {
     /// The capture is over: every flow leaves, in the order of their first packets.
     pub fn finish(&mut self, now: Timestamp, sink: &mut S) {
         let open = self.slots().into_iter();
-        let open = open.filter_map(|slot| Some((self.detail(slot)?.id, slot, Ended::CaptureEnd))).collect();
+        let open = open.filter_map(|slot| Some((self.detail(slot)?.id, slot)));
+        let open = open.chain(self.all_frozen()).map(|(id, slot)| (id, slot, Ended::CaptureEnd)).collect();
         self.end(open, (Timestamp::MAX, Ended::CaptureEnd), now, sink);
         self.tombstones.clear();
         self.closed.clear();
     }
 
     /// The flows in the table with what the sink keeps of them, in the order of their first packets; without those of which nothing but one
-    /// SYN is known and that are kept packed.
+    /// SYN is known and that are kept packed, and without the frozen ones.
     pub fn open_flows(&self) -> impl Iterator<Item = (FlowHead, &S::Conversation)> {
         self.slots().into_iter().filter_map(|slot| {
             let place = self.places.get(slot as usize)?;
@@ -208,7 +232,8 @@ impl<S: Sink> FlowTable<S> {
         })
     }
 
-    /// Shows the facts of every flow in the table as they stand, in the order of their first packets; but for those kept packed.
+    /// Shows the facts of every flow in the table as they stand, in the order of their first packets; but for those kept packed or
+    /// frozen.
     pub fn snapshot(&self, mut show: impl FnMut(FlowFacts, &S::Conversation)) {
         for slot in self.slots() {
             if let Some(Place { flow, detail: Some(detail), conversation: Some(conversation) }) =
@@ -220,21 +245,24 @@ impl<S: Sink> FlowTable<S> {
     }
 
     /// Shows flows that have something to tell before they leave, in the order of their first packets: those that end, that wait for an
-    /// answer, that lost something, or that `told` picks; with `all` every flow. The last argument tells those that are closed.
+    /// answer, that lost something, or that `told` picks ([`Sink::tells`] where it is frozen); with `all` every flow. The last argument tells those that are closed.
     pub fn telling(
         &self,
         all: bool,
         told: impl Fn(&S::Conversation) -> bool,
         mut show: impl FnMut(FlowFacts, &S::Conversation, bool),
     ) {
-        for slot in self.slots() {
+        for slot in self.in_order(self.frozen_telling(all)) {
+            if Self::is_frozen(slot) {
+                self.show_frozen(slot, |flow, detail, conversation| show(detail.facts(flow), conversation, false));
+                continue;
+            }
             let Some(Place { flow, detail: Some(detail), conversation: Some(conversation) }) =
                 self.places.get(slot as usize)
             else {
                 continue;
             };
-            let asks = flow.unanswered || flow.key.protocol() == IpProtocol::Udp && !flow.resolved();
-            if all || asks || flow.ending() || !detail.healthy() || told(conversation) {
+            if all || flow.asks() || flow.ending() || !detail.healthy() || told(conversation) {
                 show(detail.facts(flow), conversation, flow.closed());
             }
         }
@@ -249,7 +277,12 @@ impl<S: Sink> FlowTable<S> {
         show: impl FnOnce(FlowFacts, FlowHead, &mut S::Conversation),
     ) {
         let (key, _) = Key::of(a, b, IpProtocol::Tcp);
-        let Some(slot) = self.find(&key, key.hash(self.seed)) else { return };
+        let hash = key.hash(self.seed);
+        let Some(slot) = self.find(&key, hash) else {
+            return self.lend_frozen((&key, hash), id, |flow, detail, conversation| {
+                show(detail.facts(flow), detail.head(flow), conversation);
+            });
+        };
         if let Some(Place { flow, detail: Some(detail), conversation: Some(conversation) }) =
             self.places.get_mut(slot as usize)
             && detail.id == id
@@ -260,7 +293,7 @@ impl<S: Sink> FlowTable<S> {
 
     /// Flows in the table.
     pub fn len(&self) -> usize {
-        self.live + self.embryos.len()
+        self.live + self.embryos.len() + self.frozen.len()
     }
 
     /// Whether the table holds no flow.
@@ -276,9 +309,15 @@ impl<S: Sink> FlowTable<S> {
 
     /// The slots of live flows in the order of their first packets.
     fn slots(&self) -> Vec<u32> {
+        self.in_order(std::iter::empty())
+    }
+
+    /// The same, and `others` among them.
+    fn in_order(&self, others: impl Iterator<Item = (PacketRef, u32)>) -> Vec<u32> {
         let mut slots: Vec<(PacketRef, u32)> = (0u32..)
             .zip(&self.places)
             .filter_map(|(slot, place)| place.detail.as_ref().map(|detail| (detail.id, slot)))
+            .chain(others)
             .collect();
         slots.sort_unstable();
         slots.into_iter().map(|(_, slot)| slot).collect()
@@ -290,6 +329,11 @@ impl<S: Sink> FlowTable<S> {
 
     fn detail(&self, slot: u32) -> Option<&Detail> {
         self.places.get(slot as usize)?.detail.as_deref()
+    }
+
+    /// The step at which the wheel will bring it up.
+    fn due(&self, slot: u32) -> Option<u32> {
+        if Self::is_frozen(slot) { self.frozen_step(slot) } else { self.detail(slot).map(|detail| detail.due as u32) }
     }
 
     /// Its latest packet.

@@ -1,9 +1,11 @@
 //! What is kept per flow: the beginning of each side until it is recognised, then the analyzers that read on.
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::recognise::{Among, Verdict, decide};
-use super::{Analyzer, Emit, Entry, Sample, dns, index};
+use super::{Analyzer, Emit, Entry, PROTOCOLS, Sample, dns, index};
+use crate::event::cold::{Freezer, Thawer};
 use crate::event::{Event, PacketRef, Protocol, Side, What};
 use crate::flow::facts::RoleSource;
 use crate::flow::{FlowHead, Wants};
@@ -51,6 +53,7 @@ struct Stream {
 }
 
 /// Who reads a side.
+#[derive(Serialize, Deserialize)]
 enum Reader {
     /// Nobody yet.
     Beginning(Beginning),
@@ -61,7 +64,7 @@ enum Reader {
 }
 
 /// The beginning of a side, while nobody knows what it is.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Beginning {
     held: Vec<u8>,
     /// Pieces in which the held octets came.
@@ -134,6 +137,32 @@ impl Dissector {
         size_of::<Stream>() + stream.sides.iter().map(beginning).sum::<usize>() + analyzers.sum::<usize>()
     }
 
+    /// Writes down all it knows; `false` when an analyzer cannot.
+    pub(crate) fn freeze(&self, into: &mut Freezer) -> bool {
+        let stage: u8 = match &self.0 {
+            Stage::Silent => 0,
+            Stage::Over => 1,
+            Stage::Datagrams(_) => 2,
+            Stage::Stream(_) => 3,
+        };
+        into.put(&stage).is_ok()
+            && match &self.0 {
+                Stage::Silent | Stage::Over => true,
+                Stage::Datagrams(told) => into.put(told).is_ok(),
+                Stage::Stream(stream) => stream.freeze(into),
+            }
+    }
+
+    /// The one that was written down.
+    pub(crate) fn thaw(from: &mut Thawer) -> Option<Self> {
+        Some(Self(match from.take::<u8>()? {
+            0 => Stage::Silent,
+            1 => Stage::Over,
+            2 => Stage::Datagrams(from.take()?),
+            _ => Stage::Stream(Box::new(Stream::thaw(from)?)),
+        }))
+    }
+
     /// One UDP datagram of `len` octets on the wire; only DNS is read.
     pub fn datagram(
         &mut self,
@@ -197,6 +226,26 @@ fn guessed(flow: &FlowHead) -> bool {
 }
 
 impl Stream {
+    fn freeze(&self, into: &mut Freezer) -> bool {
+        let Self { sides, analyzers, roles_known, asked_for_tls } = self;
+        into.put(&(sides, roles_known, asked_for_tls, analyzers.len())).is_ok()
+            && analyzers.iter().all(|(protocol, analyzer)| into.put(protocol).is_ok() && analyzer.freeze(into))
+    }
+
+    fn thaw(from: &mut Thawer) -> Option<Self> {
+        let (sides, roles_known, asked_for_tls, count): (_, _, _, usize) = from.take()?;
+        let mut analyzers = SmallVec::new();
+        for _ in 0..count {
+            let protocol = from.take()?;
+            let mut analyzer = PROTOCOLS.iter().find(|entry| entry.protocol == protocol)?.start?();
+            if !analyzer.thaw(from) {
+                return None;
+            }
+            analyzers.push((protocol, analyzer));
+        }
+        Some(Self { sides, analyzers, roles_known, asked_for_tls })
+    }
+
     fn new(late: bool) -> Self {
         let beginning = || Reader::Beginning(Beginning { late, ..Beginning::default() });
         Self { sides: [beginning(), beginning()], analyzers: SmallVec::new(), roles_known: false, asked_for_tls: false }

@@ -1,6 +1,9 @@
 //! DNS over UDP and TCP: questions and answers. RFC 1035, RFC 7766.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Analyzer, Emit, Sample, index};
+use crate::event::cold::{Freezer, Thawer};
 use crate::event::{Event, PacketRef, Side, What};
 use crate::flow::{FlowHead, Wants};
 use crate::wire::dns::{self, DnsMessage};
@@ -74,7 +77,7 @@ fn judge(cursor: &mut Cursor<'_>, response: bool, expected: bool) -> Result<bool
 }
 
 /// Messages behind two octets of length.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct OverTcp {
     /// A message that is not whole yet: at most 64 KiB.
     held: [Vec<u8>; 2],
@@ -106,6 +109,14 @@ impl Analyzer for OverTcp {
     }
 
     fn end(&mut self, _side: Side, _at: PacketRef, _emit: Emit<'_>) {}
+
+    fn freeze(&self, into: &mut Freezer) -> bool {
+        into.put(self).is_ok()
+    }
+
+    fn thaw(&mut self, from: &mut Thawer) -> bool {
+        from.take().map(|known| *self = known).is_some()
+    }
 
     fn flip(&mut self) {
         self.held.swap(0, 1);

@@ -7,6 +7,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::Emit;
 use crate::event::{Event, PacketRef, Side, What};
 use crate::time::Elapsed;
@@ -22,7 +24,7 @@ const HELD: usize = 8;
 const SLOW: Elapsed = Elapsed::millis(500);
 
 /// The exchanges of one connection.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Exchanges {
     begun: u64,
     /// Requests whose response is not complete, oldest first, and responses whose request is not complete.
@@ -33,7 +35,7 @@ pub(super) struct Exchanges {
     closing: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Exchange {
     /// Packet with the request head; `None` where a response came before it.
     asked: Option<PacketRef>,
@@ -46,7 +48,7 @@ struct Exchange {
 }
 
 /// What of a request decides how its response ends (RFC 9112 §6.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Method {
     Head,
     Connect,
@@ -72,7 +74,7 @@ impl Method {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Answer {
     Awaited,
     Begun,

@@ -1,8 +1,11 @@
 //! HTTP/1 on both sides: heads are read, bodies are stepped over by their framing. RFC 9112.
 
+use serde::{Deserialize, Serialize};
+
 use super::exchanges::{Answered, Exchanges, Method};
 use super::http2::Http2;
 use super::{Analyzer, Emit, index};
+use crate::event::cold::{Freezer, Thawer};
 use crate::event::{Event, PacketRef, Side, What};
 use crate::flow::Wants;
 use crate::wire::Recognition;
@@ -26,7 +29,7 @@ pub(super) fn start() -> Box<dyn Analyzer> {
     Box::<Http>::default()
 }
 
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Http {
     sides: [Half; 2],
     exchanges: Exchanges,
@@ -40,7 +43,7 @@ struct Http {
     page: Option<Vec<u8>>,
 }
 
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Half {
     part: Part,
     /// A head that is not complete yet.
@@ -52,7 +55,7 @@ struct Half {
 }
 
 /// What of a message comes next.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
 enum Part {
     /// A head.
     #[default]
@@ -164,6 +167,14 @@ impl Analyzer for Http {
         if let Some(http2) = &mut self.upgraded {
             http2.settle(emit);
         }
+    }
+
+    fn freeze(&self, into: &mut Freezer) -> bool {
+        into.put(self).is_ok()
+    }
+
+    fn thaw(&mut self, from: &mut Thawer) -> bool {
+        from.take().map(|known| *self = known).is_some()
     }
 
     fn flip(&mut self) {

@@ -3,9 +3,12 @@
 //! A connection whose beginning was not captured, or that has a hole, is read on from the next segment that begins with frames. What its
 //! header fields refer to may be unknown then; that is told once for each side.
 
+use serde::{Deserialize, Serialize};
+
 use super::streams::{Outcome, Streams};
 use super::windows::Windows;
 use super::{Analyzer, Emit, index};
+use crate::event::cold::{Freezer, Thawer};
 use crate::event::{Event, PacketRef, Protocol, Side, What};
 use crate::flow::Wants;
 use crate::wire::h2::{Found, FrameHeader, FrameReader, GoAway, Settings, block_part, flag, kind};
@@ -19,14 +22,14 @@ pub(super) fn start() -> Box<dyn Analyzer> {
     Box::<Http2>::default()
 }
 
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Http2 {
     sides: [Half; 2],
     streams: Streams,
     windows: Windows,
 }
 
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Half {
     begin: Begin,
     reader: FrameReader,
@@ -41,7 +44,7 @@ struct Half {
 }
 
 /// How a side begins.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
 enum Begin {
     /// So many octets of the preface were there.
     Preface(usize),
@@ -52,6 +55,7 @@ enum Begin {
 }
 
 /// A header block that is not complete yet.
+#[derive(Serialize, Deserialize)]
 struct Block {
     header: FrameHeader,
     octets: Vec<u8>,
@@ -119,6 +123,14 @@ impl Analyzer for Http2 {
             half.reader.held() + half.decoder.weight() + block
         };
         self.sides.iter().map(side).sum::<usize>() + self.streams.weight()
+    }
+
+    fn freeze(&self, into: &mut Freezer) -> bool {
+        into.put(self).is_ok()
+    }
+
+    fn thaw(&mut self, from: &mut Thawer) -> bool {
+        from.take().map(|known| *self = known).is_some()
     }
 
     fn flip(&mut self) {

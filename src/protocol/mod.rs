@@ -18,6 +18,7 @@ mod words;
 
 pub use dissector::Dissector;
 
+use crate::event::cold::{Freezer, Thawer};
 use crate::event::{Event, PacketRef, Protocol, Side};
 use crate::flow::{FlowHead, Wants};
 use crate::wire::Recognition;
@@ -44,6 +45,16 @@ pub trait Analyzer: Send {
     /// Octets of unfinished messages and of tables that it holds, about.
     fn held(&self) -> usize {
         0
+    }
+
+    /// Writes down all it knows, for a new one of its kind to go on from. `false`: it cannot, or only at length.
+    fn freeze(&self, _into: &mut Freezer) -> bool {
+        false
+    }
+
+    /// Knows what another one wrote down, on a new one; `false` when that makes no sense.
+    fn thaw(&mut self, _from: &mut Thawer) -> bool {
+        false
     }
 
     /// The roles were the wrong way round.
@@ -192,7 +203,7 @@ fn index(side: Side) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::script::{recorded, replay};
+    use super::script::{recorded, replay, replay_with};
     use super::*;
     use crate::event::h2::Stream;
     use crate::event::{Kind, What};
@@ -250,6 +261,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn recorded_flows_say_the_same_when_they_freeze_between_their_segments() {
+        let (mut frozen, mut stayed) = (0, 0);
+        for path in RECORDED {
+            for (head, acts) in recorded(path) {
+                for size in [usize::MAX, 3] {
+                    let whole = replay(head, &acts, size).events;
+                    let cold = replay_with(head, &acts, size, |play| {
+                        *if play.freeze() { &mut frozen } else { &mut stayed } += 1
+                    });
+                    assert_eq!(cold.events, whole, "{path}: flow {}, {size}", head.id.number);
+                }
+            }
+        }
+        assert!(frozen > 10_000, "{frozen} and {stayed}");
     }
 
     #[test]

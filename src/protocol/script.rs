@@ -3,6 +3,7 @@
 use super::Dissector;
 use crate::capture::{OpenOptions, Source};
 use crate::decode::Decoder;
+use crate::event::cold::{Freezer, Templates, Thawer};
 use crate::event::{Event, PacketRef, Protocol, Side, What};
 use crate::flow::facts::{FlowFacts, IpProtocol, RoleSource};
 use crate::flow::table::{FlowTable, Limits};
@@ -89,6 +90,19 @@ impl Play {
         self.play(|dissector, head, at, emit| dissector.datagram(head, side, at, bytes, bytes.len() as u32, emit))
     }
 
+    /// Freezes and thaws what is kept of the flow, where it can be.
+    pub(super) fn freeze(&mut self) -> bool {
+        let mut into = Freezer::default();
+        if !self.dissector.freeze(&mut into) {
+            return false;
+        }
+        let mut templates = Templates::default();
+        let octets = into.finish(&[], &mut templates);
+        self.dissector =
+            Thawer::of(&octets, &templates).and_then(|mut from| Dissector::thaw(&mut from)).expect("what was frozen");
+        true
+    }
+
     pub(super) fn gap(&mut self, side: Side, missing: u64) {
         self.dissector.gap(&self.head, side, missing);
     }
@@ -133,12 +147,18 @@ pub(super) enum Act {
 
 /// Plays a recorded flow, its octets in pieces of at most `size`.
 pub(super) fn replay(head: FlowHead, acts: &[Act], size: usize) -> Play {
+    replay_with(head, acts, size, |_| ())
+}
+
+/// The same, with something between the pieces.
+pub(super) fn replay_with(head: FlowHead, acts: &[Act], size: usize, mut between: impl FnMut(&mut Play)) -> Play {
     let mut play = Play { head, ..Play::new() };
     // The roles of a recorded flow do not turn again when it is played.
     for act in acts {
         match act {
             Act::Bytes(side, bytes) => bytes.chunks(size.max(1)).for_each(|piece| {
                 play.bytes(*side, piece);
+                between(&mut play);
             }),
             Act::Gap(side, missing) => play.gap(*side, *missing),
             Act::Datagram(side, bytes) => {
@@ -146,6 +166,7 @@ pub(super) fn replay(head: FlowHead, acts: &[Act], size: usize) -> Play {
             }
             Act::End(side) => play.end(*side),
         }
+        between(&mut play);
     }
     play
 }

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::Emit;
 use super::exchanges::held_back;
 use crate::event::h2::{Farewell, GrpcStatus, Stream, StreamReset};
@@ -33,7 +35,7 @@ const FAREWELLS: u32 = 4;
 const LISTED: usize = 8;
 
 /// The streams of one connection.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Streams {
     begun: u32,
     answered: u32,
@@ -55,14 +57,14 @@ pub(super) struct Outcome {
     pub(super) at_once: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Open {
     stream: Stream,
     loud: bool,
     held: Vec<Event>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Resets {
     count: u32,
     second: i64,

@@ -4,7 +4,10 @@
 //! measured on OpenSSL, Go, Java and Node. In TLS 1.3 a ChangeCipherSpec changes nothing (appendix D.4); before, everything behind it is
 //! encrypted.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Analyzer, Emit, index};
+use crate::event::cold::{Freezer, Thawer};
 use crate::event::{Event, PacketRef, Side, What};
 use crate::flow::Wants;
 use crate::wire::Recognition;
@@ -42,20 +45,20 @@ pub(super) fn start() -> Box<dyn Analyzer> {
     Box::<Tls>::default()
 }
 
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Tls {
     sides: [Half; 2],
     /// What a ServerHello chose, when one was seen.
     chosen: Option<Chosen>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 struct Chosen {
     version: u16,
     cipher: u16,
 }
 
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Half {
     place: Place,
     /// Octets of the record being read that are looked at as a whole: an alert.
@@ -86,7 +89,7 @@ struct Half {
 }
 
 /// A record as long as an encrypted alert.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 struct MaybeAlert {
     at: PacketRef,
     len: u16,
@@ -95,7 +98,7 @@ struct MaybeAlert {
 }
 
 /// Where a side's stream stands.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 enum Place {
     /// In a record header, of which these octets came.
     Header { octets: [u8; RecordHeader::LEN], have: usize },
@@ -112,7 +115,7 @@ impl Default for Place {
 }
 
 /// What a TLS 1.3 server sends behind the client's Finished: OpenSSL two tickets of one length, others one or none, then data.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
 enum Tickets {
     /// Nothing yet.
     #[default]
@@ -207,6 +210,14 @@ impl Analyzer for Tls {
 
     fn held(&self) -> usize {
         self.sides.iter().map(|half| half.joiner.held() + half.alert.capacity()).sum()
+    }
+
+    fn freeze(&self, into: &mut Freezer) -> bool {
+        into.put(self).is_ok()
+    }
+
+    fn thaw(&mut self, from: &mut Thawer) -> bool {
+        from.take().map(|known| *self = known).is_some()
     }
 
     fn flip(&mut self) {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Emit, index};
 use crate::event::{Event, PacketRef, Side, What};
 use crate::time::Elapsed;
@@ -14,11 +16,11 @@ const STREAMS: usize = 256;
 const LONG: Elapsed = Elapsed::secs(1);
 
 /// Both directions.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Windows([Sender; 2]);
 
 /// What one side may still send.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Sender {
     /// Nothing was missed: the numbers are true.
     known: bool,
@@ -28,7 +30,7 @@ struct Sender {
     closed: Option<Closed>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Closed {
     /// The stream whose data closed it.
     stream: u32,

@@ -1,6 +1,7 @@
 //! First words of services: who greets how, what a client of theirs says first, and what the server complains about right after.
 
 use super::{Analyzer, Emit, Sample, index};
+use crate::event::cold::{Freezer, Thawer};
 use crate::event::{Event, PacketRef, Side, What};
 use crate::flow::Wants;
 use crate::wire::Recognition;
@@ -214,6 +215,16 @@ impl Analyzer for Words {
         if side == Side::Server && before {
             self.complain(at, true, emit);
         }
+    }
+
+    fn freeze(&self, into: &mut Freezer) -> bool {
+        let Self { voice: _, held, greeted, client_speaks } = self;
+        into.put(&(held, greeted, client_speaks)).is_ok()
+    }
+
+    fn thaw(&mut self, from: &mut Thawer) -> bool {
+        let known = from.take();
+        known.map(|known| (self.held, self.greeted, self.client_speaks) = known).is_some()
     }
 
     fn flip(&mut self) {

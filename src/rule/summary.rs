@@ -107,7 +107,7 @@ impl PackedEnd {
 pub const PREFIX: std::ops::RangeInclusive<u16> = 64..=256;
 
 /// Hash of octets that come in pieces, eight at a time; where the pieces end does not matter. It links, it does not protect.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Mill {
     hash: u64,
     /// Octets that do not fill a word yet.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Diagnosis;
 use crate::flow::table::Limits;
+use crate::time::Elapsed;
 
 fn captures_below(folder: &Path, all: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
@@ -17,7 +18,7 @@ fn captures_below(folder: &Path, all: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn a_flow_that_was_packed_is_the_flow_that_was_not() {
+fn a_flow_that_was_packed_or_frozen_is_the_flow_that_was_not() {
     let mut captures = Vec::new();
     captures_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("captures"), &mut captures);
     captures.sort();
@@ -27,6 +28,10 @@ fn a_flow_that_was_packed_is_the_flow_that_was_not() {
             diagnosis.open(&[path.to_string_lossy()]).and_then(super::Opened::merged).ok()
         };
         let packed = Limits { packed_from: 0, ..Limits::default() };
-        assert!(merged(Limits::default()) == merged(packed), "{}", path.display());
+        // Behind every packet: whatever a flow is in the middle of.
+        let frozen = Limits { frozen_from: 0, frozen_after: Elapsed::ZERO, ..Limits::default() };
+        let plain = merged(Limits::default());
+        assert!(plain == merged(packed), "{} is packed", path.display());
+        assert!(plain == merged(frozen), "{} is frozen", path.display());
     }
 }

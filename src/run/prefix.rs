@@ -3,17 +3,19 @@
 //! A leading PROXY header is left out, because only the backend leg has it. A header that comes in several pieces is given up: such a leg
 //! is linked by the addresses in it. Sixteen octets per flow, nothing is held.
 
+use serde::{Deserialize, Serialize};
+
 use crate::rule::summary::{Mill, PREFIX};
 use crate::wire::proxy::{self, ProxyStart};
 
 /// The octets so far.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(super) struct Prefix {
     mill: Mill,
     state: State,
 }
 
-#[derive(Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 enum State {
     /// A PROXY header may come.
     #[default]

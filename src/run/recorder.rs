@@ -8,6 +8,7 @@ use super::progress::Progress;
 use super::vigil::{Interim, Vigils, Watched};
 use crate::catalogue::{self, FlowRule};
 use crate::diagnose::{Merged, explain, flow_entry};
+use crate::event::cold::{Freezer, Thawer};
 use crate::event::story::Story;
 use crate::event::{Event, Kind, KindSet, PacketRef, Retransmission, Side, What};
 use crate::flow::facts::{FlowFacts, Handshake, IpProtocol, SenderClock};
@@ -339,6 +340,20 @@ impl Sink for Recorder {
 
     fn weight(conversation: &Conversation) -> usize {
         conversation.story.weight() + conversation.dissector.weight()
+    }
+
+    fn freeze(conversation: &Conversation, into: &mut Freezer) -> bool {
+        let Conversation { story, dissector, prefix, watched, interim } = conversation;
+        into.put(&(story, prefix, watched, interim)).is_ok() && dissector.freeze(into)
+    }
+
+    fn tells(conversation: &Conversation) -> bool {
+        conversation.found()
+    }
+
+    fn thaw(from: &mut Thawer) -> Option<Conversation> {
+        let (story, prefix, watched, interim) = from.take()?;
+        Some(Conversation { story, prefix, watched, interim, dissector: Dissector::thaw(from)? })
     }
 
     fn open(&mut self, _flow: &FlowHead) -> Conversation {

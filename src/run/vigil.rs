@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::{PacketRef, Stamp};
 use crate::rule::finding::Finding;
 use crate::rule::summary::PackedEnd;
@@ -79,7 +81,7 @@ impl Vigils {
 }
 
 /// What was found on a flow while it was open.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Interim {
     /// The wait judged latest, by the packet it counts from, and how many thresholds it had passed.
     pub judged: Option<(PacketRef, u8)>,

@@ -56,7 +56,7 @@ pub fn error_name(code: u32) -> &'static str {
 }
 
 /// Nine octets in front of every frame: length (3), type (1), flags (1), a reserved bit and the stream (31 bits). §4.1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrameHeader {
     /// Octets of the payload that follows.
     pub len: u32,
@@ -249,14 +249,14 @@ pub fn block_part<'a>(header: &FrameHeader, payload: &'a [u8]) -> Result<&'a [u8
 const LONGEST: usize = 64 * 1024;
 
 /// Finds the frames of one direction.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct FrameReader {
     state: State,
     /// A frame's header or payload that is not complete yet.
     held: Vec<u8>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 enum State {
     /// A header comes next.
     #[default]

@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::{Cursor, Malformed};
 
 /// The table's size until the decoder's side announces another one (RFC 9113 §6.5.2).
@@ -26,7 +28,7 @@ const MOST_OCTETS: usize = 128 * 1024;
 const LONGEST_STRING: usize = 64 * 1024;
 
 /// One header field as it was sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Field {
     /// Name, in lower case; `?` and an index where it is not known.
     pub name: Text,
@@ -62,6 +64,32 @@ impl PartialEq for Text {
 
 impl Eq for Text {}
 
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Octets;
+
+        impl serde::de::Visitor<'_> for Octets {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("octets")
+            }
+
+            fn visit_bytes<E>(self, octets: &[u8]) -> Result<Text, E> {
+                Ok(Text::Sent(octets.into()))
+            }
+        }
+
+        deserializer.deserialize_bytes(Octets)
+    }
+}
+
 impl From<Vec<u8>> for Text {
     fn from(octets: Vec<u8>) -> Self {
         Self::Sent(octets.into())
@@ -69,7 +97,7 @@ impl From<Vec<u8>> for Text {
 }
 
 /// The decoder of one direction.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Decoder {
     /// Dynamic table, newest first.
     entries: VecDeque<Field>,

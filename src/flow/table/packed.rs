@@ -17,15 +17,22 @@ const ANSWER: Elapsed = Elapsed::secs(3);
 type Enter<S> = fn(&mut FlowTable<S>, Flow, u64, PacketRef, Option<PacketRef>, &mut S) -> u32;
 
 impl<S: Sink> FlowTable<S> {
-    /// The place of the flow of this name; a packed one gets one.
+    /// The place of the flow of this name; a packed one gets one, and a frozen one.
     #[inline(always)]
     pub(super) fn known(&mut self, key: &Key, hash: u64, sink: &mut S) -> Option<u32> {
         let slot = self.find(key, hash);
-        if slot.is_some() || self.embryos.len() == 0 { slot } else { self.unpacked(key, hash, sink) }
+        if slot.is_some() || self.embryos.len() + self.frozen.len() == 0 {
+            slot
+        } else {
+            self.unpacked(key, hash, sink)
+        }
     }
 
     #[cold]
     fn unpacked(&mut self, key: &Key, hash: u64, sink: &mut S) -> Option<u32> {
+        if let Some(slot) = self.thawed(key, hash) {
+            return Some(slot);
+        }
         let syn = self.embryos.take(key, hash)?;
         self.embryos.tidy();
         Some(self.unpack(&syn, Self::open, sink))
@@ -62,8 +69,8 @@ impl<S: Sink> FlowTable<S> {
         let (key, way) = syn.key();
         let flow = Flow { unanswered: true, ..Flow::new(key, way, RoleSource::Handshake) };
         let slot = enter(self, flow, key.hash(self.seed), syn.at(), None, sink);
-        // There it finds its place; a second call of what `packet` does with a segment would keep both from being put in line.
-        self.packet(&syn.packet(), sink);
+        // There it finds its place; a second call of what it does with a segment would keep both from being put in line.
+        self.work_in(&syn.packet(), sink);
         slot
     }
 
@@ -84,7 +91,7 @@ impl<S: Sink> FlowTable<S> {
             while let Some((_, place)) = packed.next_if(|(at, _)| *at < id) {
                 self.end_packed(place, why, now, sink);
             }
-            self.close(slot, why_flow, now, sink);
+            self.leave(slot, why_flow, now, sink);
         }
         for (_, place) in packed {
             self.end_packed(place, why, now, sink);

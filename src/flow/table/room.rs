@@ -12,15 +12,16 @@ const SPARE_WEIGHT: usize = 2048;
 
 impl<S: Sink> FlowTable<S> {
     /// What every flow weighs: its place (a quarter of the slab is free when it has just grown), its detail, its places in index and wheel.
-    const OWN: usize = size_of::<Place<S::Conversation>>() * 5 / 4 + size_of::<Detail>() + 64;
+    pub(super) const OWN: usize = size_of::<Place<S::Conversation>>() * 5 / 4 + size_of::<Detail>() + 64;
     /// What a flow is taken to weigh until it is weighed: as much as one that waits for an answer.
     pub(super) const YOUNG: usize = Self::OWN + 2048;
 
-    /// Octets the table takes, estimated: flows, octets behind holes, packed flows, flows remembered, memory at hand.
+    /// Octets the table takes, estimated: flows, octets behind holes, packed and frozen flows, flows remembered, memory at hand.
     pub fn memory(&self) -> usize {
         self.shared.weight
             + self.shared.held
             + self.embryos.memory()
+            + self.frozen.memory()
             + self.tombstones.memory()
             + self.spare.len() * SPARE_WEIGHT
     }
@@ -78,7 +79,8 @@ impl<S: Sink> FlowTable<S> {
         }
     }
 
-    /// One flow leaves: closed and healthy, else closed, else the oldest packed one, else the longest idle of a sample.
+    /// One flow leaves: closed and healthy, else closed, else the oldest packed one, else the longest idle of a sample, of frozen ones where
+    /// there are any.
     fn evict(&mut self, now: Timestamp, sink: &mut S) -> bool {
         const SAMPLE: usize = 32;
         let places = &self.places;
@@ -96,7 +98,7 @@ impl<S: Sink> FlowTable<S> {
         let first = self.closed.iter().take(SAMPLE).position(healthy);
         let victim = match first.or((!self.closed.is_empty()).then_some(0)) {
             Some(index) => self.closed.remove(index).map(|entry| entry.0),
-            None if self.evict_packed(now, sink) => return true,
+            None if self.evict_packed(now, sink) || self.evict_frozen(now, sink) => return true,
             None => {
                 let places = &self.places;
                 let all = places.len().max(1);

@@ -52,7 +52,15 @@ impl<S: Sink> FlowTable<S> {
         let conversation = sink.open(&detail.head(&flow));
         detail.weight = Self::YOUNG as u32;
         self.shared.weight += Self::YOUNG;
-        let new = Place { flow, detail: Some(detail), conversation: Some(conversation) };
+        let slot = self.enter(Place { flow, detail: Some(detail), conversation: Some(conversation) }, hash);
+        self.shared.counts.opened += 1;
+        self.shared.counts.peak_flows = self.shared.counts.peak_flows.max(self.len());
+        slot
+    }
+
+    /// Gives a flow a slot, and its name a place in the index.
+    #[inline]
+    pub(super) fn enter(&mut self, new: Place<S::Conversation>, hash: u64) -> u32 {
         let slot = match self.free.pop() {
             Some(slot) => {
                 if let Some(place) = self.places.get_mut(slot as usize) {
@@ -69,9 +77,14 @@ impl<S: Sink> FlowTable<S> {
         let rehash = |slot: &u32| places.get(*slot as usize).map_or(0, |place| place.flow.key.hash(seed));
         self.index.insert_unique(hash, slot, rehash);
         self.live += 1;
-        self.shared.counts.opened += 1;
-        self.shared.counts.peak_flows = self.shared.counts.peak_flows.max(self.len());
         slot
+    }
+
+    /// Keeps what was taken for a flow for the next one.
+    pub(super) fn keep_spare(&mut self, detail: Box<Detail>) {
+        if self.spare.len() < SPARE {
+            self.spare.push(detail);
+        }
     }
 
     /// Plans the next look at a flow; one planned earlier stays.
@@ -122,9 +135,7 @@ impl<S: Sink> FlowTable<S> {
         }
         self.free.push(slot);
         self.shared.weight -= detail.weight as usize;
-        if self.spare.len() < SPARE {
-            self.spare.push(detail);
-        }
+        self.keep_spare(detail);
         self.live -= 1;
         sink.closed(facts, conversation, why, now);
     }

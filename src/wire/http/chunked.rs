@@ -1,10 +1,12 @@
 //! Steps over a chunked body without looking at its data. RFC 9112 §7.1.
 
+use serde::{Deserialize, Serialize};
+
 /// Longest chunk-size line with its extensions, and longest trailer section.
 const LONGEST: u32 = 64 * 1024;
 
 /// Walks through a chunked body that comes in arbitrary pieces. Chunk data is stepped over by its length; nothing is copied.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct ChunkedReader {
     state: State,
     /// Octets of the line or trailer section being read.
@@ -14,7 +16,7 @@ pub struct ChunkedReader {
 }
 
 /// Where the reader stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     /// In the digits of a chunk size; how many there were.
     Size { size: u64, digits: u8 },
@@ -31,7 +33,8 @@ enum State {
     /// The body is complete.
     Done,
     /// It is no chunked body; why.
-    Broken(&'static str),
+    #[serde(skip)]
+    Broken(#[serde(skip)] &'static str),
 }
 
 /// Where the body stands after a piece of it.

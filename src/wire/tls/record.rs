@@ -1,5 +1,7 @@
 //! The record layer: record headers, alerts, what a stream that begins with TLS looks like, handshake messages across records.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Alert, content, handshake};
 use crate::wire::{Cursor, Malformed, Recognition};
 
@@ -7,7 +9,7 @@ use crate::wire::{Cursor, Malformed, Recognition};
 const MOST: u16 = (1 << 14) + 2048;
 
 /// The five octets before every record. RFC 8446 §5.1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordHeader {
     /// Record type, see [`content`].
     pub content: u8,
@@ -123,7 +125,7 @@ pub struct HandshakeMessage<'a> {
 
 /// Puts handshake messages together from the bodies of handshake records: a message may be spread over records, and a record may hold
 /// several messages (RFC 8446 §5.1). Copies only what waits for its rest, at most 64 KiB.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct HandshakeJoiner {
     held: Vec<u8>,
 }
