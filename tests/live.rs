@@ -4,7 +4,6 @@
 
 #![cfg(all(target_os = "linux", feature = "live"))]
 
-#[allow(dead_code)]
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -104,7 +103,7 @@ fn exchange(listener: &TcpListener) {
     let mut client = TcpStream::connect(address).expect("connects");
     let (mut server, _) = listener.accept().expect("accepts");
     client.write_all(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n").expect("sent");
-    server.read(&mut [0; 512]).expect("read");
+    assert!(server.read(&mut [0; 512]).expect("read") > 0);
     server.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").expect("sent");
     drop(server);
     client.read_to_end(&mut Vec::new()).expect("read");
@@ -158,7 +157,7 @@ fn a_request_that_hangs_is_told_when_its_patience_is_over_and_one_that_is_answer
     let (mut server, _) = listener.accept().expect("accepts");
     client.write_all(b"GET /slow HTTP/1.1\r\nHost: www.example.com\r\n\r\n").expect("sent");
     let asked = Instant::now();
-    server.read(&mut [0; 512]).expect("read");
+    assert!(server.read(&mut [0; 512]).expect("read") > 0);
     // Nobody sends anything: the clock alone makes it known.
     let (when, line) = live.told("\"event\":\"opened\"", Duration::from_secs(20));
     assert!(line.contains("\"rule\":\"upstream-hang\""), "{line}");
