@@ -4,13 +4,17 @@
 mod frugal;
 #[cfg(feature = "live")]
 pub mod keep;
+mod kept;
 pub mod ladder;
 #[cfg(feature = "live")]
 pub mod live;
 mod prefix;
 mod progress;
 mod recorder;
+// What only a capture that goes on asks for is idle without it.
+#[cfg_attr(not(feature = "live"), allow(dead_code))]
 mod shard;
+#[cfg_attr(not(feature = "live"), allow(dead_code))]
 mod trip;
 mod vigil;
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::kept::{Kept, Place};
 use super::prefix::Prefix;
 use super::progress::Progress;
 use super::vigil::{Interim, Vigils, Watched};
@@ -72,7 +73,7 @@ pub struct Recorder {
     healthy: usize,
     /// The latest flows without a finding, behind the first [`HEALTHY_FIRST`].
     latest: VecDeque<FlowSummary>,
-    alike: BTreeMap<(String, Endpoint), u32>,
+    places: Kept,
     digests: VecDeque<Digest>,
     services: Learner,
     names: Names,
@@ -86,9 +87,6 @@ pub struct Recorder {
     spare: Vec<Story>,
 }
 
-/// Flows kept whole per shard, and of these per first rule and server: enough for evidence and counts, bounded on any capture.
-const KEPT: usize = 1024;
-const KEPT_ALIKE: u32 = 512;
 /// Flows without a finding kept whole per shard, because they may be the other leg of a failure: the first, as the picture of how it was
 /// while it worked, and the latest, for what fails long after. A small capture is kept whole.
 const HEALTHY_FIRST: usize = 128;
@@ -106,7 +104,7 @@ impl Recorder {
             kept: BTreeMap::new(),
             healthy: 0,
             latest: VecDeque::new(),
-            alike: BTreeMap::new(),
+            places: Kept::default(),
             digests: VecDeque::new(),
             services: Learner::default(),
             names: Names::default(),
@@ -174,7 +172,7 @@ impl Recorder {
             kept: self.kept.clone(),
             healthy: self.healthy,
             latest: self.latest.clone(),
-            alike: self.alike.clone(),
+            places: self.places.clone(),
             digests: self.digests.clone(),
             services: self.services.clone(),
             names: self.names.clone(),
@@ -218,19 +216,23 @@ impl Recorder {
 
     fn keep(&mut self, mut summary: FlowSummary) {
         let told = worst(&summary.findings).map(|finding| finding.rule.to_string());
-        let mut room = self.kept.len() < KEPT + self.healthy;
-        // Counted only while there is room: at most one entry for each kept flow.
-        if let (true, Some(rule)) = (room, &told) {
-            let alike = self.alike.entry((rule.clone(), summary.facts.server)).or_default();
-            room = *alike < KEPT_ALIKE;
-            *alike += u32::from(room);
+        let (server, id, last) = (summary.facts.server, summary.facts.id, summary.facts.last.time);
+        match self.places.place((told.unwrap_or_default(), server), id, last) {
+            Place::Kept => {}
+            Place::Instead(victim) => {
+                if let Some(victim) = self.kept.remove(&victim) {
+                    self.beyond(victim);
+                }
+            }
+            Place::None => return self.beyond(summary),
         }
-        if room {
-            summary.settle();
-            self.kept.insert(summary.facts.id, summary);
-            return;
-        }
-        if let Some(rule) = told {
+        summary.settle();
+        self.kept.insert(id, summary);
+    }
+
+    /// There is no room for it: it is counted by its worst finding.
+    fn beyond(&mut self, summary: FlowSummary) {
+        if let Some(rule) = worst(&summary.findings).map(|finding| finding.rule.to_string()) {
             *self.tally.beyond_cap.entry(rule.clone()).or_default() += 1;
             let facts = &summary.facts;
             let (server, id, clients) = (facts.server, facts.id, vec![facts.client.address]);
@@ -604,6 +606,7 @@ fn first_of(known: Option<PacketRef>, at: Option<PacketRef>) -> Option<PacketRef
 
 #[cfg(test)]
 mod tests {
+    use super::super::kept::KEPT_ALIKE;
     use super::*;
     use crate::event::ResetKind;
     use crate::rule::testing::Scene;
@@ -632,14 +635,14 @@ mod tests {
     fn failures_beyond_the_cap_are_counted_as_failures() {
         let recording = Recording { thresholds: Thresholds::default(), all_flows: false, keep: None, progress: None };
         let mut recorder = Recorder::new(recording);
-        for number in 1..=u64::from(KEPT_ALIKE) + 3 {
+        for number in 1..=KEPT_ALIKE as u64 + 3 {
             let scene = Scene::starting("10.0.0.1:40000", "10.0.0.2:80", number, number as i64);
             let summary = scene.syn(0).rst(Side::Server, 1, ResetKind::Refused, 0).summary();
             let conversation = Conversation { story: summary.story, ..Conversation::default() };
             recorder.closed(summary.facts, conversation, Ended::Closed, Timestamp::MAX);
         }
         let (merged, digests) = recorder.finish();
-        assert_eq!((merged.flows.len(), merged.tally.dropped_failed), (KEPT_ALIKE as usize, 3));
+        assert_eq!((merged.flows.len(), merged.tally.dropped_failed), (KEPT_ALIKE, 3));
         assert_eq!((merged.tally.dropped_healthy, digests.len()), (0, 3));
         assert_eq!(merged.tally.beyond_cap.values().sum::<u64>(), 3);
         let full = |flow: &FlowSummary| flow.findings.capacity() == flow.findings.len();
