@@ -128,7 +128,7 @@ datagrams 300 &
 on "$P" "$PROGRAM" live -i eth1 --for 4 -w "$TMP/full/all.pcapng" >"$TMP/out" 2>"$TMP/err"
 STATUS=$?
 wait $!
-check "a full disk: said once, exit code 2, the report is there" [ "$STATUS" = 2 -a "$(grep -c 'ends after' "$TMP/err")" = 1 -a -s "$TMP/out" ]
+check "a full disk: said once, exit code 2, the report is there" [ "$STATUS" = 2 -a "$(grep -c 'cannot be written any further' "$TMP/err")" = 1 -a -s "$TMP/out" ]
 sed 's/^/          /' "$TMP/err"
 "$PROGRAM" --format json "$TMP/full/all.pcapng" >"$TMP/out.json"
 check "and what was written can be read" [ -s "$TMP/out.json" ]

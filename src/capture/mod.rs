@@ -146,6 +146,9 @@ pub struct Interface {
 }
 
 impl CaptureInfo {
+    /// Format of packets that are written to no file.
+    pub const LIVE: &str = "live";
+
     /// Until when all its interfaces were watched: a silence behind the last packet is then known to be one. `None` unless statistics tell,
     /// and were made for these very packets: tools that cut a file copy the statistics of the whole.
     pub fn until(&self) -> Option<Timestamp> {

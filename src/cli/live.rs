@@ -361,7 +361,10 @@ impl Session {
         let counted = self.counted();
         let look = self.watching.look(whole, &counted);
         let (ring, reached) = (self.ring.as_mut().map(Ring::look).unwrap_or_default(), self.watching.reached());
-        self.teller.tell(Work { look, whole, reached, ring, described: self.described.clone() });
+        let told = self.teller.tell(Work { look, whole, reached, ring, described: self.described.clone() });
+        if whole && !told {
+            self.wanted.store(true, Ordering::Relaxed);
+        }
     }
 
     fn finish(mut self, fail_on: Option<FailOn>) -> Result<ExitCode> {
@@ -405,7 +408,7 @@ struct Teller {
 struct Shared {
     /// The worst that was told: 0 nothing, then severities from 1.
     worst: AtomicU8,
-    /// Milliseconds the last look took.
+    /// Hundredths of a second the last look took.
     took: AtomicU8,
     /// Nobody reads any more.
     gone: AtomicBool,
@@ -429,13 +432,16 @@ impl Teller {
         Self { work: Some(work), thread: Some(thread), shared }
     }
 
-    fn tell(&self, todo: Work) {
-        let Some(work) = &self.work else { return };
-        if todo.whole {
-            // Asked for: it may wait.
-            drop(work.send(todo));
-        } else if let Err(TrySendError::Disconnected(_)) = work.try_send(todo) {
-            self.shared.gone.store(true, Ordering::Relaxed);
+    /// Hands a look over; `false` when the one before is still being printed.
+    fn tell(&self, todo: Work) -> bool {
+        let Some(work) = &self.work else { return false };
+        match work.try_send(todo) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => false,
+            Err(TrySendError::Disconnected(_)) => {
+                self.shared.gone.store(true, Ordering::Relaxed);
+                false
+            }
         }
     }
 
@@ -530,7 +536,9 @@ impl Printer {
                         writeln!(out, "EVIDENCE  {}", path.display())?;
                     }
                 }
-                Format::Json | Format::Jsonl => {
+                // One document, or one for each report that was asked for.
+                Format::Json => {}
+                Format::Jsonl => {
                     let told = Line { time: &time, news: one, evidence: self.evidence(one) };
                     json::line(&told, &mut out)?;
                 }

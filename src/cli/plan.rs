@@ -83,8 +83,8 @@ fn text(wanted: &[Wanted]) -> String {
     line("          and one connection that works, for comparison. Then Ctrl-C once.");
     line("LOOK      all pieces of the ring at once (move captures of another incident away first):");
     line("  tcpwhy \"/var/tmp/$(hostname)-\"*.pcap*");
-    line("LIVE      without a file:");
-    line(&format!("  sudo {} | tcpwhy -", tcpdump("-w -")));
+    line("LIVE      what breaks, as it breaks; the packets that prove it go to the folder:");
+    line(&format!("  sudo tcpwhy live -i any --evidence /var/tmp/proof{filter}"));
     line("POD       on its node (ID: container); the second from a workstation (C: container's name in POD):");
     line(
         "  sudo nsenter -t \"$(crictl inspect --output go-template --template '{{.info.pid}}' ID)\" -n tcpdump -i any -y LINUX_SLL2 -s 0 -w /var/tmp/ID.pcap",

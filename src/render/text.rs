@@ -2,6 +2,7 @@
 
 use super::beside::{flows, nothing_broken, short, silent, totals, trust, unjudged, waiting, worth_knowing};
 use super::layout::{Column, Page, Style, Tone};
+use crate::capture::CaptureInfo;
 use crate::diagnose::format;
 use crate::diagnose::news::News;
 use crate::diagnose::report::{Capture, EvidenceEntry, FlowEntry, FlowRef, Incident, Leg, Report, State};
@@ -248,7 +249,9 @@ fn more(report: &Report, incident: &Incident, page: &mut Page) {
     let shown = incident.flows.first();
     let holder = shown.map(|flow| flow.file).or(incident.display_filters.first().map(|one| one.file)).unwrap_or(0);
     let mut more = Vec::new();
-    match (shown, inputs(report)) {
+    // Packets that are in no file cannot be shown again; evidence has numbers of its own.
+    let live = report.captures.iter().any(|capture| capture.format == CaptureInfo::LIVE);
+    match (shown.filter(|_| !live), inputs(report)) {
         (Some(flow), Some(inputs)) => more.push(format!("tcpwhy flow {} {inputs}", flow.name(files))),
         (Some(flow), None) => {
             let file = report.captures.get(usize::from(holder)).map_or_else(|| "FILE".to_owned(), word_of);
@@ -259,7 +262,7 @@ fn more(report: &Report, incident: &Incident, page: &mut Page) {
     more.push(format!("tcpwhy explain {}", incident.rule));
     page.commands("MORE", &more);
     // Numbers are those of one input: the one that holds the flow shown.
-    if let Some(one) = incident.display_filters.iter().find(|one| one.file == holder) {
+    if let Some(one) = incident.display_filters.iter().find(|one| one.file == holder && !live) {
         let file = report.captures.get(usize::from(holder)).map_or("FILE", |capture| capture.file.as_str());
         let of = if files > 1 { format!(" of {file}") } else { String::new() };
         page.whole("", &[format!("Wireshark: {}{of}", one.filter)]);
@@ -275,6 +278,7 @@ pub(super) fn inputs(report: &Report) -> Option<String> {
 /// An input as a word of a command. Standard input cannot be read again: FILE stands for where it was saved.
 fn word_of(capture: &Capture) -> String {
     match (capture.file.as_str(), &capture.label) {
+        _ if capture.format == CaptureInfo::LIVE => "FILE".to_owned(),
         ("-", _) => "FILE".to_owned(),
         (file, Some(label)) => harmless(&format!("{label}={file}"), Sink::Shell).into_owned(),
         (file, None) => harmless(file, Sink::Shell).into_owned(),

@@ -80,11 +80,30 @@ impl Ring {
     /// Keeps packet `at`; the oldest make room for it.
     pub fn push(&mut self, at: At, taken: &Taken<'_>) {
         let Taken { interface, time, wire_len, bytes } = *taken;
+        if self.current.entries.is_empty() {
+            self.reopen();
+        }
         let (from, kept) = (self.current.octets.len() as u32, bytes.len() as u32);
         self.current.entries.push(Entry { at, time, wire_len, from, kept, interface });
         self.current.octets.extend_from_slice(bytes);
         if self.current.octets.len() + self.current.entries.len() * size_of::<Entry>() >= SEGMENT {
             self.seal();
+        }
+    }
+
+    /// A segment that was sealed for a look before it was full goes on, unless somebody still looks.
+    fn reopen(&mut self) {
+        if self.sealed.back().is_some_and(|last| last.octets.len() < SEGMENT / 2 && Arc::strong_count(last) == 1)
+            && let Some(last) = self.sealed.pop_back()
+        {
+            let weight = last.weight();
+            match Arc::try_unwrap(last) {
+                Ok(segment) => {
+                    self.held -= weight;
+                    self.current = segment;
+                }
+                Err(last) => self.sealed.push_back(last),
+            }
         }
     }
 
@@ -380,6 +399,21 @@ mod tests {
         let numbers: Vec<u64> = held.iter().flat_map(|segment| &segment.entries).map(|entry| entry.at.1).collect();
         assert_eq!((numbers.last(), numbers.windows(2).all(|pair| pair[1] == pair[0] + 1)), (Some(&20_000), true));
         assert!(numbers.len() > 3000);
+    }
+
+    #[test]
+    fn looking_often_makes_no_small_segments() {
+        let mut ring = Ring::new(4 << 20);
+        for number in 1..=500 {
+            let taken = Taken { interface: 0, time: Timestamp(1), wire_len: 9, bytes: &[7; 9] };
+            ring.push((0, number), &taken);
+            assert_eq!(ring.look().iter().map(|segment| segment.entries.len()).sum::<usize>(), number as usize);
+        }
+        assert_eq!(ring.sealed.len(), 1);
+        // Whoever still looks keeps what was there.
+        let seen = ring.look();
+        ring.push((0, 501), &Taken { interface: 0, time: Timestamp(1), wire_len: 9, bytes: &[7; 9] });
+        assert_eq!((seen[0].entries.len(), ring.look().len()), (500, 2));
     }
 
     #[test]

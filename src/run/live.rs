@@ -54,7 +54,7 @@ impl Watching {
         let shards = Shards::new(diagnosis.threads, &diagnosis.recording(), &diagnosis.limits);
         let names: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
         let info = CaptureInfo {
-            format: if file.is_some() { "pcapng" } else { LIVE }.into(),
+            format: if file.is_some() { "pcapng" } else { CaptureInfo::LIVE }.into(),
             file: file.unwrap_or_else(|| names.join(", ")),
             interfaces: interfaces.to_vec(),
             ..CaptureInfo::default()
@@ -247,9 +247,6 @@ fn passes(filter: &mut Filter, from: Endpoint, to: Endpoint) -> bool {
     };
     filter.pass(&frame) == Pass::Yes
 }
-
-/// Format of a capture that is written to no file.
-pub const LIVE: &str = "live";
 
 #[cfg(test)]
 mod tests {
