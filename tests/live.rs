@@ -36,7 +36,8 @@ impl Live {
         // It says so when it listens.
         let mut errors = BufReader::new(child.stderr.take().expect("a pipe"));
         let mut first = String::new();
-        errors.read_line(&mut first).expect("text");
+        // Before that it may say that there is no ss here.
+        while !first.contains("listening on lo") && errors.read_line(&mut first).expect("text") > 0 {}
         if !first.contains("listening on lo") {
             child.wait().expect("ends");
             std::fs::remove_dir_all(&folder).expect("removed");
