@@ -275,6 +275,10 @@ pub(crate) enum Format {
     Json,
     /// One object per line; lists every flow
     Jsonl,
+    /// For a ticket
+    Markdown,
+    /// One page that needs nothing else
+    Html,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -537,7 +537,7 @@ impl Printer {
                     }
                 }
                 // One document, or one for each report that was asked for.
-                Format::Json => {}
+                Format::Json | Format::Markdown | Format::Html => {}
                 Format::Jsonl => {
                     let told = Line { time: &time, news: one, evidence: self.evidence(one) };
                     json::line(&told, &mut out)?;
@@ -560,12 +560,14 @@ impl Printer {
 
     fn whole(&self, report: &Report, out: &mut dyn Write) -> Result<()> {
         let mut out = BufWriter::new(out);
-        match self.options.format {
-            Format::Text => out.write_all(text::report(report, style(&self.options)).as_bytes())?,
-            Format::Json => json::document(report, &mut out)?,
-            Format::Jsonl => json::lines(report, &mut out)?,
-        }
-        out.flush().context("cannot write the output")
+        let printed = match self.options.format {
+            Format::Markdown | Format::Html => {
+                let dossier = super::alone(report.clone());
+                super::print(&self.options, &dossier, &mut out)
+            }
+            _ => super::print_report(&self.options, report, &mut out),
+        };
+        printed.and_then(|()| out.flush()).context("cannot write the output")
     }
 
     fn end(mut self, report: &Report, ring: &[Arc<Segment>], reached: Timestamp) -> Result<()> {

@@ -25,8 +25,10 @@ use clap::Parser;
 pub(crate) use args::Args;
 use args::{Color, Command, FailOn, Format, Input, Options};
 use tcpwhy::host::sockets::Sockets;
-use tcpwhy::render::{Style, json, ladder, text};
+use tcpwhy::render::{Style, html, json, ladder, markdown, text};
+use tcpwhy::run::dossier::Dossier;
 use tcpwhy::wire::Endpoint;
+use tcpwhy::wire::harmless::{Sink, harmless};
 use tcpwhy::{Diagnosis, Ends, Progress, Report, Thresholds};
 
 /// What was typed. Options of `flow` may also stand before it: they are the same ones, but to clap the word is then a file.
@@ -75,14 +77,51 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn diagnose(input: &Input) -> Result<ExitCode> {
-    let report = read(input)?;
-    let style = style(input);
-    write(input, |out| match input.format {
-        Format::Text => out.write_all(text::report(&report, style).as_bytes()),
-        Format::Json => json::document(&report, out),
-        Format::Jsonl => json::lines(&report, out),
-    })?;
-    Ok(exit_code(&report, input.fail_on))
+    let dossier = match input.format {
+        Format::Markdown | Format::Html => dossier(input)?,
+        Format::Text | Format::Json | Format::Jsonl => alone(read(input)?),
+    };
+    write(input, |out| print(input, &dossier, out))?;
+    Ok(exit_code(&dossier.report, input.fail_on))
+}
+
+/// Prints it as asked.
+fn print(input: &Options, dossier: &Dossier, out: &mut dyn Write) -> io::Result<()> {
+    match input.format {
+        Format::Markdown => out.write_all(markdown::report(dossier).as_bytes()),
+        Format::Html => out.write_all(html::report(dossier).as_bytes()),
+        Format::Text | Format::Json | Format::Jsonl => print_report(input, &dossier.report, out),
+    }
+}
+
+/// Prints what needs the report alone.
+fn print_report(input: &Options, report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    match input.format {
+        Format::Json => json::document(report, out),
+        Format::Jsonl => json::lines(report, out),
+        _ => out.write_all(text::report(report, style(input)).as_bytes()),
+    }
+}
+
+/// A report without the flows that show its incidents.
+fn alone(report: Report) -> Dossier {
+    Dossier { report, ladders: Vec::new(), command: typed(std::env::args()) }
+}
+
+/// The report with the flows that show its incidents. What can be read only once has none of these.
+fn dossier(input: &Input) -> Result<Dossier> {
+    if input.files.iter().any(|file| file == "-") {
+        return Ok(alone(read(input)?));
+    }
+    let diagnosis = diagnosis(input)?.stop_on(on_interrupt()?).hash(true);
+    let command = typed(std::env::args());
+    shown(input, diagnosis, |diagnosis| Ok(diagnosis.dossier(&input.files, command)?))
+}
+
+/// What was typed, ready to paste. The program goes by its name: where it lies says nothing elsewhere.
+fn typed(words: impl Iterator<Item = String>) -> String {
+    let words = words.skip(1).map(|word| harmless(&word, Sink::Shell).into_owned());
+    ["tcpwhy".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }
 
 /// The report of the inputs as asked.
@@ -221,7 +260,7 @@ fn diff(good: &str, bad: &str, format: Format, verbose: bool) -> Result<ExitCode
             let style = Style { color, verbose, ..Style::default() };
             out.write_all(tcpwhy::render::diff::text(&diff, style).as_bytes())?;
         }
-        Format::Json | Format::Jsonl => json::line(&diff, &mut out)?,
+        Format::Json | Format::Jsonl | Format::Markdown | Format::Html => json::line(&diff, &mut out)?,
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
@@ -244,7 +283,7 @@ fn flow((file, number): (u16, u64), input: &Input) -> Result<ExitCode> {
     let style = style(input);
     write(input, |out| match input.format {
         Format::Text => out.write_all(ladder::text(&ladder, style).as_bytes()),
-        Format::Json | Format::Jsonl => json::line(&ladder, out),
+        Format::Json | Format::Jsonl | Format::Markdown | Format::Html => json::line(&ladder, out),
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! The spine: from inputs to a report. [`Diagnosis`] is the library's door.
 
+pub mod dossier;
 #[cfg(test)]
 mod frugal;
 #[cfg(feature = "live")]
@@ -8,9 +9,11 @@ mod kept;
 pub mod ladder;
 #[cfg(feature = "live")]
 pub mod live;
+mod means;
 mod prefix;
 mod progress;
 mod recorder;
+mod second;
 // What only a capture that goes on asks for is idle without it.
 #[cfg_attr(not(feature = "live"), allow(dead_code))]
 mod shard;
@@ -242,14 +245,13 @@ impl Opened {
         let window = Window { since: diagnosis.since.clone(), until: diagnosis.until.clone(), ends: None };
         let mut trip = Trip::new(filter, window, &diagnosis.settings.thresholds);
         let mut shards = Shards::new(diagnosis.threads, &diagnosis.recording(), &diagnosis.limits);
-        let stopped = || diagnosis.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
         let (mut interrupted, mut seen) = (false, 0);
         while let Some(frame) = source.next()? {
             trip.frame(&frame, &mut shards);
             if let Some(progress) = &diagnosis.progress {
                 progress.read(trip.packets.read, &mut seen);
             }
-            if stopped() {
+            if diagnosis.stopped() {
                 interrupted = true;
                 break;
             }
@@ -275,6 +277,10 @@ impl Opened {
 }
 
 impl Diagnosis {
+    fn stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
+
     fn recording(&self) -> Recording {
         Recording {
             thresholds: self.settings.thresholds.clone(),
