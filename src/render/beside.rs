@@ -4,12 +4,13 @@ use super::layout::{Page, Tone};
 use super::text::{flow_number, inputs, numbered, tone, word};
 use crate::catalogue;
 use crate::diagnose::format;
-use crate::diagnose::report::{FindingEntry, FlowEntry, Report};
+use crate::diagnose::report::{Capture, FindingEntry, FlowEntry, Report, StepEntry};
+use crate::rule::Step;
 use crate::rule::finding::Severity;
 use crate::rule::summary::Verdict;
 use crate::rule::value::fill;
 
-/// The screen when nothing is wrong: as useful as the other one.
+/// The rule that says so of an empty capture.
 const NOTHING: &str = "capture-has-nothing";
 
 /// It is about sockets that wait, not about the file.
@@ -17,57 +18,80 @@ fn hung(finding: &FindingEntry) -> bool {
     finding.rule == NOTHING && finding.values.contains_key("upstream")
 }
 
-/// Connections of which no packet can be shown, because they send none.
-pub(super) fn waiting(finding: &FindingEntry, page: &mut Page) {
+/// Connections of which no packet can be shown, because they send none: which they are, how to see it, what ends it.
+pub(super) struct Waits {
+    pub first: StepEntry,
+    pub verify: StepEntry,
+    pub fix: StepEntry,
+}
+
+pub(super) fn waits(finding: &FindingEntry) -> Waits {
     let server = finding.values.get("upstream").map_or("", String::as_str);
     let (address, port) = server.rsplit_once(':').unwrap_or((server, ""));
     let address = address.trim_matches(['[', ']']);
+    let step = |says: &str, command: String| StepEntry { says: says.into(), command };
+    let filter = format!("host {address} and port {port}");
+    Waits {
+        first: step(
+            "Which are they? A line without \"timer:\" waits for ever:",
+            format!("ss -tnpoi state established dst '{server}'"),
+        ),
+        verify: step(
+            "start this, then restart one client that waits; its new request shows who is silent:",
+            format!("sudo timeout 70 tcpdump -i any -nn -s 0 -w /var/tmp/again.pcap '{filter}'"),
+        ),
+        fix: step(
+            "give the caller a total timeout; end those that wait now (cuts every connection there):",
+            format!("ss -K dst '{server}'"),
+        ),
+    }
+}
+
+pub(super) fn waiting(finding: &FindingEntry, page: &mut Page) {
+    let Waits { first, verify, fix } = waits(finding);
     page.labelled(word(finding.severity), &finding.says, tone(finding.severity), 3);
     page.blank();
-    page.labelled("DO FIRST", "Which are they? A line without \"timer:\" waits for ever:", Tone::Plain, 1);
-    page.command(&format!("ss -tnpoi state established dst '{server}'"));
+    page.labelled("DO FIRST", &first.says, Tone::Plain, 1);
+    page.command(&first.command);
     page.blank();
     for note in &finding.notes {
         page.labelled("", note, Tone::Plain, 3);
     }
-    page.labelled(
-        "VERIFY",
-        "start this, then restart one client that waits; its new request shows who is silent:",
-        Tone::Plain,
-        2,
-    );
-    let filter = format!("host {address} and port {port}");
-    page.command(&format!("sudo timeout 70 tcpdump -i any -nn -s 0 -w /var/tmp/again.pcap '{filter}'"));
-    page.labelled(
-        "FIX",
-        "give the caller a total timeout; end those that wait now (cuts every connection there):",
-        Tone::Plain,
-        2,
-    );
-    page.command(&format!("ss -K dst '{server}'"));
+    for (label, step) in [("VERIFY", verify), ("FIX", fix)] {
+        page.labelled(label, &step.says, Tone::Plain, 2);
+        page.command(&step.command);
+    }
     page.commands("MORE", &[format!("tcpwhy explain {NOTHING}")]);
 }
 
-pub(super) fn nothing_broken(report: &Report, page: &mut Page) {
+/// What is said where there is no incident.
+pub(super) enum Quiet<'r> {
+    /// Connections wait, and no packet shows it.
+    Waiting(&'r FindingEntry),
+    /// There is nothing to look at, and what helps.
+    Nothing(&'r FindingEntry, Vec<StepEntry>),
+    /// All is well, or nothing can be said, and what helps.
+    Said { label: &'static str, says: String, tone: Tone, steps: Vec<StepEntry> },
+}
+
+pub(super) fn quiet(report: &Report) -> Quiet<'_> {
     let flows = &report.counts.flows;
     if let Some(hung) = report.trust.iter().find(|finding| hung(finding) && finding.severity >= Severity::Warning) {
-        return waiting(hung, page);
+        return Quiet::Waiting(hung);
     }
     if let Some(nothing) = report.trust.iter().find(|finding| finding.rule == NOTHING && !hung(finding)) {
-        page.labelled(word(nothing.severity), &nothing.says, tone(nothing.severity), 3);
-        page.blank();
         // Packets are there, and --filter, --since or --until passed over all of them.
-        match packets(report, "read") {
-            0 => look_first(nothing, page, 2),
-            _ => look_at_all(report, page),
-        }
-        return;
+        let steps = match packets(report, "read") {
+            0 => look_first(nothing, 2),
+            _ => vec![look_at_all(report)],
+        };
+        return Quiet::Nothing(nothing, steps);
     }
     let doubt = report.trust.iter().any(|finding| finding.severity >= Severity::Warning);
     let many = format::count(flows.total, "flow");
     // Flows are there, and none fits --client, --server, --name or --path.
     let none_fits = flows.total == 0 && packets(report, "tcp") + packets(report, "udp") > 0;
-    let (label, text, tone) = match flows.total {
+    let (label, says, tone) = match flows.total {
         0 if none_fits => ("UNKNOWN", "no flow in this capture is one that was asked for".into(), Tone::Warn),
         0 => (
             "UNKNOWN",
@@ -86,25 +110,63 @@ pub(super) fn nothing_broken(report: &Report, page: &mut Page) {
         ),
         _ => ("OK", format!("nothing is broken in {many}"), Tone::Good),
     };
-    page.labelled(label, &text, tone, 2);
+    let steps = match label {
+        _ if none_fits => vec![look_at_all(report)],
+        "UNKNOWN" => capture_better(report),
+        _ => Vec::new(),
+    };
+    Quiet::Said { label, says, tone, steps }
+}
+
+/// What helps where most cannot be judged.
+fn capture_better(report: &Report) -> Vec<StepEntry> {
+    let foreign = packets(report, "unknown_link") * 2 > packets(report, "read");
+    match report.trust.iter().find(|finding| finding.severity >= Severity::Warning) {
+        Some(limit) if !foreign => look_first(limit, 1),
+        _ => vec![StepEntry {
+            says: "Capture on the host itself. This prints what and how long:".into(),
+            command: "tcpwhy capture-plan".into(),
+        }],
+    }
+}
+
+/// The screen when nothing is wrong: as useful as the other one.
+pub(super) fn nothing_broken(report: &Report, page: &mut Page) {
+    let steps = match quiet(report) {
+        Quiet::Waiting(hung) => return waiting(hung, page),
+        Quiet::Nothing(nothing, steps) => {
+            page.labelled(word(nothing.severity), &nothing.says, tone(nothing.severity), 3);
+            page.blank();
+            return first_steps(&steps, page);
+        }
+        Quiet::Said { label, says, tone, steps } => {
+            page.labelled(label, &says, tone, 2);
+            steps
+        }
+    };
     worth_knowing(report, page);
     unjudged(report, page);
     page.blank();
-    if none_fits {
-        look_at_all(report, page);
-    } else if label == "UNKNOWN" {
-        let foreign = packets(report, "unknown_link") * 2 > packets(report, "read");
-        match report.trust.iter().find(|finding| finding.severity >= Severity::Warning) {
-            Some(limit) if !foreign => look_first(limit, page, 1),
-            _ => {
-                page.labelled("DO FIRST", "Capture on the host itself. This prints what and how long:", Tone::Plain, 1);
-                page.command("tcpwhy capture-plan");
-            }
-        }
+    first_steps(&steps, page);
+    if let Some(command) = every_flow(report) {
+        page.commands("MORE", &[command]);
     }
-    if let Some(inputs) = inputs(report).filter(|_| flows.total > 0 && flows.total != report.flows.len() as u64) {
-        page.commands("MORE", &[format!("tcpwhy --all-flows {inputs}")]);
+}
+
+fn first_steps(steps: &[StepEntry], page: &mut Page) {
+    let mut label = "DO FIRST";
+    for step in steps {
+        page.labelled(label, &step.says, Tone::Plain, 2);
+        page.command(&step.command);
+        label = "";
     }
+}
+
+/// What lists all flows, where some are not listed.
+pub(super) fn every_flow(report: &Report) -> Option<String> {
+    let total = report.counts.flows.total;
+    let inputs = inputs(report).filter(|_| total > 0 && total != report.flows.len() as u64)?;
+    Some(format!("tcpwhy --all-flows {inputs}"))
 }
 
 /// How many packets of a kind were read.
@@ -113,21 +175,19 @@ fn packets(report: &Report, kind: &str) -> u64 {
 }
 
 /// The same without what was asked for.
-fn look_at_all(report: &Report, page: &mut Page) {
-    page.labelled("DO FIRST", "Is what was asked for right? Everything that is there:", Tone::Plain, 1);
-    page.command(&format!("tcpwhy --all-flows {}", inputs(report).unwrap_or_else(|| "FILE".into())));
+fn look_at_all(report: &Report) -> StepEntry {
+    StepEntry {
+        says: "Is what was asked for right? Everything that is there:".into(),
+        command: format!("tcpwhy --all-flows {}", inputs(report).unwrap_or_else(|| "FILE".into())),
+    }
 }
 
 /// The first `most` steps of what limits the capture.
-fn look_first(limit: &FindingEntry, page: &mut Page, most: usize) {
-    let Some(rule) = catalogue::rule(&limit.rule) else { return };
+fn look_first(limit: &FindingEntry, most: usize) -> Vec<StepEntry> {
     let filled = |text: &str| fill(text, |slot| limit.values.get(slot).cloned());
-    let mut label = "DO FIRST";
-    for step in rule.do_first.iter().take(most) {
-        page.labelled(label, &filled(step.says), Tone::Plain, 2);
-        page.command(&filled(step.command));
-        label = "";
-    }
+    let steps = catalogue::rule(&limit.rule).map_or(&[][..], |rule| rule.do_first);
+    let step = |step: &Step| StepEntry { says: filled(step.says), command: filled(step.command) };
+    steps.iter().take(most).map(step).collect()
 }
 
 pub(super) fn unjudged(report: &Report, page: &mut Page) {
@@ -138,10 +198,14 @@ pub(super) fn unjudged(report: &Report, page: &mut Page) {
     }
 }
 
+/// Notices that nothing explains.
+pub(super) fn notices(report: &Report) -> Vec<&FindingEntry> {
+    report.findings.iter().filter(|f| f.severity == Severity::Notice && f.explained_by.is_none()).collect()
+}
+
 /// Up to five notices.
 pub(super) fn worth_knowing(report: &Report, page: &mut Page) {
-    let notices: Vec<&FindingEntry> =
-        report.findings.iter().filter(|f| f.severity == Severity::Notice && f.explained_by.is_none()).collect();
+    let notices = notices(report);
     if notices.is_empty() {
         return;
     }
@@ -164,12 +228,20 @@ pub(super) fn silent(report: &Report, page: &mut Page) {
     }
 }
 
-fn entry_line(report: &Report, finding: &FindingEntry) -> String {
+/// What a finding says, with its packets.
+pub(super) fn entry_line(report: &Report, finding: &FindingEntry) -> String {
     let packets: Vec<String> =
         finding.evidence.iter().filter(|e| e.packet > 0).take(3).map(|e| numbered(report, e)).collect();
     let times = if finding.count > 1 { format!(", {} times", finding.count) } else { String::new() };
     let notes = finding.notes.first().map(|note| format!("; {note}")).unwrap_or_default();
     format!("{} ({}{times}){notes}", finding.says, packets.join(" "))
+}
+
+/// Findings about the capture that the first screen does not hold.
+pub(super) fn doubts(report: &Report) -> impl Iterator<Item = &FindingEntry> {
+    // Where nothing else is broken it stands on the first screen.
+    let beside = !report.incidents.is_empty();
+    report.trust.iter().filter(move |finding| finding.rule != NOTHING || hung(finding) && beside)
 }
 
 /// How far to trust this capture.
@@ -178,10 +250,8 @@ pub(super) fn trust(report: &Report, page: &mut Page) {
         return;
     }
     page.blank();
-    // Where nothing else is broken it stands on the first screen.
-    let beside = !report.incidents.is_empty();
     let mut label = "TRUST";
-    for finding in report.trust.iter().filter(|finding| finding.rule != NOTHING || hung(finding) && beside) {
+    for finding in doubts(report) {
         page.labelled(label, &entry_line(report, finding), tone(finding.severity), 3);
         label = "";
     }
@@ -237,51 +307,44 @@ fn generic(text: &str) -> String {
     text.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
-/// What was read: the last lines of every report.
-pub(super) fn totals(report: &Report, page: &mut Page) {
-    page.blank();
-    for capture in &report.captures {
-        let links = capture.link_types.join(", ");
-        let mut text = format!(
-            "{} ({}{}), {}",
-            format::count(capture.packets, "packet"),
-            capture.format,
-            if links.is_empty() { String::new() } else { format!(", {links}") },
-            match (&capture.first, &capture.last) {
-                (Some(first), Some(last)) => format!("{} to {}", short(first), short(last)),
-                _ => "empty".to_owned(),
-            }
-        );
-        if let (0, Some(damage)) = (capture.packets, capture.damaged.iter().flatten().next()) {
-            text.push_str(&format!(": {}", damage.what));
+/// An input in words.
+pub(super) fn input(capture: &Capture) -> String {
+    let links = capture.link_types.join(", ");
+    let mut text = format!(
+        "{} ({}{}), {}",
+        format::count(capture.packets, "packet"),
+        capture.format,
+        if links.is_empty() { String::new() } else { format!(", {links}") },
+        match (&capture.first, &capture.last) {
+            (Some(first), Some(last)) => format!("{} to {}", short(first), short(last)),
+            _ => "empty".to_owned(),
         }
-        if let Some(clock) = &capture.clock {
-            text.push_str(&format!("; {}", clock.says));
-        }
-        if !capture.together_with.is_empty() {
-            let others: Vec<String> = capture.together_with.iter().map(|file| (file + 1).to_string()).collect();
-            text.push_str(&format!("; read as one capture with input {}", others.join(", ")));
-        }
-        if let Some(hash) = &capture.sha256 {
-            text.push_str(&format!(", sha256 {hash}"));
-        }
-        page.named("READ", &format!("{}:", capture.file), &text, 3);
+    );
+    if let (0, Some(damage)) = (capture.packets, capture.damaged.iter().flatten().next()) {
+        text.push_str(&format!(": {}", damage.what));
     }
-    let packets: Vec<String> = report
+    if let Some(clock) = &capture.clock {
+        text.push_str(&format!("; {}", clock.says));
+    }
+    if !capture.together_with.is_empty() {
+        let others: Vec<String> = capture.together_with.iter().map(|file| (file + 1).to_string()).collect();
+        text.push_str(&format!("; read as one capture with input {}", others.join(", ")));
+    }
+    text
+}
+
+/// Packets by kind and flows by verdict; none where nothing was read.
+pub(super) fn sums(report: &Report) -> Option<[String; 2]> {
+    let read = packets(report, "read");
+    let kinds: Vec<String> = report
         .counts
         .packets
         .iter()
         .filter(|(name, n)| **n > 0 && name.as_str() != "read")
         .map(|(name, n)| format!("{n} {}", name.replace('_', " ")))
         .collect();
-    let read = report.counts.packets.get("read").copied().unwrap_or(0);
-    if read == 0 {
-        return;
-    }
-    let packets = packets.join(" + ");
-    page.labelled("", &format!("{} = {packets}", format::count(read, "packet")), Tone::Plain, 2);
     let flows = &report.counts.flows;
-    let text = format!(
+    let flows = format!(
         "{}: {} healthy, {} degraded, {} failed, {} undecided",
         format::count(flows.total, "flow"),
         flows.healthy,
@@ -289,7 +352,23 @@ pub(super) fn totals(report: &Report, page: &mut Page) {
         flows.failed,
         flows.undecided
     );
-    page.labelled("", &text, Tone::Plain, 1);
+    (read > 0).then(|| [format!("{} = {}", format::count(read, "packet"), kinds.join(" + ")), flows])
+}
+
+/// What was read: the last lines of every report.
+pub(super) fn totals(report: &Report, page: &mut Page) {
+    page.blank();
+    for capture in &report.captures {
+        let mut text = input(capture);
+        if let Some(hash) = &capture.sha256 {
+            text.push_str(&format!(", sha256 {hash}"));
+        }
+        page.named("READ", &format!("{}:", capture.file), &text, 3);
+    }
+    if let Some([packets, flows]) = sums(report) {
+        page.labelled("", &packets, Tone::Plain, 2);
+        page.labelled("", &flows, Tone::Plain, 1);
+    }
 }
 
 /// A time to the millisecond.
