@@ -77,6 +77,7 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn diagnose(input: &Input) -> Result<ExitCode> {
+    check(input)?;
     let dossier = match input.format {
         Format::Markdown | Format::Html => dossier(input)?,
         Format::Text | Format::Json | Format::Jsonl => alone(read(input)?),
@@ -88,10 +89,23 @@ fn diagnose(input: &Input) -> Result<ExitCode> {
 /// Prints it as asked.
 fn print(input: &Options, dossier: &Dossier, out: &mut dyn Write) -> io::Result<()> {
     match input.format {
-        Format::Markdown => out.write_all(markdown::report(dossier).as_bytes()),
+        Format::Markdown => out.write_all(markdown::report(dossier, flavour(input)).as_bytes()),
         Format::Html => out.write_all(html::report(dossier).as_bytes()),
         Format::Text | Format::Json | Format::Jsonl => print_report(input, &dossier.report, out),
     }
+}
+
+/// Whose Markdown.
+fn flavour(input: &Options) -> markdown::Flavour {
+    input.flavour.map(Into::into).unwrap_or_default()
+}
+
+/// Whether options contradict each other.
+fn check(input: &Options) -> Result<()> {
+    if input.flavour.is_some() && input.format != Format::Markdown {
+        bail!("--flavour says whose Markdown: it goes with --format markdown only");
+    }
+    Ok(())
 }
 
 /// Prints what needs the report alone.
@@ -273,6 +287,7 @@ fn flow((file, number): (u16, u64), input: &Input) -> Result<ExitCode> {
     if input.files.iter().any(|file| file == "-") {
         bail!("tcpwhy flow reads its input twice and cannot read standard input: save it to a file first");
     }
+    check(input)?;
     if usize::from(file) >= input.files.len() {
         let (given, wanted) = (input.files.len(), file + 1);
         bail!(
