@@ -266,8 +266,11 @@ fn no_command_that_holds_a_text_from_packets_does_more_than_it_says() {
         let dossier = dossier(&path).expect("a capture");
         for command in commands(&report(&dossier, Flavour::Github)) {
             // There is no program to be found, so only the shell itself could do something.
-            let shell =
-                Command::new("/usr/bin/timeout").args(["5", "/bin/sh", "-c", &command]).env_clear().env("PATH", &folder).current_dir(&folder);
+            let shell = Command::new("/usr/bin/timeout")
+                .args(["5", "/bin/sh", "-c", &command])
+                .env_clear()
+                .env("PATH", &folder)
+                .current_dir(&folder);
             let status = shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
             status.expect("a shell");
             pasted += 1;
@@ -280,7 +283,7 @@ fn no_command_that_holds_a_text_from_packets_does_more_than_it_says() {
     assert!(pasted > 100, "only {pasted} commands");
 }
 
-/// Blocks of code that are commands: one line that begins with the name of a program.
+/// Blocks of code that are commands: they begin with the name of a program.
 fn commands(text: &str) -> Vec<String> {
     let mut commands = Vec::new();
     let (mut fence, mut block) = (None, Vec::new());
@@ -290,7 +293,8 @@ fn commands(text: &str) -> Vec<String> {
             Some(end) if line == *end => {
                 fence = None;
                 let lines = std::mem::take(&mut block);
-                commands.extend(lines.first().filter(|_| lines.len() == 1).map(|line: &&str| (*line).to_owned()));
+                let continued = lines.iter().rev().skip(1).all(|line: &&str| line.ends_with('\\'));
+                commands.extend(continued.then(|| lines.join("\n")));
             }
             Some(_) => block.push(line),
             None => {}

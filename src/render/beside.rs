@@ -303,7 +303,7 @@ pub(super) fn flows(report: &Report, page: &mut Page) {
 }
 
 /// An explanation without its numbers, to see that two say the same.
-fn generic(text: &str) -> String {
+pub(super) fn generic(text: &str) -> String {
     text.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 

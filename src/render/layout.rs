@@ -211,7 +211,7 @@ pub(super) fn clean(text: &str) -> String {
 
 /// A command in lines of at most `width` characters, all but the first of two less: broken between words outside quotes. A word longer than
 /// a line stays whole.
-fn continued(command: &str, width: usize) -> Vec<String> {
+pub(super) fn continued(command: &str, width: usize) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let (mut quote, mut escaped, mut open) = (None, false, false);
     for c in command.chars() {

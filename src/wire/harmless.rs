@@ -32,8 +32,8 @@ pub enum Sink {
 /// Characters shown before the text is cut and an ellipsis added; a word for the shell and a whole line are never cut.
 const LONGEST: usize = 512;
 
-/// What splits a word for software that looks for links and names, and is not seen by people: an entity for U+200B.
-const SPLIT: &str = "&#8203;";
+/// What splits a word for software that looks for links and names, and is not seen by people: an entity for U+2060, at which no line breaks.
+const SPLIT: &str = "&#8288;";
 
 /// `text` made harmless for `sink`, in one line of at most 512 characters before escaping.
 ///
@@ -320,19 +320,19 @@ mod tests {
             ("a\nb", r"a\\nb"),
             ("- item", r"\- item"),
             ("&lt;", r"\&lt;"),
-            ("hi @all", "hi @&#8203;all"),
-            ("see #12 !3", r"see \#&#8203;12 \!&#8203;3"),
-            ("http://evil.example", "http:&#8203;//evil.example"),
-            ("WWW.evil.example", "WWW&#8203;.evil.example"),
+            ("hi @all", "hi @&#8288;all"),
+            ("see #12 !3", r"see \#&#8288;12 \!&#8288;3"),
+            ("http://evil.example", "http:&#8288;//evil.example"),
+            ("WWW.evil.example", "WWW&#8288;.evil.example"),
             ("10.0.0.5:443", "10.0.0.5:443"),
             ("/close", r"\/close"),
             ("12. item", r"12\. item"),
             ("12.5 ms (at most)", "12.5 ms (at most)"),
-            ("a %b ~c 50 %", r"a %&#8203;b \~&#8203;c 50 %"),
-            ("a $1 &2", r"a \$&#8203;1 \&&#8203;2"),
-            ("GH-12 SHA-256", "GH-&#8203;12 SHA-256"),
-            (":tada: 10:04:12", ":&#8203;tada: 10:04:12"),
-            ("2001:db8:b::2, 2001:db8::2", "2001:db8:&#8203;b::2, 2001:db8::2"),
+            ("a %b ~c 50 %", r"a %&#8288;b \~&#8288;c 50 %"),
+            ("a $1 &2", r"a \$&#8288;1 \&&#8288;2"),
+            ("GH-12 SHA-256", "GH-&#8288;12 SHA-256"),
+            (":tada: 10:04:12", ":&#8288;tada: 10:04:12"),
+            ("2001:db8:b::2, 2001:db8::2", "2001:db8:&#8288;b::2, 2001:db8::2"),
         ] {
             assert_eq!(harmless(text, Sink::Markdown), shown);
         }

@@ -1,11 +1,15 @@
 //! What stands around the incidents: the overview of several, that nothing is broken, what was read, how to make the report again.
 
-use super::block::{Block, Inline, labelled, plain, sentence};
+use std::collections::BTreeMap;
+
+use super::block::{Block, Inline, labelled, plain, sentence, sentences};
 use super::incident::left_out;
 use super::{Flavour, Sizes};
 use crate::diagnose::format::count;
 use crate::diagnose::report::{Capture, FlowEntry, Incident, Report};
-use crate::render::beside::{Quiet, Waits, doubts, entry_line, every_flow, input, notices, quiet, sums, waits};
+use crate::render::beside::{
+    Quiet, Waits, doubts, entry_line, every_flow, generic, input, notices, quiet, sums, waits,
+};
 use crate::render::text::{first_of_each, flow_number, several, word};
 use crate::rule::summary::Verdict;
 use crate::run::dossier::Dossier;
@@ -70,7 +74,7 @@ pub(super) fn nothing_broken(report: &Report) -> Vec<Block> {
     }
     if let Some(command) = every_flow(report) {
         blocks.push(Block::text("Every flow with a sentence about it:"));
-        blocks.push(Block::Code(vec![command]));
+        blocks.extend(Block::command(&command));
     }
     blocks
 }
@@ -89,9 +93,9 @@ pub(super) fn about(dossier: &Dossier, flavour: Flavour, sizes: &Sizes) -> Vec<B
     let items: Vec<_> = report.captures.iter().map(what_was_read).collect();
     bullets(items, "input", sizes, &mut blocks);
     if let Some([packets, flows]) = sums(report) {
-        blocks.push(Block::text(format!("{} {}", sentence(&packets), sentence(&flows))));
+        blocks.push(Block::Text(sentences([packets.as_str(), &flows])));
     }
-    blocks.push(Block::Code(vec![dossier.command.clone()]));
+    blocks.extend(Block::command(&dossier.command));
     let mut text = vec![Inline::Text(format!(
         "Made by {} {}. To attach the whole report, replace ",
         report.tool.name, report.tool.version
@@ -138,7 +142,14 @@ fn unhealthy(report: &Report, sizes: &Sizes) -> Option<Block> {
             Inline::Text(flow.explanation.clone()),
         ]
     };
-    let rows: Vec<_> = told.iter().take(sizes.flows).map(row).collect();
+    // The same words for the tenth flow say nothing new.
+    let mut alike: BTreeMap<String, usize> = BTreeMap::new();
+    let fresh = |flow: &&&FlowEntry| {
+        let seen = alike.entry(generic(&flow.explanation)).or_default();
+        *seen += 1;
+        all || *seen <= 2
+    };
+    let rows: Vec<_> = told.iter().filter(fresh).take(sizes.flows).map(row).collect();
     if rows.is_empty() {
         return None;
     }

@@ -1,6 +1,6 @@
 //! One incident: what broke, the packets that prove it, what it is not, what to do; the rest is folded.
 
-use super::block::{Block, Inline, labelled, plain, sentence};
+use super::block::{Block, Inline, labelled, plain, sentence, sentences};
 use super::{Sizes, ladder};
 use crate::catalogue;
 use crate::diagnose::format::count;
@@ -36,13 +36,15 @@ fn summary(report: &Report, incident: &Incident, (place, of): (usize, usize)) ->
     let which = if of > 1 { format!("{place} of {of}, ") } else { String::new() };
     let head = Block::Head(2, format!("{which}{}: {}", word(incident.severity), incident.headline));
     let scope = Block::Text(vec![Inline::Strong(incident.scope_line.clone())]);
-    let mut text = vec![sentence(&incident.title), format!("At fault: {}.", culprit(incident))];
-    text.push(meaning(incident.confidence).to_owned());
-    text.extend(incident.what_happened.iter().map(|one| sentence(one)));
+    let fault = format!("at fault: {}", culprit(incident));
+    let mut text = vec![incident.title.as_str(), &fault, meaning(incident.confidence)];
+    text.extend(incident.what_happened.iter().map(String::as_str));
+    let mut text = sentences(text);
     if let (Some(good), Some(bad)) = (&incident.scope.last_good, &incident.scope.first_bad) {
-        text.push(format!("The last success before it was at {}, the first failure at {}.", short(good), short(bad)));
+        let onset = format!("The last success before it was at {}, the first failure at {}.", short(good), short(bad));
+        text.push(Inline::Text(onset));
     }
-    let mut blocks = vec![head, scope, Block::text(text.join(" "))];
+    let mut blocks = vec![head, scope, Block::Text(text)];
     if let Some(doubt) = report.trust.iter().find(|finding| finding.severity >= Severity::Warning) {
         blocks.push(Block::labelled("Mind the capture:", sentence(&doubt.says)));
     }
@@ -96,7 +98,13 @@ fn proof(report: &Report, incident: &Incident, sizes: &Sizes, blocks: &mut Vec<B
             Inline::Text(entry.shows.clone()),
         ]
     });
-    blocks.push(Block::Table { heads: vec!["Packet", "Time (UTC)", "From", "What it shows"], rows: rows.collect() });
+    let mut rows: Vec<Vec<Inline>> = rows.collect();
+    let mut heads = vec!["Packet", "Time (UTC)", "From", "What it shows"];
+    if rows.iter().all(|row| row[2] == Inline::Text(String::new())) {
+        rows.iter_mut().for_each(|row| drop(row.remove(2)));
+        heads.remove(2);
+    }
+    blocks.push(Block::Table { heads, rows });
     left_out(incident.evidence.len() - first.len(), "packet", blocks);
 }
 
@@ -108,20 +116,21 @@ fn clock(time: &str) -> String {
 
 /// Who sent it to whom, as far as that is known; of which flow, where it is not the one shown.
 fn way(report: &Report, incident: &Incident, entry: &EvidenceEntry) -> String {
+    let [between, last] = if ladder::asks(incident) { ["server", "backend"] } else { ["proxy", "server"] };
     let who = match (entry.leg, entry.side) {
-        (Some(Leg::Client), Some(Side::Client)) => "client",
-        (Some(Leg::Client), Some(Side::Server)) => "proxy to client",
-        (Some(Leg::Backend), Some(Side::Client)) => "proxy to server",
-        (Some(Leg::Backend), Some(Side::Server)) => "server",
-        (_, Some(Side::Client)) => "client",
-        (_, Some(Side::Server)) => "server",
-        (Some(Leg::Client), None) => "client leg",
-        (Some(Leg::Backend), None) => "backend leg",
-        (None, None) => "",
+        (Some(Leg::Client), Some(Side::Client)) => format!("client to {between}"),
+        (Some(Leg::Client), Some(Side::Server)) => format!("{between} to client"),
+        (Some(Leg::Backend), Some(Side::Client)) => format!("{between} to {last}"),
+        (Some(Leg::Backend), Some(Side::Server)) => format!("{last} to {between}"),
+        (_, Some(Side::Client)) => "client".to_owned(),
+        (_, Some(Side::Server)) => "server".to_owned(),
+        (Some(Leg::Client), None) => "client leg".to_owned(),
+        (Some(Leg::Backend), None) => "backend leg".to_owned(),
+        (None, None) => String::new(),
     };
     let shown = |flow| entry.leg.is_some() || incident.flows.first() == Some(&flow);
-    let flow = entry.flow.filter(|flow| !shown(*flow)).map(|flow| format!("flow {}", number(report, flow)));
-    [Some(who.to_owned()).filter(|who| !who.is_empty()), flow].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    let flow = entry.flow.filter(|flow| !shown(*flow)).map(|flow| format!("flow {}", flow.name(report.captures.len())));
+    [Some(who).filter(|who| !who.is_empty()), flow].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// The flow that shows it best, or both legs.
@@ -132,9 +141,10 @@ fn drawing(dossier: &Dossier, incident: &Incident, sizes: &Sizes) -> Option<[Blo
         2 => "Both legs of one of these connections, packet by packet",
         _ => "One of these connections, packet by packet",
     };
-    let marked = lines.iter().any(|line| line.starts_with('*'));
-    let legend = if marked { " (* marks the proof)" } else { "" };
-    (!lines.is_empty()).then(|| [Block::text(format!("{head}{legend}:")), Block::Code(lines)])
+    let marked = lines.iter().any(|line| line.trim_start().starts_with('*'));
+    let legend = if marked { "* marks the proof; " } else { "" };
+    let text = format!("{head} ({legend}a flow goes by the number of its first packet):");
+    (!lines.is_empty()).then(|| [Block::text(text), Block::Code(lines)])
 }
 
 /// Display filters, to be copied.
@@ -153,15 +163,29 @@ fn not(incident: &Incident, sizes: &Sizes, blocks: &mut Vec<Block>) {
     if !not.is_empty() {
         blocks.push(Block::Head(3, "What it is not".to_owned()));
         let item = |(whats, because): &(Vec<&str>, &str)| {
-            let whats: Vec<&str> =
-                whats.iter().map(|what| catalogue::rule(what).map_or(*what, |rule| rule.title)).collect();
-            labelled(&format!("Not {}:", whats.join(", nor ")), sentence(because))
+            let mut line = vec![Inline::Strong("Not".to_owned())];
+            for (n, what) in whats.iter().enumerate() {
+                line.push(Inline::Text(if n == 0 { " " } else { ", nor " }.to_owned()));
+                match catalogue::rule(what) {
+                    Some(rule) => {
+                        line.extend([Inline::Code((*what).to_owned()), Inline::Text(format!(" ({})", rule.title))])
+                    }
+                    None => line.push(Inline::Text((*what).to_owned())),
+                }
+            }
+            line.push(Inline::Text(format!(": {}.", because.trim_end_matches('.'))));
+            line
         };
         list(not.iter().map(item).collect(), sizes, blocks);
     }
-    let misleads = incident.misleads.iter().map(|one| labelled("It may mislead:", sentence(one)));
-    let control = incident.control.iter().map(|one| labelled("For comparison:", sentence(one)));
-    list(misleads.chain(control).collect(), sizes, blocks);
+    for (title, items) in
+        [("What is well beside it and may mislead:", &incident.misleads), ("For comparison:", &incident.control)]
+    {
+        if !items.is_empty() {
+            blocks.push(Block::text(title));
+            list(items.iter().map(|one| plain(sentence(one))).collect(), sizes, blocks);
+        }
+    }
 }
 
 /// Steps, remedies with their risk, and how to see that it is mended.
@@ -177,11 +201,8 @@ fn to_do(incident: &Incident, sizes: &Sizes, blocks: &mut Vec<Block>) {
         let mut text = labelled("Fix:", sentence(says.trim_end_matches(':')));
         if !risk.is_empty() {
             // The risk is read before the command is pasted.
-            text.extend([
-                Inline::Text(" ".into()),
-                Inline::Strong("Risk:".into()),
-                Inline::Text(format!(" {}", sentence(risk))),
-            ]);
+            text.push(Inline::Text(" ".into()));
+            text.extend(labelled("Risk:", sentence(risk)));
         }
         blocks.push(Block::Text(text));
         blocks.extend(Block::command(command));
@@ -268,7 +289,7 @@ fn connections(report: &Report, incident: &Incident, sizes: &Sizes) -> Option<Bl
     commands.extend(
         incident.flows.first().map(|flow| format!("tcpwhy flow {} {inputs}", flow.name(report.captures.len()))),
     );
-    blocks.extend(commands.into_iter().map(|command| Block::Code(vec![command])));
+    blocks.extend(commands.iter().filter_map(|command| Block::command(command)));
     let title = match (named.len() as u64, incident.scope.flows) {
         (0, _) => "Where to read on".to_owned(),
         (told, all) if told < all => format!("{told} of the {all} connections"),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::block::WIDTH;
 use crate::diagnose::report::{FlowEntry, FlowRef, Incident};
 use crate::event::Side;
 use crate::render::layout::{clean, filled, shortened, wrap};
@@ -14,9 +15,6 @@ const MARGIN: usize = 26;
 /// Columns between two lifelines: of one flow, of two legs beside each other.
 const ALONE: usize = 60;
 const BESIDE: usize = 35;
-/// Columns of a line.
-const WIDTH: usize = 100;
-
 /// One packet, or several alike, between two lifelines.
 struct Step<'l> {
     /// Nanoseconds since 1970.
@@ -116,19 +114,17 @@ fn chosen(steps: &[Step<'_>], most: usize) -> BTreeSet<usize> {
 }
 
 fn roles(ladders: &[&Ladder], incident: &Incident) -> Vec<&'static str> {
-    // A request that made the server ask somebody else need not have passed a proxy.
-    match asks(ladders, incident) {
+    match asks(incident) {
         _ if ladders.len() < 2 => vec!["client", "server"],
-        true => vec!["client", "server", "whom it asks"],
+        // A request that made the server ask somebody else need not have passed a proxy.
+        true => vec!["client", "server", "backend"],
         false => vec!["client", "proxy", "server"],
     }
 }
 
 /// Whether the legs belong together only because one asks another.
-fn asks(ladders: &[&Ladder], incident: &Incident) -> bool {
-    let joins =
-        |leg: FlowRef| incident.links.iter().filter(move |link| link.backend_leg == leg || link.client_leg == leg);
-    ladders.iter().flat_map(|ladder| joins(ladder.flow.key())).any(|link| link.methods == [LinkMethod::FanOut])
+pub(super) fn asks(incident: &Incident) -> bool {
+    incident.links.first().is_some_and(|link| link.methods == [LinkMethod::FanOut])
 }
 
 /// Who talks to whom, in lines that fit.
@@ -166,8 +162,8 @@ fn drawn(step: &Step<'_>, first: i128, gap: usize, ladders: &[&Ladder]) -> Vec<S
     };
     let number = rung.until.map_or(name(rung.packet), |until| format!("{}-{until}", name(rung.packet)));
     let after = Elapsed(i64::try_from(step.at - first).unwrap_or(i64::MAX));
-    let mark = if step.cited { '*' } else { ' ' };
-    let margin = format!("{mark} {number:>11} {:>10}  ", format!("+{after}"));
+    let mark = if step.cited { "* " } else { "" };
+    let margin = format!("{:>13} {:>10}  ", format!("{mark}{number}"), format!("+{after}"));
     let mut lines = vec![format!("{margin:<MARGIN$}{}", lifelines(&arrow(rung, gap), *lane, lanes, gap))];
     for means in rung.means.iter().take(2) {
         for line in shortened(wrap(&clean(means), gap - 4), 2) {
@@ -225,7 +221,7 @@ mod tests {
         assert!(lines[0].starts_with("client leg, flow 419: "), "{lines:#?}");
         assert!(lines.iter().any(|line| line.contains("client") && line.contains("proxy") && line.ends_with("server")));
         for packet in [422, 427, 429, 431, 432] {
-            let proof = lines.iter().any(|line| line.starts_with('*') && line.contains(&format!(" #{packet} ")));
+            let proof = lines.iter().any(|line| line.trim_start().starts_with(&format!("* #{packet} ")));
             assert!(proof, "{packet}: {lines:#?}");
         }
         assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{lines:#?}");
