@@ -266,11 +266,8 @@ fn no_command_that_holds_a_text_from_packets_does_more_than_it_says() {
         let dossier = dossier(&path).expect("a capture");
         for command in commands(&report(&dossier, Flavour::Github)) {
             // There is no program to be found, so only the shell itself could do something.
-            let shell = Command::new("/usr/bin/timeout")
-                .args(["5", "/bin/sh", "-c", &command])
-                .env_clear()
-                .env("PATH", &folder)
-                .current_dir(&folder);
+            let mut shell = Command::new("/usr/bin/timeout");
+            shell.args(["5", "/bin/sh", "-c", &command]).env_clear().env("PATH", &folder).current_dir(&folder);
             let status = shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
             status.expect("a shell");
             pasted += 1;

@@ -173,6 +173,10 @@ fn is_picture(behind: &str) -> bool {
     !name.is_empty() && word && (!address || OF_DIGITS.contains(&name))
 }
 
+/// What Jira makes pictures of in parentheses.
+const FACES: [&str; 17] =
+    ["y", "n", "i", "/", "x", "!", "+", "-", "?", "on", "off", "*", "*r", "*g", "*b", "*y", "flag"];
+
 /// Backslashes before what the wiki markup gives a meaning; entities where a backslash has one itself or does not help.
 fn jira(text: &str) -> Cow<'_, str> {
     let heading = matches!(text.as_bytes(), [b'h', b'1'..=b'6', b'.', ..] | [b'b', b'q', b'.', ..]);
@@ -195,7 +199,7 @@ fn jira(text: &str) -> Cow<'_, str> {
             '*' | '^' | '~' | '{' | '}' | '[' | ']' | '|' | '!' | '@' => true,
             '-' | '_' | '+' => !inside,
             '?' => before.ends_with('?') || behind.starts_with('?'),
-            '(' => behind.find(')').is_some_and(|end| end <= "flagoff".len()),
+            '(' => behind.split_once(')').is_some_and(|(name, _)| FACES.contains(&name)),
             _ => false,
         };
         if as_number {
@@ -350,7 +354,7 @@ mod tests {
             (r"\r\n", "&#92;r&#92;n"),
             ("&amp; & b", "&#38;amp; & b"),
             ("!x.png! *b*", r"\!x.png\! \*b\*"),
-            ("(!) (certain) :) :D", r"\(\!) \(certain) &#58;) &#58;D"),
+            ("(!) (certain) :) :D", r"\(\!) (certain) &#58;) &#58;D"),
             ("a\nb", "a&#92;nb"),
         ] {
             assert_eq!(harmless(text, Sink::Jira), shown);

@@ -62,8 +62,9 @@ pub(super) fn nothing_broken(report: &Report) -> Vec<Block> {
         Quiet::Said { label, says, steps, .. } => (format!("{label}: {}", says.replace(": see TRUST", "")), steps),
     };
     let mut blocks = vec![Block::Head(2, head)];
-    for step in &steps {
-        blocks.push(Block::labelled("Do first:", sentence(&step.says)));
+    for (n, step) in steps.iter().enumerate() {
+        let label = if n == 0 { "Do first:" } else { "Then:" };
+        blocks.push(Block::labelled(label, sentence(&step.says)));
         blocks.extend(Block::command(&step.command));
     }
     if report.trust.is_empty() && report.not_judged.is_empty() && report.counts.flows.total > 0 {
@@ -90,14 +91,16 @@ pub(super) fn about(dossier: &Dossier, flavour: Flavour, sizes: &Sizes) -> Vec<B
     section("Also noticed", noticed.collect(), sizes, &mut blocks);
     blocks.extend(unhealthy(report, sizes));
     blocks.push(Block::Head(2, "How to reproduce".to_owned()));
-    let items: Vec<_> = report.captures.iter().map(what_was_read).collect();
+    let several = report.captures.len() > 1;
+    let item = |(n, capture)| what_was_read(capture, several.then_some(n));
+    let items: Vec<_> = (1..).zip(&report.captures).map(item).collect();
     bullets(items, "input", sizes, &mut blocks);
     if let Some([packets, flows]) = sums(report) {
         blocks.push(Block::Text(sentences([packets.as_str(), &flows])));
     }
     blocks.extend(Block::command(&dossier.command));
     let mut text = vec![Inline::Text(format!(
-        "Made by {} {}. To attach the whole report, replace ",
+        "Made by {} {} from these packets alone. To attach the whole report, replace ",
         report.tool.name, report.tool.version
     ))];
     let typed = match flavour {
@@ -118,9 +121,11 @@ pub(super) fn about(dossier: &Dossier, flavour: Flavour, sizes: &Sizes) -> Vec<B
     blocks
 }
 
-/// Name, size and hash, and what is in it.
-fn what_was_read(capture: &Capture) -> Vec<Inline> {
-    let mut line = vec![Inline::Strong(capture.file.clone()), Inline::Text(format!(": {}", input(capture)))];
+/// Name, size and hash, and what is in it; of several which.
+fn what_was_read(capture: &Capture, number: Option<usize>) -> Vec<Inline> {
+    let number = number.map(|n| format!("{n}: ")).unwrap_or_default();
+    let mut line = vec![Inline::Text(number), Inline::Strong(capture.file.clone())];
+    line.push(Inline::Text(format!(": {}", input(capture))));
     if let Some(octets) = capture.stored {
         line.push(Inline::Text(format!("; {octets} octets")));
     }

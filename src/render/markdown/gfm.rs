@@ -98,7 +98,7 @@ fn inlines(line: &[Inline], place: Place) -> String {
 
 fn inline(one: &Inline, place: Place) -> String {
     match one {
-        Inline::Text(text) => harmless(text, Sink::Markdown).into_owned(),
+        Inline::Text(text) => running(text),
         Inline::Strong(text) if text.trim().is_empty() => String::new(),
         Inline::Strong(text) => format!("**{}**", harmless(text.trim(), Sink::Markdown)),
         Inline::Code(text) => {
@@ -111,6 +111,31 @@ fn inline(one: &Inline, place: Place) -> String {
             format!("{mark}{space}{shown}{space}{mark}")
         }
     }
+}
+
+/// Running text, in which numbers of packets (`#14`, `2#14`) are code: as text a tracker would take them for issues.
+fn running(text: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = text;
+    // What is longer than anything of ours is cut as a whole.
+    while let Some((before, number, behind)) = packet(rest).filter(|_| text.len() <= 512) {
+        shown.extend([harmless(before, Sink::Markdown).as_ref(), "`", number, "`"]);
+        rest = behind;
+    }
+    shown.push_str(&harmless(rest, Sink::Markdown));
+    shown
+}
+
+/// The first number of a packet in a text, with what stands before and behind it.
+fn packet(text: &str) -> Option<(&str, &str, &str)> {
+    text.match_indices('#').find_map(|(at, _)| {
+        let before = text[..at].trim_end_matches(|c: char| c.is_ascii_digit());
+        let digits = text[at + 1..].bytes().take_while(u8::is_ascii_digit).count();
+        let end = at + 1 + digits;
+        let alone = |c: char| !c.is_alphanumeric() && !"`#&/\\".contains(c);
+        let stands = before.chars().next_back().is_none_or(alone) && text[end..].chars().next().is_none_or(alone);
+        (digits > 0 && stands).then(|| (before, &text[before.len()..end], &text[end..]))
+    })
 }
 
 /// Prose in lines of a mail. A line must not begin with what would make a list or a heading of it.
@@ -153,6 +178,13 @@ mod tests {
         let code = Inline::Code("`a|b".into());
         assert_eq!(inline(&code, Place::Line), "`` `a|b ``");
         assert_eq!(inline(&code, Place::Cell), "`` `a\\|b ``");
+    }
+
+    #[test]
+    fn numbers_of_packets_are_code_and_no_issues() {
+        assert_eq!(running("it answered (#7 2#14), 3 times"), "it answered (`#7` `2#14`), 3 times");
+        assert_eq!(running("a#7 #7a `#7` &#7;"), "a\\#&#8288;7 \\#&#8288;7a \\`\\#&#8288;7\\` \\&\\#&#8288;7;");
+        assert_eq!(running("#7 #"), "`#7` #");
     }
 
     #[test]

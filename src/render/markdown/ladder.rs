@@ -165,7 +165,7 @@ fn drawn(step: &Step<'_>, first: i128, gap: usize, ladders: &[&Ladder]) -> Vec<S
     let mark = if step.cited { "* " } else { "" };
     let margin = format!("{:>13} {:>10}  ", format!("{mark}{number}"), format!("+{after}"));
     let mut lines = vec![format!("{margin:<MARGIN$}{}", lifelines(&arrow(rung, gap), *lane, lanes, gap))];
-    for means in rung.means.iter().take(2) {
+    for means in rung.means.iter().filter(|means| **means != rung.what).take(2) {
         for line in shortened(wrap(&clean(means), gap - 4), 2) {
             let empty = " ".repeat(MARGIN);
             lines.push(format!("{empty}{}", lifelines(&format!("   {line}"), *lane, lanes, gap)));
