@@ -87,6 +87,8 @@ fn whole(text: &str, flavour: Flavour) -> Vec<String> {
 
 /// What in a line of prose would do something in the tracker.
 fn acting(line: &str, flavour: Flavour) -> Option<String> {
+    // What splits a word for the tracker is an entity with digits of its own.
+    let line = line.replace("&#8288;", "\u{2060}");
     let refers = |mark: char| line.split(mark).skip(1).any(|behind| behind.starts_with(|c: char| c.is_ascii_digit()));
     let wrong = match flavour {
         Flavour::Jira => line.contains("[~") || line.contains("://") || line.starts_with("bq."),

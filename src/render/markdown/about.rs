@@ -40,7 +40,7 @@ pub(super) fn overview(report: &Report, told: usize, sizes: &Sizes) -> Vec<Block
     for (place, (n, state, step)) in steps.iter().enumerate() {
         let label = if place == 0 { "Do first:" } else { "Then:" };
         blocks.push(Block::labelled(label, format!("cause {n}{state}: {}", sentence(&step.says))));
-        blocks.extend(Block::command(&step.command).filter(|_| place == 0));
+        blocks.extend(Block::command(&step.command));
     }
     blocks
 }
