@@ -1,6 +1,8 @@
 //! The command line: the first customer of the library.
 
 mod args;
+mod bundle;
+mod evidence;
 mod expect;
 mod explain;
 #[cfg(feature = "live")]
@@ -12,6 +14,8 @@ mod privilege;
 mod progress;
 #[cfg(feature = "live")]
 mod record;
+#[cfg(feature = "live")]
+mod tell;
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -26,7 +30,7 @@ pub(crate) use args::Args;
 use args::{Color, Command, FailOn, Format, Input, Options};
 use tcpwhy::host::sockets::Sockets;
 use tcpwhy::render::{Style, html, json, ladder, markdown, text};
-use tcpwhy::run::dossier::Dossier;
+use tcpwhy::run::dossier::{Dossier, Made};
 use tcpwhy::wire::Endpoint;
 use tcpwhy::wire::harmless::{Sink, harmless};
 use tcpwhy::{Diagnosis, Ends, Progress, Report, Thresholds};
@@ -59,6 +63,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Some(Command::Explain { words, code }) => explain::explain(&words.join(" "), code),
         Some(Command::Rules) => explain::rules(),
         Some(Command::Thresholds { threshold }) => explain::thresholds(&thresholds(&threshold)?),
+        Some(Command::Report { input }) => bundle::bundle(&input),
         Some(Command::Expect { files }) => expect::expect(&files),
         None if args.input.files.is_empty() => {
             bail!("no capture given: tcpwhy FILE, or tcpdump -w - | tcpwhy -  (tcpwhy --help shows more)")
@@ -77,9 +82,16 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn diagnose(input: &Input) -> Result<ExitCode> {
-    let dossier = match input.format {
-        Format::Markdown | Format::Html => dossier(input)?,
-        Format::Text | Format::Json | Format::Jsonl => alone(read(input)?),
+    let travels = matches!(input.format, Format::Markdown | Format::Html);
+    let piped = input.files.iter().any(|file| file == "-");
+    let dossier = match &input.evidence {
+        Some(path) => {
+            let made = make(input, input.hash || travels)?;
+            evidence::file(&made, path, input.quiet)?;
+            if travels { made.dossier(typed(std::env::args()))? } else { alone(made.report) }
+        }
+        None if travels && !piped => make(input, true)?.dossier(typed(std::env::args()))?,
+        None => alone(read(input)?),
     };
     write(input, |out| print(input, &dossier, out))?;
     Ok(exit_code(&dossier.report, input.fail_on))
@@ -108,14 +120,13 @@ fn alone(report: Report) -> Dossier {
     Dossier { report, ladders: Vec::new(), command: typed(std::env::args()) }
 }
 
-/// The report with the flows that show its incidents. What can be read only once has none of these.
-fn dossier(input: &Input) -> Result<Dossier> {
+/// The report, and what is needed to look at the inputs again.
+fn make(input: &Input, hash: bool) -> Result<Made> {
     if input.files.iter().any(|file| file == "-") {
-        return Ok(alone(read(input)?));
+        bail!("evidence is taken from the input once its report is known: save standard input to a file first");
     }
-    let diagnosis = diagnosis(input)?.stop_on(on_interrupt()?).hash(true);
-    let command = typed(std::env::args());
-    shown(input, diagnosis, |diagnosis| Ok(diagnosis.dossier(&input.files, command)?))
+    let diagnosis = diagnosis(input)?.stop_on(on_interrupt()?).hash(hash);
+    shown(input, diagnosis, |diagnosis| Ok(diagnosis.make(&input.files)?))
 }
 
 /// What was typed, ready to paste. The program goes by its name: where it lies says nothing elsewhere.
