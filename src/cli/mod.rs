@@ -35,17 +35,22 @@ use tcpwhy::wire::Endpoint;
 use tcpwhy::wire::harmless::{Sink, harmless};
 use tcpwhy::{Diagnosis, Ends, Progress, Report, Thresholds};
 
-/// What was typed. Options of `flow` may also stand before it: they are the same ones, but to clap the word is then a file.
+/// What was typed. Options of `flow` and `report` may also stand before it: they are the same ones, but to clap the word is then a file.
 pub(crate) fn parse() -> Args {
     let mut typed: Vec<_> = std::env::args_os().collect();
     let args = Args::parse_from(&typed);
     let meant = |files: &[String]| {
         files.len() > 2 && files[0] == "flow" && files[1].rsplit('#').next().is_some_and(|n| n.parse::<u64>().is_ok())
     };
-    match typed.iter().position(|word| word == "flow") {
-        Some(place) if args.command.is_none() && meant(&args.input.files) => {
-            let flow = typed.remove(place);
-            typed.insert(1, flow);
+    let word = match args.input.files.first().map(String::as_str) {
+        Some("flow") if meant(&args.input.files) => "flow",
+        Some("report") if args.input.output.is_some() && !std::path::Path::new("report").exists() => "report",
+        _ => return args,
+    };
+    match typed.iter().position(|typed| typed == word) {
+        Some(place) if args.command.is_none() => {
+            let word = typed.remove(place);
+            typed.insert(1, word);
             Args::parse_from(typed)
         }
         _ => args,
