@@ -24,7 +24,7 @@ use tcpwhy::diagnose::news::Told;
 use tcpwhy::host::sockets::Sockets;
 use tcpwhy::run::keep::{Keeper, Ring};
 use tcpwhy::run::live::Watching;
-use tcpwhy::time::Timestamp;
+use tcpwhy::time::{Elapsed, Timestamp};
 use tcpwhy::wire::Address;
 
 /// No look at what is known sooner after the one before.
@@ -271,6 +271,10 @@ impl Session {
             }
             match notice {
                 Notice::Gone(name, why) => eprintln!("tcpwhy: {name} is gone, nothing more comes from it: {why}"),
+                Notice::ClockSet(step) => {
+                    let (way, by) = if step.0 < 0 { ("back", Elapsed(-step.0)) } else { ("forward", step) };
+                    eprintln!("tcpwhy: the clock was set {way} by {by}; the times of packets go on as they were");
+                }
                 Notice::Described(info) => {
                     self.watching.describe(*info);
                     self.described = Some(self.watching.interfaces().to_vec());
