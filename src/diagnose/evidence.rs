@@ -10,6 +10,7 @@ use crate::decode::{Packet, Transport, flow_hash};
 use crate::flow::facts::IpProtocol;
 use crate::rule::summary::{FlowSummary, Verdict};
 use crate::time::Timestamp;
+use crate::wire::harmless::{Sink, harmless};
 use crate::wire::{Address, Endpoint, icmp};
 
 /// The packets of one incident.
@@ -134,11 +135,11 @@ impl Selection {
         self.pairs.extend(other.pairs);
     }
 
-    /// Comments for a packet: what it is cited for. `files` is how many inputs there are.
+    /// Comments for a packet: what it is cited for, harmless on a terminal. `files` is how many inputs there are.
     pub fn comments(&self, file: u16, number: u64, files: usize) -> Vec<String> {
         let name = FlowRef { file, id: number }.name(files);
         let shows = self.shows(file, number).unwrap_or(&[]);
-        shows.iter().map(|shows| format!("packet {name}: {shows}")).collect()
+        shows.iter().map(|shows| format!("packet {name}: {}", harmless(shows, Sink::Line))).collect()
     }
 
     /// Whether one of these addresses is among those it is about.

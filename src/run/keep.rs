@@ -17,6 +17,7 @@ use crate::diagnose::evidence::Selection;
 use crate::diagnose::news::Told;
 use crate::diagnose::report::{Incident, Report};
 use crate::time::Timestamp;
+use crate::wire::harmless::{Sink, harmless};
 
 /// Which file of a rotation, and which packet of it.
 type At = (u16, u64);
@@ -329,7 +330,7 @@ impl Evidence {
 
     fn about(&self, incident: &Incident) -> String {
         let mut lines = vec![
-            incident.headline.clone(),
+            harmless(&incident.headline, Sink::Line).into_owned(),
             incident.scope_line.clone(),
             format!(
                 "{}, incident {}; packet numbers in comments are those of the whole capture",

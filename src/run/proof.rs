@@ -15,6 +15,7 @@ use crate::diagnose::report::Report;
 use crate::diagnose::{Settings, report};
 use crate::error::{Error, Result};
 use crate::rule::finding::Severity;
+use crate::wire::harmless::{Sink, harmless};
 
 /// Evidence of a report: one pcapng for each point of capture.
 #[derive(Clone, Debug)]
@@ -161,7 +162,7 @@ impl Made {
 fn about(report: &Report, infos: &[CaptureInfo]) -> String {
     let mut lines: Vec<String> = Vec::new();
     for incident in &report.incidents {
-        lines.push(incident.headline.clone());
+        lines.push(harmless(&incident.headline, Sink::Line).into_owned());
         lines.push(format!("  {} ({}, incident {})", incident.scope_line, incident.rule, incident.id));
     }
     let packets: u64 = infos.iter().map(|info| info.packets).sum();
