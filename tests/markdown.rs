@@ -21,7 +21,7 @@ const TOLD: usize = 5;
 fn dossier(path: &Path) -> Option<Dossier> {
     let (diagnosis, name) = support::diagnosis(path);
     let command = format!("tcpwhy --format markdown {}", harmless(&name, Sink::Shell));
-    diagnosis.hash(true).dossier(&[name], command).ok()
+    diagnosis.hash(true).make(&[name]).ok()?.dossier(command).ok()
 }
 
 #[test]

@@ -87,6 +87,11 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME=VALUE")]
         threshold: Vec<String>,
     },
+    /// Everything a ticket needs, into the folder or .zip file that -o names: report.md, report.html, report.json, evidence.pcapng, SHA256SUMS
+    Report {
+        #[command(flatten)]
+        input: Box<Input>,
+    },
     /// Check captures against expectations written in TOML
     Expect {
         /// Files with [[expect]] tables
@@ -103,6 +108,9 @@ pub(crate) struct Input {
     pub files: Vec<String>,
     #[command(flatten)]
     pub options: Options,
+    /// Put the packets that prove the incidents into a file, commented: a small capture that alone leads to the same causes
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub evidence: Option<PathBuf>,
     /// Put the input's SHA-256 into the report
     #[arg(long, help_heading = "Output")]
     pub hash: bool,

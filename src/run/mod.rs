@@ -12,11 +12,13 @@ pub mod live;
 mod means;
 mod prefix;
 mod progress;
+pub mod proof;
 mod recorder;
 mod second;
 // What only a capture that goes on asks for is idle without it.
 #[cfg_attr(not(feature = "live"), allow(dead_code))]
 mod shard;
+mod tally;
 #[cfg_attr(not(feature = "live"), allow(dead_code))]
 mod trip;
 mod vigil;

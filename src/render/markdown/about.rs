@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use super::Sizes;
 use super::block::{Block, Inline, labelled, plain, sentence, sentences};
 use super::incident::left_out;
-use super::{Flavour, Sizes};
 use crate::diagnose::format::count;
 use crate::diagnose::report::{Capture, FlowEntry, Incident, Report};
 use crate::render::beside::{
     Quiet, Waits, doubts, entry_line, every_flow, generic, input, notices, quiet, sums, waits,
 };
-use crate::render::text::{first_of_each, flow_number, several, word};
+use crate::render::text::{first_of_each, flow_number, inputs, several, word};
 use crate::rule::summary::Verdict;
 use crate::run::dossier::Dossier;
 
@@ -81,7 +81,7 @@ pub(super) fn nothing_broken(report: &Report) -> Vec<Block> {
 }
 
 /// How far to trust it, what else was noticed, what was read, and how to make the report again.
-pub(super) fn about(dossier: &Dossier, flavour: Flavour, sizes: &Sizes) -> Vec<Block> {
+pub(super) fn about(dossier: &Dossier, sizes: &Sizes) -> Vec<Block> {
     let report = &dossier.report;
     let mut blocks = Vec::new();
     let limits = doubts(report).map(|finding| plain(sentence(&entry_line(report, finding))));
@@ -99,25 +99,17 @@ pub(super) fn about(dossier: &Dossier, flavour: Flavour, sizes: &Sizes) -> Vec<B
         blocks.push(Block::Text(sentences([packets.as_str(), &flows])));
     }
     blocks.extend(Block::command(&dossier.command));
-    let mut text = vec![Inline::Text(format!(
-        "Made by {} {} from these packets alone. To attach the whole report, replace ",
-        report.tool.name, report.tool.version
-    ))];
-    let typed = match flavour {
-        Flavour::Github => "--format markdown".to_owned(),
-        other => format!("--format markdown --flavour {}", other.name()),
+    let made = format!("Made by {} {} from these packets alone.", report.tool.name, report.tool.version);
+    // Whoever made a bundle has the rest beside this text.
+    let bundled = dossier.command.starts_with("tcpwhy report ");
+    let attach = if bundled {
+        "The page (report.html), the data (report.json) and the packets of the proof come beside this text."
+    } else {
+        "Page, data and packets of the proof, to attach:"
     };
-    text.extend([
-        Inline::Code(typed),
-        Inline::Text(" by ".into()),
-        Inline::Code("--format html -o report.html".into()),
-    ]);
-    text.extend([
-        Inline::Text(", or by ".into()),
-        Inline::Code("--format json -o report.json".into()),
-        Inline::Text(".".into()),
-    ]);
-    blocks.push(Block::Text(text));
+    blocks.push(Block::Text(sentences([made.as_str(), attach])));
+    let files = inputs(report).unwrap_or_else(|| "FILE".to_owned());
+    blocks.extend(Block::command(&format!("tcpwhy report {files} -o ticket.zip")).filter(|_| !bundled));
     blocks
 }
 

@@ -210,7 +210,8 @@ mod tests {
 
     fn dossier(path: &str) -> Dossier {
         let path = format!("{}/captures/incidents/{path}", env!("CARGO_MANIFEST_DIR"));
-        Diagnosis::new().dossier(&[path], "tcpwhy capture.pcap".into()).expect("a capture")
+        let made = Diagnosis::new().make(&[path]).expect("a capture");
+        made.dossier("tcpwhy capture.pcap".into()).expect("the same capture")
     }
 
     #[test]

@@ -30,16 +30,6 @@ pub enum Flavour {
 }
 
 impl Flavour {
-    /// What is typed.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Github => "github",
-            Self::Gitlab => "gitlab",
-            Self::Plain => "plain",
-            Self::Jira => "jira",
-        }
-    }
-
     /// Characters the tracker takes, as [`Flavour::size`] counts them.
     pub fn limit(self) -> usize {
         match self {
@@ -189,13 +179,13 @@ fn blocks(dossier: &Dossier, flavour: Flavour, sizes: &Sizes) -> Vec<Block> {
     if !sizes.without.is_empty() {
         let (tracker, limit) = (flavour.tracker(), thousands(flavour.limit()));
         let text = format!(
-            "{tracker} takes {limit} characters; left out here and in the attached report.html and report.json: {}.",
+            "{tracker} takes {limit} characters. Left out here, and in the attached report.html and report.json: {}.",
             sizes.without
         );
         // Behind the headline: what broke is read first.
         blocks.insert(1, Block::labelled("Shortened.", text));
     }
-    blocks.extend(about::about(dossier, flavour, sizes));
+    blocks.extend(about::about(dossier, sizes));
     blocks
 }
 
@@ -213,7 +203,8 @@ mod tests {
 
     fn dossier(path: &str) -> Dossier {
         let path = format!("{}/captures/{path}", env!("CARGO_MANIFEST_DIR"));
-        Diagnosis::new().dossier(&[path], "tcpwhy capture.pcap".into()).expect("a capture")
+        let made = Diagnosis::new().make(&[path]).expect("a capture");
+        made.dossier("tcpwhy capture.pcap".into()).expect("the same capture")
     }
 
     #[test]
@@ -234,7 +225,7 @@ mod tests {
             "<details>",
             "## How to reproduce",
             "tcpwhy capture.pcap",
-            "--format html",
+            "tcpwhy report ",
         ];
         let mut from = 0;
         for section in sections {
