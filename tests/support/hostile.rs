@@ -1,8 +1,8 @@
-//! Captures whose texts are meant to do harm to whoever shows them: in names, banners, and fields of HTTP.
+//! Captures whose texts are meant to do harm to whoever shows them: in names, refusals, and fields of HTTP.
 
 use std::path::PathBuf;
 
-/// What somebody may put into packets; each at most 88 octets, so that a banner is quoted whole.
+/// What somebody may put into packets; each at most 88 octets, so that they are quoted whole.
 pub const TEXTS: [&[u8]; 13] = [
     b"\x1b[2J\x1b]0;owned\x07\x9b31m",
     b"</script><script>alert(1)</script><svg onload=alert(1)>",
@@ -19,17 +19,19 @@ pub const TEXTS: [&[u8]; 13] = [
     b"-- -e --servername --help",
 ];
 
-/// A capture in which a TLS name, an SMTP banner, and an HTTP host, target and field hold the text, each on a connection that fails.
+/// A capture in which a TLS name, the refusal of a MySQL server, and host and fields of HTTP hold the text, each on connections that fail.
 pub fn capture(name: &str, text: &[u8]) -> PathBuf {
     let mut file = Pcap::default();
     for n in 0..3u8 {
         let tls = Talk { client: ([10, 9, 0, 10 + n], 40_001), server: ([10, 9, 0, 1], 443) };
         file.talk(&tls, &[(true, client_hello(text))]);
-        let mail = Talk { client: ([10, 9, 0, 10 + n], 40_002), server: ([10, 9, 0, 2], 25) };
-        file.talk(&mail, &[(false, [b"554 ", text, b"\r\n"].concat())]);
+        let sql = Talk { client: ([10, 9, 0, 10 + n], 40_002), server: ([10, 9, 0, 2], 3306) };
+        // Error 1040, too many connections.
+        let refusal = [b"\xff\x10\x04#08004", text].concat();
+        file.talk(&sql, &[(false, [&[refusal.len() as u8, 0, 0, 0], &refusal[..]].concat())]);
         let web = Talk { client: ([10, 9, 0, 10 + n], 40_003), server: ([10, 9, 0, 3], 80) };
-        let request = [b"GET /", text, b" HTTP/1.1\r\nHost: ", text, b"\r\nUser-Agent: ", text, b"\r\n\r\n"].concat();
-        let answer = [b"HTTP/1.1 503 ", text, b"\r\nServer: ", text, b"\r\nContent-Length: 0\r\n\r\n"].concat();
+        let request = [b"GET /x HTTP/1.1\r\nHost: ", text, b"\r\nUser-Agent: ", text, b"\r\n\r\n"].concat();
+        let answer = [b"HTTP/1.1 500 ", text, b"\r\nServer: ", text, b"\r\nContent-Length: 0\r\n\r\n"].concat();
         file.talk(&web, &[(true, request), (false, answer)]);
     }
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
@@ -57,21 +59,24 @@ impl Pcap {
         const SYN: u8 = 2;
         const PUSH: u8 = 8;
         const ACK: u8 = 16;
-        let mut next = [1000u32, 9000];
+        // Of their own: the same numbers elsewhere would be the same connection behind address translation.
+        let first = (self.frames.len() as u32 + 1).wrapping_mul(0x9e37_79b9);
+        let mut next = [first, !first];
         self.segment(talk, true, next, SYN, &[]);
-        next[0] += 1;
+        next[0] = next[0].wrapping_add(1);
         self.segment(talk, false, next, SYN | ACK, &[]);
-        next[1] += 1;
+        next[1] = next[1].wrapping_add(1);
         self.segment(talk, true, next, ACK, &[]);
         for (by_client, octets) in said {
             self.segment(talk, *by_client, next, PUSH | ACK, octets);
-            next[usize::from(!by_client)] += octets.len() as u32;
+            let sent = &mut next[usize::from(!by_client)];
+            *sent = sent.wrapping_add(octets.len() as u32);
             self.segment(talk, !by_client, next, ACK, &[]);
         }
         self.segment(talk, false, next, FIN | ACK, &[]);
-        next[1] += 1;
+        next[1] = next[1].wrapping_add(1);
         self.segment(talk, true, next, FIN | ACK, &[]);
-        next[0] += 1;
+        next[0] = next[0].wrapping_add(1);
         self.segment(talk, false, next, ACK, &[]);
     }
 
