@@ -220,6 +220,13 @@ fn cmark(text: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+#[test]
+fn a_proxy_that_answers_for_its_backend_is_named_by_its_own_address() {
+    let path = support::root().join("captures/rules/grpc-error-status/nginx-502-to-a-call.pcap");
+    let text = report(&dossier(&path).expect("a capture"), Flavour::Github);
+    assert!(text.contains("At fault: the proxy, 10.224.26.2."), "{text}");
+}
+
 /// A report that holds far more than any tracker takes.
 fn huge() -> Dossier {
     let path = support::root().join("captures/incidents/gitlab/both-legs.pcap");

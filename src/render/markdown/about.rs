@@ -25,7 +25,7 @@ pub(super) fn overview(report: &Report, told: usize, sizes: &Sizes) -> Vec<Block
             Inline::Text(n.to_string()),
             Inline::Text(word(incident.severity).to_owned()),
             Inline::Text(incident.headline.clone()),
-            Inline::Text(incident.scope_line.clone()),
+            Inline::Text(sentence(&incident.scope_line)),
         ]
     };
     let rows: Vec<_> = (1..).zip(&report.incidents).take(told + sizes.listed).map(row).collect();

@@ -58,7 +58,7 @@ pub(super) fn labelled(label: &str, text: impl Into<String>) -> Vec<Inline> {
 /// A rule's words, in which backticks make code.
 fn marked(text: &str) -> Vec<Inline> {
     let pieces: Vec<&str> = text.split('`').collect();
-    if pieces.len() % 2 == 0 || pieces.iter().skip(1).step_by(2).any(|code| code.trim().is_empty()) {
+    if pieces.len().is_multiple_of(2) || pieces.iter().skip(1).step_by(2).any(|code| code.trim().is_empty()) {
         return plain(text);
     }
     let piece = |(n, piece): (usize, &&str)| match n % 2 {

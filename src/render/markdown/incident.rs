@@ -35,7 +35,7 @@ pub(super) fn blocks(dossier: &Dossier, incident: &Incident, place: (usize, usiz
 fn summary(report: &Report, incident: &Incident, (place, of): (usize, usize)) -> Vec<Block> {
     let which = if of > 1 { format!("{place} of {of}, ") } else { String::new() };
     let head = Block::Head(2, format!("{which}{}: {}", word(incident.severity), incident.headline));
-    let scope = Block::Text(vec![Inline::Strong(incident.scope_line.clone())]);
+    let scope = Block::Text(vec![Inline::Strong(sentence(&incident.scope_line))]);
     let fault = format!("at fault: {}", culprit(incident));
     let mut text = vec![incident.title.as_str(), &fault, meaning(incident.confidence)];
     text.extend(incident.what_happened.iter().map(String::as_str));
