@@ -117,6 +117,43 @@ impl<W: Write> Writer<W> {
         self.end(STATISTICS)
     }
 
+    /// Says what an interface of another file is known to have counted, which may be little.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn ended(&mut self, id: u32, interface: &Interface) -> io::Result<()> {
+        let halves = |at: Timestamp| [(at.0 as u64 >> 32) as u32, at.0 as u32];
+        let at = halves(interface.until.map_or(Timestamp(0), |(until, _)| until));
+        self.words(&[id, at[0], at[1]]);
+        if let Some((_, packets)) = interface.until {
+            self.option(3, &[at[0].to_le_bytes(), at[1].to_le_bytes()].concat());
+            self.option(8, &packets.to_le_bytes());
+        }
+        if let Some(drops) = interface.drops {
+            self.option(5, &drops.to_le_bytes());
+        }
+        self.end(STATISTICS)
+    }
+
+    /// A block that stands for something broken: a packet of an interface that nothing describes.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn broken(&mut self) -> io::Result<()> {
+        self.words(&[u32::MAX, 0, 0, 0, 0]);
+        self.end(ENHANCED_PACKET)
+    }
+
+    /// The beginning of a block whose rest is missing: nothing can follow it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn cut(&mut self) -> io::Result<()> {
+        let begun: Vec<u8> = [ENHANCED_PACKET, 64, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.octets += begun.len() as u64;
+        self.out.write_all(&begun)
+    }
+
     /// Octets written.
     pub fn octets(&self) -> u64 {
         self.octets
