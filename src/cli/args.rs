@@ -64,6 +64,8 @@ pub(crate) enum Command {
         #[arg(short, long)]
         verbose: bool,
     },
+    /// A copy of a capture that names nobody and is diagnosed alike; the diagnosis proves it
+    Redact(Redact),
     /// What to capture, where, how long, as lines to paste
     CapturePlan {
         /// ADDRESS or ADDRESS:PORT of clients, proxies and servers involved
@@ -92,6 +94,26 @@ pub(crate) enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+}
+
+/// `tcpwhy redact`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Redact {
+    /// Capture files; of several each becomes one
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<String>,
+    /// Where the copy goes (pcapng); of several files a folder
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// The same key replaces alike in all files: 16 octets or more (a new one for each run by default)
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// ids: names, URLs, cookies, credentials, bodies; ids+ips: addresses too; all: link addresses too
+    #[arg(long, value_name = "LEVEL", default_value = "all")]
+    pub redact: tcpwhy::redact::Level,
+    /// Write down what was replaced by what: as secret as the original
+    #[arg(long, value_name = "FILE")]
+    pub list: Option<PathBuf>,
 }
 
 /// Files and which part of them.

@@ -12,6 +12,7 @@ mod privilege;
 mod progress;
 #[cfg(feature = "live")]
 mod record;
+mod redact;
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -55,6 +56,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Some(Command::Diff { good, bad, format, verbose }) => diff(&good, &bad, format, verbose),
         Some(Command::CapturePlan { ends }) => plan::plan(&ends),
         Some(Command::Explain { words, code }) => explain::explain(&words.join(" "), code),
+        Some(Command::Redact(args)) => redact::redact(&args),
         Some(Command::Rules) => explain::rules(),
         Some(Command::Thresholds { threshold }) => explain::thresholds(&thresholds(&threshold)?),
         Some(Command::Expect { files }) => expect::expect(&files),

@@ -229,7 +229,7 @@ impl Mapping {
                 self.note(What::Name, || text(&labels.join(&b'.')), || text(&mapped.join(&b'.')));
             }
             for (place, label) in places.iter().zip(&mapped) {
-                if !message.done[place.start] {
+                if message.done.get(place.start) == Some(&false) {
                     message.write(place.start, label);
                 }
             }

@@ -163,12 +163,13 @@ impl Secret {
         }
     }
 
-    /// Permutes `members` among themselves: `table[member]` becomes another of them.
+    /// Permutes `members` among themselves: `table[member]` becomes another of them. None stays itself, where there are two, so that what
+    /// addresses become is not found among those of the same network.
     pub(super) fn shuffle(&self, purpose: Purpose, about: &[u8], members: &[u8], table: &mut [u8; 256]) {
         let mut drawn = members.to_vec();
         for place in (1..drawn.len()).rev() {
             let number = self.number(purpose, about, place as u32);
-            drawn.swap(place, (number % (place as u64 + 1)) as usize);
+            drawn.swap(place, (number % place as u64) as usize);
         }
         for (member, stands_for) in members.iter().zip(drawn) {
             table[usize::from(*member)] = stands_for;

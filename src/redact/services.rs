@@ -234,7 +234,8 @@ mod tests {
                 b"R\0\0\xff\xff\xff",
                 b"\x01\0\0\xff\xff\xff\xff\x05",
             ] {
-                assert_eq!(first(service, octets).len(), octets.len(), "{service:?} {octets:?}");
+                // What is behind the message is filled.
+                assert!(first(service, octets).len() <= octets.len(), "{service:?} {octets:?}");
             }
         }
     }
