@@ -13,8 +13,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use pcap::{Active, Capture, Direction, Linktype, Precision};
 
-use super::write::Counted;
 use super::steady::{Look, Steady};
+use super::write::Counted;
 use super::{CaptureInfo, Interface, LinkType, follow, steady};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::{Elapsed, Timestamp};

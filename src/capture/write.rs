@@ -111,24 +111,17 @@ impl<W: Write> Writer<W> {
     /// When it cannot be written.
     pub fn statistics(&mut self, interface: u32, until: Timestamp, counted: &Counted) -> io::Result<()> {
         let Counted { received, dropped, missed, delivered } = *counted;
-        self.counters(interface, until, &[(4, received), (5, dropped), (7, missed), (8, delivered)])
-    }
-
-    /// Says until when an interface was watched, of which this file holds so many packets; what it dropped only where that is known.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn watched(&mut self, interface: u32, until: Timestamp, packets: u64, drops: Option<u64>) -> io::Result<()> {
-        let counters: Vec<(u16, u64)> = drops.map(|drops| (7, drops)).into_iter().chain([(8, packets)]).collect();
-        self.counters(interface, until, &counters)
+        self.counters(interface, Some(until), &[(4, received), (5, dropped), (7, missed), (8, delivered)])
     }
 
     /// Statistics of an interface, §4.6; `counters` by the codes of their options.
-    fn counters(&mut self, interface: u32, until: Timestamp, counters: &[(u16, u64)]) -> io::Result<()> {
-        let nanos = until.0 as u64;
+    fn counters(&mut self, interface: u32, until: Option<Timestamp>, counters: &[(u16, u64)]) -> io::Result<()> {
+        let nanos = until.map_or(0, |until| until.0 as u64);
         let time = [(nanos >> 32) as u32, nanos as u32];
         self.words(&[interface, time[0], time[1]]);
-        self.option(3, &[time[0].to_le_bytes(), time[1].to_le_bytes()].concat());
+        if until.is_some() {
+            self.option(3, &[time[0].to_le_bytes(), time[1].to_le_bytes()].concat());
+        }
         for (code, n) in counters {
             self.option(*code, &n.to_le_bytes());
         }
@@ -158,6 +151,35 @@ impl<W: Write> Writer<W> {
         }
         self.words(&[0]);
         self.end(NAMES)
+    }
+
+    /// Says what an interface of another file is known to have counted, which may be little.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn ended(&mut self, id: u32, interface: &Interface) -> io::Result<()> {
+        let (until, packets) = interface.until.unzip();
+        let counters = [interface.drops.map(|drops| (5, drops)), packets.map(|packets| (8, packets))];
+        self.counters(id, until, &counters.into_iter().flatten().collect::<Vec<_>>())
+    }
+
+    /// A block that stands for something broken: a packet of an interface that nothing describes.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn broken(&mut self) -> io::Result<()> {
+        self.words(&[u32::MAX, 0, 0, 0, 0]);
+        self.end(ENHANCED_PACKET)
+    }
+
+    /// The beginning of a block whose rest is missing: nothing can follow it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn cut(&mut self) -> io::Result<()> {
+        let begun: Vec<u8> = [ENHANCED_PACKET, 64, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.octets += begun.len() as u64;
+        self.out.write_all(&begun)
     }
 
     /// Octets written.

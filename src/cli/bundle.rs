@@ -12,7 +12,7 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use super::args::Input;
-use super::{evidence, exit_code, flavour, make, typed};
+use super::{evidence, exit_code, flavour, make};
 
 /// Makes it.
 pub(super) fn bundle(input: &Input) -> Result<ExitCode> {
@@ -22,9 +22,10 @@ pub(super) fn bundle(input: &Input) -> Result<ExitCode> {
     if input.files.is_empty() {
         bail!("no capture given: tcpwhy report FILE -o {}", output.display());
     }
-    let made = make(input, true)?;
+    let ready = make(input, true)?;
+    let made = &ready.made;
     let mut into = Bundle::begin(output)?;
-    let dossier = made.dossier(typed(std::env::args()))?;
+    let dossier = made.dossier(ready.command.clone())?;
     into.add("report.md", markdown::report(&dossier, flavour(input)).as_bytes())?;
     into.add("report.html", html::report(&dossier).as_bytes())?;
     let mut document = Vec::new();
@@ -39,7 +40,7 @@ pub(super) fn bundle(input: &Input) -> Result<ExitCode> {
     }
     into.finish()?;
     if !input.quiet {
-        eprintln!("tcpwhy: {}", evidence::says(&made, &proof, &names));
+        eprintln!("tcpwhy: {}", evidence::says(made, &proof, &names));
         eprintln!("tcpwhy: {} holds the report; sha256sum -c SHA256SUMS checks it", output.display());
     }
     Ok(exit_code(&made.report, input.fail_on))

@@ -14,6 +14,7 @@ mod privilege;
 mod progress;
 #[cfg(feature = "live")]
 mod record;
+mod redact;
 #[cfg(feature = "live")]
 mod tell;
 
@@ -28,6 +29,7 @@ use clap::Parser;
 
 pub(crate) use args::Args;
 use args::{Color, Command, FailOn, Format, Input, Options};
+use redact::Copies;
 use tcpwhy::host::sockets::Sockets;
 use tcpwhy::render::{Style, html, json, ladder, markdown, text};
 use tcpwhy::run::dossier::{Dossier, Made};
@@ -66,6 +68,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Some(Command::Diff { good, bad, format, verbose }) => diff(&good, &bad, format, verbose),
         Some(Command::CapturePlan { ends }) => plan::plan(&ends),
         Some(Command::Explain { words, code }) => explain::explain(&words.join(" "), code),
+        Some(Command::Redact(args)) => redact::redact(&args),
         Some(Command::Rules) => explain::rules(),
         Some(Command::Thresholds { threshold }) => explain::thresholds(&thresholds(&threshold)?),
         Some(Command::Report { input }) => bundle::bundle(&input),
@@ -90,15 +93,16 @@ fn diagnose(input: &Input) -> Result<ExitCode> {
     check(input)?;
     let travels = matches!(input.format, Format::Markdown | Format::Html);
     let piped = input.files.iter().any(|file| file == "-");
-    let dossier = match &input.evidence {
-        Some(path) => {
-            let made = make(input, input.hash || travels)?;
-            evidence::file(&made, path, input.quiet)?;
-            if travels { made.dossier(typed(std::env::args()))? } else { alone(made.report) }
-        }
-        None if travels && !piped => make(input, true)?.dossier(typed(std::env::args()))?,
-        None => alone(read(input)?),
-    };
+    if input.redact.is_none() && input.evidence.is_none() && (piped || !travels) {
+        let dossier = alone(read(input)?);
+        write(input, |out| print(input, &dossier, out))?;
+        return Ok(exit_code(&dossier.report, input.fail_on));
+    }
+    let made = make(input, input.hash || travels)?;
+    if let Some(path) = &input.evidence {
+        evidence::file(&made.made, path, input.quiet)?;
+    }
+    let dossier = if travels { made.made.dossier(made.command)? } else { alone(made.made.report) };
     write(input, |out| print(input, &dossier, out))?;
     Ok(exit_code(&dossier.report, input.fail_on))
 }
@@ -139,13 +143,29 @@ fn alone(report: Report) -> Dossier {
     Dossier { report, ladders: Vec::new(), command: typed(std::env::args()) }
 }
 
+/// A report of inputs that can be looked at again.
+struct Ready {
+    made: Made,
+    /// What leads to it.
+    command: String,
+    /// Redacted copies of the inputs, as long as they are needed.
+    _copies: Option<Copies>,
+}
+
 /// The report, and what is needed to look at the inputs again.
-fn make(input: &Input, hash: bool) -> Result<Made> {
+fn make(input: &Input, hash: bool) -> Result<Ready> {
     if input.files.iter().any(|file| file == "-") {
-        bail!("evidence is taken from the input once its report is known: save standard input to a file first");
+        bail!("the input is read more than once for this: save standard input to a file first");
     }
     let diagnosis = diagnosis(input)?.stop_on(on_interrupt()?).hash(hash);
-    shown(input, diagnosis, |diagnosis| Ok(diagnosis.make(&input.files)?))
+    let Some(level) = input.redact else {
+        let made = shown(input, diagnosis, |diagnosis| Ok(diagnosis.make(&input.files)?))?;
+        return Ok(Ready { made, command: typed(std::env::args()), _copies: None });
+    };
+    let copies = redact::copies(input, level, hash)?;
+    let diagnosis = diagnosis.hash(false).originals(copies.originals.clone());
+    let made = shown(input, diagnosis, |diagnosis| Ok(diagnosis.make(&copies.files)?))?;
+    Ok(Ready { made, command: copies.command.clone(), _copies: Some(copies) })
 }
 
 /// What was typed, ready to paste. The program goes by its name: where it lies says nothing elsewhere.

@@ -9,7 +9,7 @@ use super::Diagnosis;
 use super::dossier::Made;
 use super::second::read;
 use crate::capture::write::{Writer, Written};
-use crate::capture::{CaptureInfo, Frame, Source};
+use crate::capture::{CaptureInfo, Frame, Interface, Source};
 use crate::diagnose::evidence::{Reach, Selection};
 use crate::diagnose::report::Report;
 use crate::diagnose::{Settings, report};
@@ -213,7 +213,7 @@ impl Draft {
         for ((n, (interface, until)), packets) in (0..).zip(interfaces).zip(&self.packets) {
             let watched = interface.until.is_some() || interface.drops.is_some();
             if let Some(until) = until.filter(|_| watched) {
-                self.writer.watched(n, until, *packets, interface.drops)?;
+                self.writer.ended(n, &Interface { until: Some((until, *packets)), ..interface.clone() })?;
             }
         }
         Ok(ProofFile { inputs: self.inputs, label, octets: self.writer.into_inner() })

@@ -100,16 +100,19 @@ pub(super) fn about(dossier: &Dossier, sizes: &Sizes) -> Vec<Block> {
     }
     blocks.extend(Block::command(&dossier.command));
     let made = format!("Made by {} {} from these packets alone.", report.tool.name, report.tool.version);
-    // Whoever made a bundle has the rest beside this text.
+    // Whoever made a bundle has the rest beside this text; a redacted report does not lead to what was redacted.
     let bundled = dossier.command.starts_with("tcpwhy report ");
-    let attach = if bundled {
-        "The page (report.html), the data (report.json) and the packets of the proof come beside this text."
-    } else {
-        "Page, data and packets of the proof, to attach:"
+    let alone = dossier.command.contains(" --format");
+    let attach = match bundled {
+        true => "The page (report.html), the data (report.json) and the packets of the proof come beside this text.",
+        false if alone => "Page, data and packets of the proof, to attach:",
+        false => "",
     };
     blocks.push(Block::Text(sentences([made.as_str(), attach])));
-    let files = inputs(report).unwrap_or_else(|| "FILE".to_owned());
-    blocks.extend(Block::command(&format!("tcpwhy report {files} -o ticket.zip")).filter(|_| !bundled));
+    if alone && !bundled {
+        let files = inputs(report).unwrap_or_else(|| "FILE".to_owned());
+        blocks.extend(Block::command(&format!("tcpwhy report {files} -o ticket.zip")));
+    }
     blocks
 }
 

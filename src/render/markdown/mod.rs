@@ -204,7 +204,7 @@ mod tests {
     fn dossier(path: &str) -> Dossier {
         let path = format!("{}/captures/{path}", env!("CARGO_MANIFEST_DIR"));
         let made = Diagnosis::new().make(&[path]).expect("a capture");
-        made.dossier("tcpwhy capture.pcap".into()).expect("the same capture")
+        made.dossier("tcpwhy --format markdown capture.pcap".into()).expect("the same capture")
     }
 
     #[test]
@@ -224,7 +224,7 @@ mod tests {
             "**Verify:**",
             "<details>",
             "## How to reproduce",
-            "tcpwhy capture.pcap",
+            "tcpwhy --format markdown capture.pcap",
             "tcpwhy report ",
         ];
         let mut from = 0;
