@@ -10,41 +10,53 @@ use crate::rule::summary::Verdict;
 use crate::rule::value::fill;
 
 /// The screen when nothing is wrong: as useful as the other one.
-const NOTHING: &str = "capture-has-nothing";
+pub(super) const NOTHING: &str = "capture-has-nothing";
 
 /// It is about sockets that wait, not about the file.
-fn hung(finding: &FindingEntry) -> bool {
+pub(super) fn hung(finding: &FindingEntry) -> bool {
     finding.rule == NOTHING && finding.values.contains_key("upstream")
+}
+
+/// What to do about sockets that wait: what it is, a sentence, a command.
+pub(super) fn waiting_steps(finding: &FindingEntry) -> [(&'static str, &'static str, String); 3] {
+    let server = finding.values.get("upstream").map_or("", String::as_str);
+    let (address, port) = server.rsplit_once(':').unwrap_or((server, ""));
+    let address = address.trim_matches(['[', ']']);
+    let filter = format!("host {address} and port {port}");
+    [
+        (
+            "DO FIRST",
+            "Which are they? A line without \"timer:\" waits for ever:",
+            format!("ss -tnpoi state established dst '{server}'"),
+        ),
+        (
+            "VERIFY",
+            "start this, then restart one client that waits; its new request shows who is silent:",
+            format!("sudo timeout 70 tcpdump -i any -nn -s 0 -w /var/tmp/again.pcap '{filter}'"),
+        ),
+        (
+            "FIX",
+            "give the caller a total timeout; end those that wait now (cuts every connection there):",
+            format!("ss -K dst '{server}'"),
+        ),
+    ]
 }
 
 /// Connections of which no packet can be shown, because they send none.
 pub(super) fn waiting(finding: &FindingEntry, page: &mut Page) {
-    let server = finding.values.get("upstream").map_or("", String::as_str);
-    let (address, port) = server.rsplit_once(':').unwrap_or((server, ""));
-    let address = address.trim_matches(['[', ']']);
+    let [first, verify, fix] = waiting_steps(finding);
     page.labelled(word(finding.severity), &finding.says, tone(finding.severity), 3);
     page.blank();
-    page.labelled("DO FIRST", "Which are they? A line without \"timer:\" waits for ever:", Tone::Plain, 1);
-    page.command(&format!("ss -tnpoi state established dst '{server}'"));
+    page.labelled(first.0, first.1, Tone::Plain, 1);
+    page.command(&first.2);
     page.blank();
     for note in &finding.notes {
         page.labelled("", note, Tone::Plain, 3);
     }
-    page.labelled(
-        "VERIFY",
-        "start this, then restart one client that waits; its new request shows who is silent:",
-        Tone::Plain,
-        2,
-    );
-    let filter = format!("host {address} and port {port}");
-    page.command(&format!("sudo timeout 70 tcpdump -i any -nn -s 0 -w /var/tmp/again.pcap '{filter}'"));
-    page.labelled(
-        "FIX",
-        "give the caller a total timeout; end those that wait now (cuts every connection there):",
-        Tone::Plain,
-        2,
-    );
-    page.command(&format!("ss -K dst '{server}'"));
+    for (label, says, command) in [verify, fix] {
+        page.labelled(label, says, Tone::Plain, 2);
+        page.command(&command);
+    }
     page.commands("MORE", &[format!("tcpwhy explain {NOTHING}")]);
 }
 
@@ -63,29 +75,8 @@ pub(super) fn nothing_broken(report: &Report, page: &mut Page) {
         }
         return;
     }
-    let doubt = report.trust.iter().any(|finding| finding.severity >= Severity::Warning);
-    let many = format::count(flows.total, "flow");
-    // Flows are there, and none fits --client, --server, --name or --path.
-    let none_fits = flows.total == 0 && packets(report, "tcp") + packets(report, "udp") > 0;
-    let (label, text, tone) = match flows.total {
-        0 if none_fits => ("UNKNOWN", "no flow in this capture is one that was asked for".into(), Tone::Warn),
-        0 => (
-            "UNKNOWN",
-            "no TCP or UDP flow in this capture: nothing can be said about any connection".into(),
-            Tone::Warn,
-        ),
-        n if flows.undecided == n => ("UNKNOWN", format!("nothing can be said about {many}: see below"), Tone::Warn),
-        n if flows.undecided * 2 > n => {
-            let text = format!("nothing is seen to be broken in {many}, but {} cannot be judged", flows.undecided);
-            ("UNKNOWN", text, Tone::Warn)
-        }
-        _ if doubt => (
-            "OK",
-            format!("nothing is seen to be broken in {many}, as far as this capture shows: see TRUST"),
-            Tone::Warn,
-        ),
-        _ => ("OK", format!("nothing is broken in {many}"), Tone::Good),
-    };
+    let (label, text, tone) = standing(report);
+    let none_fits = none_fits(report);
     page.labelled(label, &text, tone, 2);
     worth_knowing(report, page);
     unjudged(report, page);
@@ -107,6 +98,37 @@ pub(super) fn nothing_broken(report: &Report, page: &mut Page) {
     }
 }
 
+/// Flows are there, and none fits --client, --server, --name or --path.
+fn none_fits(report: &Report) -> bool {
+    report.counts.flows.total == 0 && packets(report, "tcp") + packets(report, "udp") > 0
+}
+
+/// What is said where packets are there and no incident is: in a word, in a sentence.
+pub(super) fn standing(report: &Report) -> (&'static str, String, Tone) {
+    let flows = &report.counts.flows;
+    let doubt = report.trust.iter().any(|finding| finding.severity >= Severity::Warning);
+    let many = format::count(flows.total, "flow");
+    match flows.total {
+        0 if none_fits(report) => ("UNKNOWN", "no flow in this capture is one that was asked for".into(), Tone::Warn),
+        0 => (
+            "UNKNOWN",
+            "no TCP or UDP flow in this capture: nothing can be said about any connection".into(),
+            Tone::Warn,
+        ),
+        n if flows.undecided == n => ("UNKNOWN", format!("nothing can be said about {many}: see below"), Tone::Warn),
+        n if flows.undecided * 2 > n => {
+            let text = format!("nothing is seen to be broken in {many}, but {} cannot be judged", flows.undecided);
+            ("UNKNOWN", text, Tone::Warn)
+        }
+        _ if doubt => (
+            "OK",
+            format!("nothing is seen to be broken in {many}, as far as this capture shows: see TRUST"),
+            Tone::Warn,
+        ),
+        _ => ("OK", format!("nothing is broken in {many}"), Tone::Good),
+    }
+}
+
 /// How many packets of a kind were read.
 fn packets(report: &Report, kind: &str) -> u64 {
     report.counts.packets.get(kind).copied().unwrap_or(0)
@@ -120,14 +142,19 @@ fn look_at_all(report: &Report, page: &mut Page) {
 
 /// The first `most` steps of what limits the capture.
 fn look_first(limit: &FindingEntry, page: &mut Page, most: usize) {
-    let Some(rule) = catalogue::rule(&limit.rule) else { return };
-    let filled = |text: &str| fill(text, |slot| limit.values.get(slot).cloned());
     let mut label = "DO FIRST";
-    for step in rule.do_first.iter().take(most) {
-        page.labelled(label, &filled(step.says), Tone::Plain, 2);
-        page.command(&filled(step.command));
+    for (says, command) in steps(limit).iter().take(most) {
+        page.labelled(label, says, Tone::Plain, 2);
+        page.command(command);
         label = "";
     }
+}
+
+/// What to do about a finding on the capture: sentences and commands.
+pub(super) fn steps(limit: &FindingEntry) -> Vec<(String, String)> {
+    let Some(rule) = catalogue::rule(&limit.rule) else { return Vec::new() };
+    let filled = |text: &str| fill(text, |slot| limit.values.get(slot).cloned());
+    rule.do_first.iter().map(|step| (filled(step.says), filled(step.command))).collect()
 }
 
 pub(super) fn unjudged(report: &Report, page: &mut Page) {

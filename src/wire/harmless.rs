@@ -22,6 +22,8 @@ pub enum Sink {
     Shell,
     /// A whole line for a terminal, such as a command: as `Terminal`, but never cut.
     Line,
+    /// A whole line of HTML, such as a command: as `Html`, but never cut.
+    HtmlLine,
 }
 
 /// Characters shown before the text is cut and an ellipsis added; a word for the shell and a whole line are never cut.
@@ -56,7 +58,7 @@ pub fn harmless_octets(bytes: &[u8], sink: Sink) -> Cow<'_, str> {
 /// Writes out what cannot be seen and cuts what is too long; `whole` itself when it needs neither. `Err` is an octet that is no UTF-8.
 fn visible<'a>(characters: impl Iterator<Item = Result<char, u8>>, whole: &'a str, sink: Sink) -> Cow<'a, str> {
     // Characters are at most as many as octets.
-    let cut = !matches!(sink, Sink::Shell | Sink::Line);
+    let cut = !matches!(sink, Sink::Shell | Sink::Line | Sink::HtmlLine);
     let fits = !cut || whole.len() <= LONGEST;
     if !whole.is_empty() && fits && !whole.chars().any(is_hidden) {
         return Cow::Borrowed(whole);
@@ -95,7 +97,7 @@ fn escape(text: &str, sink: Sink) -> Cow<'_, str> {
     match sink {
         Sink::Terminal | Sink::Line => Cow::Borrowed(text),
         Sink::Markdown => markdown(text),
-        Sink::Html => html(text),
+        Sink::Html | Sink::HtmlLine => html(text),
         Sink::Csv => csv(text),
         Sink::Shell => shell(text),
     }
@@ -185,7 +187,8 @@ mod tests {
 
     use super::*;
 
-    const SINKS: [Sink; 6] = [Sink::Terminal, Sink::Markdown, Sink::Html, Sink::Csv, Sink::Shell, Sink::Line];
+    const SINKS: [Sink; 7] =
+        [Sink::Terminal, Sink::Markdown, Sink::Html, Sink::Csv, Sink::Shell, Sink::Line, Sink::HtmlLine];
 
     #[test]
     fn plain_text_is_left_alone_and_not_copied() {
@@ -290,6 +293,7 @@ mod tests {
         assert!(harmless(&long, Sink::Html).ends_with('…'));
         assert_eq!(harmless(&"x".repeat(600), Sink::Shell).len(), 600);
         assert_eq!(harmless(&"x".repeat(600), Sink::Line).len(), 600);
+        assert_eq!(harmless(&"<".repeat(600), Sink::HtmlLine).len(), 600 * "&lt;".len());
         assert_eq!(harmless(&"é".repeat(512), Sink::Terminal).chars().count(), 512);
         assert_eq!(harmless_octets(&[0xff; 600], Sink::Terminal).len(), 512 * 4 + "…".len());
     }
