@@ -9,7 +9,7 @@ use super::view::{Packet, Room, packet, tone};
 use super::words;
 use super::{flows, ladder, sequence};
 use crate::capture::CaptureInfo;
-use crate::diagnose::report::{EvidenceEntry, Incident, Leg, LinkEntry, Report};
+use crate::diagnose::report::{EvidenceEntry, Incident, IncidentScope, Leg, LinkEntry, Report};
 use crate::render::text;
 use crate::rule::finding::Severity;
 use crate::run::dossier::Dossier;
@@ -27,18 +27,18 @@ pub(super) struct Card<'a> {
     pub incident: &'a Incident,
     pub severity: &'static str,
     pub tone: &'static str,
-    pub culprit: &'static str,
+    pub culprit: [&'static str; 2],
     pub sure: [&'static str; 2],
     pub state: [&'static str; 2],
-    pub first: String,
-    pub last: String,
-    pub last_good: Option<String>,
+    /// The first failure, and what there is to say about when.
+    pub since: Vec<String>,
     pub recovered: Option<String>,
     /// What limits the capture it was found in.
     pub doubt: Option<&'a str>,
     pub proof: Vec<Proof<'a>>,
     pub two_legs: bool,
     pub several_flows: bool,
+    pub senders: bool,
     pub filters: Vec<Filter<'a>>,
     pub ruled_out: Vec<Not<'a>>,
     pub drawing: Option<ladder::Drawing>,
@@ -79,7 +79,6 @@ impl<'a> Card<'a> {
         let has = |leg: Leg| incident.evidence.iter().any(|evidence| evidence.leg == Some(leg));
         let flows: BTreeSet<_> = incident.evidence.iter().filter_map(|evidence| evidence.flow).collect();
         let doubt = report.trust.iter().find(|finding| finding.severity >= Severity::Warning);
-        let scope = &incident.scope;
         let (drawing, charts) = drawn(dossier, incident, n, clocks, room);
         Self {
             n,
@@ -90,14 +89,13 @@ impl<'a> Card<'a> {
             culprit: words::culprit(incident.culprit.role),
             sure: words::how_sure(incident.confidence),
             state: words::state(incident.state),
-            first: whole(&scope.first),
-            last: whole(&scope.last),
-            last_good: scope.last_good.as_deref().map(whole),
+            since: since(&incident.scope),
             recovered: incident.recovered_at.as_deref().map(whole),
             doubt: doubt.map(|finding| finding.says.as_str()),
             proof: incident.evidence.iter().map(|evidence| proof(report, incident, evidence)).collect(),
             two_legs: has(Leg::Client) && has(Leg::Backend),
             several_flows: flows.len() > 1,
+            senders: incident.evidence.iter().any(|evidence| evidence.side.is_some()),
             filters: filters(report, incident),
             ruled_out: incident
                 .not
@@ -113,6 +111,21 @@ impl<'a> Card<'a> {
             more: more(report, incident),
         }
     }
+}
+
+/// When it began and was seen last, the date once where all is of one day.
+fn since(scope: &IncidentScope) -> Vec<String> {
+    let times = [Some(&scope.first), Some(&scope.last), scope.last_good.as_ref()];
+    let day = scope.first.get(..10).unwrap_or("");
+    let same = times.into_iter().flatten().all(|time| time.get(..10) == Some(day) && time.contains('T'));
+    let short = |time: &String| if same { clock(time).chars().take(8).collect() } else { whole(time) };
+    let mut lines = vec![if same { format!("{} UTC", short(&scope.first)) } else { whole(&scope.first) }];
+    if same {
+        lines.push(day.to_owned());
+    }
+    lines.push(format!("latest {}", short(&scope.last)));
+    lines.extend(scope.last_good.as_ref().map(|time| format!("last good before it {}", short(time))));
+    lines
 }
 
 fn proof<'a>(report: &Report, incident: &Incident, evidence: &'a EvidenceEntry) -> Proof<'a> {
@@ -152,7 +165,8 @@ fn drawn(
     let joins = |link: &&LinkEntry| keys == [link.client_leg, link.backend_leg];
     let link = incident.links.iter().find(joins);
     let id = format!("ladder-{n}");
-    let stage = ladder::Stage { id: &id, legs: &legs, link, cited: &cited, clocks };
+    let ends = clocks.ends(&dossier.report);
+    let stage = ladder::Stage { id: &id, legs: &legs, link, cited: &cited, clocks, ends: &ends };
     let drawing = room.take(ladder::draw(&stage), ladder::Drawing::octets);
     let charts = legs
         .iter()

@@ -30,6 +30,8 @@ pub(super) struct Stage<'a> {
     /// Packets of the proof: input and number.
     pub cited: &'a BTreeSet<(u16, u64)>,
     pub clocks: &'a Clocks,
+    /// When the capture ends, by input, on the common clock.
+    pub ends: &'a [i64],
 }
 
 /// The drawing, and the same as rows of a table.
@@ -76,9 +78,14 @@ struct Lane {
 struct Step<'a> {
     rung: &'a Rung,
     leg: usize,
-    /// Nanoseconds on the common clock.
+    /// Nanoseconds on the common clock; of several packets the first, the last.
     at: i64,
+    until: i64,
     cited: bool,
+    /// Packets of its leg right before it that are not drawn.
+    skipped: u64,
+    /// And more that are not even known one by one.
+    gap: bool,
 }
 
 /// Measures of a drawing.
@@ -87,6 +94,8 @@ struct Plan {
     lanes: Vec<Lane>,
     /// Characters between two lifelines.
     room: usize,
+    /// Where the heads end.
+    head: f64,
 }
 
 impl Plan {
@@ -96,58 +105,84 @@ impl Plan {
             let [middle, end] = if asked { ["server", "asked in turn"] } else { ["proxy", "upstream"] };
             let left = Lane { left: 270.0, right: 588.0, who: ["client", middle] };
             let right = Lane { left: 622.0, right: 940.0, who: [middle, end] };
-            return Self { width: 1040.0, lanes: vec![left, right], room: 43 };
+            return Self { width: 1040.0, lanes: vec![left, right], room: 43, head: 92.0 };
         }
         let only = Lane { left: 290.0, right: 920.0, who: ["client", "server"] };
-        Self { width: 1040.0, lanes: vec![only], room: 80 }
+        Self { width: 1040.0, lanes: vec![only], room: 80, head: 62.0 }
     }
 }
 
 /// Draws it.
 pub(super) fn draw(stage: &Stage<'_>) -> Drawing {
     let plan = Plan::of(stage);
-    let (steps, left_out) = chosen(stage);
+    let chosen = chosen(stage);
+    let (steps, left_out) = (&chosen.steps, chosen.left_out);
     let start = steps.first().map_or(0, |step| step.at);
     let several = stage.legs.first().is_some_and(|ladder| ladder.captures.len() > 1);
     let rows = steps.iter().map(|step| row(step, &plan, start, several)).collect();
-    Drawing { svg: picture(stage, &plan, &steps, left_out), rows, left_out, legs: stage.legs.len() }
+    Drawing { svg: picture(stage, &plan, &chosen), rows, left_out, legs: stage.legs.len() }
 }
 
-/// The steps that are drawn, in order of time, and how many packets are not.
-fn chosen<'a>(stage: &Stage<'a>) -> (Vec<Step<'a>>, u64) {
+/// What is drawn, and what is not.
+struct Chosen<'a> {
+    /// In order of time.
+    steps: Vec<Step<'a>>,
+    /// Packets that are not drawn.
+    left_out: u64,
+    /// When these were, or may have been: from, to.
+    hidden: Vec<(i64, i64)>,
+}
+
+/// The steps that are drawn: the most telling ones.
+fn chosen<'a>(stage: &Stage<'a>) -> Chosen<'a> {
     let mut all: Vec<(u8, Step<'a>)> = Vec::new();
-    let mut left_out = 0;
+    let mut hidden: Vec<(i64, i64)> = Vec::new();
     for (leg, ladder) in stage.legs.iter().enumerate() {
-        let start = stage.clocks.start(&ladder.flow);
-        left_out += ladder.left_out;
-        for (n, rung) in ladder.steps.iter().enumerate() {
-            let last = rung.until.unwrap_or(rung.packet);
-            let within = (rung.file, rung.packet)..=(rung.file, last);
-            let cited = stage.cited.range(within).next().is_some();
-            let rank = match () {
-                () if cited => 0,
-                () if !rung.means.is_empty() => 1,
-                () if n < 4 || n + 3 >= ladder.steps.len() => 2,
-                () => 3,
-            };
-            all.push((rank, Step { rung, leg, at: start.saturating_add(rung.after.0), cited }));
+        all.extend(told(stage, leg, ladder, &mut hidden));
+    }
+    let mut ranks: Vec<(u8, usize)> = all.iter().enumerate().map(|(n, (rank, _))| (*rank, n)).collect();
+    ranks.sort_unstable();
+    let kept: BTreeSet<usize> = ranks.iter().take(MOST).map(|(_, n)| *n).collect();
+    let mut left_out = stage.legs.iter().map(|ladder| ladder.left_out).sum();
+    let mut steps: Vec<Step<'a>> = Vec::new();
+    // Packets of each leg since its last step that is drawn.
+    let mut skipped = vec![0; stage.legs.len()];
+    for (n, (_, mut step)) in all.into_iter().enumerate() {
+        if kept.contains(&n) {
+            step.skipped = std::mem::take(&mut skipped[step.leg]);
+            steps.push(step);
+        } else {
+            left_out += step.rung.count;
+            skipped[step.leg] += step.rung.count;
+            hidden.push((step.at, step.until));
         }
     }
-    if all.len() > MOST {
-        let mut ranks: Vec<(u8, usize)> = all.iter().enumerate().map(|(n, (rank, _))| (*rank, n)).collect();
-        ranks.sort_unstable();
-        let kept: BTreeSet<usize> = ranks.iter().take(MOST).map(|(_, n)| *n).collect();
-        left_out +=
-            all.iter().enumerate().filter(|(n, _)| !kept.contains(n)).map(|(_, (_, s))| s.rung.count).sum::<u64>();
-        let mut n = 0;
-        all.retain(|_| {
-            n += 1;
-            kept.contains(&(n - 1))
-        });
-    }
-    let mut steps: Vec<Step<'a>> = all.into_iter().map(|(_, step)| step).collect();
     steps.sort_by_key(|step| step.at);
-    (steps, left_out)
+    Chosen { steps, left_out, hidden }
+}
+
+/// All steps of a leg, each with its rank: the proof, what means something, the beginning and the end, the rest.
+fn told<'a>(stage: &Stage<'a>, leg: usize, ladder: &'a Ladder, hidden: &mut Vec<(i64, i64)>) -> Vec<(u8, Step<'a>)> {
+    let start = stage.clocks.start(&ladder.flow);
+    let at = |point: usize| start.saturating_add(ladder.points.get(point).map_or(0, |point| point.after.0));
+    hidden.extend((1..ladder.points.len()).filter(|n| ladder.gap_before(*n)).map(|n| (at(n - 1), at(n))));
+    let (mut steps, mut point) = (Vec::new(), 0);
+    for (n, rung) in ladder.steps.iter().enumerate() {
+        let within = (rung.file, rung.packet)..=(rung.file, rung.until.unwrap_or(rung.packet));
+        let cited = stage.cited.range(within).next().is_some();
+        let rank = match () {
+            () if cited => 0,
+            () if !rung.means.is_empty() => 1,
+            () if n < 4 || n + 3 >= ladder.steps.len() => 2,
+            () => 3,
+        };
+        let gap = ladder.gap_before(point);
+        let last = point + rung.count.saturating_sub(1) as usize;
+        let time = start.saturating_add(rung.after.0);
+        steps.push((rank, Step { rung, leg, at: time, until: at(last).max(time), cited, skipped: 0, gap }));
+        point = last + 1;
+    }
+    steps
 }
 
 fn number(rung: &Rung, several: bool) -> String {
@@ -189,35 +224,52 @@ fn row(step: &Step<'_>, plan: &Plan, start: i64, several: bool) -> Row {
 
 /// Places of one step from top to bottom.
 struct Placed {
-    /// Words of a silence before it.
+    /// Words of a silence before it, or of packets that are not drawn.
     silence: Option<String>,
     means: Vec<String>,
     /// Where its arrow is.
     y: f64,
 }
 
-const HEAD: f64 = 92.0;
 const LINE: f64 = 15.0;
 
-fn placed(plan: &Plan, steps: &[Step<'_>]) -> (Vec<Placed>, f64) {
-    let (mut y, mut before) = (HEAD, None);
+fn placed(plan: &Plan, chosen: &Chosen<'_>) -> (Vec<Placed>, f64) {
+    let (mut y, mut before): (f64, Option<i64>) = (plan.head, None);
     let mut places = Vec::new();
-    for step in steps {
-        let waited = before.map_or(0, |before| step.at.saturating_sub(before));
-        let silence = (waited >= SILENCE).then(|| format!("{} later", Elapsed(waited)));
+    for step in &chosen.steps {
+        let unseen = |from: i64| chosen.hidden.iter().any(|(first, last)| *last >= from && *first <= step.at);
+        let waited = before.filter(|before| !unseen(*before)).map_or(0, |before| step.at.saturating_sub(before));
+        let silence = match (step.skipped, step.gap) {
+            (0, false) => (waited >= SILENCE).then(|| format!("{} later", Elapsed(waited))),
+            (0, true) => Some("more, not drawn".to_owned()),
+            (n, false) => Some(format!("{n} not drawn")),
+            (n, true) => Some(format!("{n} and more, not drawn")),
+        };
         y += if silence.is_some() { 26.0 } else { 0.0 };
         let means: Vec<String> = step.rung.means.iter().take(2).flat_map(|text| wrapped(text, plan.room, 2)).collect();
         y += 24.0;
         places.push(Placed { silence, y, means: means.clone() });
         y += means.len() as f64 * LINE + 8.0;
-        before = Some(step.at);
+        before = before.max(Some(step.until));
     }
     (places, y + 18.0)
 }
 
-fn picture(stage: &Stage<'_>, plan: &Plan, steps: &[Step<'_>], left_out: u64) -> String {
+/// How long nothing comes behind the last packet of flows that are still open.
+fn silent_end(stage: &Stage<'_>, steps: &[Step<'_>]) -> Option<Elapsed> {
+    let open = stage.legs.iter().all(|ladder| ladder.flow.close == "open");
+    let last = steps.last()?;
+    let end = stage.ends.get(usize::from(last.rung.file))?;
+    let waited = end.saturating_sub(last.until);
+    (open && waited >= SILENCE).then_some(Elapsed(waited))
+}
+
+fn picture(stage: &Stage<'_>, plan: &Plan, chosen: &Chosen<'_>) -> String {
+    let (steps, left_out) = (chosen.steps.as_slice(), chosen.left_out);
     let several = stage.legs.first().is_some_and(|ladder| ladder.captures.len() > 1);
-    let (places, end) = placed(plan, steps);
+    let (places, last) = placed(plan, chosen);
+    let silent_end = silent_end(stage, steps);
+    let end = last + if silent_end.is_some() { 30.0 } else { 0.0 };
     let title = title(stage);
     let cited: Vec<String> = steps.iter().filter(|step| step.cited).map(|step| number(step.rung, several)).collect();
     let proof = if cited.is_empty() { String::new() } else { format!(" Packets of the proof: {}.", cited.join(", ")) };
@@ -238,6 +290,10 @@ fn picture(stage: &Stage<'_>, plan: &Plan, steps: &[Step<'_>], left_out: u64) ->
         }
         gutter(step, place.y, start, several, &mut svg);
         arrow(step, plan, place, &mut svg);
+    }
+    if let Some(waited) = silent_end {
+        let words = format!("nothing more until the capture ends, {waited} later");
+        svg.text("ending", (plan.lanes[0].left + 12.0, last + 6.0), Anchor::Start, &words);
     }
     svg.finish()
 }
@@ -267,12 +323,12 @@ fn heads(stage: &Stage<'_>, plan: &Plan, end: f64, svg: &mut Svg) {
             for (n, line) in wrapped(says, 88, 1).iter().enumerate() {
                 svg.text("link", (middle, 72.0 + 14.0 * n as f64), Anchor::Middle, line);
             }
-            svg.rect("band", (first.right, HEAD - 12.0), (last.left - first.right, end - HEAD + 8.0));
+            svg.rect("band", (first.right, plan.head - 12.0), (last.left - first.right, end - plan.head + 8.0));
         }
         None => head(first.right, first.who[1], &client.server),
     }
     for x in plan.lanes.iter().flat_map(|lane| [lane.left, lane.right]) {
-        svg.line("life", (x, HEAD - 12.0), (x, end - 4.0));
+        svg.line("life", (x, plan.head - 12.0), (x, end - 4.0));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Times of a report, which are RFC 3339 texts, as numbers on one clock.
 
-use crate::diagnose::report::{FlowEntry, Report};
+use crate::diagnose::report::{Capture, FlowEntry, Report};
 use crate::render::beside::short;
 
 /// Nanoseconds since 1970; `None` for what is no time.
@@ -48,6 +48,12 @@ impl Clocks {
     pub fn at(&self, file: u16, text: &str) -> Option<i64> {
         let ahead = self.ahead.get(usize::from(file)).copied().unwrap_or(0);
         Some(parse(text)?.saturating_sub(ahead))
+    }
+
+    /// When each input ends.
+    pub fn ends(&self, report: &Report) -> Vec<i64> {
+        let last = |(file, capture): (u16, &Capture)| self.at(file, capture.last.as_deref()?);
+        (0..).zip(&report.captures).map(|one| last(one).unwrap_or(i64::MIN)).collect()
     }
 
     pub fn start(&self, flow: &FlowEntry) -> i64 {

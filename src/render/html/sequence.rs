@@ -32,8 +32,8 @@ struct Panel<'a> {
     side: Side,
     title: String,
     points: Vec<&'a Point>,
-    /// When the other side acknowledged up to where.
-    acks: Vec<(i64, u32)>,
+    /// When the other side acknowledged up to where; each piece is whole.
+    acks: Vec<Vec<(i64, u32)>>,
     top: f64,
     end: f64,
 }
@@ -73,19 +73,19 @@ fn panel(ladder: &Ladder, side: Side) -> Option<Panel<'_>> {
         return None;
     }
     let end = points.iter().map(|point| f64::from(point.seq) + f64::from(point.len)).fold(1.0, f64::max);
-    let back = ladder.points.iter().filter(|point| point.side != side);
-    let acks =
-        back.filter_map(|point| Some((point.after.0, point.ack?))).filter(|(_, ack)| f64::from(*ack) <= end + 1.0);
+    let mut acks = vec![Vec::new()];
+    for (n, point) in ladder.points.iter().enumerate() {
+        if ladder.gap_before(n) {
+            acks.push(Vec::new());
+        }
+        let ack = point.ack.filter(|ack| point.side != side && f64::from(*ack) <= end + 1.0);
+        if let (Some(ack), Some(piece)) = (ack, acks.last_mut()) {
+            piece.push((point.after.0, ack));
+        }
+    }
     let (ends, title) = ((&ladder.flow.client, &ladder.flow.server), "octets from");
     let from = if side == Side::Client { ends.0 } else { ends.1 };
-    Some(Panel {
-        side,
-        title: format!("{title} {} {from}", side_name(side)),
-        points,
-        acks: acks.collect(),
-        top: 0.0,
-        end,
-    })
+    Some(Panel { side, title: format!("{title} {} {from}", side_name(side)), points, acks, top: 0.0, end })
 }
 
 fn side_name(side: Side) -> &'static str {
@@ -142,9 +142,11 @@ fn marks(
     x: &impl Fn(i64) -> f64,
     svg: &mut Svg,
 ) -> u64 {
-    let line: Vec<(f64, f64)> = stairs(panel, x);
-    if line.len() > 1 {
-        svg.path("acked", &line, false);
+    for piece in &panel.acks {
+        let line = stairs(panel, piece, x);
+        if line.len() > 1 {
+            svg.path("acked", &line, false);
+        }
     }
     let mut highest = 0.0f64;
     let mut drawn: BTreeSet<(i64, i64, bool)> = BTreeSet::new();
@@ -170,7 +172,8 @@ fn marks(
         let class = if again { "again" } else { "sent" };
         svg.rect(class, (place - 1.5, top), (3.0, (low - top).max(2.5)));
         if let Some(word) = flags(ladder, point) {
-            svg.text("flag", (place, (top - 5.0).max(panel.top + 8.0)), Anchor::Middle, word);
+            let anchor = if place < LEFT + 16.0 { Anchor::Start } else { Anchor::Middle };
+            svg.text("flag", (place, (top - 5.0).max(panel.top + 8.0)), anchor, word);
         }
         if ringed {
             ring(panel, point, several, (place, (top + low) / 2.0), svg);
@@ -180,10 +183,10 @@ fn marks(
 }
 
 /// Two corners for each acknowledgement that is higher than those before.
-fn stairs(panel: &Panel<'_>, x: &impl Fn(i64) -> f64) -> Vec<(f64, f64)> {
+fn stairs(panel: &Panel<'_>, acks: &[(i64, u32)], x: &impl Fn(i64) -> f64) -> Vec<(f64, f64)> {
     let mut line: Vec<(f64, f64)> = Vec::new();
     let mut highest = 0;
-    for (at, ack) in &panel.acks {
+    for (at, ack) in acks {
         let (place, y) = (x(*at), panel.y(f64::from(*ack)));
         if *ack < highest || line.len() >= MOST * 2 {
             continue;

@@ -9,7 +9,7 @@ use super::moment::{Clocks, whole};
 use super::words::{confidence, severity};
 use super::{flows, ladder, sequence, timeline};
 use crate::diagnose::format;
-use crate::diagnose::report::{Capture, EvidenceEntry, FindingEntry, FlowEntry, FlowRef, Incident, Report};
+use crate::diagnose::report::{Capture, EvidenceEntry, FindingEntry, FlowEntry, FlowRef, Incident, Report, State};
 use crate::render::beside::{self, NOTHING};
 use crate::render::layout::Tone;
 use crate::rule::finding::Severity;
@@ -31,6 +31,8 @@ pub(super) struct Page<'a> {
     pub report: &'a Report,
     pub totals: String,
     pub span: Option<String>,
+    /// Of several causes those that still hurt, when others do not.
+    pub now: Vec<usize>,
     pub cards: Vec<Card<'a>>,
     pub others: Vec<Other<'a>>,
     pub more_incidents: usize,
@@ -157,6 +159,7 @@ impl<'a> Page<'a> {
             title: title(report, &says),
             totals: totals(report),
             span: timeline::span(report),
+            now: now(report, told),
             cards,
             others: others.collect(),
             more_incidents: report.incidents.len().saturating_sub(told + ROWS),
@@ -175,6 +178,15 @@ impl<'a> Page<'a> {
             report,
         }
     }
+}
+
+/// What still fails is looked at before what is over.
+fn now(report: &Report, told: usize) -> Vec<usize> {
+    let failing = |incident: &Incident| incident.state == State::StillFailing;
+    let told = report.incidents.iter().take(told);
+    let all = told.len();
+    let now: Vec<usize> = (1..).zip(told).filter(|(_, incident)| failing(incident)).map(|(n, _)| n).collect();
+    if now.len() == all { Vec::new() } else { now }
 }
 
 fn title(report: &Report, says: &Says) -> String {
@@ -335,6 +347,7 @@ pub(super) fn anchor(flow: FlowRef) -> String {
 /// Flows packet by packet, as far as there is room; and how many there is none for.
 fn drawn<'a>(dossier: &'a Dossier, clocks: &Clocks, room: &mut Room) -> (Vec<Drawn<'a>>, usize) {
     let mut drawn = Vec::new();
+    let ends = clocks.ends(&dossier.report);
     for ladder in &dossier.ladders {
         if room.is_over() {
             break;
@@ -343,7 +356,14 @@ fn drawn<'a>(dossier: &'a Dossier, clocks: &Clocks, room: &mut Room) -> (Vec<Dra
         let cited: BTreeSet<(u16, u64)> =
             ladder.findings.iter().flat_map(|finding| &finding.evidence).map(|e| (e.file, e.packet)).collect();
         let id = anchor(key);
-        let stage = ladder::Stage { id: &format!("{id}-ladder"), legs: &[ladder], link: None, cited: &cited, clocks };
+        let stage = ladder::Stage {
+            id: &format!("{id}-ladder"),
+            legs: &[ladder],
+            link: None,
+            cited: &cited,
+            clocks,
+            ends: &ends,
+        };
         let one = Drawn {
             name: flows::name(key, dossier.report.captures.len()),
             flow: &ladder.flow,

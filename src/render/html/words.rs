@@ -42,16 +42,17 @@ pub(super) fn state(state: State) -> [&'static str; 2] {
     }
 }
 
-pub(super) fn culprit(role: Culprit) -> &'static str {
+/// Who has to act, and what that means.
+pub(super) fn culprit(role: Culprit) -> [&'static str; 2] {
     match role {
-        Culprit::Client => "Client",
-        Culprit::Server => "Server",
-        Culprit::Proxy => "Proxy",
-        Culprit::Upstream => "Upstream",
-        Culprit::Network => "Network",
-        Culprit::Dns => "Name resolution",
-        Culprit::Config => "Configuration",
-        Culprit::Capture => "The capture itself",
+        Culprit::Client => ["Client", "the side that asked"],
+        Culprit::Server => ["Server", "the side that was asked"],
+        Culprit::Proxy => ["Proxy", "the proxy between them"],
+        Culprit::Upstream => ["Upstream", "the service behind the proxy"],
+        Culprit::Network => ["Network", "the path between them"],
+        Culprit::Dns => ["Name resolution", "the DNS, or who asked it"],
+        Culprit::Config => ["Configuration", "a setting on which two sides disagree"],
+        Culprit::Capture => ["The capture itself", "how it was taken"],
     }
 }
 

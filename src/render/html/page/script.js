@@ -243,14 +243,14 @@
     const id = "opened-" + flow.file + "-" + flow.id;
     const opener = element("button", { type: "button", class: "opener", "aria-expanded": "false", "aria-label": "Flow " + flow.name + ", details" }, flow.name);
     const says = element("div", { class: "says short" }, flow.says);
-    const row = element("tr", {},
-      element("th", { scope: "row", class: "num" }, opener),
-      element("td", {}, element("span", { class: "verdict-word " + VERDICTS[flow.verdict] }, VERDICTS[flow.verdict])),
-      element("td", { class: "end" }, flow.client),
-      element("td", { class: "end" }, flow.server),
-      element("td", { class: "says" }, says),
-      element("td", { class: "num wide" }, clock(flow.start)),
-      element("td", { class: "num wide" }, String(flow.packets)));
+    const row = element("tr", { role: "row" },
+      element("th", { scope: "row", role: "rowheader", class: "num" }, opener),
+      element("td", { role: "cell" }, element("span", { class: "verdict-word " + VERDICTS[flow.verdict] }, VERDICTS[flow.verdict])),
+      element("td", { role: "cell", class: "end" }, flow.client),
+      element("td", { role: "cell", class: "end" }, flow.server),
+      element("td", { role: "cell", class: "says" }, says),
+      element("td", { role: "cell", class: "num wide" }, clock(flow.start)),
+      element("td", { role: "cell", class: "num wide" }, String(flow.packets)));
     opener.addEventListener("click", () => {
       const open = opener.getAttribute("aria-expanded") === "true";
       opener.setAttribute("aria-expanded", String(!open));
@@ -258,7 +258,7 @@
         row.nextElementSibling.remove();
         opener.removeAttribute("aria-controls");
       } else {
-        row.after(element("tr", { class: "opened", id }, element("td", { colspan: columns }, ...details(flow))));
+        row.after(element("tr", { class: "opened", role: "row", id }, element("td", { role: "cell", colspan: columns }, ...details(flow))));
         opener.setAttribute("aria-controls", id);
       }
     });
