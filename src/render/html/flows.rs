@@ -13,7 +13,7 @@ use super::moment::{Clocks, parse};
 use super::words::verdict;
 use crate::diagnose::report::{FlowEntry, FlowRef, Report};
 use crate::rule::summary::Verdict;
-use crate::wire::harmless::{Sink, harmless};
+use crate::wire::harmless::{Sink, harmless, is_hidden};
 
 /// Rows that are HTML.
 pub(super) const STATIC: usize = 50;
@@ -131,7 +131,7 @@ pub(super) fn data(report: &Report, flows: &[&FlowEntry], drawn: &[FlowRef]) -> 
             word(&flow.handshake),
             word(&flow.close),
             flow.rtt_ns.map(|rtt| rtt / 1000),
-            flow.community_id,
+            harmless(&flow.community_id, Sink::Line),
             found,
             flow.faces.iter().map(|face| word(face)).collect::<Vec<_>>(),
             u8::from(drawn.contains(&flow.key())),
@@ -154,17 +154,17 @@ pub(super) fn data(report: &Report, flows: &[&FlowEntry], drawn: &[FlowRef]) -> 
     Data { json: inert(&json), left_out }
 }
 
-/// JSON that cannot end the `script` element it stands in, nor begin a comment there.
+/// JSON that cannot end the `script` element it stands in, nor begin a comment there, and hides nothing.
 fn inert(json: &str) -> String {
     let mut text = String::with_capacity(json.len() + 16);
     for character in json.chars() {
-        match character {
-            '<' => text.push_str("\\u003c"),
-            '>' => text.push_str("\\u003e"),
-            '&' => text.push_str("\\u0026"),
-            '\u{2028}' => text.push_str("\\u2028"),
-            '\u{2029}' => text.push_str("\\u2029"),
-            plain => text.push(plain),
+        if matches!(character, '<' | '>' | '&') || is_hidden(character) {
+            // Above U+FFFF a pair of surrogates (RFC 8259 §7).
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                text.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            text.push(character);
         }
     }
     text

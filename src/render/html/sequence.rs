@@ -29,7 +29,6 @@ pub(super) struct Chart {
 
 /// One direction.
 struct Panel<'a> {
-    side: Side,
     title: String,
     points: Vec<&'a Point>,
     /// When the other side acknowledged up to where; each piece is whole.
@@ -85,7 +84,7 @@ fn panel(ladder: &Ladder, side: Side) -> Option<Panel<'_>> {
     }
     let (ends, title) = ((&ladder.flow.client, &ladder.flow.server), "octets from");
     let from = if side == Side::Client { ends.0 } else { ends.1 };
-    Some(Panel { side, title: format!("{title} {} {from}", side_name(side)), points, acks, top: 0.0, end })
+    Some(Panel { title: format!("{title} {} {from}", side_name(side)), points, acks, top: 0.0, end })
 }
 
 fn side_name(side: Side) -> &'static str {
@@ -151,6 +150,7 @@ fn marks(
     let mut highest = 0.0f64;
     let mut drawn: BTreeSet<(i64, i64, bool)> = BTreeSet::new();
     let (mut marks, mut left_out) = (0, 0);
+    let mut labels: Vec<(f64, f64)> = Vec::new();
     let every = panel.points.len().div_ceil(MOST * 4).max(1);
     for (n, point) in panel.points.iter().enumerate() {
         let (from, to) = (f64::from(point.seq), f64::from(point.seq) + f64::from(point.len));
@@ -176,7 +176,7 @@ fn marks(
             svg.text("flag", (place, (top - 5.0).max(panel.top + 8.0)), anchor, word);
         }
         if ringed {
-            ring(panel, point, several, (place, (top + low) / 2.0), svg);
+            ring(panel, point, several, (place, (top + low) / 2.0), (&mut labels, svg));
         }
     }
     left_out
@@ -200,13 +200,23 @@ fn stairs(panel: &Panel<'_>, acks: &[(i64, u32)], x: &impl Fn(i64) -> f64) -> Ve
     line
 }
 
-fn ring(panel: &Panel<'_>, point: &Point, several: bool, at: (f64, f64), svg: &mut Svg) {
+/// A ring around a packet of the proof, and its number where no other number is in the way.
+fn ring(
+    panel: &Panel<'_>,
+    point: &Point,
+    several: bool,
+    at: (f64, f64),
+    (labels, svg): (&mut Vec<(f64, f64)>, &mut Svg),
+) {
     svg.circle("ring", at, 8.0);
+    if labels.iter().any(|(x, y)| (x - at.0).abs() < 64.0 && (y - at.1).abs() < 12.0) {
+        return;
+    }
+    labels.push(at);
     let name = if several { format!("{}#{}", point.file + 1, point.packet) } else { format!("#{}", point.packet) };
     // At the right edge there is room on the left only.
     let (place, anchor) = if at.0 > RIGHT - 70.0 { (at.0 - 12.0, Anchor::End) } else { (at.0 + 12.0, Anchor::Start) };
-    let up = if panel.side == Side::Client { 4.0 } else { 5.0 };
-    svg.text("ringed", (place, at.1 + up), anchor, &name);
+    svg.text("ringed", (place, (at.1 + 4.0).max(panel.top + 10.0)), anchor, &name);
 }
 
 /// Which of the flags it is that is marked, as the ladder says it.
