@@ -84,10 +84,13 @@ impl Wire {
         self.pcap.extend(frame);
     }
 
-    fn handshake(&mut self, client: End, server: End) {
-        self.send(client, server, SYN, (100, 0), b"");
-        self.send(server, client, SYN | ACK, (300, 101), b"");
-        self.send(client, server, ACK, (101, 301), b"");
+    /// Opens a connection; its numbers are its own, or it would be another's copy.
+    fn handshake(&mut self, client: End, server: End) -> (u32, u32) {
+        let (ours, theirs) = (u32::from(client.1) * 70_001, u32::from(client.1) * 50_021);
+        self.send(client, server, SYN, (ours, 0), b"");
+        self.send(server, client, SYN | ACK, (theirs, ours + 1), b"");
+        self.send(client, server, ACK, (ours + 1, theirs + 1), b"");
+        (ours + 1, theirs + 1)
     }
 }
 
@@ -103,28 +106,29 @@ fn sum(octets: &[u8]) -> u16 {
 /// Greetings, request lines, headers and answers that want to be markup, scripts, links, commands.
 fn hostile() -> Vec<u8> {
     let mut wire = Wire::new();
-    let evil = "</script><script>boom()</script><img src=x onerror=boom()>\"' onmouseover=boom() \u{202e}\0\x1b[2J|[x](javascript:boom())|`$(reboot)`";
+    let evil =
+        "</script><script>boom()</script><img/src=x\u{202e}onerror=boom()>\"'|[x](javascript:boom())|`$(reboot)`";
     let (server, mail) = (([10, 0, 0, 2], 80), ([10, 0, 0, 3], 25));
     for n in 0..6u16 {
         let client = ([10, 0, 1, 1], 40_000 + n);
-        wire.handshake(client, server);
-        let path: String = evil.replace([' ', '\0', '\x1b'], "");
+        let (ours, theirs) = wire.handshake(client, server);
+        let path = evil.replace('\u{202e}', "");
         let request = format!("GET /{path} HTTP/1.1\r\nHost: {evil}\r\nUser-Agent: {evil}\r\n\r\n");
-        wire.send(client, server, PUSH | ACK, (101, 301), request.as_bytes());
-        let asked = 101 + request.len() as u32;
-        wire.send(server, client, ACK, (301, asked), b"");
+        wire.send(client, server, PUSH | ACK, (ours, theirs), request.as_bytes());
+        let asked = ours + request.len() as u32;
+        wire.send(server, client, ACK, (theirs, asked), b"");
         let answer = format!("HTTP/1.1 503 {evil}\r\nServer: {evil}\r\nContent-Length: 0\r\n\r\n");
         if n % 2 == 0 {
-            wire.send(server, client, PUSH | ACK, (301, asked), answer.as_bytes());
-            wire.send(client, server, ACK, (asked, 301 + answer.len() as u32), b"");
+            wire.send(server, client, PUSH | ACK, (theirs, asked), answer.as_bytes());
+            wire.send(client, server, ACK, (asked, theirs + answer.len() as u32), b"");
         }
     }
     for n in 0..4u16 {
         let client = ([10, 0, 1, 1], 41_000 + n);
-        wire.handshake(client, mail);
-        let greeting = format!("554 {evil}\r\n");
-        wire.send(mail, client, PUSH | ACK, (301, 101), greeting.as_bytes());
-        wire.send(client, mail, RST | ACK, (101, 301 + greeting.len() as u32), b"");
+        let (ours, theirs) = wire.handshake(client, mail);
+        let greeting = format!("554 5.7.1 \x1b[2J\0\u{202e}{evil}\r\n");
+        wire.send(mail, client, PUSH | ACK, (theirs, ours), greeting.as_bytes());
+        wire.send(client, mail, RST | ACK, (ours, theirs + greeting.len() as u32), b"");
     }
     wire.now += 90_000_000;
     wire.handshake(([10, 0, 1, 1], 42_000), server);
