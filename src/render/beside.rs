@@ -62,39 +62,54 @@ pub(super) fn waiting(finding: &FindingEntry, page: &mut Page) {
 
 pub(super) fn nothing_broken(report: &Report, page: &mut Page) {
     let flows = &report.counts.flows;
-    if let Some(hung) = report.trust.iter().find(|finding| hung(finding) && finding.severity >= Severity::Warning) {
+    if let Some(hung) = waits(report) {
         return waiting(hung, page);
     }
-    if let Some(nothing) = report.trust.iter().find(|finding| finding.rule == NOTHING && !hung(finding)) {
+    if let Some(nothing) = nothing(report) {
         page.labelled(word(nothing.severity), &nothing.says, tone(nothing.severity), 3);
         page.blank();
-        // Packets are there, and --filter, --since or --until passed over all of them.
-        match packets(report, "read") {
-            0 => look_first(nothing, page, 2),
-            _ => look_at_all(report, page),
-        }
-        return;
+        return look_first(report, page);
     }
     let (label, text, tone) = standing(report);
-    let none_fits = none_fits(report);
     page.labelled(label, &text, tone, 2);
     worth_knowing(report, page);
     unjudged(report, page);
     page.blank();
-    if none_fits {
-        look_at_all(report, page);
-    } else if label == "UNKNOWN" {
-        let foreign = packets(report, "unknown_link") * 2 > packets(report, "read");
-        match report.trust.iter().find(|finding| finding.severity >= Severity::Warning) {
-            Some(limit) if !foreign => look_first(limit, page, 1),
-            _ => {
-                page.labelled("DO FIRST", "Capture on the host itself. This prints what and how long:", Tone::Plain, 1);
-                page.command("tcpwhy capture-plan");
-            }
-        }
-    }
+    look_first(report, page);
     if let Some(inputs) = inputs(report).filter(|_| flows.total > 0 && flows.total != report.flows.len() as u64) {
         page.commands("MORE", &[format!("tcpwhy --all-flows {inputs}")]);
+    }
+}
+
+/// Sockets that wait, where this is what is wrong.
+pub(super) fn waits(report: &Report) -> Option<&FindingEntry> {
+    report.trust.iter().find(|finding| hung(finding) && finding.severity >= Severity::Warning)
+}
+
+/// That the capture holds nothing, or nothing that was asked for.
+pub(super) fn nothing(report: &Report) -> Option<&FindingEntry> {
+    report.trust.iter().find(|finding| finding.rule == NOTHING && !hung(finding))
+}
+
+/// What to do first where no incident is: sentences and commands; none where nothing is broken.
+pub(super) fn first_steps(report: &Report) -> Vec<(String, String)> {
+    let (limit, most) = match nothing(report) {
+        Some(nothing) if packets(report, "read") == 0 => (Some(nothing), 2),
+        // Packets are there, and --filter, --since or --until passed over all of them.
+        Some(_) => return vec![look_at_all(report)],
+        None if none_fits(report) => return vec![look_at_all(report)],
+        None if standing(report).0 != "UNKNOWN" => return Vec::new(),
+        None => {
+            let foreign = packets(report, "unknown_link") * 2 > packets(report, "read");
+            (report.trust.iter().find(|finding| finding.severity >= Severity::Warning && !foreign), 1)
+        }
+    };
+    match limit {
+        Some(limit) => steps(limit).into_iter().take(most).collect(),
+        None => {
+            let says = "Capture on the host itself. This prints what and how long:";
+            vec![(says.to_owned(), "tcpwhy capture-plan".to_owned())]
+        }
     }
 }
 
@@ -135,23 +150,22 @@ fn packets(report: &Report, kind: &str) -> u64 {
 }
 
 /// The same without what was asked for.
-fn look_at_all(report: &Report, page: &mut Page) {
-    page.labelled("DO FIRST", "Is what was asked for right? Everything that is there:", Tone::Plain, 1);
-    page.command(&format!("tcpwhy --all-flows {}", inputs(report).unwrap_or_else(|| "FILE".into())));
+fn look_at_all(report: &Report) -> (String, String) {
+    let command = format!("tcpwhy --all-flows {}", inputs(report).unwrap_or_else(|| "FILE".into()));
+    ("Is what was asked for right? Everything that is there:".to_owned(), command)
 }
 
-/// The first `most` steps of what limits the capture.
-fn look_first(limit: &FindingEntry, page: &mut Page, most: usize) {
+fn look_first(report: &Report, page: &mut Page) {
     let mut label = "DO FIRST";
-    for (says, command) in steps(limit).iter().take(most) {
-        page.labelled(label, says, Tone::Plain, 2);
-        page.command(command);
+    for (says, command) in first_steps(report) {
+        page.labelled(label, &says, Tone::Plain, 2);
+        page.command(&command);
         label = "";
     }
 }
 
 /// What to do about a finding on the capture: sentences and commands.
-pub(super) fn steps(limit: &FindingEntry) -> Vec<(String, String)> {
+fn steps(limit: &FindingEntry) -> Vec<(String, String)> {
     let Some(rule) = catalogue::rule(&limit.rule) else { return Vec::new() };
     let filled = |text: &str| fill(text, |slot| limit.values.get(slot).cloned());
     rule.do_first.iter().map(|step| (filled(step.says), filled(step.command))).collect()

@@ -68,7 +68,7 @@ pub(super) fn draw(report: &Report, clocks: &Clocks) -> Option<Timeline> {
     let doubts = doubts(report);
     let inputs = report.captures.len().min(INPUTS);
     let incidents = report.incidents.len().min(INCIDENTS);
-    let rows = inputs + incidents + doubts.len().min(DOUBTS) + 1;
+    let rows = inputs + incidents + doubts.len().min(DOUBTS) + usize::from(!report.flows.is_empty());
     let bottom = 16.0 + rows as f64 * ROW;
     let description =
         format!("{inputs} inputs and {incidents} incidents from first to last packet. The table below says the same.");
@@ -89,7 +89,9 @@ pub(super) fn draw(report: &Report, clocks: &Clocks) -> Option<Timeline> {
     for doubt in doubts.iter().take(DOUBTS) {
         doubtful(doubt, clocks, (&axis, next()), &mut svg);
     }
-    flows(report, clocks, (&axis, next()), &mut svg);
+    if !report.flows.is_empty() {
+        flows(report, clocks, (&axis, next()), &mut svg);
+    }
     let left_out =
         report.captures.len() - inputs + report.incidents.len() - incidents + doubts.len().saturating_sub(DOUBTS);
     Some(Timeline { svg: svg.finish(), rows: table(report), left_out })

@@ -228,47 +228,30 @@ pub(super) fn tone(severity: Severity) -> &'static str {
 
 /// No incident: nothing is broken, nothing can be said, or the capture itself is the matter.
 fn quiet(report: &Report) -> Says {
-    let nothing = report
-        .trust
-        .iter()
-        .find(|finding| finding.rule == NOTHING && (!beside::hung(finding) || finding.severity >= Severity::Warning));
-    if let Some(nothing) = nothing {
-        let steps = match beside::hung(nothing) {
-            true => {
-                beside::waiting_steps(nothing).map(|(label, says, command)| (label, says.to_owned(), command)).to_vec()
-            }
-            false => {
-                beside::steps(nothing).into_iter().take(2).map(|(says, command)| ("DO FIRST", says, command)).collect()
-            }
-        };
+    let worded = |steps: Vec<(&str, String, String)>| -> Vec<Step> {
+        let step = |(label, says, command)| Step { label: words(label), says, command };
+        steps.into_iter().map(step).collect()
+    };
+    let first = || beside::first_steps(report).into_iter().map(|(says, command)| ("DO FIRST", says, command)).collect();
+    let waits = beside::waits(report);
+    if let Some(finding) = waits.or(beside::nothing(report)) {
+        let waiting = || beside::waiting_steps(finding).map(|(label, says, command)| (label, says.to_owned(), command));
         return Says {
-            label: severity(nothing.severity).to_owned(),
-            tone: tone(nothing.severity),
-            text: nothing.says.clone(),
-            notes: nothing.notes.clone(),
-            steps: steps
-                .into_iter()
-                .map(|(label, says, command)| Step { label: words(label), says, command })
-                .collect(),
+            label: severity(finding.severity).to_owned(),
+            tone: tone(finding.severity),
+            text: finding.says.clone(),
+            notes: finding.notes.clone(),
+            steps: worded(if waits.is_some() { waiting().to_vec() } else { first() }),
         };
     }
     let (label, text, tone) = beside::standing(report);
-    let limit = report.trust.iter().find(|finding| finding.severity >= Severity::Warning);
-    let steps = match limit.filter(|_| label == "UNKNOWN") {
-        Some(limit) => beside::steps(limit).into_iter().take(2).collect(),
-        None if label == "UNKNOWN" => {
-            vec![("Capture on the host itself. This prints what and how long:".into(), "tcpwhy capture-plan".into())]
-        }
-        None => Vec::new(),
-    };
-    let steps = steps.into_iter().map(|(says, command)| Step { label: words("DO FIRST"), says, command });
     let tone = match tone {
         Tone::Good => "good",
         Tone::Warn => "warn",
         Tone::Bad => "bad",
         Tone::Plain => "calm",
     };
-    Says { label: label.to_lowercase(), tone, text, notes: Vec::new(), steps: steps.collect() }
+    Says { label: label.to_lowercase(), tone, text, notes: Vec::new(), steps: worded(first()) }
 }
 
 fn words(label: &str) -> &'static str {
