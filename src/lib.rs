@@ -17,7 +17,7 @@
 //! | F6 | [`rule`]: the language rules are written in |
 //! | F7 | [`catalogue`]: the rules, one file each |
 //! | F8 | [`diagnose`]: findings to understanding |
-//! | F9 | [`run`]: the spine; [`render`]: the report's faces |
+//! | F9 | [`run`]: the spine; [`render`]: the report's faces; [`redact`]: copies that name nobody |
 //!
 //! The door is [`Diagnosis`]:
 //!
@@ -38,6 +38,7 @@ pub mod event;
 pub mod flow;
 pub mod host;
 pub mod protocol;
+pub mod redact;
 pub mod render;
 pub mod rule;
 pub mod run;

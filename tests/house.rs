@@ -18,7 +18,7 @@ const TOWER: &[&[&str]] = &[
     &["rule"],
     &["catalogue"],
     &["diagnose"],
-    &["run", "render"],
+    &["run", "render", "redact"],
 ];
 
 fn place(room: &str) -> Option<(usize, usize)> {

@@ -16,6 +16,8 @@ mod merge;
 mod pcap;
 mod pcapng;
 mod reader;
+#[cfg(feature = "live")]
+mod steady;
 pub mod window;
 pub mod write;
 

@@ -64,6 +64,8 @@ pub(crate) enum Command {
         #[arg(short, long)]
         verbose: bool,
     },
+    /// A copy of a capture that names nobody and is diagnosed alike; the diagnosis proves it
+    Redact(Redact),
     /// What to capture, where, how long, as lines to paste
     CapturePlan {
         /// ADDRESS or ADDRESS:PORT of clients, proxies and servers involved
@@ -86,12 +88,37 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME=VALUE")]
         threshold: Vec<String>,
     },
+    /// Everything a ticket needs, into the folder or .zip file that -o names: report.md, report.html, report.json, evidence.pcapng, SHA256SUMS
+    Report {
+        #[command(flatten)]
+        input: Box<Input>,
+    },
     /// Check captures against expectations written in TOML
     Expect {
         /// Files with [[expect]] tables
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+}
+
+/// `tcpwhy redact`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Redact {
+    /// Capture files; of several each becomes one
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<String>,
+    /// Where the copy goes (pcapng); of several files a folder
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// The same key replaces alike in all files: 16 octets or more (a new one for each run by default)
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// ids: names, URLs, cookies, credentials, bodies; ids+ips: addresses too; all: link addresses too
+    #[arg(long, value_name = "LEVEL", default_value = "all")]
+    pub redact: tcpwhy::redact::Level,
+    /// Write down what was replaced by what: as secret as the original
+    #[arg(long, value_name = "FILE")]
+    pub list: Option<PathBuf>,
 }
 
 /// Files and which part of them.
@@ -102,6 +129,16 @@ pub(crate) struct Input {
     pub files: Vec<String>,
     #[command(flatten)]
     pub options: Options,
+    /// Put the packets that prove the incidents into a file, commented: a small capture that alone leads to the same causes
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub evidence: Option<PathBuf>,
+    /// Replace names, contents and addresses before anything is diagnosed, so that what comes out may be given away; ids or ids+ips leave
+    /// addresses or link addresses as they are
+    #[arg(long, value_name = "LEVEL", num_args = 0..=1, require_equals = true, default_missing_value = "all", help_heading = "Output")]
+    pub redact: Option<tcpwhy::redact::Level>,
+    /// With --redact: the same key replaces alike in all runs (a new one for each by default)
+    #[arg(long, value_name = "FILE", requires = "redact", help_heading = "Output")]
+    pub key: Option<PathBuf>,
     /// Put the input's SHA-256 into the report
     #[arg(long, help_heading = "Output")]
     pub hash: bool,

@@ -52,20 +52,39 @@ fn named(report: &Report) -> Vec<FlowRef> {
     all.filter(|flow| seen.insert(*flow)).collect()
 }
 
+/// A diagnosis that was made, and what is needed to look at its inputs again.
+pub struct Made {
+    pub(super) diagnosis: Diagnosis,
+    pub(super) inputs: Vec<String>,
+    pub(super) merged: Merged,
+    /// What was found.
+    pub report: Report,
+}
+
 impl Diagnosis {
-    /// The report with the flows that show its incidents. Reads the inputs twice; `command` is what was typed.
+    /// Diagnoses inputs that can be read again.
     ///
     /// # Errors
     /// When the inputs cannot be read.
-    pub fn dossier<S: AsRef<str>>(self, inputs: &[S], command: String) -> Result<Dossier> {
+    pub fn make<S: AsRef<str>>(self, inputs: &[S]) -> Result<Made> {
         let merged = self.clone().open(inputs)?.merged()?;
-        self.drawn(inputs, &merged, command)
+        let report = report(&merged, &self.settings);
+        let inputs = inputs.iter().map(|input| input.as_ref().to_owned()).collect();
+        // The second look needs no hash, and nobody waits for it.
+        let mut diagnosis = Diagnosis { progress: None, ..self };
+        diagnosis.open.hash = false;
+        Ok(Made { diagnosis, inputs, merged, report })
     }
+}
 
-    /// The same of what was read already.
-    pub(crate) fn drawn<S: AsRef<str>>(self, inputs: &[S], merged: &Merged, command: String) -> Result<Dossier> {
-        let report = report(merged, &self.settings);
-        let named = named(&report);
+impl Made {
+    /// The report with the flows that show its incidents. Reads the inputs once more; `command` is what was typed.
+    ///
+    /// # Errors
+    /// When the inputs cannot be read again.
+    pub fn dossier(&self, command: String) -> Result<Dossier> {
+        let Self { diagnosis, inputs, merged, report } = self;
+        let named = named(report);
         let of = |flow: &FlowRef| merged.flows.values().find(|summary| FlowRef::from(summary.facts.id) == *flow);
         let flows: Vec<&FlowSummary> = named.iter().filter_map(of).collect();
         let cited: BTreeSet<(u16, u64)> = report
@@ -80,15 +99,15 @@ impl Diagnosis {
             wanted
         };
         let mut tracks = Tracks::new(flows, MOST, means);
-        if !named.is_empty() && !self.stopped() {
-            read(&self, inputs, &merged.one_place, |frame, packet| {
+        if !named.is_empty() && !diagnosis.stopped() {
+            read(diagnosis, inputs, &merged.one_place, |frame, packet| {
                 tracks.packet(frame, packet);
                 Ok(())
             })?;
         }
         let drawn = tracks.finish().filter(|(_, steps, _)| !steps.is_empty());
-        let ladders = drawn.map(|(summary, steps, left_out)| assemble(summary, &report, steps, left_out)).collect();
-        Ok(Dossier { report, ladders, command })
+        let ladders = drawn.map(|(summary, steps, left_out)| assemble(summary, report, steps, left_out)).collect();
+        Ok(Dossier { report: report.clone(), ladders, command })
     }
 }
 
@@ -98,7 +117,8 @@ mod tests {
 
     fn dossier(path: &str) -> Dossier {
         let path = format!("{}/captures/incidents/{path}", env!("CARGO_MANIFEST_DIR"));
-        Diagnosis::new().dossier(&[path], "tcpwhy capture.pcap".into()).expect("a capture")
+        let made = Diagnosis::new().make(&[path]).expect("a capture");
+        made.dossier("tcpwhy capture.pcap".into()).expect("the same capture")
     }
 
     #[test]

@@ -12,11 +12,13 @@ pub mod live;
 mod means;
 mod prefix;
 mod progress;
+pub mod proof;
 mod recorder;
 mod second;
 // What only a capture that goes on asks for is idle without it.
 #[cfg_attr(not(feature = "live"), allow(dead_code))]
 mod shard;
+mod tally;
 #[cfg_attr(not(feature = "live"), allow(dead_code))]
 mod trip;
 mod vigil;
@@ -63,6 +65,16 @@ pub struct Diagnosis {
     limits: Limits,
     progress: Option<Arc<Progress>>,
     sockets: Option<Sockets>,
+    originals: Vec<Original>,
+}
+
+/// What an input is a copy of.
+#[derive(Clone, Debug)]
+pub struct Original {
+    /// The name it goes by in the report.
+    pub name: String,
+    /// SHA-256 of the original as it is stored, in lower-case hex, and its octets.
+    pub hash: Option<(String, u64)>,
 }
 
 /// Which times are asked for.
@@ -135,6 +147,12 @@ impl Diagnosis {
     /// What the capturing host had open, as `ss -tnpoi` tells: names connections that wait and send nothing.
     pub fn sockets(mut self, sockets: Option<Sockets>) -> Self {
         self.sockets = sockets;
+        self
+    }
+
+    /// The inputs are copies: the report shows what they stand for, in the order of the inputs.
+    pub fn originals(mut self, originals: Vec<Original>) -> Self {
+        self.originals = originals;
         self
     }
 
@@ -269,6 +287,10 @@ impl Opened {
         }
         trip.finish(end).join(&mut merged);
         merged.infos = source.finish();
+        for (info, original) in merged.infos.iter_mut().zip(diagnosis.originals) {
+            info.file = original.name;
+            (info.sha256, info.stored) = original.hash.unzip();
+        }
         merged.asked = asked;
         merged.sockets = diagnosis.sockets;
         merged.interrupted = interrupted;

@@ -5,7 +5,7 @@
 //! placeholder (`?62`), and the block is read on. Nothing but octets that break the format themselves stops a block.
 
 mod fixed;
-mod huffman;
+pub(crate) mod huffman;
 
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -393,7 +393,7 @@ mod tests {
     }
 
     fn text(octets: &[u8], packed: bool, block: &mut Vec<u8>) {
-        let octets = if packed { huffman::tests::encode(octets) } else { octets.to_vec() };
+        let octets = if packed { huffman::encode(octets) } else { octets.to_vec() };
         number(if packed { 0x80 } else { 0 }, 7, octets.len(), block);
         block.extend(octets);
     }

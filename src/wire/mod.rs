@@ -4,7 +4,7 @@
 //! [`Cursor`]; no function here panics on any octets.
 
 pub mod arp;
-mod crc32c;
+pub(crate) mod crc32c;
 pub mod dns;
 pub(crate) mod fnv;
 pub mod h2;

@@ -74,8 +74,34 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<u8>, Malformed> {
     if length < 8 && code == (1 << length) - 1 { Ok(text) } else { Err(Malformed::field("Huffman padding", 0)) }
 }
 
+/// Bits of an octet's code.
+pub(crate) fn bits(octet: u8) -> u32 {
+    u32::from(LENGTHS[usize::from(octet)])
+}
+
+/// In Huffman code, filled up with ones.
+pub(crate) fn encode(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let (mut waiting, mut have) = (0_u64, 0);
+    for octet in text {
+        let place = CODES.octets.iter().position(|known| known == octet).unwrap_or(0) as u32;
+        let length = bits(*octet);
+        let (first, from, _) = CODES.by_length[length as usize];
+        waiting = waiting << length | u64::from(first + place - u32::from(from));
+        have += length;
+        while have >= 8 {
+            have -= 8;
+            out.push((waiting >> have) as u8);
+        }
+    }
+    if have > 0 {
+        out.push((waiting << (8 - have)) as u8 | (0xff >> have) as u8);
+    }
+    out
+}
+
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use crate::wire::samples::octets;
 
@@ -98,20 +124,6 @@ pub(super) mod tests {
         for code in ["ffff ffff", "60", "6402 ff", "f800"] {
             assert!(decode(&octets(code)).is_err(), "{code}");
         }
-    }
-
-    /// In Huffman code, filled up with ones.
-    pub(in crate::wire::hpack) fn encode(text: &[u8]) -> Vec<u8> {
-        let mut bits = Vec::new();
-        for octet in text {
-            let place = CODES.octets.iter().position(|known| known == octet).expect("every octet has a code") as u32;
-            let length = usize::from(LENGTHS[usize::from(*octet)]);
-            let (first, from, _) = CODES.by_length[length];
-            let code = first + place - u32::from(from);
-            bits.extend((0..length).rev().map(|bit| code >> bit & 1));
-        }
-        bits.resize(bits.len().next_multiple_of(8), 1);
-        bits.chunks(8).map(|bits| bits.iter().fold(0, |octet, bit| octet << 1 | *bit as u8)).collect()
     }
 
     #[test]
