@@ -311,34 +311,32 @@ def without(browser, page):
         browser.cdp("Emulation.setScriptExecutionDisabled", value=False)
 
 
-def picture(browser, path, height=None):
-    shot = {"format": "png", "captureBeyondViewport": height is not None}
-    if height is not None:
-        size = browser.cdp("Page.getLayoutMetrics")["cssContentSize"]
-        shot["clip"] = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], height), "scale": 1}
-    path.write_bytes(base64.b64decode(browser.cdp("Page.captureScreenshot", **shot)["data"]))
+def picture(browser, path):
+    path.write_bytes(base64.b64decode(browser.cdp("Page.captureScreenshot", format="png")["data"]))
     print(path, path.stat().st_size)
 
 
 def screens(browser, folder, page):
+    """What is seen first, in a window, on a phone, on paper."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     name = pathlib.Path(page).stem
-    browser.size(1280, 900)
     for theme in ["light", "dark"]:
+        browser.size(1200, 1000)
         browser.theme(theme)
         browser.open(page)
-        picture(browser, folder / f"{name}-{theme}.png", 5200)
+        picture(browser, folder / f"{name}-{theme}.png")
+        browser.script("document.querySelector('.drawing').scrollIntoView()")
+        picture(browser, folder / f"{name}-{theme}-ladder.png")
     browser.theme("light")
     browser.size(390, 844, phone=True)
     browser.open(page)
-    picture(browser, folder / f"{name}-phone.png", 2600)
-    browser.size(1280, 900)
-    browser.open(page)
+    picture(browser, folder / f"{name}-phone.png")
     paper = folder / f"{name}.pdf"
-    # A4.
+    # A4, in inches.
     pdf = browser.cdp("Page.printToPDF", printBackground=False, paperWidth=8.27, paperHeight=11.69)
     paper.write_bytes(base64.b64decode(pdf["data"]))
+    print(paper, paper.stat().st_size)
     if shutil.which("pdftoppm"):
         subprocess.run(["pdftoppm", "-png", "-r", "60", "-l", "4", str(paper), str(folder / f"{name}-print")], check=True)
 

@@ -11,7 +11,8 @@ use crate::wire::harmless::is_hidden;
 
 fn dossier(path: &str) -> Dossier {
     let path = format!("{}/captures/{path}", env!("CARGO_MANIFEST_DIR"));
-    Diagnosis::new().hash(true).all_flows(true).dossier(&[path], "tcpwhy capture.pcap".into()).expect("a capture")
+    let made = Diagnosis::new().hash(true).all_flows(true).make(&[path]).expect("a capture");
+    made.dossier("tcpwhy capture.pcap".into()).expect("the same capture")
 }
 
 const CAPTURES: &[&str] = &[

@@ -207,7 +207,7 @@ fn says(report: &Report) -> Says {
     };
     match report.incidents.as_slice() {
         [] => quiet(report),
-        [only] => plain(severity(only.severity), tone(only.severity), "One cause explains what failed".into()),
+        [only] => plain(severity(only.severity), tone(only.severity), "One root cause was found".into()),
         [first, ..] => {
             let text = match report.incidents.len() {
                 2 => "2 independent causes; neither explains the other".to_owned(),
