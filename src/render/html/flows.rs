@@ -18,7 +18,7 @@ use crate::wire::harmless::{Sink, harmless, is_hidden};
 /// Rows that are HTML.
 pub(super) const STATIC: usize = 50;
 /// Octets of JSON. What has no room is counted, and the page says so.
-const MOST: usize = 2_000_000;
+const MOST: usize = 1_800_000;
 
 /// A row of the table as HTML.
 #[derive(Serialize)]

@@ -57,6 +57,7 @@ impl Drawing {
 #[derive(Serialize)]
 pub(super) struct Row {
     pub packet: String,
+    pub count: u64,
     pub filter: String,
     pub after: String,
     pub from: &'static str,
@@ -212,6 +213,7 @@ fn row(step: &Step<'_>, plan: &Plan, start: i64, several: bool) -> Row {
     };
     Row {
         packet: number(rung, several),
+        count: rung.count,
         filter,
         after: format!("+{}", Elapsed(step.at.saturating_sub(start))),
         from,

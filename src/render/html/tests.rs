@@ -228,3 +228,33 @@ fn what_has_no_room_is_counted() {
     let listed = data(&html)["rows"].as_array().map_or(0, Vec::len);
     assert!(html.contains(&format!("There is no room for {} more", 60_000 - listed)));
 }
+
+#[test]
+fn what_a_drawing_leaves_out_is_counted_and_never_called_silence() {
+    let dossier = dossier("rules/packet-loss/fifteen-percent-behind-the-capture.pcap");
+    let clocks = moment::Clocks::of(&dossier.report);
+    let (cited, ends) = (BTreeSet::new(), clocks.ends(&dossier.report));
+    let long = dossier.ladders.iter().find(|ladder| ladder.left_out > 0).expect("a long flow");
+    let stage = ladder::Stage { id: "x", legs: &[long], link: None, cited: &cited, clocks: &clocks, ends: &ends };
+    let drawing = ladder::draw(&stage);
+    let drawn: u64 = drawing.rows.iter().map(|row| row.count).sum();
+    assert_eq!(drawn + drawing.left_out, long.flow.packets);
+    assert!(drawing.rows.len() <= 44 && drawing.svg.contains("and more, not drawn"));
+    // Between #64 and #744 there are packets that are not drawn.
+    assert!(!drawing.svg.contains("261 ms later"), "no silence");
+}
+
+#[test]
+fn a_request_that_is_never_answered_ends_with_the_capture() {
+    let dossier = dossier("incidents/hung-fetch/both-sides.pcap");
+    let html = report(&dossier);
+    assert!(html.contains("nothing more until the capture ends, 26.8 s later"));
+}
+
+#[test]
+fn a_capture_that_holds_nothing_says_what_to_do() {
+    let html = report(&dossier("broken/unknown-link-type.pcap"));
+    assert!(html.contains("nothing can be said about any connection") && html.contains("tcpwhy capture-plan"));
+    let html = report(&dossier("healthy/01-rst-after-fin.pcap"));
+    assert!(html.contains("nothing is broken in 2 flows"));
+}

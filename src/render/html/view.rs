@@ -21,7 +21,7 @@ const TOLD: usize = 25;
 const ROWS: usize = 400;
 const INPUTS: usize = 40;
 /// Octets of drawings; the first ones have them.
-const DRAWINGS: usize = 700_000;
+const DRAWINGS: usize = 500_000;
 
 /// The page.
 #[derive(Serialize)]
