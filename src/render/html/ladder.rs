@@ -49,7 +49,7 @@ impl Drawing {
     /// Octets that it takes in the page, about.
     pub fn octets(&self) -> usize {
         let words = |row: &Row| row.what.len() + row.means.iter().map(String::len).sum::<usize>();
-        self.svg.len() + self.rows.iter().map(|row| 350 + words(row)).sum::<usize>()
+        self.svg.len() + 1000 + self.rows.iter().map(|row| 400 + words(row)).sum::<usize>()
     }
 }
 
