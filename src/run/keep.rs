@@ -433,6 +433,27 @@ mod tests {
     }
 
     #[test]
+    fn more_incidents_than_are_at_hand_have_files_all_the_same() {
+        let (mut ring, mut report, interfaces) = caught(64 << 20);
+        let folder = folder("many");
+        let mut keeper = Keeper::new(&folder, &interfaces, u64::MAX);
+        let many = OPEN + 3;
+        for n in 0..many {
+            report.incidents[0].id = format!("{n:012}");
+            keeper.update(&report, &Told::default(), &ring.look(), Timestamp::MAX).expect("written");
+        }
+        let at_hand = keeper.files.values().filter(|file| !file.packets.is_empty()).count();
+        assert_eq!((keeper.count(), at_hand), ((many, 0), OPEN));
+        // A file that was let go stays as it is.
+        let path = keeper.path("000000000000").expect("a file").to_owned();
+        let before = fs::read(&path).expect("a file");
+        report.incidents[0].id = "000000000000".into();
+        keeper.update(&report, &Told::default(), &ring.look(), Timestamp::MAX).expect("written");
+        assert!(fs::read(&path).expect("a file") == before);
+        fs::remove_dir_all(folder).expect("removed");
+    }
+
+    #[test]
     fn beyond_the_limit_the_oldest_file_goes() {
         let (mut ring, mut report, interfaces) = caught(64 << 20);
         let folder = folder("limit");
