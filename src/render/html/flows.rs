@@ -59,15 +59,19 @@ impl Words {
     }
 }
 
-/// Flows as a reader wants them: what failed first.
-pub(super) fn sorted(report: &Report) -> Vec<&FlowEntry> {
-    let mut flows: Vec<&FlowEntry> = report.flows.iter().collect();
-    let rank = |flow: &FlowEntry| match flow.verdict {
+/// The place of its verdict; the script has the same list.
+fn rank(flow: &FlowEntry) -> u8 {
+    match flow.verdict {
         Verdict::Failed => 0,
         Verdict::Degraded => 1,
         Verdict::Undecided => 2,
         Verdict::Healthy => 3,
-    };
+    }
+}
+
+/// Flows as a reader wants them: what failed first.
+pub(super) fn sorted(report: &Report) -> Vec<&FlowEntry> {
+    let mut flows: Vec<&FlowEntry> = report.flows.iter().collect();
     flows.sort_by_key(|flow| (rank(flow), flow.key()));
     flows
 }
@@ -90,53 +94,70 @@ pub(super) fn name(flow: FlowRef, files: usize) -> String {
     if files > 1 { name } else { format!("#{name}") }
 }
 
-/// All flows as JSON. `drawn` are those whose drawing is in the page.
-pub(super) fn data(report: &Report, flows: &[&FlowEntry], drawn: &[FlowRef]) -> Data {
-    let clocks = Clocks::of(report);
-    let base = flows.iter().map(|flow| clocks.start(flow)).min().unwrap_or(0);
-    let rules: BTreeMap<&str, &str> =
-        report.findings.iter().map(|finding| (finding.id.as_str(), finding.rule.as_str())).collect();
-    let (mut words, mut templates) = (Words::default(), Words::default());
-    let (mut rows, mut size, mut left_out): (Vec<String>, usize, usize) = (Vec::new(), 0, 0);
-    for flow in flows {
-        if size + words.octets + templates.octets > MOST {
-            left_out += 1;
-            continue;
-        }
+/// What rows are packed with.
+struct Packer<'a> {
+    clocks: Clocks,
+    /// The earliest start, in nanoseconds.
+    base: i64,
+    /// Rules by the ids of their findings.
+    rules: BTreeMap<&'a str, &'a str>,
+    words: Words,
+    templates: Words,
+    /// Flows whose drawing is in the page.
+    drawn: &'a [FlowRef],
+}
+
+impl Packer<'_> {
+    fn word(&mut self, text: &str) -> usize {
+        self.words.place(&harmless(text, Sink::Line))
+    }
+
+    /// One row. The script takes the fields in this order.
+    fn row(&mut self, flow: &FlowEntry) -> String {
         let (template, numbers) = pressed(flow);
-        let template = templates.place(&template);
-        let mut word = |text: &str| words.place(&harmless(text, Sink::Line));
         let protocols: Vec<&str> = flow.protocols.iter().map(|protocol| protocol.name()).collect();
-        let found: Vec<usize> =
-            flow.findings.iter().filter_map(|id| rules.get(id.as_str())).map(|rule| word(rule)).collect();
-        let start = clocks.start(flow);
+        let rules: Vec<&str> = flow.findings.iter().filter_map(|id| self.rules.get(id.as_str()).copied()).collect();
+        let start = self.clocks.start(flow);
         let lasted = parse(&flow.end).zip(parse(&flow.start)).map_or(0, |(end, start)| end.saturating_sub(start));
-        let order = [Verdict::Failed, Verdict::Degraded, Verdict::Undecided, Verdict::Healthy];
-        let place = order.iter().position(|verdict| *verdict == flow.verdict);
         let row = json!([
             flow.file,
             flow.id,
-            place,
+            rank(flow),
             harmless(&flow.client, Sink::Line),
-            word(&flow.server),
-            template,
+            self.word(&flow.server),
+            self.templates.place(&template),
             numbers,
-            start.saturating_sub(base) / 1000,
+            start.saturating_sub(self.base) / 1000,
             lasted / 1000,
             flow.packets,
             flow.octets[0],
             flow.octets[1],
-            word(&flow.transport),
-            word(&protocols.join(", ")),
-            word(&flow.handshake),
-            word(&flow.close),
+            self.word(&flow.transport),
+            self.word(&protocols.join(", ")),
+            self.word(&flow.handshake),
+            self.word(&flow.close),
             flow.rtt_ns.map(|rtt| rtt / 1000),
             harmless(&flow.community_id, Sink::Line),
-            found,
-            flow.faces.iter().map(|face| word(face)).collect::<Vec<_>>(),
-            u8::from(drawn.contains(&flow.key())),
+            rules.into_iter().map(|rule| self.word(rule)).collect::<Vec<_>>(),
+            flow.faces.iter().map(|face| self.word(face)).collect::<Vec<_>>(),
+            u8::from(self.drawn.contains(&flow.key())),
         ]);
-        let row = row.to_string();
+        row.to_string()
+    }
+}
+
+/// All flows as JSON. `drawn` are those whose drawing is in the page.
+pub(super) fn data(report: &Report, flows: &[&FlowEntry], drawn: &[FlowRef]) -> Data {
+    let clocks = Clocks::of(report);
+    let base = flows.iter().map(|flow| clocks.start(flow)).min().unwrap_or(0);
+    let rules = report.findings.iter().map(|finding| (finding.id.as_str(), finding.rule.as_str())).collect();
+    let mut packer = Packer { clocks, base, rules, words: Words::default(), templates: Words::default(), drawn };
+    let (mut rows, mut size): (Vec<String>, usize) = (Vec::new(), 0);
+    for flow in flows {
+        if size + packer.words.octets + packer.templates.octets > MOST {
+            break;
+        }
+        let row = packer.row(flow);
         size += row.len() + 1;
         rows.push(row);
     }
@@ -146,12 +167,12 @@ pub(super) fn data(report: &Report, flows: &[&FlowEntry], drawn: &[FlowRef]) -> 
         "files": files,
         "inputs": crate::render::text::inputs(report),
         "base": base / 1000,
-        "words": words.list,
-        "templates": templates.list,
+        "words": packer.words.list,
+        "templates": packer.templates.list,
     });
     let head = head.to_string();
     let json = format!("{},\"rows\":[{}]}}", head.trim_end_matches('}'), rows.join(","));
-    Data { json: inert(&json), left_out }
+    Data { json: inert(&json), left_out: flows.len() - rows.len() }
 }
 
 /// JSON that cannot end the `script` element it stands in, nor begin a comment there, and hides nothing.
