@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::moment::{Clocks, parse};
 use super::words::verdict;
+use crate::capture::CaptureInfo;
 use crate::diagnose::report::{FlowEntry, FlowRef, Report};
 use crate::rule::summary::Verdict;
 use crate::wire::harmless::{Sink, harmless, is_hidden};
@@ -163,9 +164,11 @@ pub(super) fn data(report: &Report, flows: &[&FlowEntry], drawn: &[FlowRef]) -> 
     }
     let files: Vec<String> =
         report.captures.iter().map(|capture| harmless(&capture.file, Sink::Line).into_owned()).collect();
+    // What was heard live is in no file that could be read again.
+    let live = report.captures.iter().any(|capture| capture.format == CaptureInfo::LIVE);
     let head = json!({
         "files": files,
-        "inputs": crate::render::text::inputs(report),
+        "inputs": crate::render::text::inputs(report).filter(|_| !live),
         "base": base / 1000,
         "words": packer.words.list,
         "templates": packer.templates.list,
