@@ -23,7 +23,7 @@ pub struct Dossier {
 }
 
 /// Packets of the beginning of a flow; what is cited or means something is there in any case.
-const MOST: usize = 400;
+pub(super) const MOST: usize = 400;
 
 impl Dossier {
     /// The flow packet by packet, where it is there.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::dossier::MOST;
 use super::means::meaning;
 pub use super::second::Point;
 use super::second::{Step, Tracks, read};
@@ -59,6 +60,13 @@ pub struct Rung {
     pub what: String,
     /// What happened there, in words.
     pub means: Vec<String>,
+}
+
+impl Ladder {
+    /// Whether packets may be left out right before `points[n]`: the beginning and the end of a long flow are whole.
+    pub fn gap_before(&self, n: usize) -> bool {
+        self.left_out > 0 && n >= MOST && n + MOST / 4 <= self.points.len()
+    }
 }
 
 impl Diagnosis {

@@ -23,6 +23,8 @@ pub enum Sink {
     /// A whole line for a terminal, such as a command, or of a fenced block of Markdown: as `Terminal`, but never cut. The fence has to be
     /// longer than any run of backticks in the block.
     Line,
+    /// A whole line of HTML, such as a command: as `Html`, but never cut.
+    HtmlLine,
     /// Running text or a table cell of Jira's wiki markup.
     Jira,
     /// A whole line of a `{noformat}` block of Jira, never cut.
@@ -61,7 +63,7 @@ pub fn harmless_octets(bytes: &[u8], sink: Sink) -> Cow<'_, str> {
 /// Writes out what cannot be seen and cuts what is too long; `whole` itself when it needs neither. `Err` is an octet that is no UTF-8.
 fn visible<'a>(characters: impl Iterator<Item = Result<char, u8>>, whole: &'a str, sink: Sink) -> Cow<'a, str> {
     // Characters are at most as many as octets.
-    let cut = !matches!(sink, Sink::Shell | Sink::Line | Sink::JiraBlock);
+    let cut = !matches!(sink, Sink::Shell | Sink::Line | Sink::HtmlLine | Sink::JiraBlock);
     let fits = !cut || whole.len() <= LONGEST;
     if !whole.is_empty() && fits && !whole.chars().any(is_hidden) {
         return Cow::Borrowed(whole);
@@ -100,7 +102,7 @@ fn escape(text: &str, sink: Sink) -> Cow<'_, str> {
     match sink {
         Sink::Terminal | Sink::Line => Cow::Borrowed(text),
         Sink::Markdown => markdown(text),
-        Sink::Html => html(text),
+        Sink::Html | Sink::HtmlLine => html(text),
         Sink::Csv => csv(text),
         Sink::Shell => shell(text),
         Sink::Jira => jira(text),
@@ -274,8 +276,17 @@ mod tests {
 
     use super::*;
 
-    const SINKS: [Sink; 8] =
-        [Sink::Terminal, Sink::Markdown, Sink::Html, Sink::Csv, Sink::Shell, Sink::Line, Sink::Jira, Sink::JiraBlock];
+    const SINKS: [Sink; 9] = [
+        Sink::Terminal,
+        Sink::Markdown,
+        Sink::Html,
+        Sink::Csv,
+        Sink::Shell,
+        Sink::Line,
+        Sink::HtmlLine,
+        Sink::Jira,
+        Sink::JiraBlock,
+    ];
 
     #[test]
     fn plain_text_is_left_alone_and_not_copied() {
@@ -409,6 +420,7 @@ mod tests {
         assert!(harmless(&long, Sink::Html).ends_with('…'));
         assert_eq!(harmless(&"x".repeat(600), Sink::Shell).len(), 600);
         assert_eq!(harmless(&"x".repeat(600), Sink::Line).len(), 600);
+        assert_eq!(harmless(&"<".repeat(600), Sink::HtmlLine).len(), 600 * "&lt;".len());
         assert_eq!(harmless(&"é".repeat(512), Sink::Terminal).chars().count(), 512);
         assert_eq!(harmless_octets(&[0xff; 600], Sink::Terminal).len(), 512 * 4 + "…".len());
     }
