@@ -28,6 +28,8 @@ pub(super) enum Part {
     Sum { layer: Layer, at: usize, pseudo: bool },
     /// A GRE header with a checksum over all behind it.
     Gre { at: usize, end: usize },
+    /// A fragment of a datagram.
+    Fragment(Fragment),
     /// Octets that are filled.
     Fill { at: usize, end: usize },
     /// Octets that become zero.
@@ -46,6 +48,21 @@ pub(super) struct Layer {
     pub(super) wire: u32,
     /// Quoted in an ICMP error, or one fragment of several: its octets stand in no stream.
     pub(super) apart: bool,
+}
+
+/// A fragment: where its octets stand, and where in the datagram they belong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fragment {
+    /// Where its IP header stands, and how long that is.
+    pub(super) ip: usize,
+    pub(super) header: usize,
+    pub(super) v6: bool,
+    pub(super) protocol: u8,
+    pub(super) id: u32,
+    pub(super) at: usize,
+    pub(super) end: usize,
+    pub(super) start: usize,
+    pub(super) more: bool,
 }
 
 /// What is walked over.
@@ -320,8 +337,13 @@ impl Walk<'_> {
         let pieces = self.u16(at + 6).unwrap_or(0);
         let protocol = self.bytes[at + 9];
         let wire = total.saturating_sub(len as u32);
-        let place = Layer { ip: at, v6: false, at: body, end: inner, wire, apart: self.quoted || pieces & 0x2000 != 0 };
-        if pieces & 0x1fff != 0 {
+        let place = Layer { ip: at, v6: false, at: body, end: inner, wire, apart: self.quoted };
+        if pieces & 0x3fff != 0 && !self.quoted {
+            let id = u32::from(self.u16(at + 4).unwrap_or(0));
+            let (start, more) = (usize::from(pieces & 0x1fff) * 8, pieces & 0x2000 != 0);
+            let (header, v6) = (len, false);
+            self.push(Part::Fragment(Fragment { ip: at, header, v6, protocol, id, at: body, end: inner, start, more }));
+        } else if pieces & 0x1fff != 0 {
             self.fill(body, inner);
         } else {
             self.transport(protocol, place);
@@ -345,9 +367,21 @@ impl Walk<'_> {
             let Some((next, len)) = self.extension(protocol, place.at, inner) else { break };
             if protocol == 44 {
                 let pieces = self.u16(place.at + 2).unwrap_or(0);
-                place.apart |= pieces & 1 != 0;
+                let body = (place.at + 8).min(inner);
+                if pieces & 0xfff9 != 0 && !self.quoted {
+                    let id = self
+                        .bytes
+                        .get(place.at + 4..place.at + 8)
+                        .map_or(0, |id| id.iter().fold(0, |id, octet| id << 8 | u32::from(*octet)));
+                    let (start, more) = (usize::from(pieces & 0xfff8), pieces & 1 != 0);
+                    let (header, v6) = (40, true);
+                    let fragment =
+                        Fragment { ip: at, header, v6, protocol: next, id, at: body, end: inner, start, more };
+                    self.push(Part::Fragment(fragment));
+                    return self.zero(inner, end);
+                }
                 if pieces & 0xfff8 != 0 {
-                    self.fill((place.at + 8).min(inner), inner);
+                    self.fill(body, inner);
                     return self.zero(inner, end);
                 }
             }

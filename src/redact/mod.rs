@@ -19,6 +19,7 @@ mod address;
 mod der;
 mod dns;
 mod fields;
+mod fragments;
 mod frame;
 mod h2;
 mod http;
@@ -150,14 +151,14 @@ pub fn rewrite(input: &str, out: impl Write, mapping: &mut Mapping) -> Result<u6
     }
     let open = || Source::open(&[input], &OpenOptions::default());
     let mut source = open()?;
-    let mut planner = track::Planner::default();
+    let (mut planner, mut fragments) = (track::Planner::default(), fragments::Fragments::default());
     while let Some(frame) = source.next()? {
-        frame::plan(&frame, mapping, &mut planner);
+        frame::plan(&frame, mapping, &mut planner, &mut fragments);
     }
     let info = source.finish().pop().unwrap_or_default();
-    let plans = planner.finish(mapping);
+    let rewriter = frame::Rewriter::new(planner.finish(mapping), fragments);
     note_left_out(&info, mapping);
-    write(&info, open()?, out, plans, mapping).map_err(|error| match error {
+    write(&info, open()?, out, rewriter, mapping).map_err(|error| match error {
         Failed::Reading(error) => error,
         Failed::Writing(error) => Error::io("cannot write the redacted capture", error),
     })
@@ -185,14 +186,13 @@ fn write(
     info: &CaptureInfo,
     mut source: Source,
     out: impl Write,
-    plans: Vec<stream::Plan>,
+    mut rewriter: frame::Rewriter,
     mapping: &mut Mapping,
 ) -> Result<u64, Failed> {
     let mut writer = Writer::new(out, Some("redacted"))?;
     for interface in &info.interfaces {
         writer.interface(&interface_of(interface, mapping))?;
     }
-    let mut rewriter = frame::Rewriter::new(plans);
     // What is broken in the original is broken at the same packet of the copy: it is a finding.
     let mut damage = info.damage.iter().filter(|damage| !damage.cut_at_end).peekable();
     while let Some(frame) = source.next()? {

@@ -115,9 +115,14 @@ struct Open {
 }
 
 impl Planner {
-    /// The next segment.
-    pub(super) fn segment(&mut self, map: &mut Mapping, ends: Ends, piece: &Piece<'_>) {
-        let Some(place) = self.sequencer.place(ends, piece) else { return };
+    /// The next segment; direction and offset of its octets.
+    pub(super) fn segment(&mut self, map: &mut Mapping, ends: Ends, piece: &Piece<'_>) -> Option<(usize, i64)> {
+        let place = self.sequencer.place(ends, piece)?;
+        self.read(map, ends, piece, place);
+        Some((place.direction, place.offset))
+    }
+
+    fn read(&mut self, map: &mut Mapping, ends: Ends, piece: &Piece<'_>, place: Place) {
         if let Some(late) = place.fresh {
             if let Some(before) = self.latest.insert(ends, place.direction) {
                 self.close(map, before);
