@@ -217,9 +217,17 @@ impl Rewriter {
             self.write(layer.at + 8, &mapped);
         } else {
             self.fill(layer.at + 8, layer.end);
+            // What tells a datagram from the next one, and a copy by that it does not: the first and last octets.
+            let (tells, from) = (map.opaque(payload), layer.at + 8);
+            for (n, octet) in tells.iter().enumerate().filter(|(n, _)| *n < TELLING || n + TELLING >= tells.len()) {
+                self.write(from + n, &[octet | 0xc0]);
+            }
         }
     }
 }
+
+/// Octets at either end of a datagram by which `flow` knows a copy.
+const TELLING: usize = 8;
 
 /// Ends, octets, and where these begin; `None` when the header is not whole.
 fn segment<'a>(bytes: &'a [u8], layer: &Layer) -> Option<(Ends, Piece<'a>, usize)> {

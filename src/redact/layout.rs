@@ -402,7 +402,13 @@ impl Walk<'_> {
         match protocol {
             44 => Some((self.bytes[at], 8)),
             51 => Some((self.bytes[at], 4 * (len + 2))),
-            0 | 60 | 135 => Some((self.bytes[at], 8 * (len + 1))),
+            0 | 60 | 135 => {
+                // Router alert stays (RFC 2711); an option may hold a home address.
+                if self.bytes[at + 2] != 5 {
+                    self.zero(at + 2, end.min(at + 8 * (len + 1)));
+                }
+                Some((self.bytes[at], 8 * (len + 1)))
+            }
             43 => {
                 let mut address = at + 8;
                 while address + 16 <= end.min(at + 8 * (len + 1)) {
