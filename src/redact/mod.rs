@@ -126,6 +126,25 @@ fn redact_to(files: &[(String, PathBuf)], parts: &[PathBuf], mapping: &mut Mappi
     Ok(Outcome { counts: mapping.counts(), packets, findings })
 }
 
+/// Redacted copies of inputs (`path`, `name=path`) in a folder, to be diagnosed in their place: what a report, a bundle or evidence is made of
+/// when it is to name nobody. The copies are called `capture-1.pcapng` and so on, as names of files say much, and keep their labels. They are
+/// not proved: [`same_findings`] does that.
+///
+/// # Errors
+/// As [`rewrite`].
+pub fn copies(inputs: &[String], folder: &Path, mapping: &mut Mapping) -> Result<Vec<String>> {
+    let mut written = Vec::new();
+    for (n, input) in inputs.iter().enumerate() {
+        let path = folder.join(format!("capture-{}.pcapng", n + 1));
+        let writing = |error| Error::io(format!("cannot write {}", path.display()), error);
+        let mut file = BufWriter::with_capacity(1 << 18, std::fs::File::create(&path).map_err(writing)?);
+        rewrite(input, &mut file, mapping)?;
+        file.flush().map_err(writing)?;
+        written.push(labelled_as(input, &path));
+    }
+    Ok(written)
+}
+
 /// Where a file is written before it is proved.
 fn beside(out: &Path) -> PathBuf {
     let mut name = out.file_name().unwrap_or_default().to_os_string();
@@ -146,8 +165,9 @@ fn labelled_as(input: &str, part: &Path) -> String {
 /// # Errors
 /// When the file cannot be read, is standard input, or the copy cannot be written.
 pub fn rewrite(input: &str, out: impl Write, mapping: &mut Mapping) -> Result<u64> {
-    if input == "-" {
-        return Err(Error::usage("redaction reads its input twice: write standard input to a file first"));
+    let path = Path::new(crate::capture::labelled(input).1);
+    if path == Path::new("-") || path.metadata().is_ok_and(|file| !file.is_file()) {
+        return Err(Error::usage("redaction reads its input twice: write it to a file first"));
     }
     let open = || Source::open(&[input], &OpenOptions::default());
     let mut source = open()?;
