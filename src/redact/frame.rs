@@ -217,10 +217,11 @@ impl Rewriter {
             self.write(layer.at + 8, &mapped);
         } else {
             self.fill(layer.at + 8, layer.end);
-            // What tells a datagram from the next one, and a copy by that it does not: the first and last octets.
-            let (tells, from) = (map.opaque(payload), layer.at + 8);
-            for (n, octet) in tells.iter().enumerate().filter(|(n, _)| *n < TELLING || n + TELLING >= tells.len()) {
-                self.write(from + n, &[octet | 0xc0]);
+            // What tells a datagram from the next one, and a copy by that it does not: the octets at its ends.
+            let ends = [(0, payload.len().min(TELLING)), (payload.len().saturating_sub(TELLING), payload.len())];
+            for (from, to) in ends {
+                let octets: Vec<u8> = map.opaque(&payload[from..to]).iter().map(|octet| octet | 0xc0).collect();
+                self.write(layer.at + 8 + from, &octets);
             }
         }
     }
