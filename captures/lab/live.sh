@@ -1,5 +1,5 @@
 #!/bin/bash
-# Live diagnosis beside real servers: the GitLab incident and a hung upstream while tcpwhy watches the proxy's interfaces. About 80 s.
+# Live diagnosis beside real servers: the GitLab incident and a hung upstream while tcpwhy watches the proxy's interfaces. About two and a half minutes.
 #     live.sh PROGRAM        exit code 1 when something did not hold
 # Checked: how soon a finding is told, that the evidence opens in tshark with its comments on the right frames and alone names the same
 # cause, that the file written says what the interface said, that a parallel tcpdump leads to the same findings, rights and signals.
@@ -21,6 +21,13 @@ spawn "$B" "$TMP/goserver" -cert "$TMP/staging.gitlab.io.crt" -key "$TMP/staging
 wait_port "$B" 1443
 spawn "$B" python3 "$LAB_DIR/serve.py" 8080 recv sleep:60
 wait_port "$B" 8080
+# Incident S3: connections that wait for an answer since long before anybody listens (the end of this script).
+serve "$B" 8083 recv sleep:240
+for i in 1 2 3 4 5; do
+    spawn "$P" python3 "$LAB_DIR/talk.py" 10.224.26.2 8083 "send:GET /crl HTTP/1.1\r\nHost: crl.example.com\r\n\r\n" sleep:230
+done
+HUNG_SINCE=$SECONDS
+sleep 4
 configuration() { # port and options of the server
     cat <<X
 global
@@ -74,6 +81,8 @@ capture_end "$THEIRS"
 kill -INT "$LIVE"
 wait "$STAMP"
 
+indexes() { tshark -r "$TMP/ours.pcapng" -T fields -e sll.ifindex 2>/dev/null | sort -u | wc -l; }
+check "on any, interfaces are told apart ($(indexes) of them)" [ "$(indexes)" = 2 ]
 check "live: findings, when and what (live.py)" python3 "$LAB_DIR/live.py" "$PROGRAM" "$TMP"
 
 # Rights: none, one file capability, and then the same without root.
@@ -142,4 +151,14 @@ datagrams 200
 { kill -KILL "$KILLED" && wait "$KILLED"; } 2>/dev/null
 check "after SIGKILL the file is readable up to its last block" bash -c \
     "[ \$('$PROGRAM' --format json '$TMP/killed.pcapng' | python3 -c 'import json,sys; print(json.load(sys.stdin)[\"counts\"][\"packets\"][\"udp\"])') -gt 100 ]"
+
+# What hung before anybody listened, and sends nothing since.
+sleep $((HUNG_SINCE + 70 > SECONDS ? HUNG_SINCE + 70 - SECONDS : 0))
+on "$P" "$PROGRAM" live -i eth1 --for 4 >"$TMP/out" 2>"$TMP/err" &
+HUNG=$!
+sleep 2
+datagrams 5
+wait "$HUNG"
+check "connections that hung before the start are named" grep -Eq "5 connections.*10.224.26.2:8083|10.224.26.2:8083.*5 connections" <(tr -s ' \n' ' ' <"$TMP/out")
+sed 's/^/          /' "$TMP/out" | head -12
 exit $FAILED

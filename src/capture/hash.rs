@@ -5,20 +5,21 @@ use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest as _, Sha256};
 
-/// The hash, in lower-case hex, once the whole input was read.
-pub(super) type Digest = Arc<OnceLock<String>>;
+/// The hash, in lower-case hex, and of how many octets, once the whole input was read.
+pub(super) type Digest = Arc<OnceLock<(String, u64)>>;
 
 /// Hashes what it passes on.
 pub(super) struct Hashed {
     inner: Box<dyn Read + Send>,
     hasher: Sha256,
+    octets: u64,
     digest: Digest,
 }
 
 impl Hashed {
     pub(super) fn new(inner: Box<dyn Read + Send>) -> (Self, Digest) {
         let digest = Digest::default();
-        (Self { inner, hasher: Sha256::new(), digest: digest.clone() }, digest)
+        (Self { inner, hasher: Sha256::new(), octets: 0, digest: digest.clone() }, digest)
     }
 }
 
@@ -26,9 +27,12 @@ impl Read for Hashed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..n]);
+        self.octets += n as u64;
         if n == 0 && !buffer.is_empty() {
-            self.digest
-                .get_or_init(|| self.hasher.clone().finalize().iter().map(|octet| format!("{octet:02x}")).collect());
+            self.digest.get_or_init(|| {
+                let hash = self.hasher.clone().finalize().iter().map(|octet| format!("{octet:02x}")).collect();
+                (hash, self.octets)
+            });
         }
         Ok(n)
     }
@@ -47,6 +51,6 @@ mod tests {
         assert_eq!(hashed.read(&mut octets).expect("memory"), 0);
         // FIPS 180-4, the standard's own example.
         let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(digest.get().map(String::as_str), Some(expected));
+        assert_eq!(digest.get(), Some(&(expected.to_owned(), 3)));
     }
 }

@@ -8,13 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use pcap::{Active, Capture, Direction, Linktype, Precision};
 
+use super::steady::{Look, Steady};
 use super::write::Counted;
-use super::{CaptureInfo, Interface, LinkType, follow};
+use super::{CaptureInfo, Interface, LinkType, follow, steady};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::{Elapsed, Timestamp};
 
@@ -119,11 +120,13 @@ impl Live {
     pub fn start(self) -> Feed {
         let (full, batches) = bounded(QUEUE);
         let stop = Arc::new(AtomicBool::new(false));
+        let clock = Arc::new(Steady::new());
         let mut lanes = Vec::new();
         for (n, (interface, handle)) in self.opened.into_iter().enumerate() {
             let (empties, spare) = bounded(QUEUE);
             let counters = Arc::new(Counters::default());
-            let thread = Catcher { lane: n, handle, full: full.clone(), spare, counters: counters.clone() };
+            let (full, counted, clock) = (full.clone(), counters.clone(), clock.clone());
+            let thread = Catcher { lane: n, handle, full, spare, counters: counted, clock };
             let stop = stop.clone();
             let thread = std::thread::spawn(move || thread.run(&stop));
             lanes.push(Lane {
@@ -206,8 +209,7 @@ fn words(error: pcap::Error) -> String {
 
 /// The machine's clock, which stamps packets too.
 pub fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    Timestamp(steady::wall())
 }
 
 /// What one thread counts and everybody may read.
@@ -228,6 +230,8 @@ pub(super) struct Batch {
     pub(super) until: Option<Timestamp>,
     /// The interface is gone, and why.
     pub(super) gone: Option<String>,
+    /// The machine's clock was set by so much.
+    pub(super) stepped: Option<Elapsed>,
     /// From here on packets are of this file and these interfaces.
     pub(super) described: Option<Box<CaptureInfo>>,
 }
@@ -251,19 +255,19 @@ impl Batch {
         self.packets.push(Caught { from, kept, ..packet });
     }
 
-    fn push(&mut self, interface: u16, packet: &pcap::Packet<'_>) {
+    fn push(&mut self, interface: u16, packet: &pcap::Packet<'_>, clock: &Look) {
         let stamp = packet.header.ts;
         // With Precision::Nano the field of microseconds holds nanoseconds.
         #[allow(clippy::useless_conversion, reason = "their width differs between platforms")]
         let nanos = i64::from(stamp.tv_sec).saturating_mul(1_000_000_000).saturating_add(i64::from(stamp.tv_usec));
-        let (time, wire_len) = (Timestamp(nanos), packet.header.len);
+        let (time, wire_len) = (clock.time(nanos), packet.header.len);
         self.add(Caught { interface, time, wire_len, from: 0, kept: 0 }, packet.data);
     }
 
     fn clear(&mut self) {
         self.octets.clear();
         self.packets.clear();
-        (self.until, self.gone, self.described) = (None, None, None);
+        (self.until, self.gone, self.described, self.stepped) = (None, None, None, None);
     }
 }
 
@@ -274,6 +278,7 @@ struct Catcher {
     full: Sender<(usize, Batch)>,
     spare: Receiver<Batch>,
     counters: Arc<Counters>,
+    clock: Arc<Steady>,
 }
 
 impl Catcher {
@@ -285,11 +290,13 @@ impl Catcher {
         // Once asked to stop, what is still in the ring is taken, for as long as it can take to get there.
         let mut end = None;
         loop {
-            let before = now();
+            let look = self.clock.look();
+            let before = look.now;
+            batch.stepped = look.step.or(batch.stepped);
             if end.is_none() && stop.load(Ordering::Relaxed) {
                 end = Some(before);
             }
-            let taken = self.handle.dispatch(Some(BATCH), |packet| batch.push(lane, &packet));
+            let taken = self.handle.dispatch(Some(BATCH), |packet| batch.push(lane, &packet, &look));
             if before.since(counted).0.unsigned_abs() > 250_000_000 {
                 counted = before;
                 self.count();
@@ -386,6 +393,8 @@ pub enum Notice {
     None,
     /// From here on packets are of this file, with these interfaces.
     Described(Box<CaptureInfo>),
+    /// The machine's clock was set by so much (negative: back); times go on as they were.
+    ClockSet(Elapsed),
     /// An interface is gone: its name, and what libpcap says.
     Gone(String, String),
     /// All threads ended, and nothing more comes.
@@ -428,7 +437,7 @@ impl Feed {
         if let Some(info) = batch.described.take() {
             return Notice::Described(info);
         }
-        let gone = batch.gone.take();
+        let (gone, stepped) = (batch.gone.take(), batch.stepped.take());
         if batch.packets.is_empty() {
             drop(lane.empties.try_send(batch));
         } else {
@@ -439,7 +448,7 @@ impl Feed {
                 lane.gone = true;
                 Notice::Gone(lane.name.clone(), why)
             }
-            None => Notice::None,
+            None => stepped.map_or(Notice::None, Notice::ClockSet),
         }
     }
 

@@ -16,6 +16,8 @@ mod merge;
 mod pcap;
 mod pcapng;
 mod reader;
+#[cfg(feature = "live")]
+mod steady;
 pub mod window;
 pub mod write;
 
@@ -122,6 +124,8 @@ pub struct CaptureInfo {
     pub drops: Option<u64>,
     /// SHA-256 of the input as stored, when asked for.
     pub sha256: Option<String>,
+    /// Octets of the input as stored, when the hash was asked for.
+    pub stored: Option<u64>,
 }
 
 /// One capture interface.

@@ -102,7 +102,7 @@ impl Reader {
             Format::Nothing => None,
         };
         let Some(record) = &self.current else {
-            info.sha256 = self.digest.as_ref().and_then(|digest| digest.get().cloned());
+            (info.sha256, info.stored) = self.digest.as_ref().and_then(|digest| digest.get().cloned()).unzip();
             return false;
         };
         info.packets += 1;

@@ -4,10 +4,12 @@
 //! killed is readable up to its last block.
 
 use std::io::{self, Write};
+use std::net::IpAddr;
 
 use super::Interface;
-use super::pcapng::{ENHANCED_PACKET, INTERFACE, SECTION, STATISTICS};
+use super::pcapng::{ENHANCED_PACKET, INTERFACE, NAMES, SECTION, STATISTICS};
 use crate::time::Timestamp;
+use crate::wire::Address;
 
 /// One packet to be written.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +49,8 @@ pub struct Writer<W> {
 
 /// Octets of an option: its length has 16 bits.
 const OPTION: usize = 65_532;
+/// Octets of a name.
+const TEXT: usize = 255;
 
 impl<W: Write> Writer<W> {
     /// Begins a section; `comment` says what the file is.
@@ -106,15 +110,47 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn statistics(&mut self, interface: u32, until: Timestamp, counted: &Counted) -> io::Result<()> {
-        let nanos = until.0 as u64;
+        let Counted { received, dropped, missed, delivered } = *counted;
+        self.counters(interface, Some(until), &[(4, received), (5, dropped), (7, missed), (8, delivered)])
+    }
+
+    /// Statistics of an interface, §4.6; `counters` by the codes of their options.
+    fn counters(&mut self, interface: u32, until: Option<Timestamp>, counters: &[(u16, u64)]) -> io::Result<()> {
+        let nanos = until.map_or(0, |until| until.0 as u64);
         let time = [(nanos >> 32) as u32, nanos as u32];
         self.words(&[interface, time[0], time[1]]);
-        self.option(3, &[time[0].to_le_bytes(), time[1].to_le_bytes()].concat());
-        let Counted { received, dropped, missed, delivered } = *counted;
-        for (code, n) in [(4, received), (5, dropped), (7, missed), (8, delivered)] {
-            self.option(code, &n.to_le_bytes());
+        if until.is_some() {
+            self.option(3, &[time[0].to_le_bytes(), time[1].to_le_bytes()].concat());
+        }
+        for (code, n) in counters {
+            self.option(*code, &n.to_le_bytes());
         }
         self.end(STATISTICS)
+    }
+
+    /// Names of addresses, §4.5: whoever opens the file reads them beside the addresses.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn names<'a>(&mut self, names: impl IntoIterator<Item = &'a (Address, String)>) -> io::Result<()> {
+        for (address, name) in names {
+            let (kind, octets) = match address.to_ip() {
+                IpAddr::V4(address) => (1_u16, address.octets().to_vec()),
+                IpAddr::V6(address) => (2, address.octets().to_vec()),
+            };
+            // A zero ends a name.
+            let name: Vec<u8> = name.bytes().filter(|octet| *octet != 0).take(TEXT).collect();
+            let value = [octets, name, vec![0]].concat();
+            self.block.extend(kind.to_le_bytes());
+            self.block.extend((value.len() as u16).to_le_bytes());
+            self.block.extend_from_slice(&value);
+            self.pad();
+        }
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        self.words(&[0]);
+        self.end(NAMES)
     }
 
     /// Says what an interface of another file is known to have counted, which may be little.
@@ -122,17 +158,9 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn ended(&mut self, id: u32, interface: &Interface) -> io::Result<()> {
-        let halves = |at: Timestamp| [(at.0 as u64 >> 32) as u32, at.0 as u32];
-        let at = halves(interface.until.map_or(Timestamp(0), |(until, _)| until));
-        self.words(&[id, at[0], at[1]]);
-        if let Some((_, packets)) = interface.until {
-            self.option(3, &[at[0].to_le_bytes(), at[1].to_le_bytes()].concat());
-            self.option(8, &packets.to_le_bytes());
-        }
-        if let Some(drops) = interface.drops {
-            self.option(5, &drops.to_le_bytes());
-        }
-        self.end(STATISTICS)
+        let (until, packets) = interface.until.unzip();
+        let counters = [interface.drops.map(|drops| (5, drops)), packets.map(|packets| (8, packets))];
+        self.counters(id, until, &counters.into_iter().flatten().collect::<Vec<_>>())
     }
 
     /// A block that stands for something broken: a packet of an interface that nothing describes.
@@ -170,6 +198,11 @@ impl<W: Write> Writer<W> {
     /// When it cannot be written.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+
+    /// What it was written to.
+    pub fn into_inner(self) -> W {
+        self.out
     }
 
     fn words(&mut self, words: &[u32]) {

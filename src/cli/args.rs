@@ -88,6 +88,11 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME=VALUE")]
         threshold: Vec<String>,
     },
+    /// Everything a ticket needs, into the folder or .zip file that -o names: report.md, report.html, report.json, evidence.pcapng, SHA256SUMS
+    Report {
+        #[command(flatten)]
+        input: Box<Input>,
+    },
     /// Check captures against expectations written in TOML
     Expect {
         /// Files with [[expect]] tables
@@ -124,6 +129,16 @@ pub(crate) struct Input {
     pub files: Vec<String>,
     #[command(flatten)]
     pub options: Options,
+    /// Put the packets that prove the incidents into a file, commented: a small capture that alone leads to the same causes
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub evidence: Option<PathBuf>,
+    /// Replace names, contents and addresses before anything is diagnosed, so that what comes out may be given away; ids or ids+ips leave
+    /// addresses or link addresses as they are
+    #[arg(long, value_name = "LEVEL", num_args = 0..=1, require_equals = true, default_missing_value = "all", help_heading = "Output")]
+    pub redact: Option<tcpwhy::redact::Level>,
+    /// With --redact: the same key replaces alike in all runs (a new one for each by default)
+    #[arg(long, value_name = "FILE", requires = "redact", help_heading = "Output")]
+    pub key: Option<PathBuf>,
     /// Put the input's SHA-256 into the report
     #[arg(long, help_heading = "Output")]
     pub hash: bool,
@@ -297,6 +312,10 @@ pub(crate) enum Format {
     Json,
     /// One object per line; lists every flow
     Jsonl,
+    /// For a ticket
+    Markdown,
+    /// One page that needs nothing else
+    Html,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

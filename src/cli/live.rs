@@ -1,39 +1,34 @@
 //! `tcpwhy live`: what is found is told as it becomes known, the report in the end.
 //!
 //! Three kinds of threads: those that catch packets, this one that numbers, writes and diagnoses them, and one that makes reports and
-//! prints, so that a slow terminal delays nobody.
+//! prints (`tell.rs`).
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::args::{Direction, Live as Args};
 use super::privilege::Plan;
 use super::record::Recording;
-use super::{FailOn, Format, Options, exit_code, how, style};
+use super::tell::{Printer, Teller, Work};
+use super::{FailOn, exit_code, how};
 use tcpwhy::capture::live::{Feed, Live, LiveOptions, Notice, Way, interfaces};
 use tcpwhy::capture::write::Counted;
-use tcpwhy::diagnose::news::{News, Told};
+use tcpwhy::diagnose::news::Told;
 use tcpwhy::host::sockets::Sockets;
-use tcpwhy::render::{json, text};
-use tcpwhy::run::keep::{Keeper, Ring, Segment};
-use tcpwhy::run::live::{Look, Watching};
-use tcpwhy::time::Timestamp;
+use tcpwhy::run::keep::{Keeper, Ring};
+use tcpwhy::run::live::Watching;
+use tcpwhy::time::{Elapsed, Timestamp};
 use tcpwhy::wire::Address;
-use tcpwhy::{Report, Severity};
 
 /// No look at what is known sooner after the one before.
 const LOOK: Duration = Duration::from_millis(300);
-/// Looks take at most one part in so many of the time.
-const SHARE: u32 = 20;
 /// How long to wait for packets before looking at the clock.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -276,6 +271,10 @@ impl Session {
             }
             match notice {
                 Notice::Gone(name, why) => eprintln!("tcpwhy: {name} is gone, nothing more comes from it: {why}"),
+                Notice::ClockSet(step) => {
+                    let (way, by) = if step.0 < 0 { ("back", Elapsed(-step.0)) } else { ("forward", step) };
+                    eprintln!("tcpwhy: the clock was set {way} by {by}; the times of packets go on as they were");
+                }
                 Notice::Described(info) => {
                     self.watching.describe(*info);
                     self.described = Some(self.watching.interfaces().to_vec());
@@ -394,220 +393,5 @@ impl Session {
             return Err(error).with_context(|| format!("cannot write {path}"));
         }
         Ok(exit_code(&report, fail_on))
-    }
-}
-
-/// Makes reports of looks, and prints what is new.
-struct Teller {
-    work: Option<Sender<Work>>,
-    thread: Option<JoinHandle<Result<Printer>>>,
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
-    /// The worst that was told: 0 nothing, then severities from 1.
-    worst: AtomicU8,
-    /// Hundredths of a second the last look took.
-    took: AtomicU8,
-    /// Nobody reads any more.
-    gone: AtomicBool,
-}
-
-struct Work {
-    look: Look,
-    whole: bool,
-    reached: Timestamp,
-    ring: Vec<Arc<Segment>>,
-    described: Option<Vec<tcpwhy::capture::Interface>>,
-}
-
-impl Teller {
-    fn begin(printer: Printer) -> Self {
-        // One look waits at most: the next one knows more anyway.
-        let (work, todo) = bounded(1);
-        let shared = Arc::new(Shared::default());
-        let mine = shared.clone();
-        let thread = std::thread::spawn(move || printer.run(&todo, &mine));
-        Self { work: Some(work), thread: Some(thread), shared }
-    }
-
-    /// Hands a look over; `false` when the one before is still being printed.
-    fn tell(&self, todo: Work) -> bool {
-        let Some(work) = &self.work else { return false };
-        match work.try_send(todo) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_)) => false,
-            Err(TrySendError::Disconnected(_)) => {
-                self.shared.gone.store(true, Ordering::Relaxed);
-                false
-            }
-        }
-    }
-
-    fn pause(&self) -> Duration {
-        Duration::from_millis(u64::from(self.shared.took.load(Ordering::Relaxed)) * 10) * SHARE
-    }
-
-    fn worst(&self) -> Option<Severity> {
-        match self.shared.worst.load(Ordering::Relaxed) {
-            0 => None,
-            1 => Some(Severity::Notice),
-            2 => Some(Severity::Warning),
-            _ => Some(Severity::Critical),
-        }
-    }
-
-    fn gone(&self) -> bool {
-        self.shared.gone.load(Ordering::Relaxed) || self.thread.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
-    /// Prints the report, once everything before it is printed.
-    fn finish(mut self, report: &Report, ring: &[Arc<Segment>], reached: Timestamp) -> Result<()> {
-        self.work.take();
-        let printer = match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(printer)) => printer?,
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => return Ok(()),
-        };
-        printer.end(report, ring, reached)
-    }
-}
-
-/// Writes to standard output, and the last report to a file if one was named.
-struct Printer {
-    options: Options,
-    zone: jiff::tz::TimeZone,
-    file: Option<File>,
-    told: Told,
-    keeper: Option<Keeper>,
-    /// Evidence could not be written, which was said.
-    failed: bool,
-}
-
-impl Printer {
-    fn run(mut self, todo: &Receiver<Work>, shared: &Shared) -> Result<Self> {
-        for Work { look, whole, reached, ring, described } in todo {
-            if let (Some(keeper), Some(described)) = (&mut self.keeper, described) {
-                keeper.describe(described);
-            }
-            let begin = Instant::now();
-            let report = look.report();
-            let took = begin.elapsed().as_millis() / 10;
-            shared.took.store(u8::try_from(took).unwrap_or(u8::MAX), Ordering::Relaxed);
-            let news = self.told.news(&report, reached);
-            let worst = report.incidents.iter().map(|incident| rank(incident.severity)).max().unwrap_or(0);
-            shared.worst.fetch_max(worst, Ordering::Relaxed);
-            self.keep(&report, &ring, reached);
-            self.news(&report, &news, reached)?;
-            if whole {
-                self.whole(&report, &mut io::stdout().lock())?;
-            }
-        }
-        Ok(self)
-    }
-
-    /// Evidence first: what is told can be looked at.
-    fn keep(&mut self, report: &Report, ring: &[Arc<Segment>], reached: Timestamp) {
-        let Some(keeper) = &mut self.keeper else { return };
-        match keeper.update(report, &self.told, ring, reached) {
-            Ok(()) => self.failed = false,
-            Err(error) => {
-                if !std::mem::replace(&mut self.failed, true) {
-                    eprintln!("tcpwhy: evidence cannot be written: {error}; it is tried again");
-                }
-            }
-        }
-    }
-
-    fn news(&self, report: &Report, news: &[News], reached: Timestamp) -> Result<()> {
-        if news.is_empty() {
-            return Ok(());
-        }
-        let mut out = BufWriter::new(io::stdout().lock());
-        let style = style(&self.options);
-        let clock = tcpwhy::diagnose::format::clock(reached, &self.zone);
-        let time = tcpwhy::diagnose::format::rfc3339(reached);
-        for one in news {
-            match self.options.format {
-                Format::Text => {
-                    out.write_all(text::news(report, one, &clock, style).as_bytes())?;
-                    if let Some(path) = self.evidence(one) {
-                        writeln!(out, "EVIDENCE  {}", path.display())?;
-                    }
-                }
-                // One document, or one for each report that was asked for.
-                Format::Json => {}
-                Format::Jsonl => {
-                    let told = Line { time: &time, news: one, evidence: self.evidence(one) };
-                    json::line(&told, &mut out)?;
-                }
-            }
-        }
-        out.flush().context("cannot write the output")
-    }
-
-    /// Where the packets of a new incident are.
-    fn evidence(&self, news: &News) -> Option<&Path> {
-        match news {
-            News::Opened { incident, .. } => {
-                let id = self.told.first_id(incident).unwrap_or(&incident.id);
-                self.keeper.as_ref().and_then(|keeper| keeper.path(id))
-            }
-            _ => None,
-        }
-    }
-
-    fn whole(&self, report: &Report, out: &mut dyn Write) -> Result<()> {
-        let mut out = BufWriter::new(out);
-        match self.options.format {
-            Format::Text => out.write_all(text::report(report, style(&self.options)).as_bytes())?,
-            Format::Json => json::document(report, &mut out)?,
-            Format::Jsonl => json::lines(report, &mut out)?,
-        }
-        out.flush().context("cannot write the output")
-    }
-
-    fn end(mut self, report: &Report, ring: &[Arc<Segment>], reached: Timestamp) -> Result<()> {
-        // What was found last was told nobody yet.
-        let news = self.told.news(report, reached);
-        self.keep(report, ring, reached);
-        self.news(report, &news, reached)?;
-        if let Some(keeper) = self.keeper.as_ref().filter(|_| !self.options.quiet) {
-            let removed = match keeper.count().1 {
-                0 => String::new(),
-                n => format!(", {n} older ones went because of --evidence-limit"),
-            };
-            eprintln!("tcpwhy: evidence of {} incidents in {}{removed}", keeper.count().0, keeper.folder().display());
-        }
-        match self.file.take() {
-            Some(mut file) => self.whole(report, &mut file),
-            None => {
-                let mut out = io::stdout().lock();
-                if self.options.format == Format::Text && out.is_terminal() {
-                    writeln!(out, "{}", "=".repeat(100))?;
-                }
-                self.whole(report, &mut out)
-            }
-        }
-    }
-}
-
-/// A line of the event stream.
-#[derive(serde::Serialize)]
-struct Line<'a> {
-    time: &'a str,
-    #[serde(flatten)]
-    news: &'a News,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    evidence: Option<&'a Path>,
-}
-
-fn rank(severity: Severity) -> u8 {
-    match severity {
-        Severity::Silent => 0,
-        Severity::Notice => 1,
-        Severity::Warning => 2,
-        Severity::Critical => 3,
     }
 }

@@ -1,6 +1,8 @@
 //! The command line: the first customer of the library.
 
 mod args;
+mod bundle;
+mod evidence;
 mod expect;
 mod explain;
 #[cfg(feature = "live")]
@@ -13,6 +15,8 @@ mod progress;
 #[cfg(feature = "live")]
 mod record;
 mod redact;
+#[cfg(feature = "live")]
+mod tell;
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -25,22 +29,30 @@ use clap::Parser;
 
 pub(crate) use args::Args;
 use args::{Color, Command, FailOn, Format, Input, Options};
+use redact::Copies;
 use tcpwhy::host::sockets::Sockets;
-use tcpwhy::render::{Style, json, ladder, text};
+use tcpwhy::render::{Style, html, json, ladder, markdown, text};
+use tcpwhy::run::dossier::{Dossier, Made};
 use tcpwhy::wire::Endpoint;
+use tcpwhy::wire::harmless::{Sink, harmless};
 use tcpwhy::{Diagnosis, Ends, Progress, Report, Thresholds};
 
-/// What was typed. Options of `flow` may also stand before it: they are the same ones, but to clap the word is then a file.
+/// What was typed. Options of `flow` and `report` may also stand before it: they are the same ones, but to clap the word is then a file.
 pub(crate) fn parse() -> Args {
     let mut typed: Vec<_> = std::env::args_os().collect();
     let args = Args::parse_from(&typed);
     let meant = |files: &[String]| {
         files.len() > 2 && files[0] == "flow" && files[1].rsplit('#').next().is_some_and(|n| n.parse::<u64>().is_ok())
     };
-    match typed.iter().position(|word| word == "flow") {
-        Some(place) if args.command.is_none() && meant(&args.input.files) => {
-            let flow = typed.remove(place);
-            typed.insert(1, flow);
+    let word = match args.input.files.first().map(String::as_str) {
+        Some("flow") if meant(&args.input.files) => "flow",
+        Some("report") if args.input.output.is_some() && !std::path::Path::new("report").exists() => "report",
+        _ => return args,
+    };
+    match typed.iter().position(|typed| typed == word) {
+        Some(place) if args.command.is_none() => {
+            let word = typed.remove(place);
+            typed.insert(1, word);
             Args::parse_from(typed)
         }
         _ => args,
@@ -59,6 +71,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Some(Command::Redact(args)) => redact::redact(&args),
         Some(Command::Rules) => explain::rules(),
         Some(Command::Thresholds { threshold }) => explain::thresholds(&thresholds(&threshold)?),
+        Some(Command::Report { input }) => bundle::bundle(&input),
         Some(Command::Expect { files }) => expect::expect(&files),
         None if args.input.files.is_empty() => {
             bail!("no capture given: tcpwhy FILE, or tcpdump -w - | tcpwhy -  (tcpwhy --help shows more)")
@@ -77,14 +90,74 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn diagnose(input: &Input) -> Result<ExitCode> {
-    let report = read(input)?;
-    let style = style(input);
-    write(input, |out| match input.format {
-        Format::Text => out.write_all(text::report(&report, style).as_bytes()),
-        Format::Json => json::document(&report, out),
-        Format::Jsonl => json::lines(&report, out),
-    })?;
-    Ok(exit_code(&report, input.fail_on))
+    let travels = matches!(input.format, Format::Markdown | Format::Html);
+    let piped = input.files.iter().any(|file| file == "-");
+    if input.redact.is_none() && input.evidence.is_none() && (piped || !travels) {
+        let dossier = alone(read(input)?);
+        write(input, |out| print(input, &dossier, out))?;
+        return Ok(exit_code(&dossier.report, input.fail_on));
+    }
+    let made = make(input, input.hash || travels)?;
+    if let Some(path) = &input.evidence {
+        evidence::file(&made.made, path, input.quiet)?;
+    }
+    let dossier = if travels { made.made.dossier(made.command)? } else { alone(made.made.report) };
+    write(input, |out| print(input, &dossier, out))?;
+    Ok(exit_code(&dossier.report, input.fail_on))
+}
+
+/// Prints it as asked.
+fn print(input: &Options, dossier: &Dossier, out: &mut dyn Write) -> io::Result<()> {
+    match input.format {
+        Format::Markdown => out.write_all(markdown::report(dossier).as_bytes()),
+        Format::Html => out.write_all(html::report(dossier).as_bytes()),
+        Format::Text | Format::Json | Format::Jsonl => print_report(input, &dossier.report, out),
+    }
+}
+
+/// Prints what needs the report alone.
+fn print_report(input: &Options, report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    match input.format {
+        Format::Json => json::document(report, out),
+        Format::Jsonl => json::lines(report, out),
+        _ => out.write_all(text::report(report, style(input)).as_bytes()),
+    }
+}
+
+/// A report without the flows that show its incidents.
+fn alone(report: Report) -> Dossier {
+    Dossier { report, ladders: Vec::new(), command: typed(std::env::args()) }
+}
+
+/// A report of inputs that can be looked at again.
+struct Ready {
+    made: Made,
+    /// What leads to it.
+    command: String,
+    /// Redacted copies of the inputs, as long as they are needed.
+    _copies: Option<Copies>,
+}
+
+/// The report, and what is needed to look at the inputs again.
+fn make(input: &Input, hash: bool) -> Result<Ready> {
+    if input.files.iter().any(|file| file == "-") {
+        bail!("the input is read more than once for this: save standard input to a file first");
+    }
+    let diagnosis = diagnosis(input)?.stop_on(on_interrupt()?).hash(hash);
+    let Some(level) = input.redact else {
+        let made = shown(input, diagnosis, |diagnosis| Ok(diagnosis.make(&input.files)?))?;
+        return Ok(Ready { made, command: typed(std::env::args()), _copies: None });
+    };
+    let copies = redact::copies(input, level, hash)?;
+    let diagnosis = diagnosis.hash(false).originals(copies.originals.clone());
+    let made = shown(input, diagnosis, |diagnosis| Ok(diagnosis.make(&copies.files)?))?;
+    Ok(Ready { made, command: copies.command.clone(), _copies: Some(copies) })
+}
+
+/// What was typed, ready to paste. The program goes by its name: where it lies says nothing elsewhere.
+fn typed(words: impl Iterator<Item = String>) -> String {
+    let words = words.skip(1).map(|word| harmless(&word, Sink::Shell).into_owned());
+    ["tcpwhy".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }
 
 /// The report of the inputs as asked.
@@ -223,7 +296,7 @@ fn diff(good: &str, bad: &str, format: Format, verbose: bool) -> Result<ExitCode
             let style = Style { color, verbose, ..Style::default() };
             out.write_all(tcpwhy::render::diff::text(&diff, style).as_bytes())?;
         }
-        Format::Json | Format::Jsonl => json::line(&diff, &mut out)?,
+        Format::Json | Format::Jsonl | Format::Markdown | Format::Html => json::line(&diff, &mut out)?,
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
@@ -246,7 +319,7 @@ fn flow((file, number): (u16, u64), input: &Input) -> Result<ExitCode> {
     let style = style(input);
     write(input, |out| match input.format {
         Format::Text => out.write_all(ladder::text(&ladder, style).as_bytes()),
-        Format::Json | Format::Jsonl => json::line(&ladder, out),
+        Format::Json | Format::Jsonl | Format::Markdown | Format::Html => json::line(&ladder, out),
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -162,6 +162,7 @@ pub(super) fn capture_entry(info: &CaptureInfo) -> Capture {
         label: info.label.clone(),
         format: info.format.clone(),
         sha256: info.sha256.clone(),
+        stored: info.stored,
         link_types: links.into_iter().map(str::to_owned).collect(),
         interfaces: info.interfaces.iter().map(|i| i.name.clone()).filter(|name| !name.is_empty()).collect(),
         packets: info.packets,

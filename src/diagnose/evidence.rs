@@ -1,11 +1,17 @@
-//! Which packets prove an incident: those it cites, and all packets of the flows that show it.
+//! Which packets prove an incident: those it cites, and all packets of the flows that show it; and what is needed besides to judge it again
+//! without the rest of the capture.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use super::Merged;
 use super::report::{FlowRef, Incident, Report};
 use crate::decode::{Packet, Transport, flow_hash};
-use crate::wire::{Endpoint, icmp};
+use crate::flow::facts::IpProtocol;
+use crate::rule::summary::{FlowSummary, Verdict};
+use crate::time::Timestamp;
+use crate::wire::harmless::{Sink, harmless};
+use crate::wire::{Address, Endpoint, icmp};
 
 /// The packets of one incident.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +20,30 @@ pub struct Selection {
     flows: BTreeMap<u64, BTreeSet<FlowRef>>,
     /// Packets that are cited, with what they show.
     cited: BTreeMap<FlowRef, Vec<String>>,
+    /// Hosts between which fragments belong to it: they name no port.
+    pairs: BTreeSet<(Address, Address)>,
+    /// Hosts all of whose packets belong to it.
+    hosts: BTreeSet<Address>,
+    /// Every packet does.
+    everything: bool,
+}
+
+/// How far packets are taken that an incident does not cite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// The flows that show it, one that works beside them, and the last packet of the capture.
+    Shown,
+    /// All flows with findings, and those that work at the same servers, as far as they are kept whole.
+    Flows,
+    /// Everything their hosts sent and got.
+    Hosts,
+    /// Every packet.
+    Everything,
+}
+
+impl Reach {
+    /// Narrowest first.
+    pub const ALL: [Self; 4] = [Self::Shown, Self::Flows, Self::Hosts, Self::Everything];
 }
 
 impl Selection {
@@ -31,14 +61,90 @@ impl Selection {
             }
         }
         for flow in report.flows.iter().filter(|flow| wanted.contains(&flow.key())) {
-            let end =
-                |text: &str| text.parse::<SocketAddr>().ok().map(|end| Endpoint::new(end.ip().into(), end.port()));
             let protocol = if flow.transport == "udp" { 17 } else { 6 };
             if let (Some(client), Some(server)) = (end(&flow.client), end(&flow.server)) {
-                selection.flows.entry(flow_hash(client, server, protocol)).or_default().insert(flow.key());
+                selection.flow((client, server), protocol, flow.key());
             }
         }
         selection
+    }
+
+    /// What a report's incidents need to be judged again, all together.
+    pub fn whole(report: &Report, merged: &Merged, reach: Reach) -> Self {
+        let mut whole = Self { everything: reach == Reach::Everything, ..Self::default() };
+        let mut servers: BTreeMap<Endpoint, (Timestamp, Timestamp)> = BTreeMap::new();
+        for incident in &report.incidents {
+            let one = Self::of(report, incident);
+            let times = |flow: &FlowSummary| (flow.facts.id.time, flow.facts.last.time);
+            for flow in merged.flows.values().filter(|flow| one.shows_flow(flow)) {
+                let (first, last) = times(flow);
+                let known = servers.entry(flow.facts.server).or_insert((first, last));
+                *known = (known.0.min(first), known.1.max(last));
+            }
+            for server in incident.scope.servers.iter().filter_map(|server| end(server)) {
+                servers.entry(server).or_insert((Timestamp::MAX, Timestamp::MIN));
+            }
+            whole.join(one);
+        }
+        let mut more: Vec<&FlowSummary> = Vec::new();
+        for (server, (first, last)) in &servers {
+            let works = |flow: &&FlowSummary| flow.facts.server == *server && flow.digest.verdict == Verdict::Healthy;
+            let healthy: Vec<&FlowSummary> = merged.flows.values().filter(works).collect();
+            if reach >= Reach::Flows {
+                more.extend(&healthy);
+            }
+            more.extend(healthy.iter().rev().find(|flow| flow.facts.last.time < *first));
+            more.extend(healthy.iter().find(|flow| flow.facts.id.time > *last));
+            more.extend(healthy.first());
+        }
+        if reach >= Reach::Flows {
+            more.extend(merged.flows.values().filter(|flow| !flow.findings.is_empty()));
+        }
+        for flow in more {
+            let protocol = if flow.facts.transport == IpProtocol::Udp { 17 } else { 6 };
+            whole.flow((flow.facts.client, flow.facts.server), protocol, flow.facts.id.into());
+        }
+        if reach >= Reach::Hosts {
+            whole.hosts = whole.pairs.iter().flat_map(|(a, b)| [*a, *b]).collect();
+        }
+        // Until then nothing else came: without it a silence would be shorter.
+        if let Some(last) = merged.packets.last {
+            whole.cited.entry(last.into()).or_default();
+        }
+        whole
+    }
+
+    fn shows_flow(&self, flow: &FlowSummary) -> bool {
+        self.flows.values().any(|flows| flows.contains(&FlowRef::from(flow.facts.id)))
+    }
+
+    fn flow(&mut self, (client, server): (Endpoint, Endpoint), protocol: u8, flow: FlowRef) {
+        self.flows.entry(flow_hash(client, server, protocol)).or_default().insert(flow);
+        let (a, b) = (client.address, server.address);
+        self.pairs.insert((a.min(b), a.max(b)));
+    }
+
+    fn join(&mut self, other: Self) {
+        for (hash, flows) in other.flows {
+            self.flows.entry(hash).or_default().extend(flows);
+        }
+        for (packet, shows) in other.cited {
+            let known = self.cited.entry(packet).or_default();
+            known.extend(shows.into_iter().filter(|shows| !known.contains(shows)).collect::<Vec<_>>());
+        }
+        self.pairs.extend(other.pairs);
+    }
+
+    /// Comments for a packet: what it is cited for, harmless on a terminal. `files` is how many inputs there are.
+    pub fn comments(&self, file: u16, number: u64, files: usize) -> Vec<String> {
+        let name = FlowRef { file, id: number }.name(files);
+        let shows = self.shows(file, number).unwrap_or(&[]);
+        shows.iter().map(|shows| format!("packet {name}: {}", harmless(shows, Sink::Line))).collect()
+    }
+
+    /// Whether one of these addresses is among those it is about.
+    pub fn about(&self, address: Address) -> bool {
+        self.everything || self.pairs.iter().any(|(a, b)| *a == address || *b == address)
     }
 
     /// What the packet is cited for; `None` when it is not.
@@ -48,8 +154,13 @@ impl Selection {
 
     /// Whether packet `number` of input `file` belongs to it.
     pub fn holds(&self, file: u16, number: u64, packet: &Packet<'_>) -> bool {
-        if self.cited.contains_key(&FlowRef { file, id: number }) {
+        if self.everything || self.cited.contains_key(&FlowRef { file, id: number }) {
             return true;
+        }
+        let ends = packet.ip.as_ref().map(|ip| (ip.source, ip.destination));
+        if !self.hosts.is_empty() {
+            // What has no addresses is about the link that carries them.
+            return ends.is_none_or(|(a, b)| self.hosts.contains(&a) || self.hosts.contains(&b));
         }
         let hash = match &packet.transport {
             Transport::Tcp(_) => packet.source().zip(packet.destination()).map(|(a, b)| flow_hash(a, b, 6)),
@@ -57,6 +168,7 @@ impl Selection {
             // An error belongs to the flow it quotes.
             Transport::Icmp4(message) => icmp::parse_error4(message).map(|error| quoted(&error)),
             Transport::Icmp6(message) => icmp::parse_error6(message).map(|error| quoted(&error)),
+            Transport::Fragment => return ends.is_some_and(|(a, b)| self.pairs.contains(&(a.min(b), a.max(b)))),
             _ => None,
         };
         let flows = hash.and_then(|hash| self.flows.get(&hash));
@@ -68,6 +180,10 @@ impl Selection {
     pub fn first(&self) -> Option<(u16, u64)> {
         self.flows.values().flatten().chain(self.cited.keys()).map(|flow| (flow.file, flow.id)).min()
     }
+}
+
+fn end(text: &str) -> Option<Endpoint> {
+    text.parse::<SocketAddr>().ok().map(|end| Endpoint::new(end.ip().into(), end.port()))
 }
 
 fn quoted(error: &icmp::IcmpError) -> u64 {

@@ -9,7 +9,8 @@ use crate::event::{Event, PacketRef, What};
 use crate::rule::Recovery;
 use crate::rule::finding::{Confidence, Finding, Reach, Severity, Standing};
 use crate::rule::summary::{Digest, Verdict};
-use crate::rule::view::{Beyond, CaptureView};
+use crate::rule::tally::Beyond;
+use crate::rule::view::CaptureView;
 use crate::time::Timestamp;
 use crate::wire::{Address, Endpoint};
 

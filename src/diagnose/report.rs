@@ -58,6 +58,9 @@ pub struct Capture {
     pub format: String,
     /// SHA-256 of the input as stored, with `--hash` only.
     pub sha256: Option<String>,
+    /// Octets of the input as stored, with `--hash` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<u64>,
     /// Link types by name.
     pub link_types: Vec<String>,
     /// Interface names, where the file has them.

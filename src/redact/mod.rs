@@ -126,25 +126,6 @@ fn redact_to(files: &[(String, PathBuf)], parts: &[PathBuf], mapping: &mut Mappi
     Ok(Outcome { counts: mapping.counts(), packets, findings })
 }
 
-/// Redacted copies of inputs (`path`, `name=path`) in a folder, to be diagnosed in their place: what a report, a bundle or evidence is made of
-/// when it is to name nobody. The copies are called `capture-1.pcapng` and so on, as names of files say much, and keep their labels. They are
-/// not proved: [`same_findings`] does that.
-///
-/// # Errors
-/// As [`rewrite`].
-pub fn copies(inputs: &[String], folder: &Path, mapping: &mut Mapping) -> Result<Vec<String>> {
-    let mut written = Vec::new();
-    for (n, input) in inputs.iter().enumerate() {
-        let path = folder.join(format!("capture-{}.pcapng", n + 1));
-        let writing = |error| Error::io(format!("cannot write {}", path.display()), error);
-        let mut file = BufWriter::with_capacity(1 << 18, std::fs::File::create(&path).map_err(writing)?);
-        rewrite(input, &mut file, mapping)?;
-        file.flush().map_err(writing)?;
-        written.push(labelled_as(input, &path));
-    }
-    Ok(written)
-}
-
 /// Where a file is written before it is proved.
 fn beside(out: &Path) -> PathBuf {
     let mut name = out.file_name().unwrap_or_default().to_os_string();

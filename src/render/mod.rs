@@ -2,9 +2,11 @@
 
 mod beside;
 pub mod diff;
+pub mod html;
 pub mod json;
 pub mod ladder;
 mod layout;
+pub mod markdown;
 pub mod page;
 pub mod text;
 

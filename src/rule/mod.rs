@@ -13,7 +13,7 @@ pub mod mutual;
 pub mod offer;
 pub mod patience;
 pub mod summary;
-mod tally;
+pub mod tally;
 #[cfg(test)]
 pub mod testing;
 pub mod threshold;

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use super::finding::Finding;
 use super::summary::{Digest, FlowSummary, Verdict};
+use super::tally::{PacketTally, Tally};
 use super::threshold::Thresholds;
-use super::view::{CaptureView, FlowView, LegsView, Link, PacketTally, Tally};
+use super::view::{CaptureView, FlowView, LegsView, Link};
 use super::{Check, Keep, Rule};
 use crate::capture::{CaptureInfo, Interface};
 use crate::event::story::Story;

@@ -17,6 +17,7 @@ use crate::diagnose::evidence::Selection;
 use crate::diagnose::news::Told;
 use crate::diagnose::report::{Incident, Report};
 use crate::time::Timestamp;
+use crate::wire::harmless::{Sink, harmless};
 
 /// Which file of a rotation, and which packet of it.
 type At = (u16, u64);
@@ -137,6 +138,7 @@ pub struct Keeper {
     files: BTreeMap<String, Evidence>,
     /// Files that went because of the limit.
     removed: u64,
+    updates: u64,
 }
 
 /// One incident's packets.
@@ -150,6 +152,10 @@ struct Evidence {
     size: u64,
     /// More belonged to it than is kept.
     full: bool,
+    /// Others need the room: the file stays as it is.
+    sealed: bool,
+    /// Which of the updates wrote it last.
+    written: u64,
 }
 
 struct Saved {
@@ -161,14 +167,16 @@ struct Saved {
 
 /// Octets of packets kept of one incident: thousands of flows show no more than a few.
 const MOST: usize = 8 << 20;
-/// Incidents whose packets are at hand; the files of others stay as they are.
+/// Incidents whose packets are at hand, those to which something came last; the files of others stay as they are.
 const OPEN: usize = 64;
+/// Files there may be; the oldest go.
+const FILES: usize = 4096;
 
 impl Keeper {
     /// Files go into `folder`, which exists, and take up to `limit` octets together.
     pub fn new(folder: &Path, interfaces: &[Interface], limit: u64) -> Self {
         let (folder, interfaces) = (folder.to_owned(), interfaces.to_vec());
-        Self { folder, interfaces, limit, files: BTreeMap::new(), removed: 0 }
+        Self { folder, interfaces, limit, files: BTreeMap::new(), removed: 0, updates: 0 }
     }
 
     /// Interfaces that became known later.
@@ -204,11 +212,9 @@ impl Keeper {
         reached: Timestamp,
     ) -> io::Result<()> {
         let mut failed = None;
+        self.updates += 1;
         for incident in &report.incidents {
             let id = told.first_id(incident).unwrap_or(&incident.id);
-            if !self.files.contains_key(id) && self.files.len() >= OPEN {
-                continue;
-            }
             if let Err(error) = self.incident(id, report, incident, (ring, reached)) {
                 failed = Some(error);
             }
@@ -234,7 +240,12 @@ impl Keeper {
             seen: (0, 0),
             size: 0,
             full: false,
+            sealed: false,
+            written: 0,
         });
+        if file.sealed {
+            return Ok(());
+        }
         let changed = file.selection != selection;
         if changed {
             file.selection = selection;
@@ -245,13 +256,20 @@ impl Keeper {
         if !file.collect(ring, &self.interfaces) && !changed {
             return Ok(());
         }
+        file.written = self.updates;
         file.write(incident, &self.interfaces, reached)
     }
 
-    /// The oldest files go until the others fit.
+    /// The packets of files that nothing came to for longest are let go, and the oldest files go until the others fit.
     fn make_room(&mut self) {
-        while self.files.values().map(|file| file.size).sum::<u64>() > self.limit && self.files.len() > 1 {
-            let oldest = self.files.iter().min_by_key(|(_, file)| file.packets.keys().next().copied());
+        while self.files.values().filter(|file| !file.sealed).count() > OPEN {
+            let open = self.files.values_mut().filter(|file| !file.sealed);
+            let Some(idle) = open.min_by_key(|file| file.written) else { break };
+            (idle.packets, idle.sealed) = (BTreeMap::new(), true);
+        }
+        let size = |files: &BTreeMap<_, Evidence>| files.values().map(|file| file.size).sum::<u64>();
+        while (size(&self.files) > self.limit || self.files.len() > FILES) && self.files.len() > 1 {
+            let oldest = self.files.iter().min_by_key(|(_, file)| (file.written, file.seen));
             let Some(id) = oldest.map(|(id, _)| id.clone()) else { return };
             if let Some(file) = self.files.remove(&id) {
                 self.removed += 1;
@@ -298,10 +316,8 @@ impl Evidence {
         for ((file, number), saved) in &self.packets {
             let (interface, time) = (u32::from(saved.interface), saved.time);
             let packet = Written { interface, time, wire_len: saved.wire_len, bytes: &saved.bytes, flags: 0 };
-            let shows = self.selection.shows(*file, *number).unwrap_or(&[]);
-            let number = if *file == 0 { number.to_string() } else { format!("{}#{number}", file + 1) };
-            let comments: Vec<String> = shows.iter().map(|shows| format!("packet {number}: {shows}")).collect();
-            writer.packet(&packet, &comments)?;
+            // Files of a rotation are told apart from the second on.
+            writer.packet(&packet, &self.selection.comments(*file, *number, usize::from(*file) + 1))?;
         }
         for (n, _) in (0..).zip(interfaces) {
             let delivered = self.packets.values().filter(|saved| u32::from(saved.interface) == n).count() as u64;
@@ -314,7 +330,7 @@ impl Evidence {
 
     fn about(&self, incident: &Incident) -> String {
         let mut lines = vec![
-            incident.headline.clone(),
+            harmless(&incident.headline, Sink::Line).into_owned(),
             incident.scope_line.clone(),
             format!(
                 "{}, incident {}; packet numbers in comments are those of the whole capture",
@@ -414,6 +430,27 @@ mod tests {
         let seen = ring.look();
         ring.push((0, 501), &Taken { interface: 0, time: Timestamp(1), wire_len: 9, bytes: &[7; 9] });
         assert_eq!((seen[0].entries.len(), ring.look().len()), (500, 2));
+    }
+
+    #[test]
+    fn more_incidents_than_are_at_hand_have_files_all_the_same() {
+        let (mut ring, mut report, interfaces) = caught(64 << 20);
+        let folder = folder("many");
+        let mut keeper = Keeper::new(&folder, &interfaces, u64::MAX);
+        let many = OPEN + 3;
+        for n in 0..many {
+            report.incidents[0].id = format!("{n:012}");
+            keeper.update(&report, &Told::default(), &ring.look(), Timestamp::MAX).expect("written");
+        }
+        let at_hand = keeper.files.values().filter(|file| !file.packets.is_empty()).count();
+        assert_eq!((keeper.count(), at_hand), ((many, 0), OPEN));
+        // A file that was let go stays as it is.
+        let path = keeper.path("000000000000").expect("a file").to_owned();
+        let before = fs::read(&path).expect("a file");
+        report.incidents[0].id = "000000000000".into();
+        keeper.update(&report, &Told::default(), &ring.look(), Timestamp::MAX).expect("written");
+        assert!(fs::read(&path).expect("a file") == before);
+        fs::remove_dir_all(folder).expect("removed");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The spine: from inputs to a report. [`Diagnosis`] is the library's door.
 
+pub mod dossier;
 #[cfg(test)]
 mod frugal;
 #[cfg(feature = "live")]
@@ -8,12 +9,16 @@ mod kept;
 pub mod ladder;
 #[cfg(feature = "live")]
 pub mod live;
+mod means;
 mod prefix;
 mod progress;
+pub mod proof;
 mod recorder;
+mod second;
 // What only a capture that goes on asks for is idle without it.
 #[cfg_attr(not(feature = "live"), allow(dead_code))]
 mod shard;
+mod tally;
 #[cfg_attr(not(feature = "live"), allow(dead_code))]
 mod trip;
 mod vigil;
@@ -60,6 +65,16 @@ pub struct Diagnosis {
     limits: Limits,
     progress: Option<Arc<Progress>>,
     sockets: Option<Sockets>,
+    originals: Vec<Original>,
+}
+
+/// What an input is a copy of.
+#[derive(Clone, Debug)]
+pub struct Original {
+    /// The name it goes by in the report.
+    pub name: String,
+    /// SHA-256 of the original as it is stored, in lower-case hex, and its octets.
+    pub hash: Option<(String, u64)>,
 }
 
 /// Which times are asked for.
@@ -132,6 +147,12 @@ impl Diagnosis {
     /// What the capturing host had open, as `ss -tnpoi` tells: names connections that wait and send nothing.
     pub fn sockets(mut self, sockets: Option<Sockets>) -> Self {
         self.sockets = sockets;
+        self
+    }
+
+    /// The inputs are copies: the report shows what they stand for, in the order of the inputs.
+    pub fn originals(mut self, originals: Vec<Original>) -> Self {
+        self.originals = originals;
         self
     }
 
@@ -242,14 +263,13 @@ impl Opened {
         let window = Window { since: diagnosis.since.clone(), until: diagnosis.until.clone(), ends: None };
         let mut trip = Trip::new(filter, window, &diagnosis.settings.thresholds);
         let mut shards = Shards::new(diagnosis.threads, &diagnosis.recording(), &diagnosis.limits);
-        let stopped = || diagnosis.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
         let (mut interrupted, mut seen) = (false, 0);
         while let Some(frame) = source.next()? {
             trip.frame(&frame, &mut shards);
             if let Some(progress) = &diagnosis.progress {
                 progress.read(trip.packets.read, &mut seen);
             }
-            if stopped() {
+            if diagnosis.stopped() {
                 interrupted = true;
                 break;
             }
@@ -267,6 +287,10 @@ impl Opened {
         }
         trip.finish(end).join(&mut merged);
         merged.infos = source.finish();
+        for (info, original) in merged.infos.iter_mut().zip(diagnosis.originals) {
+            info.file = original.name;
+            (info.sha256, info.stored) = original.hash.unzip();
+        }
         merged.asked = asked;
         merged.sockets = diagnosis.sockets;
         merged.interrupted = interrupted;
@@ -275,6 +299,10 @@ impl Opened {
 }
 
 impl Diagnosis {
+    fn stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
+
     fn recording(&self) -> Recording {
         Recording {
             thresholds: self.settings.thresholds.clone(),

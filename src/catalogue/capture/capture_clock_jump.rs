@@ -15,7 +15,8 @@
 //! the hosts' clocks go on in it.
 
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject};
-use crate::rule::view::{CaptureView, Tally};
+use crate::rule::tally::Tally;
+use crate::rule::view::CaptureView;
 use crate::rule::{Check, Explains, Rule, Scope, Step};
 
 pub static RULE: Rule = Rule {

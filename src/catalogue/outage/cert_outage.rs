@@ -322,7 +322,7 @@ fn sizes(runs: &[Run<'_>], first: PacketRef, until: PacketRef, capture: &Capture
         let key = name_key(run.name.as_deref());
         let asked = capture.began_to(&run.server, first.time, until.time);
         of += asked.filter(|digest| digest.hello != 0 && digest.name == key).count() as u64;
-        let members = |beyond: &&crate::rule::view::Beyond| {
+        let members = |beyond: &&crate::rule::tally::Beyond| {
             beyond.server == run.server
                 && beyond.rule == run.reason
                 && beyond.first.time <= until.time
