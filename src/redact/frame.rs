@@ -288,9 +288,9 @@ fn sum(part: Part, before: &[u8], after: &mut [u8]) {
         Part::Udp(layer, _) => (layer, layer.at + 6, layer.at, layer.end, Some(17)),
         Part::Sum { layer, at, pseudo } => (layer, at, layer.at, layer.end, pseudo.then_some(58_u8)),
         Part::Ip4 { at, len } => {
-            return incremental(before, after, at + 10, &[at..at + len]);
+            return incremental(before, after, at + 10, std::slice::from_ref(&(at..at + len)));
         }
-        Part::Gre { at, end } => return incremental(before, after, at + 4, &[at..end]),
+        Part::Gre { at, end } => return incremental(before, after, at + 4, std::slice::from_ref(&(at..end))),
         _ => return,
     };
     let Some(sent) = word(before, field).filter(|_| field + 2 <= end) else { return };

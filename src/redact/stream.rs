@@ -143,6 +143,11 @@ pub(super) struct Direction {
     first: bool,
 }
 
+/// Makes a reader.
+type Start = fn() -> Box<dyn Reader>;
+/// What the octets say of a protocol, and its reader.
+type Candidate = (Recognition, Start);
+
 /// What the beginning of a direction is.
 enum Beginning {
     /// Replaced by these octets, and what follows is looked at anew.
@@ -349,13 +354,13 @@ impl Direction {
     }
 
     /// What it may be, in the order in which it is decided.
-    fn candidates(&self, bytes: &[u8]) -> Vec<(Recognition, fn() -> Box<dyn Reader>)> {
+    fn candidates(&self, bytes: &[u8]) -> Vec<Candidate> {
         let tls = || Box::new(Tls::new()) as Box<dyn Reader>;
         let http2 = || Box::new(Http2::new()) as Box<dyn Reader>;
         let http = || Box::new(Http::new()) as Box<dyn Reader>;
         let late = |recognition: Recognition| if self.late { recognition } else { Recognition::No };
         let early = |recognition: Recognition| if self.late { Recognition::No } else { recognition };
-        let mut all: Vec<(Recognition, fn() -> Box<dyn Reader>)> = vec![
+        let mut all: Vec<Candidate> = vec![
             (looks_like_client_hello(bytes).or(looks_like_server_record(bytes)), tls),
             (early(looks_like_sslv2_hello(bytes)), tls),
             (late(chain(bytes)), tls),
@@ -391,7 +396,7 @@ impl Direction {
     }
 }
 
-fn first(service: Service) -> fn() -> Box<dyn Reader> {
+fn first(service: Service) -> Start {
     match service {
         Service::Mysql => || Box::new(First(Service::Mysql)),
         Service::PostgresClient => || Box::new(First(Service::PostgresClient)),
