@@ -24,6 +24,11 @@ fn key(n: u8) -> Key {
     Key::from_octets(&[n; 32])
 }
 
+/// Another one with `KEY=7 cargo test --test redact`.
+fn usual() -> Key {
+    key(std::env::var("KEY").ok().and_then(|n| n.parse().ok()).unwrap_or(1))
+}
+
 fn redacted(path: &Path, mapping: &mut Mapping) -> Vec<u8> {
     let mut out = Vec::new();
     rewrite(&path.to_string_lossy(), &mut out, mapping).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -62,18 +67,37 @@ fn name(path: &Path) -> String {
 }
 
 #[test]
+fn at_lower_levels_addresses_stay_and_the_same_is_found() {
+    let all = captures();
+    for path in all.iter().skip(3).step_by(12) {
+        let Ok(before) = Diagnosis::new().workers(1).open(&[path.to_string_lossy()]).and_then(|opened| opened.run())
+        else {
+            continue;
+        };
+        let open = || Source::open(&[&path.to_string_lossy()], &OpenOptions::default()).expect("a capture");
+        let (macs, addresses) = header_addresses(open());
+        for level in [Level::Ids, Level::IdsIps] {
+            let copy = redacted(path, &mut Mapping::new(&usual(), level));
+            let (new_macs, new_addresses) = header_addresses(source(copy.clone()));
+            assert_eq!(new_macs.len(), macs.len(), "{}", name(path));
+            assert!(level == Level::IdsIps || (&new_macs, &new_addresses) == (&macs, &addresses), "{}", name(path));
+            let told = differences(&before, &report_of(copy));
+            assert!(told.is_empty(), "{} {level:?}: {told:?}", name(path));
+        }
+    }
+}
+
+#[test]
 fn the_same_is_found() {
-    let started = std::time::Instant::now();
     let told = each(|path| {
         let Ok(before) = Diagnosis::new().workers(1).open(&[path.to_string_lossy()]).and_then(|opened| opened.run())
         else {
             return Vec::new();
         };
-        let after = report_of(redacted(path, &mut Mapping::new(&key(1), Level::All)));
+        let after = report_of(redacted(path, &mut Mapping::new(&usual(), Level::All)));
         let told = differences(&before, &after);
         if told.is_empty() { Vec::new() } else { vec![format!("{}: {}", name(path), told.join("; "))] }
     });
-    eprintln!("{} of {} differ, {:?}", told.len(), captures().len(), started.elapsed());
     let other: Vec<&String> =
         told.iter().filter(|line| !EXCEPTIONS.iter().any(|(path, _)| line.starts_with(path))).collect();
     assert!(other.is_empty(), "{other:#?}");
@@ -176,7 +200,7 @@ fn nothing_of_the_original_is_left() {
         else {
             return Vec::new();
         };
-        let mut mapping = Mapping::new(&key(1), Level::All);
+        let mut mapping = Mapping::new(&usual(), Level::All);
         let copy = redacted(path, &mut mapping);
         let report = report_of(copy.clone());
         let mut outputs: Vec<Vec<u8>> = vec![render::text::report(&report, Default::default()).into_bytes()];
@@ -201,7 +225,10 @@ fn nothing_of_the_original_is_left() {
                     same(mapping.name(text.as_bytes())) || same(mapping.text(text.as_bytes())) || is_kept_target(text)
                 }
             };
-            if !kept && outputs.iter().any(|octets| holds(octets, text)) {
+            // A name of one word may be a word of the report's own sentences.
+            let own = text.bytes().all(|octet| octet.is_ascii_lowercase());
+            let searched = if own { &outputs[2..] } else { &outputs[..] };
+            if !kept && searched.iter().any(|octets| holds(octets, text)) {
                 left.push(format!("{}: {kind} {text}", name(path)));
             }
         }
@@ -264,7 +291,7 @@ fn right_checksums_stay_right_and_wrong_ones_wrong() {
     let told = each(|path| {
         let Ok(original) = Source::open(&[&path.to_string_lossy()], &OpenOptions::default()) else { return Vec::new() };
         let before = frames(original);
-        let after = frames(source(redacted(path, &mut Mapping::new(&key(1), Level::All))));
+        let after = frames(source(redacted(path, &mut Mapping::new(&usual(), Level::All))));
         assert_eq!(before.len(), after.len(), "{}", name(path));
         let pairs = before.iter().zip(&after).enumerate();
         let wrong = pairs.filter_map(|(n, (before, after))| {
@@ -308,7 +335,7 @@ fn bent_captures_are_redacted_without_a_panic() {
             std::fs::write(&bent_at, &bent).expect("writable");
             let run = || {
                 let mut out = Vec::new();
-                let _ = rewrite(&bent_at.to_string_lossy(), &mut out, &mut Mapping::new(&key(1), Level::All));
+                let _ = rewrite(&bent_at.to_string_lossy(), &mut out, &mut Mapping::new(&usual(), Level::All));
             };
             if catch_unwind(AssertUnwindSafe(run)).is_err() {
                 return vec![format!("{} bent the {}. time", name(path), time + 1)];
@@ -323,7 +350,7 @@ fn bent_captures_are_redacted_without_a_panic() {
 
 #[test]
 fn addresses_that_share_octets_share_them_in_every_capture() {
-    let mut mapping = Mapping::new(&key(1), Level::All);
+    let mut mapping = Mapping::new(&usual(), Level::All);
     let mut all = BTreeSet::new();
     for path in captures().iter().step_by(3) {
         if let Ok(source) = Source::open(&[&path.to_string_lossy()], &OpenOptions::default()) {
@@ -351,4 +378,74 @@ fn the_same_key_writes_the_same_and_another_one_something_else() {
     let with = |n| redacted(&path, &mut Mapping::new(&key(n), Level::All));
     assert_eq!(with(1), with(1));
     assert_ne!(with(1), with(2));
+}
+
+/// A capture of UDP and TCP packets, each of which repeats the numbers of the one before with other octets: what makes them different cannot
+/// survive.
+fn overlapping() -> Vec<u8> {
+    let mut file = [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 101].map(u32::to_le_bytes).concat();
+    for n in 0..6_u8 {
+        let mut packet = vec![0x45, 0, 0, 52, 0, 7, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        packet.extend([0xc3, 0x50, 0x1f, 0x90, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 1, 0, 0, 0, 0, 0]);
+        packet.extend([b'a' + n; 12]);
+        file.extend([1, u32::from(n), 52, 52].map(u32::to_le_bytes).concat());
+        file.extend(packet);
+    }
+    file
+}
+
+fn tcpwhy(arguments: &[&Path]) -> (Option<i32>, String) {
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_tcpwhy")).args(arguments).output().expect("it starts");
+    let text = [out.stdout, out.stderr].concat();
+    (out.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn a_copy_that_is_diagnosed_otherwise_is_not_left() {
+    let folder = std::env::temp_dir().join(format!("tcpwhy-proof-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("writable");
+    let (input, out) = (folder.join("in.pcap"), folder.join("out.pcapng"));
+    std::fs::write(&input, overlapping()).expect("writable");
+    let (code, said) = tcpwhy(&[Path::new("redact"), &input, Path::new("-o"), &out]);
+    let left: Vec<_> = std::fs::read_dir(&folder).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
+    let _ = std::fs::remove_dir_all(&folder);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("diagnosed otherwise") && said.contains("capture-duplicate-packets"), "{said}");
+    assert_eq!(left, ["in.pcap"]);
+}
+
+#[test]
+fn the_command_says_what_it_did_and_refuses_what_would_hurt() {
+    let folder = std::env::temp_dir().join(format!("tcpwhy-redact-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("writable");
+    let all = support::captures_below(&support::root().join("captures/incidents"));
+    let (one, other) = (&all[0], &all[1]);
+    let (key, list) = (folder.join("key"), folder.join("list"));
+    std::fs::write(&key, "0123456789abcdef").expect("writable");
+    let redact = |arguments: &[&Path]| tcpwhy(&[&[Path::new("redact")], arguments].concat());
+    let (output, with_key, with_list) = (Path::new("-o"), Path::new("--key"), Path::new("--list"));
+
+    let (code, said) = redact(&[one, other, output, &folder, with_key, &key, with_list, &list]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("findings before and after") && said.contains(" addresses"), "{said}");
+    let told = std::fs::read_to_string(&list).expect("a list");
+    assert!(told.starts_with("# kind\toriginal\treplacement\naddresses\t"), "{told}");
+    let again = folder.join("again.pcapng");
+    let (code, _) = redact(&[one, output, &again, with_key, &key]);
+    assert_eq!(code, Some(0));
+    let stem = one.file_name().expect("a name").to_string_lossy().split(".pcap").next().expect("a stem").to_owned();
+    let read = |path: &Path| std::fs::read(path).expect("readable");
+    assert_eq!(read(&again), read(&folder.join(format!("{stem}.redacted.pcapng"))));
+
+    std::fs::write(&key, "short").expect("writable");
+    for (arguments, why) in [
+        (&[one.as_path(), output, &again, with_key, &key][..], "a key needs"),
+        (&[one, other, output, &again][..], "need a folder"),
+        (&[&again, output, &again][..], "is an original"),
+        (&[Path::new("-"), output, &again][..], "reads its input twice"),
+    ] {
+        let (code, said) = redact(arguments);
+        assert!(code == Some(2) && said.contains(why), "{why}: {said}");
+    }
+    let _ = std::fs::remove_dir_all(&folder);
 }

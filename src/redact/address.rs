@@ -243,9 +243,7 @@ impl Mapping {
         if let Some((from, to)) = dotted {
             let [.., a, b, c, d] = mapped.octets();
             let inner = Ipv4Addr::new(a, b, c, d).to_string().into_bytes();
-            if inner.len() == to - from {
-                out[from..to].copy_from_slice(&inner);
-            }
+            out[from..to].copy_from_slice(inner.get(..to - from)?);
         }
         let groups = mapped.segments();
         let whole = 8 - 2 * usize::from(dotted.is_some());
@@ -254,9 +252,8 @@ impl Mapping {
         for (n, (from, to)) in written.iter().enumerate() {
             let group = if *from < gap { n } else { (whole + n).checked_sub(written.len())? };
             let digits = format!("{:0width$x}", groups.get(group)?, width = to - from).into_bytes();
-            if digits.len() != to - from {
-                continue;
-            }
+            // An IPv4 address in hexadecimal digits may want more of them than there are: then it only stays hidden.
+            let digits = digits.into_iter().rev().take(to - from).rev();
             for (slot, digit) in out[*from..*to].iter_mut().zip(digits) {
                 *slot = if slot.is_ascii_uppercase() { digit.to_ascii_uppercase() } else { digit };
             }

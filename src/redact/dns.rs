@@ -1,6 +1,6 @@
 //! DNS messages: names, addresses and texts are replaced where they stand; header, types, classes, times and pointers stay. RFC 1035.
 
-use super::mapping::{Mapping, What};
+use super::mapping::Mapping;
 use crate::wire::{Address, Cursor, Malformed};
 
 /// Record types whose data is read: RFC 1035, 2782, 3403, 3596, 4034, 6672, 6891, 9460.
@@ -223,10 +223,12 @@ impl Mapping {
         };
         let labels: Vec<&[u8]> = places.iter().map(|place| &bytes[place.clone()]).collect();
         if !labels.is_empty() {
-            let mapped = self.labels(&labels);
-            if mapped.iter().zip(&labels).any(|(mapped, label)| mapped != label) {
-                let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
-                self.note(What::Name, || text(&labels.join(&b'.')), || text(&mapped.join(&b'.')));
+            let mapped = self.name(&labels.join(&b'.'));
+            let mut mapped: Vec<&[u8]> = mapped.split(|octet| *octet == b'.').collect();
+            // A label that holds a dot itself.
+            let apart = if mapped.len() == labels.len() { Vec::new() } else { self.labels(&labels) };
+            if !apart.is_empty() {
+                mapped = apart.iter().map(Vec::as_slice).collect();
             }
             for (place, label) in places.iter().zip(&mapped) {
                 if message.done.get(place.start) == Some(&false) {

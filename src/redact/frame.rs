@@ -1,51 +1,130 @@
 //! A frame: its addresses, its octets, and its checksums, of which right ones stay right and wrong ones wrong.
 
-use super::layout::{Layer, Part, parts};
+use std::collections::HashMap;
+
+use super::fragments::Fragments;
+use super::layout::{Fragment, Layer, Part, parts};
 use super::mapping::Mapping;
 use super::stream::{Plan, filled};
 use super::track::{Ends, Piece, Planner, Sequencer};
-use crate::capture::Frame;
+use crate::capture::{Frame, LinkType};
 use crate::decode::Flags;
 use crate::wire::{Address, Endpoint, Mac, dns};
 
+/// A packet without a link header.
+const RAW: LinkType = LinkType(101);
+
 /// First pass: hands the segments of a frame to the planner.
-pub(super) fn plan(frame: &Frame<'_>, map: &mut Mapping, planner: &mut Planner) {
+pub(super) fn plan(frame: &Frame<'_>, map: &mut Mapping, planner: &mut Planner, fragments: &mut Fragments) {
     for part in parts(frame.link, frame.bytes, frame.wire_len) {
-        if let Part::Tcp(layer) = part
-            && !layer.apart
-            && let Some((ends, piece, _)) = segment(frame.bytes, &layer)
-        {
-            planner.segment(map, ends, &piece);
+        match part {
+            Part::Tcp(layer) if !layer.apart => {
+                if let Some((ends, piece, _)) = segment(frame.bytes, &layer) {
+                    planner.segment(map, ends, &piece);
+                }
+            }
+            Part::Fragment(fragment) => {
+                if fragments.take(frame.number, frame.bytes, &fragment)
+                    && let Some(whole) = fragments.whole.last_mut()
+                {
+                    let segments = segments(&whole.packet);
+                    let places = segments.iter().map(|(ends, piece)| planner.segment(map, *ends, piece));
+                    whole.places = places.collect();
+                }
+            }
+            _ => {}
         }
     }
+}
+
+/// The segments in a datagram that was put together.
+fn segments(packet: &[u8]) -> Vec<(Ends, Piece<'_>)> {
+    let tcp = |part| match part {
+        Part::Tcp(layer) if !layer.apart => segment(packet, &layer).map(|(ends, piece, _)| (ends, piece)),
+        _ => None,
+    };
+    parts(RAW, packet, packet.len() as u32).into_iter().filter_map(tcp).collect()
 }
 
 /// Second pass: rewrites frames.
 pub(super) struct Rewriter {
     sequencer: Sequencer,
     plans: Vec<Plan>,
+    fragments: Fragments,
     out: Vec<u8>,
+    /// Datagrams that were rewritten, while fragments of them come.
+    datagrams: HashMap<usize, Vec<u8>>,
+    /// Places of segments that are known beforehand.
+    places: Option<std::vec::IntoIter<Option<(usize, i64)>>>,
 }
 
 impl Rewriter {
-    pub(super) fn new(plans: Vec<Plan>) -> Self {
-        Self { sequencer: Sequencer::default(), plans, out: Vec::new() }
+    pub(super) fn new(plans: Vec<Plan>, fragments: Fragments) -> Self {
+        let (out, datagrams) = (Vec::new(), HashMap::new());
+        Self { sequencer: Sequencer::default(), plans, fragments, out, datagrams, places: None }
     }
 
     /// The frame as it is written.
     pub(super) fn frame(&mut self, frame: &Frame<'_>, map: &mut Mapping) -> &[u8] {
-        let bytes = frame.bytes;
+        self.packet(frame.number, frame.link, frame.bytes, frame.wire_len, map);
+        &self.out
+    }
+
+    fn packet(&mut self, number: u64, link: LinkType, bytes: &[u8], wire: u32, map: &mut Mapping) {
         self.out.clear();
         self.out.extend_from_slice(bytes);
-        let parts = parts(frame.link, bytes, frame.wire_len);
+        let parts = parts(link, bytes, wire);
         for part in &parts {
-            self.part(*part, bytes, map);
+            match part {
+                Part::Fragment(fragment) => self.fragment(number, fragment, map),
+                part => self.part(*part, bytes, map),
+            }
         }
         // A checksum inside another one's range comes first.
         for part in parts.iter().rev() {
             sum(*part, bytes, &mut self.out);
         }
-        &self.out
+    }
+
+    /// A fragment gets its piece of the rewritten datagram; one of a datagram that is not whole is filled behind its ports.
+    fn fragment(&mut self, number: u64, fragment: &Fragment, map: &mut Mapping) {
+        let Some((index, start)) = self.fragments.frames.get(&number).copied().filter(|_| self.places.is_none()) else {
+            let kept = match (fragment.start, fragment.protocol) {
+                (0, 6 | 17) => 8,
+                _ => 0,
+            };
+            return self.fill((fragment.at + kept).min(fragment.end), fragment.end);
+        };
+        if !self.datagrams.contains_key(&index) {
+            let rewritten = self.datagram_of(index, map);
+            self.datagrams.insert(index, rewritten);
+        }
+        let Some(whole) = self.fragments.whole.get(index) else { return };
+        let from = whole.header + start;
+        let piece = self.datagrams.get(&index).and_then(|octets| octets.get(from..from + fragment.end - fragment.at));
+        if let (Some(slot), Some(piece)) = (self.out.get_mut(fragment.at..fragment.end), piece) {
+            slot.copy_from_slice(piece);
+        }
+        if whole.completed == number {
+            // The first pass saw its segments now.
+            for (ends, piece) in segments(&whole.packet) {
+                self.sequencer.place(ends, &piece);
+            }
+            self.datagrams.remove(&index);
+        }
+    }
+
+    fn datagram_of(&mut self, index: usize, map: &mut Mapping) -> Vec<u8> {
+        let Some(whole) = self.fragments.whole.get_mut(index) else { return Vec::new() };
+        let packet = std::mem::take(&mut whole.packet);
+        let frame = std::mem::take(&mut self.out);
+        self.places = Some(whole.places.clone().into_iter());
+        self.packet(0, RAW, &packet, packet.len() as u32, map);
+        self.places = None;
+        if let Some(whole) = self.fragments.whole.get_mut(index) {
+            whole.packet = packet;
+        }
+        std::mem::replace(&mut self.out, frame)
     }
 
     fn part(&mut self, part: Part, bytes: &[u8], map: &mut Mapping) {
@@ -85,7 +164,7 @@ impl Rewriter {
                     octets.fill(0);
                 }
             }
-            Part::Sum { .. } | Part::Gre { .. } => {}
+            Part::Fragment(_) | Part::Sum { .. } | Part::Gre { .. } => {}
         }
     }
 
@@ -117,9 +196,12 @@ impl Rewriter {
         if layer.apart {
             return self.fill(from, layer.end);
         }
-        let place = self.sequencer.place(ends, &piece);
+        let place = match &mut self.places {
+            Some(places) => places.next().flatten(),
+            None => self.sequencer.place(ends, &piece).map(|place| (place.direction, place.offset)),
+        };
         let payload = &mut self.out[from..layer.end];
-        match place.and_then(|place| Some((self.plans.get(place.direction)?, place.offset))) {
+        match place.and_then(|(direction, offset)| Some((self.plans.get(direction)?, offset))) {
             Some((plan, offset)) => plan.apply(offset, payload),
             None => payload.iter_mut().for_each(|octet| *octet = filled(*octet)),
         }
@@ -135,9 +217,18 @@ impl Rewriter {
             self.write(layer.at + 8, &mapped);
         } else {
             self.fill(layer.at + 8, layer.end);
+            // What tells a datagram from the next one, and a copy by that it does not: the octets at its ends.
+            let ends = [(0, payload.len().min(TELLING)), (payload.len().saturating_sub(TELLING), payload.len())];
+            for (from, to) in ends {
+                let octets: Vec<u8> = map.opaque(&payload[from..to]).iter().map(|octet| octet | 0xc0).collect();
+                self.write(layer.at + 8 + from, &octets);
+            }
         }
     }
 }
+
+/// Octets at either end of a datagram by which `flow` knows a copy.
+const TELLING: usize = 8;
 
 /// Ends, octets, and where these begin; `None` when the header is not whole.
 fn segment<'a>(bytes: &'a [u8], layer: &Layer) -> Option<(Ends, Piece<'a>, usize)> {
@@ -197,9 +288,9 @@ fn sum(part: Part, before: &[u8], after: &mut [u8]) {
         Part::Udp(layer, _) => (layer, layer.at + 6, layer.at, layer.end, Some(17)),
         Part::Sum { layer, at, pseudo } => (layer, at, layer.at, layer.end, pseudo.then_some(58_u8)),
         Part::Ip4 { at, len } => {
-            return incremental(before, after, at + 10, &[at..at + len]);
+            return incremental(before, after, at + 10, std::slice::from_ref(&(at..at + len)));
         }
-        Part::Gre { at, end } => return incremental(before, after, at + 4, &[at..end]),
+        Part::Gre { at, end } => return incremental(before, after, at + 4, std::slice::from_ref(&(at..end))),
         _ => return,
     };
     let Some(sent) = word(before, field).filter(|_| field + 2 <= end) else { return };
@@ -271,7 +362,6 @@ mod tests {
     use super::super::Level;
     use super::super::secret::tests::key;
     use super::*;
-    use crate::capture::LinkType;
     use crate::time::Timestamp;
 
     fn frame(bytes: &[u8]) -> Frame<'_> {
@@ -313,9 +403,10 @@ mod tests {
     fn rewritten(bytes: &[u8]) -> Vec<u8> {
         let mut map = Mapping::new(&key(1), Level::All);
         let mut planner = Planner::default();
-        plan(&frame(bytes), &mut map, &mut planner);
+        let mut fragments = Fragments::default();
+        plan(&frame(bytes), &mut map, &mut planner, &mut fragments);
         let plans = planner.finish(&mut map);
-        Rewriter::new(plans).frame(&frame(bytes), &mut map).to_vec()
+        Rewriter::new(plans, fragments).frame(&frame(bytes), &mut map).to_vec()
     }
 
     #[test]
@@ -359,6 +450,29 @@ mod tests {
         for len in 0..6 {
             options(&mut [2, 255, 9, 9, 9, 9][..len]);
         }
+    }
+
+    #[test]
+    fn fragments_say_what_the_datagram_says() {
+        let whole = packet(b"GET /private HTTP/1.1\r\nHost: shop.example.com\r\nCookie: a=shrouded\r\n\r\n", None);
+        let pieces: Vec<Vec<u8>> = [(0, 48), (48, whole.len() - 34)]
+            .iter()
+            .map(|(from, to)| {
+                let mut piece = [&whole[..34], &whole[34 + from..34 + to]].concat();
+                piece[16..18].copy_from_slice(&((20 + to - from) as u16).to_be_bytes());
+                piece[20..22].copy_from_slice(&(if *from == 0 { 0x2000_u16 } else { *from as u16 / 8 }).to_be_bytes());
+                piece
+            })
+            .collect();
+        let (mut map, mut planner, mut fragments) =
+            (Mapping::new(&key(1), Level::All), Planner::default(), Fragments::default());
+        let numbered = |n: usize| Frame { number: n as u64 + 1, ..frame(&pieces[n]) };
+        (0..2).for_each(|n| plan(&numbered(n), &mut map, &mut planner, &mut fragments));
+        let plans = planner.finish(&mut map);
+        let mut rewriter = Rewriter::new(plans, fragments);
+        let joined: Vec<u8> = (0..2).flat_map(|n| rewriter.frame(&numbered(n), &mut map)[34..].to_vec()).collect();
+        assert_eq!(joined, rewritten(&whole)[34..]);
+        assert!(rewriter.datagrams.is_empty());
     }
 
     #[test]

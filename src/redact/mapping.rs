@@ -61,6 +61,7 @@ pub struct Mapping {
     pub(super) macs: HashMap<Mac, Mac>,
     pub(super) octets: HashMap<(u8, u32), Octets>,
     words: HashMap<Vec<u8>, Vec<u8>>,
+    pub(super) names: HashMap<Vec<u8>, Vec<u8>>,
     /// What was replaced by what.
     list: BTreeMap<(What, String), String>,
     /// More was replaced than the list holds.
@@ -79,6 +80,7 @@ impl Mapping {
             macs: HashMap::new(),
             octets: HashMap::new(),
             words: HashMap::new(),
+            names: HashMap::new(),
             list: BTreeMap::new(),
             list_full: false,
             counts: BTreeMap::new(),
@@ -120,10 +122,7 @@ impl Mapping {
             return known.clone();
         }
         let mapped: Vec<u8> = word.chunks(LONGEST_WORD).flat_map(|piece| self.exchange(piece)).collect();
-        if self.words.len() >= REMEMBERED {
-            self.words.clear();
-        }
-        self.words.insert(word.to_vec(), mapped.clone());
+        remember(&mut self.words, word, &mapped);
         if mapped != word {
             let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
             self.note(What::Word, || text(word), || text(&mapped));
@@ -190,6 +189,17 @@ impl Mapping {
     pub fn opaque(&self, octets: &[u8]) -> Vec<u8> {
         self.secret.octets(Purpose::Opaque, octets)
     }
+}
+
+/// Remembers a replacement, unless it is long: those seldom come again.
+pub(super) fn remember(known: &mut HashMap<Vec<u8>, Vec<u8>>, from: &[u8], to: &[u8]) {
+    if from.len() > 256 {
+        return;
+    }
+    if known.len() >= REMEMBERED {
+        known.clear();
+    }
+    known.insert(from.to_vec(), to.to_vec());
 }
 
 /// Which places of a word are exchanged, among how many.

@@ -19,6 +19,7 @@ mod address;
 mod der;
 mod dns;
 mod fields;
+mod fragments;
 mod frame;
 mod h2;
 mod http;
@@ -145,19 +146,20 @@ fn labelled_as(input: &str, part: &Path) -> String {
 /// # Errors
 /// When the file cannot be read, is standard input, or the copy cannot be written.
 pub fn rewrite(input: &str, out: impl Write, mapping: &mut Mapping) -> Result<u64> {
-    if input == "-" {
-        return Err(Error::usage("redaction reads its input twice: write standard input to a file first"));
+    let path = Path::new(crate::capture::labelled(input).1);
+    if path == Path::new("-") || path.metadata().is_ok_and(|file| !file.is_file()) {
+        return Err(Error::usage("redaction reads its input twice: write it to a file first"));
     }
     let open = || Source::open(&[input], &OpenOptions::default());
     let mut source = open()?;
-    let mut planner = track::Planner::default();
+    let (mut planner, mut fragments) = (track::Planner::default(), fragments::Fragments::default());
     while let Some(frame) = source.next()? {
-        frame::plan(&frame, mapping, &mut planner);
+        frame::plan(&frame, mapping, &mut planner, &mut fragments);
     }
     let info = source.finish().pop().unwrap_or_default();
-    let plans = planner.finish(mapping);
+    let rewriter = frame::Rewriter::new(planner.finish(mapping), fragments);
     note_left_out(&info, mapping);
-    write(&info, open()?, out, plans, mapping).map_err(|error| match error {
+    write(&info, open()?, out, rewriter, mapping).map_err(|error| match error {
         Failed::Reading(error) => error,
         Failed::Writing(error) => Error::io("cannot write the redacted capture", error),
     })
@@ -185,14 +187,13 @@ fn write(
     info: &CaptureInfo,
     mut source: Source,
     out: impl Write,
-    plans: Vec<stream::Plan>,
+    mut rewriter: frame::Rewriter,
     mapping: &mut Mapping,
 ) -> Result<u64, Failed> {
     let mut writer = Writer::new(out, Some("redacted"))?;
     for interface in &info.interfaces {
         writer.interface(&interface_of(interface, mapping))?;
     }
-    let mut rewriter = frame::Rewriter::new(plans);
     // What is broken in the original is broken at the same packet of the copy: it is a finding.
     let mut damage = info.damage.iter().filter(|damage| !damage.cut_at_end).peekable();
     while let Some(frame) = source.next()? {

@@ -24,6 +24,8 @@ const OCTETS: usize = 1024;
 const BLOCK: usize = 16;
 /// Octets held while a side is not recognised.
 const HELD: usize = 64 * 1024 + 16;
+/// Segments in the middle of a stream at which a protocol is looked for.
+const TRIES: u8 = 64;
 /// How often one direction may turn into another protocol.
 const TURNS: u8 = 8;
 
@@ -135,9 +137,16 @@ pub(super) struct Direction {
     /// Source and destination.
     ports: (u16, u16),
     turns: u8,
-    /// It began behind another protocol.
-    nested: bool,
+    /// Segments that were looked at in vain.
+    tries: u8,
+    /// Nothing of it was looked at in vain, and no octets are missing: it may be anything.
+    first: bool,
 }
+
+/// Makes a reader.
+type Start = fn() -> Box<dyn Reader>;
+/// What the octets say of a protocol, and its reader.
+type Candidate = (Recognition, Start);
 
 /// What the beginning of a direction is.
 enum Beginning {
@@ -150,12 +159,27 @@ enum Beginning {
 
 impl Direction {
     pub(super) fn new(ports: (u16, u16), late: bool) -> Self {
-        Self { state: State::Beginning, pending: Vec::new(), at: 0, fill: 0, late, ports, turns: 0, nested: false }
+        Self {
+            state: State::Beginning,
+            pending: Vec::new(),
+            at: 0,
+            fill: 0,
+            late,
+            ports,
+            turns: 0,
+            tries: 0,
+            first: true,
+        }
     }
 
     /// Whether whatever comes is filled.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
+    }
+
+    /// Octets held.
+    pub(super) fn held(&self) -> usize {
+        self.pending.capacity()
     }
 
     /// The next octets.
@@ -189,7 +213,7 @@ impl Direction {
         self.at += missing - filled;
         if missing > filled {
             match &mut self.state {
-                State::Beginning => self.late = true,
+                State::Beginning => (self.late, self.first) = (true, false),
                 State::Reading(reader) => reader.hole(),
                 State::Unknown | State::Over => self.state = State::Over,
             }
@@ -262,8 +286,7 @@ impl Direction {
     /// Another protocol begins.
     fn turn(&mut self) {
         self.turns += 1;
-        self.nested = true;
-        self.late = false;
+        (self.late, self.first) = (false, true);
         self.state = if self.turns > TURNS { State::Unknown } else { State::Beginning };
     }
 
@@ -277,13 +300,24 @@ impl Direction {
                 step
             }
             // In the middle of a stream a later segment may still begin with something known.
-            _ if self.late => match unknown(map, bytes, true) {
-                Step::ReplaceAndFill(octets, _) => {
-                    let left = bytes.len() - octets.len().min(bytes.len());
-                    Step::ReplaceAndFill(octets, left as u64)
+            // What was looked at in vain so often is looked at no more, as by the dissector.
+            _ if self.late && !self.first => {
+                self.tries += 1;
+                if self.tries >= TRIES {
+                    self.state = State::Over;
                 }
-                step => step,
-            },
+                Step::Fill(bytes.len() as u64)
+            }
+            _ if self.late => {
+                self.first = false;
+                match unknown(map, bytes, true) {
+                    Step::ReplaceAndFill(octets, _) => {
+                        let left = bytes.len() - octets.len().min(bytes.len());
+                        Step::ReplaceAndFill(octets, left as u64)
+                    }
+                    step => step,
+                }
+            }
             _ => {
                 self.state = State::Unknown;
                 unknown(map, bytes, last)
@@ -320,13 +354,13 @@ impl Direction {
     }
 
     /// What it may be, in the order in which it is decided.
-    fn candidates(&self, bytes: &[u8]) -> Vec<(Recognition, fn() -> Box<dyn Reader>)> {
+    fn candidates(&self, bytes: &[u8]) -> Vec<Candidate> {
         let tls = || Box::new(Tls::new()) as Box<dyn Reader>;
         let http2 = || Box::new(Http2::new()) as Box<dyn Reader>;
         let http = || Box::new(Http::new()) as Box<dyn Reader>;
         let late = |recognition: Recognition| if self.late { recognition } else { Recognition::No };
         let early = |recognition: Recognition| if self.late { Recognition::No } else { recognition };
-        let mut all: Vec<(Recognition, fn() -> Box<dyn Reader>)> = vec![
+        let mut all: Vec<Candidate> = vec![
             (looks_like_client_hello(bytes).or(looks_like_server_record(bytes)), tls),
             (early(looks_like_sslv2_hello(bytes)), tls),
             (late(chain(bytes)), tls),
@@ -335,7 +369,7 @@ impl Direction {
             (late(looks_like_frames(bytes)), http2),
             (looks_like_request(bytes).or(looks_like_response(bytes)), http),
         ];
-        if !self.late {
+        if self.first {
             all.extend([
                 (mqtt::looks_like_client(bytes).or(mqtt::looks_like_server(bytes)), first(Service::Mqtt)),
                 (amqp::looks_like_client(bytes).or(amqp::looks_like_server(bytes)), first(Service::Amqp)),
@@ -362,7 +396,7 @@ impl Direction {
     }
 }
 
-fn first(service: Service) -> fn() -> Box<dyn Reader> {
+fn first(service: Service) -> Start {
     match service {
         Service::Mysql => || Box::new(First(Service::Mysql)),
         Service::PostgresClient => || Box::new(First(Service::PostgresClient)),

@@ -1,6 +1,6 @@
 //! Text: words, names, addresses and URLs in it are replaced where they stand, what joins them stays.
 
-use super::mapping::{Mapping, What};
+use super::mapping::{Mapping, What, remember};
 use super::words;
 use crate::wire::{Address, Mac};
 
@@ -69,7 +69,7 @@ impl Mapping {
     fn next_word(&mut self, bytes: &[u8], out: &mut Vec<u8>, keep: Keep) {
         let rest = &bytes[out.len()..];
         let len = run(rest, is_word);
-        if ends_with_word(&bytes[..out.len()], b"http/") || ends_with_word(&bytes[..out.len()], b"tlsv") {
+        if ends_with_word(&bytes[..out.len()], b"ttp/") || ends_with_word(&bytes[..out.len()], b"tlsv") {
             let version = run(rest, |octet| octet.is_ascii_digit() || octet == b'.');
             if version > 0 {
                 return out.extend_from_slice(&rest[..version]);
@@ -167,8 +167,12 @@ impl Mapping {
 
     /// A host name, label by label: names with the same end keep the same end.
     pub fn name(&mut self, name: &[u8]) -> Vec<u8> {
+        if let Some(known) = self.names.get(name) {
+            return known.clone();
+        }
         let labels: Vec<&[u8]> = name.split(|octet| *octet == b'.').collect();
         let mapped = self.labels(&labels).join(&b'.');
+        remember(&mut self.names, name, &mapped);
         if mapped != name {
             let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
             self.note(What::Name, || text(name), || text(&mapped));

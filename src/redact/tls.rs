@@ -249,8 +249,10 @@ impl Mapping {
         let mut fields = Fields::new(octets);
         let _ = match kind {
             0 => self.server_name(&mut fields),
-            // Groups, formats, algorithms, heartbeat, padding, extended secrets, versions, modes and what else has no content of its own.
-            5 | 10 | 11 | 13 | 15 | 21 | 22 | 23 | 27 | 28 | 43 | 45 | 49 | 50 => fields.keep(octets.len()).map(|_| ()),
+            // Groups, formats, algorithms, heartbeat, extended secrets, versions, modes and what else has no content of its own.
+            5 => fields.keep(octets.len().min(5)).map(|_| ()),
+            21 => fields.replace(octets.len(), |padding| vec![0; padding.len()]),
+            10 | 11 | 13 | 15 | 22 | 23 | 27 | 28 | 43 | 45 | 49 | 50 => fields.keep(octets.len()).map(|_| ()),
             16 => self.application_protocols(&mut fields),
             18 | 35 if octets.is_empty() => Ok(()),
             41 if client => self.shared_keys(&mut fields),
@@ -338,13 +340,12 @@ impl Mapping {
     fn certificate_request(&mut self, fields: &mut Fields<'_>) -> Read {
         let kinds = fields.len(1)?;
         fields.keep(kinds)?;
-        let mut list = fields.len(2)?;
-        // Before TLS 1.2 there are no algorithms; a list of names begins with a length and a sequence.
-        if fields.cursor.rest().get(2) != Some(&0x30) || list % 2 == 0 && list < 128 && fields.remaining() > list {
+        let list = fields.len(2)?;
+        // Before TLS 1.2 there are no algorithms in front of the names.
+        if fields.remaining() > list {
             fields.keep(list)?;
-            list = fields.len(2)?;
+            fields.len(2)?;
         }
-        let _ = list;
         while fields.remaining() > 0 {
             let len = fields.len(2)?;
             fields.replace(len, |name| self.der(name))?;

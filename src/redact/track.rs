@@ -13,6 +13,8 @@ const WAITING: usize = 256 * 1024;
 const ALL_WAITING: usize = 64 * 1024 * 1024;
 /// Octets that the replaced ones of all streams may take. Beyond them everything is filled.
 const PLANNED: usize = 512 * 1024 * 1024;
+/// Ends of which the latest places are known.
+const GENERATION: usize = 1 << 20;
 /// A jump of sequence numbers that is another connection.
 const JUMP: i64 = 1 << 28;
 
@@ -40,15 +42,21 @@ pub(super) struct Place {
     fresh: Option<bool>,
 }
 
-/// Finds the places of segments.
+/// Finds the places of segments. What was not heard of for the longest time is forgotten where very many ends are known: two generations of
+/// [`GENERATION`] ends, of which the older one goes.
 #[derive(Default)]
 pub(super) struct Sequencer {
     known: HashMap<Ends, Known>,
+    older: HashMap<Ends, Known>,
     count: usize,
+    /// Directions that are over, since this was asked last.
+    over: Vec<usize>,
 }
 
+#[derive(Clone, Copy)]
 struct Known {
-    direction: usize,
+    /// `None` before the first octet.
+    direction: Option<usize>,
     /// Sequence number of the octet behind the highest one.
     top: u32,
     /// Its offset.
@@ -57,35 +65,56 @@ struct Known {
 }
 
 impl Sequencer {
-    /// `None`: no octets, and nothing begins.
+    /// `None`: no octets.
     pub(super) fn place(&mut self, ends: Ends, piece: &Piece<'_>) -> Option<Place> {
         let syn = piece.flags.has(Flags::SYN);
         let first = piece.seq.wrapping_add(u32::from(syn));
-        let known = self.known.get_mut(&ends).filter(|known| match syn {
+        if !self.known.contains_key(&ends)
+            && let Some(known) = self.older.remove(&ends)
+        {
+            self.insert(ends, known);
+        }
+        let same = |known: &Known| match syn {
             true => known.begin == Some(first),
             false => jump(known.top, first).abs() < JUMP,
-        });
-        if let Some(known) = known {
-            let offset = known.offset + jump(known.top, first);
-            let end = offset + i64::from(piece.wire);
-            if end > known.offset {
-                (known.top, known.offset) = (first.wrapping_add(piece.wire), end);
-            }
-            return (piece.wire > 0).then_some(Place { direction: known.direction, offset, fresh: None });
-        }
-        if !syn && piece.wire == 0 {
-            return None;
-        }
-        let direction = self.count;
-        self.count += 1;
-        let known = Known {
-            direction,
-            top: first.wrapping_add(piece.wire),
-            offset: piece.wire.into(),
-            begin: syn.then_some(first),
         };
+        match self.known.get_mut(&ends) {
+            Some(known) if same(known) => {}
+            Some(known) => {
+                self.over.extend(known.direction);
+                *known = Known::begun(first, syn);
+            }
+            None if syn || piece.wire > 0 => self.insert(ends, Known::begun(first, syn)),
+            None => return None,
+        }
+        let known = self.known.get_mut(&ends).filter(|_| piece.wire > 0)?;
+        let fresh = known.direction.is_none().then_some(known.begin.is_none());
+        let direction = *known.direction.get_or_insert_with(|| {
+            self.count += 1;
+            self.count - 1
+        });
+        let offset = known.offset + jump(known.top, first);
+        let end = offset + i64::from(piece.wire);
+        if end > known.offset {
+            (known.top, known.offset) = (first.wrapping_add(piece.wire), end);
+        }
+        Some(Place { direction, offset, fresh })
+    }
+
+    fn insert(&mut self, ends: Ends, known: Known) {
+        if self.known.len() >= GENERATION {
+            let forgotten = std::mem::replace(&mut self.older, std::mem::take(&mut self.known));
+            let before = self.over.len();
+            self.over.extend(forgotten.values().filter_map(|known| known.direction));
+            self.over[before..].sort_unstable();
+        }
         self.known.insert(ends, known);
-        Some(Place { direction, offset: 0, fresh: Some(!syn) })
+    }
+}
+
+impl Known {
+    fn begun(first: u32, syn: bool) -> Self {
+        Self { direction: None, top: first, offset: 0, begin: syn.then_some(first) }
     }
 }
 
@@ -98,10 +127,9 @@ fn jump(from: u32, to: u32) -> i64 {
 pub(super) struct Planner {
     sequencer: Sequencer,
     open: HashMap<usize, Open>,
-    /// Directions by their ends: a new one ends the one before it.
-    latest: HashMap<Ends, usize>,
     plans: Vec<Plan>,
-    waiting: usize,
+    /// Octets held of all.
+    held: usize,
     planned: usize,
 }
 
@@ -111,35 +139,42 @@ struct Open {
     read: u64,
     /// Octets behind a hole, by offset.
     waiting: BTreeMap<u64, Vec<u8>>,
-    held: usize,
+    behind: usize,
+    /// Offset of its FIN.
+    end: Option<u64>,
 }
 
 impl Planner {
-    /// The next segment.
-    pub(super) fn segment(&mut self, map: &mut Mapping, ends: Ends, piece: &Piece<'_>) {
-        let Some(place) = self.sequencer.place(ends, piece) else { return };
+    /// The next segment; direction and offset of its octets.
+    pub(super) fn segment(&mut self, map: &mut Mapping, ends: Ends, piece: &Piece<'_>) -> Option<(usize, i64)> {
+        let place = self.sequencer.place(ends, piece);
+        for direction in std::mem::take(&mut self.sequencer.over) {
+            self.close(map, direction);
+        }
+        let place = place?;
+        self.read(map, ends, piece, place);
+        Some((place.direction, place.offset))
+    }
+
+    fn read(&mut self, map: &mut Mapping, ends: Ends, piece: &Piece<'_>, place: Place) {
         if let Some(late) = place.fresh {
-            if let Some(before) = self.latest.insert(ends, place.direction) {
-                self.close(map, before);
-            }
             self.plans.resize_with(place.direction + 1, Plan::default);
             let reader = Direction::new((ends.0.port, ends.1.port), late);
-            self.open.insert(place.direction, Open { reader, read: 0, waiting: BTreeMap::new(), held: 0 });
+            let open = Open { reader, read: 0, waiting: BTreeMap::new(), behind: 0, end: None };
+            self.open.insert(place.direction, open);
         }
         if self.planned > PLANNED {
             return;
         }
         let Some(open) = self.open.get_mut(&place.direction) else { return };
         let Some(plan) = self.plans.get_mut(place.direction) else { return };
-        let before = (open.held, plan.weight());
+        let (held, weight) = (open.held(), plan.weight());
         open.take(map, plan, place.offset, piece);
-        self.waiting = self.waiting + open.held - before.0;
-        if self.waiting > ALL_WAITING {
-            open.skip(map, plan);
-            self.waiting -= self.waiting.min(before.0);
-        }
-        self.planned += plan.weight() - before.1;
-        if piece.flags.has(Flags::RST) || open.reader.is_over() && open.waiting.is_empty() {
+        self.held = self.held + open.held() - held;
+        self.planned += plan.weight() - weight;
+        let over = open.reader.is_over() && open.waiting.is_empty();
+        let ended = open.end.is_some_and(|end| open.read >= end);
+        if over || ended || self.held > ALL_WAITING || piece.flags.has(Flags::RST) {
             self.close(map, place.direction);
         }
     }
@@ -148,7 +183,7 @@ impl Planner {
         let (Some(mut open), Some(plan)) = (self.open.remove(&direction), self.plans.get_mut(direction)) else {
             return;
         };
-        self.waiting -= open.held.min(self.waiting);
+        self.held -= open.held();
         while !open.waiting.is_empty() {
             open.skip(map, plan);
         }
@@ -166,17 +201,24 @@ impl Planner {
 }
 
 impl Open {
+    fn held(&self) -> usize {
+        self.behind + self.reader.held()
+    }
+
     fn take(&mut self, map: &mut Mapping, plan: &mut Plan, offset: i64, piece: &Piece<'_>) {
         // Octets before the first that was seen are filled.
         let before = (-offset).clamp(0, piece.payload.len() as i64) as usize;
         let from = offset.max(0) as u64;
         let octets = &piece.payload[before..];
+        if piece.flags.has(Flags::FIN) {
+            self.end = Some((offset + i64::from(piece.wire)).max(0) as u64);
+        }
         if from > self.read {
             if !octets.is_empty() && !self.waiting.contains_key(&from) {
-                self.held += octets.len();
+                self.behind += octets.len();
                 self.waiting.insert(from, octets.to_vec());
             }
-            while self.held > WAITING {
+            while self.behind > WAITING {
                 self.skip(map, plan);
             }
             return;
@@ -205,7 +247,7 @@ impl Open {
     fn waiting(&mut self, map: &mut Mapping, plan: &mut Plan) {
         while let Some(entry) = self.waiting.first_entry().filter(|entry| *entry.key() <= self.read) {
             let (from, octets) = entry.remove_entry();
-            self.held -= octets.len();
+            self.behind -= octets.len();
             self.read(map, plan, from, &octets);
         }
     }
@@ -247,7 +289,7 @@ mod tests {
         }
         let plans = planner.finish(&mut map);
         let mut out = STREAM.to_vec();
-        plans[0].apply(0, &mut out);
+        plans.first().expect("a plan").apply(0, &mut out);
         out
     }
 
@@ -287,6 +329,6 @@ mod tests {
         };
         assert_eq!(places(), places());
         let found: Vec<_> = places().into_iter().flatten().collect();
-        assert_eq!(found, [(0, 0), (0, 0), (0, 3), (0, 0), (1, 0), (1, 0)]);
+        assert_eq!(found, [(0, 0), (0, 3), (0, 0), (1, 0)]);
     }
 }
