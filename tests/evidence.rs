@@ -161,6 +161,27 @@ fn a_bundle_holds_everything_and_its_sums_are_right() {
 }
 
 #[test]
+fn the_examples_are_what_the_program_makes() {
+    let folder = folder("examples");
+    let script = root().join("docs/examples/make.sh");
+    let made = Command::new(script).arg(env!("CARGO_BIN_EXE_tcpwhy")).arg(&folder).output().expect("a shell");
+    let told = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert!(made.status.success(), "{told}");
+    assert_eq!(told.matches("alone they lead to the same causes").count(), 5, "{told}");
+    let mut stale = Vec::new();
+    for example in std::fs::read_dir(&folder).expect("a folder").flatten() {
+        for file in std::fs::read_dir(example.path()).expect("a folder").flatten() {
+            let there = root().join("docs/examples").join(example.file_name()).join(file.file_name());
+            if std::fs::read(&there).ok() != std::fs::read(file.path()).ok() {
+                stale.push(there.display().to_string());
+            }
+        }
+    }
+    assert!(stale.is_empty(), "docs/examples/make.sh makes others: {stale:?}");
+    std::fs::remove_dir_all(folder).expect("removed");
+}
+
+#[test]
 fn what_cannot_be_done_is_said_in_one_line() {
     let says = |arguments: &[&str]| {
         let output = tcpwhy(arguments);
