@@ -113,6 +113,25 @@ fn json_is_one_document_and_jsonl_one_object_per_line() {
 }
 
 #[test]
+fn a_ticket_is_written_in_the_markup_of_its_tracker() {
+    let ticket = |flavour: &str| stdout(&tcpwhy(&["--format", "markdown", "--flavour", flavour, GITLAB]));
+    let usual = stdout(&tcpwhy(&["--format", "markdown", GITLAB]));
+    assert_eq!(ticket("github").replace(" --flavour github", ""), usual);
+    assert!(ticket("github").contains("<details>") && ticket("github").contains("| --- |"));
+    assert!(!ticket("plain").contains("<details>") && ticket("plain").starts_with("## CRITICAL: "));
+    assert!(ticket("jira").starts_with("h2. CRITICAL: ") && ticket("jira").contains("{noformat}"));
+    let typed = format!("tcpwhy --format markdown --flavour gitlab {GITLAB}");
+    assert!(ticket("gitlab").contains(&typed), "how to make it again");
+}
+
+#[test]
+fn a_flavour_without_markdown_is_a_usage_error() {
+    let output = tcpwhy(&["--flavour", "jira", GITLAB]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--format markdown"), "{}", stderr(&output));
+}
+
+#[test]
 fn explain_prints_the_page_of_a_rule() {
     let output = tcpwhy(&["explain", "proxy-header-to-tls-port"]);
     assert_eq!(output.status.code(), Some(0));

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::memory;
 use tcpwhy::Severity;
+use tcpwhy::render::markdown;
 
 /// Says why: reads packet captures and names the root cause, with the packets that prove it.
 #[derive(Debug, Parser)]
@@ -167,6 +168,9 @@ pub(crate) struct Options {
     /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text, help_heading = "Output")]
     pub format: Format,
+    /// Whose Markdown (github by default): its markup, and how many characters it takes
+    #[arg(long, value_enum, value_name = "TRACKER", help_heading = "Output")]
+    pub flavour: Option<Flavour>,
     /// Write to a file instead of standard output
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
@@ -316,6 +320,29 @@ pub(crate) enum Format {
     Markdown,
     /// One page that needs nothing else
     Html,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Flavour {
+    /// Tables, folds; 65,536 characters
+    Github,
+    /// Tables, folds; 1,000,000 characters
+    Gitlab,
+    /// For a mail: no HTML, no tables
+    Plain,
+    /// Jira's wiki markup; 32,767 characters
+    Jira,
+}
+
+impl From<Flavour> for markdown::Flavour {
+    fn from(flavour: Flavour) -> Self {
+        match flavour {
+            Flavour::Github => Self::Github,
+            Flavour::Gitlab => Self::Gitlab,
+            Flavour::Plain => Self::Plain,
+            Flavour::Jira => Self::Jira,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

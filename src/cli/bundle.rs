@@ -12,7 +12,7 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use super::args::Input;
-use super::{evidence, exit_code, make};
+use super::{evidence, exit_code, flavour, make};
 
 /// Makes it.
 pub(super) fn bundle(input: &Input) -> Result<ExitCode> {
@@ -26,7 +26,7 @@ pub(super) fn bundle(input: &Input) -> Result<ExitCode> {
     let made = &ready.made;
     let mut into = Bundle::begin(output)?;
     let dossier = made.dossier(ready.command.clone())?;
-    into.add("report.md", markdown::report(&dossier).as_bytes())?;
+    into.add("report.md", markdown::report(&dossier, flavour(input)).as_bytes())?;
     into.add("report.html", html::report(&dossier).as_bytes())?;
     let mut document = Vec::new();
     json::document(&dossier.report, &mut document)?;

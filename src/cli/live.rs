@@ -37,6 +37,7 @@ pub(super) fn live(args: &Args) -> Result<ExitCode> {
     if args.list_interfaces {
         return list();
     }
+    super::check(&args.options)?;
     if let Some(path) = &args.follow {
         return follow(path, args);
     }

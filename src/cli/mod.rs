@@ -90,6 +90,7 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn diagnose(input: &Input) -> Result<ExitCode> {
+    check(input)?;
     let travels = matches!(input.format, Format::Markdown | Format::Html);
     let piped = input.files.iter().any(|file| file == "-");
     if input.redact.is_none() && input.evidence.is_none() && (piped || !travels) {
@@ -109,10 +110,23 @@ fn diagnose(input: &Input) -> Result<ExitCode> {
 /// Prints it as asked.
 fn print(input: &Options, dossier: &Dossier, out: &mut dyn Write) -> io::Result<()> {
     match input.format {
-        Format::Markdown => out.write_all(markdown::report(dossier).as_bytes()),
+        Format::Markdown => out.write_all(markdown::report(dossier, flavour(input)).as_bytes()),
         Format::Html => out.write_all(html::report(dossier).as_bytes()),
         Format::Text | Format::Json | Format::Jsonl => print_report(input, &dossier.report, out),
     }
+}
+
+/// Whose Markdown.
+fn flavour(input: &Options) -> markdown::Flavour {
+    input.flavour.map(Into::into).unwrap_or_default()
+}
+
+/// Whether options contradict each other.
+fn check(input: &Options) -> Result<()> {
+    if input.flavour.is_some() && input.format != Format::Markdown {
+        bail!("--flavour says whose Markdown: it goes with --format markdown only");
+    }
+    Ok(())
 }
 
 /// Prints what needs the report alone.
@@ -309,6 +323,7 @@ fn flow((file, number): (u16, u64), input: &Input) -> Result<ExitCode> {
     if input.files.iter().any(|file| file == "-") {
         bail!("tcpwhy flow reads its input twice and cannot read standard input: save it to a file first");
     }
+    check(input)?;
     if usize::from(file) >= input.files.len() {
         let (given, wanted) = (input.files.len(), file + 1);
         bail!(

@@ -116,7 +116,11 @@ impl<'a> Builder<'a> {
     }
 
     fn culprit(&self, finding: &Finding, flow: Option<&FlowSummary>, rule: &Rule) -> CulpritEntry {
+        // Of a proxy's client leg it is the server: the headline tells which leg it is.
+        let says = rule.headline(finding.variant);
+        let serves = says.starts_with("{server} ") || says.contains("proxy {server}");
         let address = flow.and_then(|flow| match finding.culprit {
+            Culprit::Proxy if serves => Some(flow.facts.server.address),
             Culprit::Client | Culprit::Proxy => Some(flow.facts.client.address),
             Culprit::Server | Culprit::Upstream => Some(flow.facts.server.address),
             _ => None,

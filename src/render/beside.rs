@@ -4,127 +4,95 @@ use super::layout::{Page, Tone};
 use super::text::{flow_number, inputs, numbered, tone, word};
 use crate::catalogue;
 use crate::diagnose::format;
-use crate::diagnose::report::{FindingEntry, FlowEntry, Report};
+use crate::diagnose::report::{Capture, FindingEntry, FlowEntry, Report, StepEntry};
+use crate::rule::Step;
 use crate::rule::finding::Severity;
 use crate::rule::summary::Verdict;
 use crate::rule::value::fill;
 
-/// The screen when nothing is wrong: as useful as the other one.
-pub(super) const NOTHING: &str = "capture-has-nothing";
+/// The rule that says so of an empty capture.
+const NOTHING: &str = "capture-has-nothing";
 
 /// It is about sockets that wait, not about the file.
-pub(super) fn hung(finding: &FindingEntry) -> bool {
+fn hung(finding: &FindingEntry) -> bool {
     finding.rule == NOTHING && finding.values.contains_key("upstream")
 }
 
-/// What to do about sockets that wait: what it is, a sentence, a command.
-pub(super) fn waiting_steps(finding: &FindingEntry) -> [(&'static str, &'static str, String); 3] {
+/// Connections of which no packet can be shown, because they send none: which they are, how to see it, what ends it.
+pub(super) struct Waits {
+    pub first: StepEntry,
+    pub verify: StepEntry,
+    pub fix: StepEntry,
+}
+
+pub(super) fn waits(finding: &FindingEntry) -> Waits {
     let server = finding.values.get("upstream").map_or("", String::as_str);
     let (address, port) = server.rsplit_once(':').unwrap_or((server, ""));
     let address = address.trim_matches(['[', ']']);
+    let step = |says: &str, command: String| StepEntry { says: says.into(), command };
     let filter = format!("host {address} and port {port}");
-    [
-        (
-            "DO FIRST",
+    Waits {
+        first: step(
             "Which are they? A line without \"timer:\" waits for ever:",
             format!("ss -tnpoi state established dst '{server}'"),
         ),
-        (
-            "VERIFY",
+        verify: step(
             "start this, then restart one client that waits; its new request shows who is silent:",
             format!("sudo timeout 70 tcpdump -i any -nn -s 0 -w /var/tmp/again.pcap '{filter}'"),
         ),
-        (
-            "FIX",
+        fix: step(
             "give the caller a total timeout; end those that wait now (cuts every connection there):",
             format!("ss -K dst '{server}'"),
         ),
-    ]
+    }
 }
 
-/// Connections of which no packet can be shown, because they send none.
 pub(super) fn waiting(finding: &FindingEntry, page: &mut Page) {
-    let [first, verify, fix] = waiting_steps(finding);
+    let Waits { first, verify, fix } = waits(finding);
     page.labelled(word(finding.severity), &finding.says, tone(finding.severity), 3);
     page.blank();
-    page.labelled(first.0, first.1, Tone::Plain, 1);
-    page.command(&first.2);
+    page.labelled("DO FIRST", &first.says, Tone::Plain, 1);
+    page.command(&first.command);
     page.blank();
     for note in &finding.notes {
         page.labelled("", note, Tone::Plain, 3);
     }
-    for (label, says, command) in [verify, fix] {
-        page.labelled(label, says, Tone::Plain, 2);
-        page.command(&command);
+    for (label, step) in [("VERIFY", verify), ("FIX", fix)] {
+        page.labelled(label, &step.says, Tone::Plain, 2);
+        page.command(&step.command);
     }
     page.commands("MORE", &[format!("tcpwhy explain {NOTHING}")]);
 }
 
-pub(super) fn nothing_broken(report: &Report, page: &mut Page) {
+/// What is said where there is no incident.
+pub(super) enum Quiet<'r> {
+    /// Connections wait, and no packet shows it.
+    Waiting(&'r FindingEntry),
+    /// There is nothing to look at, and what helps.
+    Nothing(&'r FindingEntry, Vec<StepEntry>),
+    /// All is well, or nothing can be said, and what helps.
+    Said { label: &'static str, says: String, tone: Tone, steps: Vec<StepEntry> },
+}
+
+pub(super) fn quiet(report: &Report) -> Quiet<'_> {
     let flows = &report.counts.flows;
-    if let Some(hung) = waits(report) {
-        return waiting(hung, page);
+    if let Some(hung) = report.trust.iter().find(|finding| hung(finding) && finding.severity >= Severity::Warning) {
+        return Quiet::Waiting(hung);
     }
-    if let Some(nothing) = nothing(report) {
-        page.labelled(word(nothing.severity), &nothing.says, tone(nothing.severity), 3);
-        page.blank();
-        return look_first(report, page);
-    }
-    let (label, text, tone) = standing(report);
-    page.labelled(label, &text, tone, 2);
-    worth_knowing(report, page);
-    unjudged(report, page);
-    page.blank();
-    look_first(report, page);
-    if let Some(inputs) = inputs(report).filter(|_| flows.total > 0 && flows.total != report.flows.len() as u64) {
-        page.commands("MORE", &[format!("tcpwhy --all-flows {inputs}")]);
-    }
-}
-
-/// Sockets that wait, where this is what is wrong.
-pub(super) fn waits(report: &Report) -> Option<&FindingEntry> {
-    report.trust.iter().find(|finding| hung(finding) && finding.severity >= Severity::Warning)
-}
-
-/// That the capture holds nothing, or nothing that was asked for.
-pub(super) fn nothing(report: &Report) -> Option<&FindingEntry> {
-    report.trust.iter().find(|finding| finding.rule == NOTHING && !hung(finding))
-}
-
-/// What to do first where no incident is: sentences and commands; none where nothing is broken.
-pub(super) fn first_steps(report: &Report) -> Vec<(String, String)> {
-    let (limit, most) = match nothing(report) {
-        Some(nothing) if packets(report, "read") == 0 => (Some(nothing), 2),
+    if let Some(nothing) = report.trust.iter().find(|finding| finding.rule == NOTHING && !hung(finding)) {
         // Packets are there, and --filter, --since or --until passed over all of them.
-        Some(_) => return vec![look_at_all(report)],
-        None if none_fits(report) => return vec![look_at_all(report)],
-        None if standing(report).0 != "UNKNOWN" => return Vec::new(),
-        None => {
-            let foreign = packets(report, "unknown_link") * 2 > packets(report, "read");
-            (report.trust.iter().find(|finding| finding.severity >= Severity::Warning && !foreign), 1)
-        }
-    };
-    match limit {
-        Some(limit) => steps(limit).into_iter().take(most).collect(),
-        None => {
-            let says = "Capture on the host itself. This prints what and how long:";
-            vec![(says.to_owned(), "tcpwhy capture-plan".to_owned())]
-        }
+        let steps = match packets(report, "read") {
+            0 => look_first(nothing, 2),
+            _ => vec![look_at_all(report)],
+        };
+        return Quiet::Nothing(nothing, steps);
     }
-}
-
-/// Flows are there, and none fits --client, --server, --name or --path.
-fn none_fits(report: &Report) -> bool {
-    report.counts.flows.total == 0 && packets(report, "tcp") + packets(report, "udp") > 0
-}
-
-/// What is said where packets are there and no incident is: in a word, in a sentence.
-pub(super) fn standing(report: &Report) -> (&'static str, String, Tone) {
-    let flows = &report.counts.flows;
     let doubt = report.trust.iter().any(|finding| finding.severity >= Severity::Warning);
     let many = format::count(flows.total, "flow");
-    match flows.total {
-        0 if none_fits(report) => ("UNKNOWN", "no flow in this capture is one that was asked for".into(), Tone::Warn),
+    // Flows are there, and none fits --client, --server, --name or --path.
+    let none_fits = flows.total == 0 && packets(report, "tcp") + packets(report, "udp") > 0;
+    let (label, says, tone) = match flows.total {
+        0 if none_fits => ("UNKNOWN", "no flow in this capture is one that was asked for".into(), Tone::Warn),
         0 => (
             "UNKNOWN",
             "no TCP or UDP flow in this capture: nothing can be said about any connection".into(),
@@ -141,7 +109,64 @@ pub(super) fn standing(report: &Report) -> (&'static str, String, Tone) {
             Tone::Warn,
         ),
         _ => ("OK", format!("nothing is broken in {many}"), Tone::Good),
+    };
+    let steps = match label {
+        _ if none_fits => vec![look_at_all(report)],
+        "UNKNOWN" => capture_better(report),
+        _ => Vec::new(),
+    };
+    Quiet::Said { label, says, tone, steps }
+}
+
+/// What helps where most cannot be judged.
+fn capture_better(report: &Report) -> Vec<StepEntry> {
+    let foreign = packets(report, "unknown_link") * 2 > packets(report, "read");
+    match report.trust.iter().find(|finding| finding.severity >= Severity::Warning) {
+        Some(limit) if !foreign => look_first(limit, 1),
+        _ => vec![StepEntry {
+            says: "Capture on the host itself. This prints what and how long:".into(),
+            command: "tcpwhy capture-plan".into(),
+        }],
     }
+}
+
+/// The screen when nothing is wrong: as useful as the other one.
+pub(super) fn nothing_broken(report: &Report, page: &mut Page) {
+    let steps = match quiet(report) {
+        Quiet::Waiting(hung) => return waiting(hung, page),
+        Quiet::Nothing(nothing, steps) => {
+            page.labelled(word(nothing.severity), &nothing.says, tone(nothing.severity), 3);
+            page.blank();
+            return first_steps(&steps, page);
+        }
+        Quiet::Said { label, says, tone, steps } => {
+            page.labelled(label, &says, tone, 2);
+            steps
+        }
+    };
+    worth_knowing(report, page);
+    unjudged(report, page);
+    page.blank();
+    first_steps(&steps, page);
+    if let Some(command) = every_flow(report) {
+        page.commands("MORE", &[command]);
+    }
+}
+
+fn first_steps(steps: &[StepEntry], page: &mut Page) {
+    let mut label = "DO FIRST";
+    for step in steps {
+        page.labelled(label, &step.says, Tone::Plain, 2);
+        page.command(&step.command);
+        label = "";
+    }
+}
+
+/// What lists all flows, where some are not listed.
+pub(super) fn every_flow(report: &Report) -> Option<String> {
+    let total = report.counts.flows.total;
+    let inputs = inputs(report).filter(|_| total > 0 && total != report.flows.len() as u64)?;
+    Some(format!("tcpwhy --all-flows {inputs}"))
 }
 
 /// How many packets of a kind were read.
@@ -150,25 +175,19 @@ fn packets(report: &Report, kind: &str) -> u64 {
 }
 
 /// The same without what was asked for.
-fn look_at_all(report: &Report) -> (String, String) {
-    let command = format!("tcpwhy --all-flows {}", inputs(report).unwrap_or_else(|| "FILE".into()));
-    ("Is what was asked for right? Everything that is there:".to_owned(), command)
-}
-
-fn look_first(report: &Report, page: &mut Page) {
-    let mut label = "DO FIRST";
-    for (says, command) in first_steps(report) {
-        page.labelled(label, &says, Tone::Plain, 2);
-        page.command(&command);
-        label = "";
+fn look_at_all(report: &Report) -> StepEntry {
+    StepEntry {
+        says: "Is what was asked for right? Everything that is there:".into(),
+        command: format!("tcpwhy --all-flows {}", inputs(report).unwrap_or_else(|| "FILE".into())),
     }
 }
 
-/// What to do about a finding on the capture: sentences and commands.
-fn steps(limit: &FindingEntry) -> Vec<(String, String)> {
-    let Some(rule) = catalogue::rule(&limit.rule) else { return Vec::new() };
+/// The first `most` steps of what limits the capture.
+fn look_first(limit: &FindingEntry, most: usize) -> Vec<StepEntry> {
     let filled = |text: &str| fill(text, |slot| limit.values.get(slot).cloned());
-    rule.do_first.iter().map(|step| (filled(step.says), filled(step.command))).collect()
+    let steps = catalogue::rule(&limit.rule).map_or(&[][..], |rule| rule.do_first);
+    let step = |step: &Step| StepEntry { says: filled(step.says), command: filled(step.command) };
+    steps.iter().take(most).map(step).collect()
 }
 
 pub(super) fn unjudged(report: &Report, page: &mut Page) {
@@ -179,10 +198,14 @@ pub(super) fn unjudged(report: &Report, page: &mut Page) {
     }
 }
 
+/// Notices that nothing explains.
+pub(super) fn notices(report: &Report) -> Vec<&FindingEntry> {
+    report.findings.iter().filter(|f| f.severity == Severity::Notice && f.explained_by.is_none()).collect()
+}
+
 /// Up to five notices.
 pub(super) fn worth_knowing(report: &Report, page: &mut Page) {
-    let notices: Vec<&FindingEntry> =
-        report.findings.iter().filter(|f| f.severity == Severity::Notice && f.explained_by.is_none()).collect();
+    let notices = notices(report);
     if notices.is_empty() {
         return;
     }
@@ -205,12 +228,20 @@ pub(super) fn silent(report: &Report, page: &mut Page) {
     }
 }
 
-fn entry_line(report: &Report, finding: &FindingEntry) -> String {
+/// What a finding says, with its packets.
+pub(super) fn entry_line(report: &Report, finding: &FindingEntry) -> String {
     let packets: Vec<String> =
         finding.evidence.iter().filter(|e| e.packet > 0).take(3).map(|e| numbered(report, e)).collect();
     let times = if finding.count > 1 { format!(", {} times", finding.count) } else { String::new() };
     let notes = finding.notes.first().map(|note| format!("; {note}")).unwrap_or_default();
     format!("{} ({}{times}){notes}", finding.says, packets.join(" "))
+}
+
+/// Findings about the capture that the first screen does not hold.
+pub(super) fn doubts(report: &Report) -> impl Iterator<Item = &FindingEntry> {
+    // Where nothing else is broken it stands on the first screen.
+    let beside = !report.incidents.is_empty();
+    report.trust.iter().filter(move |finding| finding.rule != NOTHING || hung(finding) && beside)
 }
 
 /// How far to trust this capture.
@@ -219,10 +250,8 @@ pub(super) fn trust(report: &Report, page: &mut Page) {
         return;
     }
     page.blank();
-    // Where nothing else is broken it stands on the first screen.
-    let beside = !report.incidents.is_empty();
     let mut label = "TRUST";
-    for finding in report.trust.iter().filter(|finding| finding.rule != NOTHING || hung(finding) && beside) {
+    for finding in doubts(report) {
         page.labelled(label, &entry_line(report, finding), tone(finding.severity), 3);
         label = "";
     }
@@ -274,55 +303,48 @@ pub(super) fn flows(report: &Report, page: &mut Page) {
 }
 
 /// An explanation without its numbers, to see that two say the same.
-fn generic(text: &str) -> String {
+pub(super) fn generic(text: &str) -> String {
     text.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
-/// What was read: the last lines of every report.
-pub(super) fn totals(report: &Report, page: &mut Page) {
-    page.blank();
-    for capture in &report.captures {
-        let links = capture.link_types.join(", ");
-        let mut text = format!(
-            "{} ({}{}), {}",
-            format::count(capture.packets, "packet"),
-            capture.format,
-            if links.is_empty() { String::new() } else { format!(", {links}") },
-            match (&capture.first, &capture.last) {
-                (Some(first), Some(last)) => format!("{} to {}", short(first), short(last)),
-                _ => "empty".to_owned(),
-            }
-        );
-        if let (0, Some(damage)) = (capture.packets, capture.damaged.iter().flatten().next()) {
-            text.push_str(&format!(": {}", damage.what));
+/// An input in words.
+pub(super) fn input(capture: &Capture) -> String {
+    let links = capture.link_types.join(", ");
+    let mut text = format!(
+        "{} ({}{}), {}",
+        format::count(capture.packets, "packet"),
+        capture.format,
+        if links.is_empty() { String::new() } else { format!(", {links}") },
+        match (&capture.first, &capture.last) {
+            (Some(first), Some(last)) => format!("{} to {}", short(first), short(last)),
+            _ => "empty".to_owned(),
         }
-        if let Some(clock) = &capture.clock {
-            text.push_str(&format!("; {}", clock.says));
-        }
-        if !capture.together_with.is_empty() {
-            let others: Vec<String> = capture.together_with.iter().map(|file| (file + 1).to_string()).collect();
-            text.push_str(&format!("; read as one capture with input {}", others.join(", ")));
-        }
-        if let Some(hash) = &capture.sha256 {
-            text.push_str(&format!(", sha256 {hash}"));
-        }
-        page.named("READ", &format!("{}:", capture.file), &text, 3);
+    );
+    if let (0, Some(damage)) = (capture.packets, capture.damaged.iter().flatten().next()) {
+        text.push_str(&format!(": {}", damage.what));
     }
-    let packets: Vec<String> = report
+    if let Some(clock) = &capture.clock {
+        text.push_str(&format!("; {}", clock.says));
+    }
+    if !capture.together_with.is_empty() {
+        let others: Vec<String> = capture.together_with.iter().map(|file| (file + 1).to_string()).collect();
+        text.push_str(&format!("; read as one capture with input {}", others.join(", ")));
+    }
+    text
+}
+
+/// Packets by kind and flows by verdict; none where nothing was read.
+pub(super) fn sums(report: &Report) -> Option<[String; 2]> {
+    let read = packets(report, "read");
+    let kinds: Vec<String> = report
         .counts
         .packets
         .iter()
         .filter(|(name, n)| **n > 0 && name.as_str() != "read")
         .map(|(name, n)| format!("{n} {}", name.replace('_', " ")))
         .collect();
-    let read = report.counts.packets.get("read").copied().unwrap_or(0);
-    if read == 0 {
-        return;
-    }
-    let packets = packets.join(" + ");
-    page.labelled("", &format!("{} = {packets}", format::count(read, "packet")), Tone::Plain, 2);
     let flows = &report.counts.flows;
-    let text = format!(
+    let flows = format!(
         "{}: {} healthy, {} degraded, {} failed, {} undecided",
         format::count(flows.total, "flow"),
         flows.healthy,
@@ -330,7 +352,23 @@ pub(super) fn totals(report: &Report, page: &mut Page) {
         flows.failed,
         flows.undecided
     );
-    page.labelled("", &text, Tone::Plain, 1);
+    (read > 0).then(|| [format!("{} = {}", format::count(read, "packet"), kinds.join(" + ")), flows])
+}
+
+/// What was read: the last lines of every report.
+pub(super) fn totals(report: &Report, page: &mut Page) {
+    page.blank();
+    for capture in &report.captures {
+        let mut text = input(capture);
+        if let Some(hash) = &capture.sha256 {
+            text.push_str(&format!(", sha256 {hash}"));
+        }
+        page.named("READ", &format!("{}:", capture.file), &text, 3);
+    }
+    if let Some([packets, flows]) = sums(report) {
+        page.labelled("", &packets, Tone::Plain, 2);
+        page.labelled("", &flows, Tone::Plain, 1);
+    }
 }
 
 /// A time to the millisecond.

@@ -211,7 +211,7 @@ pub(super) fn clean(text: &str) -> String {
 
 /// A command in lines of at most `width` characters, all but the first of two less: broken between words outside quotes. A word longer than
 /// a line stays whole.
-fn continued(command: &str, width: usize) -> Vec<String> {
+pub(super) fn continued(command: &str, width: usize) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let (mut quote, mut escaped, mut open) = (None, false, false);
     for c in command.chars() {
@@ -244,7 +244,7 @@ fn continued(command: &str, width: usize) -> Vec<String> {
 }
 
 /// Words in lines of at most `width` characters; a longer word is broken.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(8);
     let pieces = text.split(' ').flat_map(|word| {
         let cuts = word.char_indices().step_by(width).skip(1).map(|(at, _)| at);
@@ -277,7 +277,7 @@ pub(super) fn filled<'a>(words: impl Iterator<Item = &'a str>, room: impl Fn(usi
 }
 
 /// At most `most` lines; the last one says that there is more.
-fn shortened(mut lines: Vec<String>, most: usize) -> Vec<String> {
+pub(super) fn shortened(mut lines: Vec<String>, most: usize) -> Vec<String> {
     if lines.len() > most {
         lines.truncate(most);
         if let Some(last) = lines.last_mut() {

@@ -5,7 +5,7 @@ use super::layout::{Column, Page, Style, Tone};
 use crate::capture::CaptureInfo;
 use crate::diagnose::format;
 use crate::diagnose::news::News;
-use crate::diagnose::report::{Capture, EvidenceEntry, FlowEntry, FlowRef, Incident, Leg, Report, State};
+use crate::diagnose::report::{Capture, EvidenceEntry, FlowEntry, FlowRef, Incident, Leg, Report, State, StepEntry};
 use crate::rule::finding::Severity;
 use crate::rule::view::LinkMethod;
 use crate::wire::harmless::{Sink, harmless};
@@ -16,7 +16,7 @@ const SCREEN: usize = 25;
 const SCREENS: usize = 40;
 const LEAST: usize = 20;
 /// Incidents that are told in full; the others are one line each.
-const TOLD: usize = 5;
+pub(super) const TOLD: usize = 5;
 /// Of those, how many stand above the first steps; the others follow the details.
 const ABOVE: usize = 5;
 
@@ -130,15 +130,19 @@ pub(super) fn word(severity: Severity) -> &'static str {
     }
 }
 
+/// That there are several causes.
+pub(super) fn several(causes: usize) -> String {
+    match causes {
+        2 => "2 independent causes; neither explains the other.".to_owned(),
+        n => format!("{n} independent causes; none explains another."),
+    }
+}
+
 /// Several roots: a line each and what to do first.
 fn overview(report: &Report, page: &mut Page) {
     let told = report.incidents.len().min(TOLD);
     let worst = report.incidents[0].severity;
-    let text = match report.incidents.len() {
-        2 => "2 independent causes; neither explains the other.".to_owned(),
-        n => format!("{n} independent causes; none explains another."),
-    };
-    page.labelled(word(worst), &text, tone(worst), 1);
+    page.labelled(word(worst), &several(report.incidents.len()), tone(worst), 1);
     for (i, incident) in report.incidents.iter().enumerate().take(told) {
         page.labelled(&format!("{:>8}", i + 1), &incident.headline, tone(incident.severity), 2);
         page.labelled("", &incident.scope_line, Tone::Plain, 1);
@@ -156,8 +160,9 @@ fn overview(report: &Report, page: &mut Page) {
     steps(&report.incidents[..told], page);
 }
 
-/// The first step of each cause in one place: what still fails before what is over.
-fn steps(incidents: &[Incident], page: &mut Page) {
+/// The first step of each cause in one place, what still fails before what is over: which of them (from 1), its state where these differ, the
+/// step.
+pub(super) fn first_of_each(incidents: &[Incident]) -> Vec<(usize, &'static str, &StepEntry)> {
     let rank = |state: State| match state {
         State::StillFailing => 0,
         State::Unknown => 1,
@@ -167,15 +172,20 @@ fn steps(incidents: &[Incident], page: &mut Page) {
     let mut steps: Vec<_> = numbered.filter_map(|(n, one)| Some((n, one.state, one.do_first.first()?))).collect();
     steps.sort_by_key(|(n, state, _)| (rank(*state), *n));
     let differ = steps.iter().any(|(_, state, _)| *state != steps[0].1);
+    let state = |state| match state {
+        State::StillFailing if differ => " hurts now",
+        State::Over => " is over",
+        _ => "",
+    };
+    steps.into_iter().map(|(n, how, step)| (n, state(how), step)).collect()
+}
+
+fn steps(incidents: &[Incident], page: &mut Page) {
+    let steps = first_of_each(incidents);
     if !steps.is_empty() {
         page.blank();
     }
     for (place, (n, state, step)) in steps.iter().enumerate() {
-        let state = match state {
-            State::StillFailing if differ => " hurts now",
-            State::Over => " is over",
-            _ => "",
-        };
         let label = if place == 0 { "DO FIRST" } else { "" };
         page.labelled(label, &format!("{n}{state}: {}", step.says), Tone::Plain, 2);
         if place == 0 {
@@ -234,7 +244,9 @@ fn beside_proof(report: &Report, incident: &Incident, page: &mut Page) {
         page.labelled("CONTROL", line, Tone::Plain, 1);
     }
     page.fitting("USERS", &incident.users_see, "  |  ", 1);
-    page.fitting("NOT", &ruled_out(incident), "; ", 1);
+    let not: Vec<String> =
+        ruled_out(incident).iter().map(|(whats, because)| format!("{} ({because})", whats.join(", "))).collect();
+    page.fitting("NOT", &not, "; ", 1);
     page.fitting("UNSEEN", &incident.cannot_show, "; ", 1);
     if let Some(verify) = incident.verify.first() {
         page.labelled("VERIFY", &verify.says, Tone::Plain, 1);
@@ -285,8 +297,8 @@ fn word_of(capture: &Capture) -> String {
     }
 }
 
-/// What was ruled out, one phrase each; several with the same reason share it.
-fn ruled_out(incident: &Incident) -> Vec<String> {
+/// What was ruled out and by what; several with the same reason share it.
+pub(super) fn ruled_out(incident: &Incident) -> Vec<(Vec<&str>, &str)> {
     let mut reasons: Vec<(Vec<&str>, &str)> = Vec::new();
     for not in &incident.not {
         match reasons.iter_mut().find(|(_, because)| *because == not.because) {
@@ -294,11 +306,11 @@ fn ruled_out(incident: &Incident) -> Vec<String> {
             None => reasons.push((vec![&not.rule], &not.because)),
         }
     }
-    reasons.into_iter().map(|(whats, because)| format!("{} ({because})", whats.join(", "))).collect()
+    reasons
 }
 
 /// The packets of the incident's own flow and its other leg; those of other flows are controls.
-fn own_evidence<'r>(report: &Report, incident: &'r Incident) -> impl Iterator<Item = &'r EvidenceEntry> {
+pub(super) fn own_evidence<'r>(report: &Report, incident: &'r Incident) -> impl Iterator<Item = &'r EvidenceEntry> {
     let own: Vec<FlowRef> = incident
         .links
         .iter()
@@ -406,7 +418,7 @@ pub(super) fn numbered(report: &Report, evidence: &EvidenceEntry) -> String {
 }
 
 /// The same for a flow, whose number is that of its first packet.
-fn number(report: &Report, flow: FlowRef) -> String {
+pub(super) fn number(report: &Report, flow: FlowRef) -> String {
     let name = flow.name(report.captures.len());
     if report.captures.len() > 1 { name } else { format!("#{name}") }
 }

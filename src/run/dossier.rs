@@ -31,10 +31,11 @@ impl Dossier {
         self.ladders.iter().find(|ladder| ladder.flow.key() == flow)
     }
 
-    /// The flow that shows an incident best: the first that its evidence is about and that is drawn; with its other leg, where it has one.
+    /// The flow that shows an incident best: the first of its own that is drawn, else one that its evidence is about; with its other leg,
+    /// where it has one.
     pub fn shows(&self, incident: &Incident) -> Vec<&Ladder> {
         let proof = incident.evidence.iter().filter_map(|evidence| evidence.flow);
-        let flow = proof.chain(incident.flows.iter().copied()).find(|flow| self.ladder(*flow).is_some());
+        let flow = incident.flows.iter().copied().chain(proof).find(|flow| self.ladder(*flow).is_some());
         let Some(flow) = flow else { return Vec::new() };
         let link = incident.links.iter().find(|link| link.client_leg == flow || link.backend_leg == flow);
         let legs = link.map_or(vec![flow], |link| vec![link.client_leg, link.backend_leg]);

@@ -20,8 +20,13 @@ pub enum Sink {
     Csv,
     /// One word of a command for sh, to be pasted.
     Shell,
-    /// A whole line for a terminal, such as a command: as `Terminal`, but never cut.
+    /// A whole line for a terminal, such as a command, or of a fenced block of Markdown: as `Terminal`, but never cut. The fence has to be
+    /// longer than any run of backticks in the block.
     Line,
+    /// Running text or a table cell of Jira's wiki markup.
+    Jira,
+    /// A whole line of a `{noformat}` block of Jira, never cut.
+    JiraBlock,
     /// A whole line of HTML, such as a command: as `Html`, but never cut.
     HtmlLine,
 }
@@ -29,8 +34,8 @@ pub enum Sink {
 /// Characters shown before the text is cut and an ellipsis added; a word for the shell and a whole line are never cut.
 const LONGEST: usize = 512;
 
-/// What splits a word for software that looks for links and names, and is not seen by people: an entity for U+200B.
-const SPLIT: &str = "&#8203;";
+/// What splits a word for software that looks for links and names, and is not seen by people: an entity for U+2060, at which no line breaks.
+const SPLIT: &str = "&#8288;";
 
 /// `text` made harmless for `sink`, in one line of at most 512 characters before escaping.
 ///
@@ -58,7 +63,7 @@ pub fn harmless_octets(bytes: &[u8], sink: Sink) -> Cow<'_, str> {
 /// Writes out what cannot be seen and cuts what is too long; `whole` itself when it needs neither. `Err` is an octet that is no UTF-8.
 fn visible<'a>(characters: impl Iterator<Item = Result<char, u8>>, whole: &'a str, sink: Sink) -> Cow<'a, str> {
     // Characters are at most as many as octets.
-    let cut = !matches!(sink, Sink::Shell | Sink::Line | Sink::HtmlLine);
+    let cut = !matches!(sink, Sink::Shell | Sink::Line | Sink::JiraBlock | Sink::HtmlLine);
     let fits = !cut || whole.len() <= LONGEST;
     if !whole.is_empty() && fits && !whole.chars().any(is_hidden) {
         return Cow::Borrowed(whole);
@@ -100,43 +105,127 @@ fn escape(text: &str, sink: Sink) -> Cow<'_, str> {
         Sink::Html | Sink::HtmlLine => html(text),
         Sink::Csv => csv(text),
         Sink::Shell => shell(text),
+        Sink::Jira => jira(text),
+        Sink::JiraBlock => jira_block(text),
     }
 }
 
-/// Backslashes before markup; words that become links or notify people are split, because for these a backslash changes nothing.
+/// Backslashes before markup; words that become links, pictures or notify people are split, because for these a backslash changes nothing.
 fn markdown(text: &str) -> Cow<'_, str> {
-    const MARKUP: &[char] =
-        &['\\', '`', '*', '_', '{', '}', '[', ']', '(', ')', '<', '>', '#', '!', '|', '~', '&', '$', '@', ':', '.'];
-    // Only at the beginning of a line do these make a list or a heading.
-    let leading = text.starts_with(['-', '+', '=']);
-    if !leading && !text.contains(MARKUP) {
-        return Cow::Borrowed(text);
-    }
+    let leading = leads(text);
     let mut escaped = String::with_capacity(text.len() + 16);
-    if leading {
-        escaped.push('\\');
-    }
     for (at, character) in text.char_indices() {
         let (before, behind) = (text.get(..at).unwrap_or(""), text.get(at + character.len_utf8()..).unwrap_or(""));
-        match character {
-            '@' => escaped.extend(["@", SPLIT]),
-            '#' | '!' if behind.starts_with(|next: char| next.is_ascii_digit()) => {
-                escaped.push('\\');
-                escaped.push(character);
-                escaped.push_str(SPLIT);
-            }
-            ':' if behind.starts_with("//") => escaped.extend([":", SPLIT]),
-            '.' if before.len() >= 3
-                && before.get(before.len() - 3..).is_some_and(|word| word.eq_ignore_ascii_case("www")) =>
-            {
-                escaped.extend([SPLIT, "."]);
-            }
-            ':' | '.' => escaped.push(character),
-            markup if MARKUP.contains(&markup) => escaped.extend(['\\', markup]),
-            plain => escaped.push(plain),
+        let digit = behind.starts_with(|next: char| next.is_ascii_digit());
+        let name = behind.starts_with(|next: char| next.is_alphanumeric() || next == '"');
+        let marks = match character {
+            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '~' | '&' | '$' => true,
+            '#' | '!' => digit,
+            _ => false,
+        };
+        // What refers to something: an issue, a merge request, an epic, a snippet, a label, a milestone, a person, a page, a picture.
+        let refers = match character {
+            '#' | '!' | '&' | '$' => digit,
+            '~' | '%' => name,
+            '-' => digit && ends_with(before, "gh"),
+            '@' => true,
+            ':' => behind.starts_with("//") || is_picture(behind),
+            _ => false,
+        };
+        if marks || leading == Some(at) {
+            escaped.push('\\');
         }
+        if character == '.' && ends_with(before, "www") {
+            escaped.push_str(SPLIT);
+        }
+        escaped.push(character);
+        escaped.push_str(if refers { SPLIT } else { "" });
     }
-    Cow::Owned(escaped)
+    whole_or(text, escaped)
+}
+
+/// `text` itself where escaping, which only adds, added nothing.
+fn whole_or(text: &str, escaped: String) -> Cow<'_, str> {
+    if escaped.len() == text.len() { Cow::Borrowed(text) } else { Cow::Owned(escaped) }
+}
+
+/// The character that makes more than text of a line it begins: a list, a heading, a rule, a command to GitLab (`/close`).
+fn leads(text: &str) -> Option<usize> {
+    if text.starts_with(['-', '+', '=', '#', '/', '!']) {
+        return Some(0);
+    }
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let list = digits > 0 && text.get(digits..).is_some_and(|rest| rest.starts_with(['.', ')']));
+    let ends = text.get(digits + 1..).is_none_or(|rest| rest.is_empty() || rest.starts_with(' '));
+    (list && ends).then_some(digits)
+}
+
+fn ends_with(text: &str, word: &str) -> bool {
+    let begin = text.len().saturating_sub(word.len());
+    text.get(begin..).is_some_and(|end| end.eq_ignore_ascii_case(word))
+}
+
+/// Whether what stands behind a colon makes it a picture: `:smile:`. Of IPv6 addresses only groups that are names of one: in `db8:b::2`
+/// GitHub sees one.
+fn is_picture(behind: &str) -> bool {
+    const OF_DIGITS: [&str; 10] = ["a", "b", "ab", "abc", "abcd", "100", "1234", "de", "bee", "bed"];
+    let Some((name, _)) = behind.split_once(':') else { return false };
+    let address = name.bytes().all(|octet| octet.is_ascii_hexdigit());
+    let word = name.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"_+-".contains(&octet));
+    !name.is_empty() && word && (!address || OF_DIGITS.contains(&name))
+}
+
+/// What Jira makes pictures of in parentheses.
+const FACES: [&str; 17] =
+    ["y", "n", "i", "/", "x", "!", "+", "-", "?", "on", "off", "*", "*r", "*g", "*b", "*y", "flag"];
+
+/// Backslashes before what the wiki markup gives a meaning; entities where a backslash has one itself or does not help.
+fn jira(text: &str) -> Cow<'_, str> {
+    let heading = matches!(text.as_bytes(), [b'h', b'1'..=b'6', b'.', ..] | [b'b', b'q', b'.', ..]);
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for (at, character) in text.char_indices() {
+        let (before, behind) = (text.get(..at).unwrap_or(""), text.get(at + character.len_utf8()..).unwrap_or(""));
+        let inside = before.ends_with(char::is_alphanumeric) && behind.starts_with(char::is_alphanumeric);
+        let as_number = match character {
+            '\\' => true,
+            '&' => behind.starts_with(|next: char| next == '#' || next.is_alphanumeric()),
+            // A heading, a quotation, a list.
+            'h' | 'b' => at == 0 && heading,
+            '#' => at == 0,
+            // A link; a face.
+            '/' => before.ends_with(':') && behind.starts_with('/'),
+            ':' | ';' => behind.starts_with(['D', 'P', ')', '(']),
+            _ => false,
+        };
+        let marked = match character {
+            '*' | '^' | '~' | '{' | '}' | '[' | ']' | '|' | '!' | '@' => true,
+            '-' | '_' | '+' => !inside,
+            '?' => before.ends_with('?') || behind.starts_with('?'),
+            '(' => behind.split_once(')').is_some_and(|(name, _)| FACES.contains(&name)),
+            _ => false,
+        };
+        if as_number {
+            let _ = write!(escaped, "&#{};", character as u32);
+            continue;
+        }
+        if marked {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    whole_or(text, escaped)
+}
+
+/// The block ends at the next `{noformat}`, whatever stands before it: only a space can prevent that.
+fn jira_block(text: &str) -> Cow<'_, str> {
+    const END: &str = "{noformat";
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for (at, character) in text.char_indices() {
+        escaped.push(character);
+        let begins = text.get(at..at + END.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(END));
+        escaped.extend(begins.then_some(' '));
+    }
+    whole_or(text, escaped)
 }
 
 fn html(text: &str) -> Cow<'_, str> {
@@ -187,8 +276,17 @@ mod tests {
 
     use super::*;
 
-    const SINKS: [Sink; 7] =
-        [Sink::Terminal, Sink::Markdown, Sink::Html, Sink::Csv, Sink::Shell, Sink::Line, Sink::HtmlLine];
+    const SINKS: [Sink; 9] = [
+        Sink::Terminal,
+        Sink::Markdown,
+        Sink::Html,
+        Sink::Csv,
+        Sink::Shell,
+        Sink::Line,
+        Sink::Jira,
+        Sink::JiraBlock,
+        Sink::HtmlLine,
+    ];
 
     #[test]
     fn plain_text_is_left_alone_and_not_copied() {
@@ -230,21 +328,50 @@ mod tests {
         for (text, shown) in [
             ("a|b", r"a\|b"),
             ("<img src=x>", r"\<img src=x\>"),
-            ("**x** `y` [l](u)", r"\*\*x\*\* \`y\` \[l\]\(u\)"),
+            ("**x** `y` [l](u)", r"\*\*x\*\* \`y\` \[l\](u)"),
             ("# h", r"\# h"),
-            ("![i]", r"\!\[i\]"),
+            ("a ![i]", r"a !\[i\]"),
             ("a\\b", r"a\\b"),
             ("a\nb", r"a\\nb"),
             ("- item", r"\- item"),
             ("&lt;", r"\&lt;"),
-            ("hi @all", "hi @&#8203;all"),
-            ("see #12 !3", r"see \#&#8203;12 \!&#8203;3"),
-            ("http://evil.example", "http:&#8203;//evil.example"),
-            ("WWW.evil.example", "WWW&#8203;.evil.example"),
+            ("hi @all", "hi @&#8288;all"),
+            ("see #12 !3", r"see \#&#8288;12 \!&#8288;3"),
+            ("http://evil.example", "http:&#8288;//evil.example"),
+            ("WWW.evil.example", "WWW&#8288;.evil.example"),
             ("10.0.0.5:443", "10.0.0.5:443"),
+            ("/close", r"\/close"),
+            ("12. item", r"12\. item"),
+            ("12.5 ms (at most)", "12.5 ms (at most)"),
+            ("a %b ~c 50 %", r"a %&#8288;b \~&#8288;c 50 %"),
+            ("a $1 &2", r"a \$&#8288;1 \&&#8288;2"),
+            ("GH-12 SHA-256", "GH-&#8288;12 SHA-256"),
+            (":tada: 10:04:12", ":&#8288;tada: 10:04:12"),
+            ("2001:db8:b::2, 2001:db8::2", "2001:db8:&#8288;b::2, 2001:db8::2"),
         ] {
             assert_eq!(harmless(text, Sink::Markdown), shown);
         }
+    }
+
+    #[test]
+    fn jira_shows_what_was_sent() {
+        for (text, shown) in [
+            ("a|b ||c", r"a\|b \|\|c"),
+            ("{code}x{code}", r"\{code\}x\{code\}"),
+            ("[~admin] [l|http://evil]", r"\[\~admin\] \[l\|http:&#47;/evil\]"),
+            ("h1. x", "&#104;1. x"),
+            ("# x - y", r"&#35; x \- y"),
+            ("proxy-header a_b SYN+ACK", "proxy-header a_b SYN+ACK"),
+            (r"\r\n", "&#92;r&#92;n"),
+            ("&amp; & b", "&#38;amp; & b"),
+            ("!x.png! *b*", r"\!x.png\! \*b\*"),
+            ("(!) (certain) :) :D", r"\(\!) (certain) &#58;) &#58;D"),
+            ("a\nb", "a&#92;nb"),
+        ] {
+            assert_eq!(harmless(text, Sink::Jira), shown);
+        }
+        assert_eq!(harmless("a{NoFormat}b", Sink::JiraBlock), "a{ NoFormat}b");
+        assert_eq!(harmless("a {b} \\", Sink::JiraBlock), "a {b} \\");
     }
 
     #[test]

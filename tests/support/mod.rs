@@ -55,8 +55,8 @@ fn skipped(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped, tests of other people's captures: {why}");
 }
 
-/// The report of one capture; captures of the project go by their path in it, so that reports are the same everywhere.
-pub fn try_report(path: &Path) -> Result<Report, tcpwhy::Error> {
+/// How a capture is diagnosed, and what it goes by: captures of the project by their path in it, so that reports are the same everywhere.
+pub fn diagnosis(path: &Path) -> (Diagnosis, String) {
     // Tests run in the project's folder.
     let name = path.strip_prefix(root()).unwrap_or(path).to_string_lossy().into_owned();
     // What an operator would give with --expect-upstream stands beside the capture.
@@ -68,7 +68,13 @@ pub fn try_report(path: &Path) -> Result<Report, tcpwhy::Error> {
     // And what ss showed on the host (--sockets).
     let sockets = std::fs::read_to_string(path.with_extension("sockets")).ok();
     let sockets = sockets.map(|text| tcpwhy::host::sockets::Sockets::parse(&text));
-    Diagnosis::new().expect_upstreams(expected.collect()).sockets(sockets).open(&[name])?.run()
+    (Diagnosis::new().expect_upstreams(expected.collect()).sockets(sockets), name)
+}
+
+/// The report of one capture.
+pub fn try_report(path: &Path) -> Result<Report, tcpwhy::Error> {
+    let (diagnosis, name) = diagnosis(path);
+    diagnosis.open(&[name])?.run()
 }
 
 /// The report of a capture that can be read.

@@ -9,9 +9,12 @@ use super::moment::{Clocks, whole};
 use super::words::{confidence, severity};
 use super::{flows, ladder, sequence, timeline};
 use crate::diagnose::format;
-use crate::diagnose::report::{Capture, EvidenceEntry, FindingEntry, FlowEntry, FlowRef, Incident, Report, State};
-use crate::render::beside::{self, NOTHING};
+use crate::diagnose::report::{
+    Capture, EvidenceEntry, FindingEntry, FlowEntry, FlowRef, Incident, Report, State, StepEntry,
+};
+use crate::render::beside::{self, Quiet, Waits};
 use crate::render::layout::Tone;
+use crate::render::text;
 use crate::rule::finding::Severity;
 use crate::run::dossier::Dossier;
 
@@ -169,7 +172,7 @@ impl<'a> Page<'a> {
             not_drawn,
             findings: report.findings.iter().take(ROWS).map(|finding| found(report, finding)).collect(),
             more_findings: report.findings.len().saturating_sub(ROWS),
-            trust: trust(report).map(|finding| found(report, finding)).collect(),
+            trust: beside::doubts(report).map(|finding| found(report, finding)).collect(),
             inputs: report.captures.iter().take(INPUTS).enumerate().map(input).collect(),
             more_inputs: report.captures.len().saturating_sub(INPUTS),
             packets: packets(report),
@@ -209,10 +212,7 @@ fn says(report: &Report) -> Says {
         [] => quiet(report),
         [only] => plain(severity(only.severity), tone(only.severity), "One root cause was found".into()),
         [first, ..] => {
-            let text = match report.incidents.len() {
-                2 => "2 independent causes; neither explains the other".to_owned(),
-                n => format!("{n} independent causes; none explains another"),
-            };
+            let text = text::several(report.incidents.len()).trim_end_matches('.').to_owned();
             plain(severity(first.severity), tone(first.severity), text)
         }
     }
@@ -228,37 +228,30 @@ pub(super) fn tone(severity: Severity) -> &'static str {
 
 /// No incident: nothing is broken, nothing can be said, or the capture itself is the matter.
 fn quiet(report: &Report) -> Says {
-    let worded = |steps: Vec<(&str, String, String)>| -> Vec<Step> {
-        let step = |(label, says, command)| Step { label: words(label), says, command };
-        steps.into_iter().map(step).collect()
+    let of_finding = |finding: &FindingEntry, steps: Vec<Step>| Says {
+        label: severity(finding.severity).to_owned(),
+        tone: tone(finding.severity),
+        text: finding.says.clone(),
+        notes: finding.notes.clone(),
+        steps,
     };
-    let first = || beside::first_steps(report).into_iter().map(|(says, command)| ("DO FIRST", says, command)).collect();
-    let waits = beside::waits(report);
-    if let Some(finding) = waits.or(beside::nothing(report)) {
-        let waiting = || beside::waiting_steps(finding).map(|(label, says, command)| (label, says.to_owned(), command));
-        return Says {
-            label: severity(finding.severity).to_owned(),
-            tone: tone(finding.severity),
-            text: finding.says.clone(),
-            notes: finding.notes.clone(),
-            steps: worded(if waits.is_some() { waiting().to_vec() } else { first() }),
-        };
-    }
-    let (label, text, tone) = beside::standing(report);
-    let tone = match tone {
-        Tone::Good => "good",
-        Tone::Warn => "warn",
-        Tone::Bad => "bad",
-        Tone::Plain => "calm",
-    };
-    Says { label: label.to_lowercase(), tone, text, notes: Vec::new(), steps: worded(first()) }
-}
-
-fn words(label: &str) -> &'static str {
-    match label {
-        "VERIFY" => "Verify",
-        "FIX" => "Fix",
-        _ => "Do first",
+    let worded = |label: &'static str, step: StepEntry| Step { label, says: step.says, command: step.command };
+    let first = |steps: Vec<StepEntry>| steps.into_iter().map(|step| worded("Do first", step)).collect();
+    match beside::quiet(report) {
+        Quiet::Waiting(finding) => {
+            let Waits { first, verify, fix } = beside::waits(finding);
+            of_finding(finding, vec![worded("Do first", first), worded("Verify", verify), worded("Fix", fix)])
+        }
+        Quiet::Nothing(finding, steps) => of_finding(finding, first(steps)),
+        Quiet::Said { label, says, tone, steps } => {
+            let tone = match tone {
+                Tone::Good => "good",
+                Tone::Warn => "warn",
+                Tone::Bad => "bad",
+                Tone::Plain => "calm",
+            };
+            Says { label: label.to_lowercase(), tone, text: says, notes: Vec::new(), steps: first(steps) }
+        }
     }
 }
 
@@ -272,12 +265,6 @@ fn totals(report: &Report) -> String {
         flows.undecided,
         flows.healthy
     )
-}
-
-/// What limits the capture. That it holds nothing is said above all.
-fn trust(report: &Report) -> impl Iterator<Item = &FindingEntry> {
-    let beside = !report.incidents.is_empty();
-    report.trust.iter().filter(move |finding| finding.rule != NOTHING || beside::hung(finding) && beside)
 }
 
 fn other<'a>(report: &Report, incident: &'a Incident) -> Other<'a> {
