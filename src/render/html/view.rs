@@ -12,8 +12,9 @@ use crate::diagnose::format;
 use crate::diagnose::report::{
     Capture, EvidenceEntry, FindingEntry, FlowEntry, FlowRef, Incident, Report, State, StepEntry,
 };
-use crate::render::beside::{self, Quiet, Waits, doubts};
+use crate::render::beside::{self, Quiet, Waits};
 use crate::render::layout::Tone;
+use crate::render::text;
 use crate::rule::finding::Severity;
 use crate::run::dossier::Dossier;
 
@@ -171,7 +172,7 @@ impl<'a> Page<'a> {
             not_drawn,
             findings: report.findings.iter().take(ROWS).map(|finding| found(report, finding)).collect(),
             more_findings: report.findings.len().saturating_sub(ROWS),
-            trust: doubts(report).map(|finding| found(report, finding)).collect(),
+            trust: beside::doubts(report).map(|finding| found(report, finding)).collect(),
             inputs: report.captures.iter().take(INPUTS).enumerate().map(input).collect(),
             more_inputs: report.captures.len().saturating_sub(INPUTS),
             packets: packets(report),
@@ -211,10 +212,7 @@ fn says(report: &Report) -> Says {
         [] => quiet(report),
         [only] => plain(severity(only.severity), tone(only.severity), "One root cause was found".into()),
         [first, ..] => {
-            let text = match report.incidents.len() {
-                2 => "2 independent causes; neither explains the other".to_owned(),
-                n => format!("{n} independent causes; none explains another"),
-            };
+            let text = text::several(report.incidents.len()).trim_end_matches('.').to_owned();
             plain(severity(first.severity), tone(first.severity), text)
         }
     }
@@ -230,21 +228,21 @@ pub(super) fn tone(severity: Severity) -> &'static str {
 
 /// No incident: nothing is broken, nothing can be said, or the capture itself is the matter.
 fn quiet(report: &Report) -> Says {
-    let step = |label: &'static str| move |StepEntry { says, command }| Step { label, says, command };
-    let first = |steps: Vec<StepEntry>| steps.into_iter().map(step("Do first")).collect();
-    let about = |finding: &FindingEntry, steps| Says {
+    let of_finding = |finding: &FindingEntry, steps: Vec<Step>| Says {
         label: severity(finding.severity).to_owned(),
         tone: tone(finding.severity),
         text: finding.says.clone(),
         notes: finding.notes.clone(),
         steps,
     };
+    let worded = |label: &'static str, step: StepEntry| Step { label, says: step.says, command: step.command };
+    let first = |steps: Vec<StepEntry>| steps.into_iter().map(|step| worded("Do first", step)).collect();
     match beside::quiet(report) {
         Quiet::Waiting(finding) => {
             let Waits { first, verify, fix } = beside::waits(finding);
-            about(finding, vec![step("Do first")(first), step("Verify")(verify), step("Fix")(fix)])
+            of_finding(finding, vec![worded("Do first", first), worded("Verify", verify), worded("Fix", fix)])
         }
-        Quiet::Nothing(finding, steps) => about(finding, first(steps)),
+        Quiet::Nothing(finding, steps) => of_finding(finding, first(steps)),
         Quiet::Said { label, says, tone, steps } => {
             let tone = match tone {
                 Tone::Good => "good",
