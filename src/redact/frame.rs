@@ -84,6 +84,12 @@ impl Rewriter {
         for part in parts.iter().rev() {
             sum(*part, bytes, &mut self.out);
         }
+        // A plan that nobody asks for any more is of no use.
+        for direction in self.sequencer.over() {
+            if let Some(plan) = self.plans.get_mut(direction) {
+                *plan = Plan::default();
+            }
+        }
     }
 
     /// A fragment gets its piece of the rewritten datagram; one of a datagram that is not whole is filled behind its ports.

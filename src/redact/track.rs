@@ -49,7 +49,6 @@ pub(super) struct Sequencer {
     known: HashMap<Ends, Known>,
     older: HashMap<Ends, Known>,
     count: usize,
-    /// Directions that are over, since this was asked last.
     over: Vec<usize>,
 }
 
@@ -101,6 +100,11 @@ impl Sequencer {
         Some(Place { direction, offset, fresh })
     }
 
+    /// Directions that are over since this was asked last.
+    pub(super) fn over(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.over)
+    }
+
     fn insert(&mut self, ends: Ends, known: Known) {
         if self.known.len() >= GENERATION {
             let forgotten = std::mem::replace(&mut self.older, std::mem::take(&mut self.known));
@@ -148,7 +152,7 @@ impl Planner {
     /// The next segment; direction and offset of its octets.
     pub(super) fn segment(&mut self, map: &mut Mapping, ends: Ends, piece: &Piece<'_>) -> Option<(usize, i64)> {
         let place = self.sequencer.place(ends, piece);
-        for direction in std::mem::take(&mut self.sequencer.over) {
+        for direction in self.sequencer.over() {
             self.close(map, direction);
         }
         let place = place?;
