@@ -167,7 +167,7 @@ fn describe(
     let segment = match &packet.transport {
         Transport::Tcp(segment) => segment,
         Transport::Udp(datagram) => {
-            point.len = datagram.payload_len as u32;
+            point.len = datagram.payload_len;
             return (format!("datagram, {} octets", datagram.payload_len), point);
         }
         _ => return (String::new(), point),
