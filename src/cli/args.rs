@@ -23,6 +23,7 @@ use tcpwhy::render::markdown;
                   tcpwhy client=c.pcap server=s.pcap       two capture points of the same traffic\n  \
                   tcpwhy flow 17 incident.pcap             the flow that packet 17 belongs to, as a ladder\n  \
                   tcpwhy flow 2#17 c.pcap s.pcap           packet 17 of the second capture\n  \
+                  tcpwhy report incident.pcap -o t.zip     all a ticket needs; --redact makes it safe to share\n  \
                   tcpwhy diff good.pcap bad.pcap           what differs, server by server\n  \
                   tcpwhy capture-plan 10.0.0.5:443         what to capture, where, how long\n  \
                   tcpwhy explain SSL_ERROR_SYSCALL         which diagnoses users see with these words\n\n\
