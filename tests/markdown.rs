@@ -1,8 +1,8 @@
 //! The report as a ticket: every capture in every flavour is whole, within the tracker's limit, and holds nothing that acts; what a renderer of
 //! GitHub's Markdown makes of it has the elements that were meant and no other.
 
-#[path = "support/hostile.rs"]
-mod hostile;
+#[path = "support/packets.rs"]
+mod packets;
 mod support;
 
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ fn every_capture_is_a_whole_ticket_in_every_flavour() {
 
 #[test]
 fn a_hostile_capture_is_a_whole_ticket_in_every_flavour() {
-    let captures = (0..).zip(hostile::TEXTS).map(|(n, text)| hostile::capture(&format!("markdown-{n}"), text));
+    let captures = (0..).zip(packets::TEXTS).map(|(n, text)| packets::capture(&format!("markdown-{n}"), text));
     let captures: Vec<PathBuf> = captures.collect();
     let told = every(captures.clone(), captures.len());
     assert!(told >= captures.len() * 2, "only {told} incidents");
@@ -270,8 +270,8 @@ fn no_command_that_holds_a_text_from_packets_does_more_than_it_says() {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("markdown-pasted-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder for tests");
     let mut pasted = 0;
-    for (n, text) in (0..).zip(hostile::TEXTS) {
-        let path = hostile::capture(&format!("pasted-{n}"), text);
+    for (n, text) in (0..).zip(packets::TEXTS) {
+        let path = packets::capture(&format!("pasted-{n}"), text);
         let dossier = dossier(&path).expect("a capture");
         for command in commands(&report(&dossier, Flavour::Github)) {
             // There is no program to be found, so only the shell itself could do something.

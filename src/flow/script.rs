@@ -7,6 +7,7 @@ use crate::decode::{Datagram, Flags, Ip, Link, Packet, Segment, Transport};
 use crate::event::cold::{Freezer, Thawer};
 use crate::event::{Event, Kind, PacketRef, Side};
 use crate::time::Timestamp;
+use crate::wire::icmp::IcmpError;
 use crate::wire::seq::Seq;
 use crate::wire::{Address, Endpoint};
 
@@ -137,6 +138,21 @@ pub(super) struct Script {
     time: Timestamp,
     ids: [u16; 2],
 }
+
+/// What a router says of the script's flow: host unreachable.
+pub(super) const UNREACHABLE: IcmpError = IcmpError {
+    from: Address(0),
+    kind: 3,
+    code: 1,
+    v6: false,
+    mtu: None,
+    gateway: None,
+    source: Script::CLIENT,
+    destination: Script::SERVER,
+    protocol: 6,
+    ttl: 60,
+    seq: None,
+};
 
 impl Script {
     pub(super) const CLIENT: Endpoint = Endpoint { address: Address(0xffff_0a00_0001), port: 40_000 };

@@ -9,6 +9,7 @@ use super::stream::{Plan, filled};
 use super::track::{Ends, Piece, Planner, Sequencer};
 use crate::capture::{Frame, LinkType};
 use crate::decode::Flags;
+use crate::wire::tcp::fold;
 use crate::wire::{Address, Endpoint, Mac, dns};
 
 /// A packet without a link header.
@@ -354,13 +355,6 @@ fn ones(octets: &[u8], range: std::ops::Range<usize>) -> u64 {
     let words = octets.chunks_exact(2);
     let odd = words.remainder().first().map_or(0, |octet| u64::from(*octet) << 8);
     words.map(|word| u64::from(u16::from_be_bytes([word[0], word[1]]))).sum::<u64>() + odd
-}
-
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
 }
 
 #[cfg(test)]

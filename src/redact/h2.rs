@@ -3,7 +3,7 @@
 
 use super::mapping::Mapping;
 use super::secret::Purpose;
-use super::stream::{Reader, Step};
+use super::stream::{Reader, Step, put_back};
 use crate::wire::h2::{FrameHeader, flag, kind, looks_like_frames};
 use crate::wire::hpack::{Decoder, Field, huffman};
 use crate::wire::http::PREFACE;
@@ -58,14 +58,7 @@ impl Http2 {
         }
         let block: Vec<u8> = places.iter().flat_map(|place| &bytes[place.clone()]).copied().collect();
         let mapped = map.header_block(&mut self.decoder, &block);
-        let mut out = bytes[..at].to_vec();
-        let mut rest = &mapped[..];
-        for place in places {
-            let (now, later) = rest.split_at(place.len());
-            out[place].copy_from_slice(now);
-            rest = later;
-        }
-        Some(out)
+        Some(put_back(&bytes[..at], places, &mapped))
     }
 }
 

@@ -3,6 +3,8 @@
 //! The octets come in order, each once. What is recognised is read by its structure; what is not is replaced whole. Only what is not
 //! simply filled is remembered, by its offset in the stream, so that every copy of an octet becomes the same.
 
+use std::ops::Range;
+
 use super::h2::Http2;
 use super::http::Http;
 use super::mapping::Mapping;
@@ -56,6 +58,17 @@ pub(super) trait Reader: Send {
 
     /// Whether it reads on at the beginning of a segment: always, unless octets are missing before it.
     fn resume(&mut self, piece: &[u8]) -> bool;
+}
+
+/// `bytes` with what stands at `places` replaced by `mapped`, which is as long as they are together.
+pub(super) fn put_back(bytes: &[u8], places: Vec<Range<usize>>, mapped: &[u8]) -> Vec<u8> {
+    let (mut out, mut rest) = (bytes.to_vec(), mapped);
+    for place in places {
+        let (now, later) = rest.split_at(place.len());
+        out[place].copy_from_slice(now);
+        rest = later;
+    }
+    out
 }
 
 /// What stands for an octet that is not remembered.

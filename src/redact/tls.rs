@@ -2,7 +2,7 @@
 //! ticket becomes other octets, equal ones equal ones. RFC 8446, RFC 5246.
 
 use super::mapping::Mapping;
-use super::stream::{Reader, Step};
+use super::stream::{Reader, Step, put_back};
 use super::words;
 use crate::wire::tls::{RecordHeader, content, handshake, looks_like_sslv2_hello};
 use crate::wire::{Cursor, Malformed, Recognition};
@@ -53,15 +53,7 @@ impl Tls {
         if torn && !last && bodies.len() < LONGEST {
             return None;
         }
-        let mut out = bytes[..at].to_vec();
-        let mapped = map.messages(&bodies);
-        let mut rest = &mapped[..];
-        for place in places {
-            let (now, later) = rest.split_at(place.len());
-            out[place].copy_from_slice(now);
-            rest = later;
-        }
-        Some(out)
+        Some(put_back(&bytes[..at], places, &map.messages(&bodies)))
     }
 }
 

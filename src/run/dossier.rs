@@ -113,10 +113,11 @@ impl Made {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn dossier(path: &str) -> Dossier {
+    /// That of an incident's capture.
+    pub(crate) fn dossier(path: &str) -> Dossier {
         let path = format!("{}/captures/incidents/{path}", env!("CARGO_MANIFEST_DIR"));
         let made = Diagnosis::new().make(&[path]).expect("a capture");
         made.dossier("tcpwhy capture.pcap".into()).expect("the same capture")

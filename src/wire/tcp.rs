@@ -163,7 +163,7 @@ fn sum(bytes: &[u8]) -> u64 {
 }
 
 /// Folds a sum into 16 bits.
-fn fold(mut sum: u64) -> u16 {
+pub(crate) fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

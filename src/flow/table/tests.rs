@@ -3,7 +3,7 @@
 use super::*;
 use crate::event::{Kind, ResetKind, Side};
 use crate::flow::facts::{Close, Handshake};
-use crate::flow::script::{Script, Shot};
+use crate::flow::script::{Script, Shot, UNREACHABLE};
 
 #[test]
 fn the_sender_of_the_syn_is_the_client_whatever_the_ports() {
@@ -75,19 +75,7 @@ fn what_comes_out_does_not_depend_on_the_seed() {
 fn an_icmp_error_finds_the_flow_it_quotes() {
     let mut script = Script::new();
     script.client(0, "S", 0, 0, b"");
-    let mut error = IcmpError {
-        from: crate::wire::Address(0),
-        kind: 3,
-        code: 1,
-        v6: false,
-        mtu: None,
-        gateway: None,
-        source: Script::CLIENT,
-        destination: Script::SERVER,
-        protocol: 6,
-        ttl: 60,
-        seq: None,
-    };
+    let mut error = UNREACHABLE;
     let at = PacketRef { file: 0, number: 2, time: Timestamp(1) };
     assert!(script.table.icmp(at, &error, &mut script.sink));
     assert_eq!(

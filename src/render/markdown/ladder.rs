@@ -205,14 +205,7 @@ fn arrow(rung: &Rung, gap: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::Diagnosis;
-    use crate::run::dossier::Dossier;
-
-    fn dossier(path: &str) -> Dossier {
-        let path = format!("{}/captures/incidents/{path}", env!("CARGO_MANIFEST_DIR"));
-        let made = Diagnosis::new().make(&[path]).expect("a capture");
-        made.dossier("tcpwhy capture.pcap".into()).expect("the same capture")
-    }
+    use crate::run::dossier::tests::dossier;
 
     #[test]
     fn both_legs_stand_beside_each_other_with_the_proof_marked() {

@@ -5,9 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::event::{Event, Kind, PacketRef};
 use crate::flow::limits::Limits;
-use crate::flow::script::{Script, Shot, Sum, Tape};
-use crate::wire::icmp::IcmpError;
-use crate::wire::{Address, Endpoint};
+use crate::flow::script::{Script, Shot, Sum, Tape, UNREACHABLE};
+use crate::wire::Endpoint;
 
 /// Freezes everything behind every packet.
 fn freezing() -> Limits {
@@ -133,21 +132,8 @@ fn an_icmp_error_finds_a_frozen_flow() {
     let mut script = Script::with(freezing());
     script.client(0, "S", 0, 0, b"");
     assert_eq!(script.table.frozen.len(), 1);
-    let error = IcmpError {
-        from: Address(0),
-        kind: 3,
-        code: 1,
-        v6: false,
-        mtu: None,
-        gateway: None,
-        source: Script::CLIENT,
-        destination: Script::SERVER,
-        protocol: 6,
-        ttl: 60,
-        seq: None,
-    };
     let at = PacketRef { file: 0, number: 2, time: Timestamp(1) };
-    assert!(script.table.icmp(at, &error, &mut script.sink));
+    assert!(script.table.icmp(at, &UNREACHABLE, &mut script.sink));
     assert_eq!(script.sink.events.last().map(|event| event.what.kind()), Some(Kind::Icmp));
 }
 

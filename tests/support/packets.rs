@@ -1,4 +1,6 @@
-//! Captures whose texts are meant to do harm to whoever shows them: in names, refusals, and fields of HTTP.
+//! Packets that tests make themselves: captures whose texts are meant to do harm to whoever shows them, and refusals by the thousand.
+
+#![allow(dead_code)]
 
 use std::path::PathBuf;
 
@@ -34,11 +36,26 @@ pub fn capture(name: &str, text: &[u8]) -> PathBuf {
         let answer = [b"HTTP/1.1 500 ", text, b"\r\nServer: ", text, b"\r\nContent-Length: 0\r\n\r\n"].concat();
         file.talk(&web, &[(true, request), (false, answer)]);
     }
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let path = folder.join(format!("{name}-{}.pcap", std::process::id()));
-    std::fs::write(&path, file.octets()).expect("a folder for tests");
-    path
+    file.write(name)
 }
+
+/// So many connections that are refused, at forty servers.
+pub fn refused(name: &str, many: u32) -> PathBuf {
+    let mut file = Pcap::default();
+    for n in 0..many {
+        let client = ([10, 0, 1 + (n / 250 % 8) as u8, (n % 250) as u8], 10_000 + (n % 50_000) as u16);
+        let talk = Talk { client, server: ([10, 9, 0, (n % 40) as u8], 8443) };
+        file.segment(&talk, true, [100 + n, 0], SYN, &[]);
+        file.segment(&talk, false, [101 + n, 0], RST | ACK, &[]);
+    }
+    file.write(name)
+}
+
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const PUSH: u8 = 8;
+const ACK: u8 = 16;
 
 /// Two ends.
 struct Talk {
@@ -55,10 +72,6 @@ struct Pcap {
 impl Pcap {
     /// A handshake, what is said (true: by the client), and the server's end.
     fn talk(&mut self, talk: &Talk, said: &[(bool, Vec<u8>)]) {
-        const FIN: u8 = 1;
-        const SYN: u8 = 2;
-        const PUSH: u8 = 8;
-        const ACK: u8 = 16;
         // Of their own: the same numbers elsewhere would be the same connection behind address translation.
         let first = (self.frames.len() as u32 + 1).wrapping_mul(0x9e37_79b9);
         let mut next = [first, !first];
@@ -83,7 +96,7 @@ impl Pcap {
     fn segment(&mut self, talk: &Talk, by_client: bool, next: [u32; 2], flags: u8, octets: &[u8]) {
         let (from, to) = if by_client { (talk.client, talk.server) } else { (talk.server, talk.client) };
         let (seq, ack) = if by_client { (next[0], next[1]) } else { (next[1], next[0]) };
-        let ack = if flags & 16 == 0 { 0 } else { ack };
+        let ack = if flags & ACK == 0 { 0 } else { ack };
         let mut tcp = Vec::new();
         tcp.extend([from.1.to_be_bytes(), to.1.to_be_bytes()].concat());
         tcp.extend([seq.to_be_bytes(), ack.to_be_bytes()].concat());
@@ -98,6 +111,14 @@ impl Pcap {
         let sum = checksum(&ip);
         ip[10..12].copy_from_slice(&sum.to_be_bytes());
         self.frames.push([&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0][..], &ip[..], &tcp[..]].concat());
+    }
+
+    /// Into a file for this process.
+    fn write(&self, name: &str) -> PathBuf {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        let path = folder.join(format!("{name}-{}.pcap", std::process::id()));
+        std::fs::write(&path, self.octets()).expect("a folder for tests");
+        path
     }
 
     fn octets(&self) -> Vec<u8> {
