@@ -161,6 +161,19 @@ fn a_bundle_holds_everything_and_its_sums_are_right() {
 }
 
 #[test]
+fn where_nothing_is_broken_there_is_no_evidence() {
+    let folder = folder("healthy");
+    let (proof, ticket) = (folder.join("proof.pcapng"), folder.join("ticket"));
+    let capture = "captures/healthy/02-curl-end-of-tls.pcap";
+    let output = tcpwhy(&["--evidence", &proof.display().to_string(), capture]);
+    assert!(output.status.success() && !proof.exists());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("there is no evidence"));
+    let output = tcpwhy(&["report", capture, "-o", &ticket.display().to_string()]);
+    assert!(output.status.success() && ticket.join("report.md").exists() && !ticket.join("evidence.pcapng").exists());
+    std::fs::remove_dir_all(folder).expect("removed");
+}
+
+#[test]
 fn the_examples_are_what_the_program_makes() {
     let folder = folder("examples");
     let script = root().join("docs/examples/make.sh");

@@ -25,22 +25,31 @@ pub(super) fn bundle(input: &Input) -> Result<ExitCode> {
     let ready = make(input, true)?;
     let made = &ready.made;
     let mut into = Bundle::begin(output)?;
-    let dossier = made.dossier(ready.command.clone())?;
+    // Two looks at the inputs, side by side.
+    let (dossier, proof) = std::thread::scope(|scope| {
+        let proof = scope.spawn(|| (!made.report.incidents.is_empty()).then(|| made.proof()).transpose());
+        let dossier = made.dossier(ready.command.clone());
+        (dossier, proof.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (dossier, proof) = (dossier?, proof?);
     into.add("report.md", markdown::report(&dossier, flavour(input)).as_bytes())?;
     into.add("report.html", html::report(&dossier).as_bytes())?;
     let mut document = Vec::new();
     json::document(&dossier.report, &mut document)?;
     into.add("report.json", &document)?;
-    let proof = made.proof()?;
-    let mut names = Vec::new();
-    for (n, file) in proof.files.iter().enumerate() {
-        let name = evidence::name(Path::new("evidence.pcapng"), &proof, file, n);
-        into.add(&name, &file.octets)?;
-        names.push(PathBuf::from(name));
+    let mut says = evidence::NONE.to_owned();
+    if let Some(proof) = proof {
+        let mut names = Vec::new();
+        for (n, file) in proof.files.iter().enumerate() {
+            let name = evidence::name(Path::new("evidence.pcapng"), &proof, file, n);
+            into.add(&name, &file.octets)?;
+            names.push(PathBuf::from(name));
+        }
+        says = evidence::says(made, &proof, &names);
     }
     into.finish()?;
     if !input.quiet {
-        eprintln!("tcpwhy: {}", evidence::says(made, &proof, &names));
+        eprintln!("tcpwhy: {says}");
         eprintln!("tcpwhy: {} holds the report; sha256sum -c SHA256SUMS checks it", output.display());
     }
     Ok(exit_code(&made.report, input.fail_on))

@@ -6,8 +6,17 @@ use anyhow::{Context, Result};
 use tcpwhy::run::dossier::Made;
 use tcpwhy::run::proof::{Proof, ProofFile};
 
+/// Said instead of evidence.
+pub(super) const NONE: &str = "there is no incident, so there is no evidence";
+
 /// Writes the evidence to `path`; of several points of capture each has a file of its own beside it.
 pub(super) fn file(made: &Made, path: &Path, quiet: bool) -> Result<()> {
+    if made.report.incidents.is_empty() {
+        if !quiet {
+            eprintln!("tcpwhy: {NONE}");
+        }
+        return Ok(());
+    }
     let proof = made.proof()?;
     let mut written = Vec::new();
     for (n, file) in proof.files.iter().enumerate() {
@@ -38,10 +47,9 @@ pub(super) fn says(made: &Made, proof: &Proof, written: &[PathBuf]) -> String {
     let read: u64 = made.report.captures.iter().map(|capture| capture.packets).sum();
     let files: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
     let mut says = format!("evidence: {} of {read} packets in {}", proof.packets, files.join(" and "));
-    says.push_str(match (made.report.incidents.is_empty(), proof.holds) {
-        (true, _) => "; there is no incident to prove",
-        (false, true) => "; alone they lead to the same causes",
-        (false, false) => "; alone they do not lead to the same causes: keep the whole capture",
+    says.push_str(match proof.holds {
+        true => "; alone they lead to the same causes",
+        false => "; alone they do not lead to the same causes: keep the whole capture",
     });
     if proof.full {
         says.push_str("; more belongs to it than fits");

@@ -46,6 +46,9 @@ pub struct ProofFile {
 /// Octets of packets in all files together; of cited packets there may be more.
 const MOST: usize = 32 << 20;
 
+/// Octets of a capture in which everything that some hosts sent is more than fits; looking for it would take another pass.
+const LARGE: u64 = 8 * MOST as u64;
+
 /// A file in the making.
 struct Draft {
     inputs: Vec<u16>,
@@ -63,6 +66,7 @@ impl Made {
     /// When the inputs cannot be read again.
     pub fn proof(&self) -> Result<Proof> {
         let report = &self.report;
+        let octets: u64 = self.merged.infos.iter().map(|info| info.octets).sum();
         let mut best: Option<Proof> = None;
         for reach in Reach::ALL {
             let selection = Selection::whole(report, &self.merged, reach);
@@ -72,7 +76,7 @@ impl Made {
                 return Ok(proof);
             }
             // More would not fit either: the least is easiest to look at.
-            let full = proof.full;
+            let full = proof.full || reach >= Reach::Flows && octets > LARGE;
             best.get_or_insert(proof);
             if full {
                 break;
