@@ -10,6 +10,7 @@ use super::dossier::Made;
 use super::second::read;
 use crate::capture::write::{Writer, Written};
 use crate::capture::{CaptureInfo, Frame, Interface, Source};
+use crate::decode::Packet;
 use crate::diagnose::evidence::{Reach, Selection};
 use crate::diagnose::report::Report;
 use crate::diagnose::{Settings, report};
@@ -49,6 +50,37 @@ const MOST: usize = 32 << 20;
 /// Octets of a capture in which everything that some hosts sent is more than fits; looking for it would take another pass.
 const LARGE: u64 = 8 * MOST as u64;
 
+/// What one reach takes.
+struct Collected {
+    reach: Reach,
+    selection: Selection,
+    drafts: Vec<Draft>,
+    octets: usize,
+    full: bool,
+}
+
+impl Collected {
+    fn packet(&mut self, frame: &Frame<'_>, packet: &Packet<'_>, files: usize) -> io::Result<()> {
+        if !self.selection.holds(frame.file, frame.number, packet) {
+            return Ok(());
+        }
+        let comments = self.selection.comments(frame.file, frame.number, files);
+        if self.octets + frame.bytes.len() > MOST && comments.is_empty() {
+            self.full = true;
+            return Ok(());
+        }
+        self.octets += frame.bytes.len();
+        let place = self.drafts.iter_mut().find(|draft| draft.inputs.contains(&frame.file));
+        place.map_or(Ok(()), |draft| draft.packet(frame, &comments))
+    }
+
+    fn finish(self, infos: &[CaptureInfo]) -> io::Result<Proof> {
+        let packets = self.drafts.iter().map(|draft| draft.writer.packets()).sum();
+        let files: io::Result<Vec<ProofFile>> = self.drafts.into_iter().map(|draft| draft.finish(infos)).collect();
+        Ok(Proof { files: files?, packets, holds: false, reach: self.reach, full: self.full })
+    }
+}
+
 /// A file in the making.
 struct Draft {
     inputs: Vec<u16>,
@@ -65,61 +97,54 @@ impl Made {
     /// # Errors
     /// When the inputs cannot be read again.
     pub fn proof(&self) -> Result<Proof> {
-        let report = &self.report;
         let octets: u64 = self.merged.infos.iter().map(|info| info.octets).sum();
+        let [shown, flows, hosts, everything] = Reach::ALL;
         let mut best: Option<Proof> = None;
-        for reach in Reach::ALL {
-            let selection = Selection::whole(report, &self.merged, reach);
-            let mut proof = self.collect(&selection, reach)?;
-            proof.holds = self.leads_to_the_same(&proof, report)?;
-            if proof.holds || report.incidents.is_empty() {
-                return Ok(proof);
+        // What is near is collected in one pass, what is far only where it may fit.
+        for reaches in [[shown, flows], [hosts, everything]] {
+            for mut proof in self.collect(reaches)? {
+                proof.holds = self.leads_to_the_same(&proof, &self.report)?;
+                if proof.holds || self.report.incidents.is_empty() {
+                    return Ok(proof);
+                }
+                // Where nothing suffices, the least is easiest to look at.
+                best.get_or_insert(proof);
             }
-            // More would not fit either: the least is easiest to look at.
-            let full = proof.full || reach >= Reach::Flows && octets > LARGE;
-            best.get_or_insert(proof);
-            if full {
+            if octets > LARGE {
                 break;
             }
         }
         best.ok_or_else(|| Error::usage("there is nothing to prove"))
     }
 
-    fn collect(&self, selection: &Selection, reach: Reach) -> Result<Proof> {
+    fn collect(&self, reaches: [Reach; 2]) -> Result<Vec<Proof>> {
         let Self { diagnosis, inputs, merged, report } = self;
         let infos = &merged.infos;
         let points = self.points()?;
         let unwritten = |error| Error::io("evidence cannot be written".to_owned(), error);
-        let mut drafts: Vec<Draft> = Vec::new();
-        for point in points.iter().copied().collect::<BTreeSet<u16>>() {
-            let own: Vec<u16> = (0..).zip(&points).filter(|(_, at)| **at == point).map(|(n, _)| n).collect();
-            drafts.push(Draft::begin(own, infos, &about(report, infos), selection).map_err(unwritten)?);
+        let mut all = Vec::new();
+        for reach in reaches {
+            let selection = Selection::whole(report, merged, reach);
+            let mut drafts: Vec<Draft> = Vec::new();
+            for point in points.iter().copied().collect::<BTreeSet<u16>>() {
+                let own: Vec<u16> = (0..).zip(&points).filter(|(_, at)| **at == point).map(|(n, _)| n).collect();
+                drafts.push(Draft::begin(own, infos, &about(report, infos), &selection).map_err(unwritten)?);
+            }
+            all.push(Collected { reach, selection, drafts, octets: 0, full: false });
         }
-        let (mut octets, mut full, mut failed) = (0, false, None);
+        let mut failed = None;
         read(diagnosis, inputs, &merged.one_place, |frame, packet| {
-            if !selection.holds(frame.file, frame.number, packet) {
-                return Ok(());
-            }
-            let comments = selection.comments(frame.file, frame.number, infos.len());
-            if octets + frame.bytes.len() > MOST && comments.is_empty() {
-                full = true;
-                return Ok(());
-            }
-            octets += frame.bytes.len();
-            let place = drafts.iter_mut().find(|draft| draft.inputs.contains(&frame.file));
-            if let Some(draft) = place
-                && let Err(error) = draft.packet(frame, &comments)
-            {
-                failed = Some(error);
+            for one in &mut all {
+                if let Err(error) = one.packet(frame, packet, infos.len()) {
+                    failed = Some(error);
+                }
             }
             Ok(())
         })?;
         if let Some(error) = failed {
             return Err(unwritten(error));
         }
-        let packets = drafts.iter().map(|draft| draft.writer.packets()).sum();
-        let files: io::Result<Vec<ProofFile>> = drafts.into_iter().map(|draft| draft.finish(infos)).collect();
-        Ok(Proof { files: files.map_err(unwritten)?, packets, holds: false, reach, full })
+        all.into_iter().map(|one| one.finish(infos).map_err(unwritten)).collect()
     }
 
     /// The point of capture of each input.
