@@ -1,7 +1,7 @@
 //! Which packets prove an incident: those it cites, and all packets of the flows that show it; and what is needed besides to judge it again
 //! without the rest of the capture.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 
 use super::Merged;
@@ -13,13 +13,16 @@ use crate::time::Timestamp;
 use crate::wire::harmless::{Sink, harmless};
 use crate::wire::{Address, Endpoint, icmp};
 
+/// Asked for every packet of a capture. Nothing is said in its order.
+type Known<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 /// The packets of one incident.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
     /// Flows whose packets are wanted, from the first one on: by the hash of their ends, with their input and first number.
-    flows: BTreeMap<u64, BTreeSet<FlowRef>>,
+    flows: Known<u64, BTreeSet<FlowRef>>,
     /// Packets that are cited, with what they show.
-    cited: BTreeMap<FlowRef, Vec<String>>,
+    cited: Known<FlowRef, Vec<String>>,
     /// Hosts between which fragments belong to it: they name no port.
     pairs: BTreeSet<(Address, Address)>,
     /// Hosts all of whose packets belong to it.

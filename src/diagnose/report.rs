@@ -210,7 +210,7 @@ pub struct Incident {
 }
 
 /// Which flow: numbers of packets are those of one input, so the input belongs to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct FlowRef {
     /// Index of the input in `captures`.
     pub file: u16,
