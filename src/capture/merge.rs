@@ -154,6 +154,11 @@ impl Source {
         self.together = pairs.to_vec();
     }
 
+    /// The point of capture of each input, as far as its first packet was read; else that of the first one.
+    pub fn points(&self) -> Vec<u16> {
+        self.inputs.iter().map(|input| input.point.unwrap_or(0)).collect()
+    }
+
     /// Gives input `n`, whose first packet is due, its point: that of its label, else the first that no capture beside it has.
     fn place(&mut self, n: usize) -> u16 {
         let beside = |(a, b): &(u16, u16)| match n {

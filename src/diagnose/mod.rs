@@ -80,6 +80,8 @@ pub struct Merged {
     pub lines: Vec<FlowEntry>,
     /// What the user asked for in words; empty = everything.
     pub asked: String,
+    /// The point of capture of each input.
+    pub points: Vec<u16>,
     /// Pairs of inputs that hold one direction each of the same connections: interfaces of one host, read as one capture.
     pub one_place: Vec<(u16, u16)>,
     /// Reading was stopped before the input's end.

@@ -286,6 +286,7 @@ impl Opened {
             filter.check_used()?;
         }
         trip.finish(end).join(&mut merged);
+        merged.points = source.points();
         merged.infos = source.finish();
         for (info, original) in merged.infos.iter_mut().zip(diagnosis.originals) {
             info.file = original.name;

@@ -120,14 +120,13 @@ impl Made {
     fn collect(&self, reaches: [Reach; 2]) -> Result<Vec<Proof>> {
         let Self { diagnosis, inputs, merged, report } = self;
         let infos = &merged.infos;
-        let points = self.points()?;
         let unwritten = |error| Error::io("evidence cannot be written".to_owned(), error);
         let mut all = Vec::new();
         for reach in reaches {
             let selection = Selection::whole(report, merged, reach);
             let mut drafts: Vec<Draft> = Vec::new();
-            for point in points.iter().copied().collect::<BTreeSet<u16>>() {
-                let own: Vec<u16> = (0..).zip(&points).filter(|(_, at)| **at == point).map(|(n, _)| n).collect();
+            for point in merged.points.iter().copied().collect::<BTreeSet<u16>>() {
+                let own: Vec<u16> = (0..).zip(&merged.points).filter(|(_, at)| **at == point).map(|(n, _)| n).collect();
                 drafts.push(Draft::begin(own, infos, &about(report, infos), &selection).map_err(unwritten)?);
             }
             all.push(Collected { reach, selection, drafts, octets: 0, full: false });
@@ -145,22 +144,6 @@ impl Made {
             return Err(unwritten(error));
         }
         all.into_iter().map(|one| one.finish(infos).map_err(unwritten)).collect()
-    }
-
-    /// The point of capture of each input.
-    fn points(&self) -> Result<Vec<u16>> {
-        let mut points: Vec<u16> = (0..self.merged.infos.len() as u16).collect();
-        if points.len() < 2 {
-            return Ok(points);
-        }
-        // Which input is whose next piece is known only while they are read.
-        read(&self.diagnosis, &self.inputs, &self.merged.one_place, |frame, _| {
-            if let Some(point) = points.get_mut(usize::from(frame.file)) {
-                *point = frame.point;
-            }
-            Ok(())
-        })?;
-        Ok(points)
     }
 
     /// Whether the files alone lead to the same causes: all of them, the same first, and none that is worse than what was found.
