@@ -132,6 +132,17 @@ fn a_flavour_without_markdown_is_a_usage_error() {
 }
 
 #[test]
+fn what_is_no_report_has_no_ticket_format() {
+    for format in ["markdown", "html"] {
+        for command in [&["flow", "1", GITLAB, "--format", format][..], &["diff", GITLAB, GITLAB, "--format", format]] {
+            let output = tcpwhy(command);
+            assert_eq!(output.status.code(), Some(2), "{command:?}");
+            assert!(stdout(&output).is_empty() && stderr(&output).contains("--format json"), "{}", stderr(&output));
+        }
+    }
+}
+
+#[test]
 fn explain_prints_the_page_of_a_rule() {
     let output = tcpwhy(&["explain", "proxy-header-to-tls-port"]);
     assert_eq!(output.status.code(), Some(0));

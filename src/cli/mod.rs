@@ -31,6 +31,7 @@ pub(crate) use args::Args;
 use args::{Color, Command, FailOn, Format, Input, Options};
 use redact::Copies;
 use tcpwhy::host::sockets::Sockets;
+use tcpwhy::redact::same;
 use tcpwhy::render::{Style, html, json, ladder, markdown, text};
 use tcpwhy::run::dossier::{Dossier, Made};
 use tcpwhy::wire::Endpoint;
@@ -163,8 +164,11 @@ fn make(input: &Input, hash: bool) -> Result<Ready> {
         return Ok(Ready { made, command: typed(std::env::args()), _copies: None });
     };
     let copies = redact::copies(input, level, hash)?;
-    let diagnosis = diagnosis.hash(false).originals(copies.originals.clone());
-    let made = shown(input, diagnosis, |diagnosis| Ok(diagnosis.make(&copies.files)?))?;
+    let diagnosis = diagnosis.hash(false);
+    let before = shown(input, diagnosis.clone(), |diagnosis| Ok(diagnosis.open(&input.files)?.run()?))?;
+    let of_copies = diagnosis.originals(copies.originals.clone());
+    let made = shown(input, of_copies, |diagnosis| Ok(diagnosis.make(&copies.files)?))?;
+    same(&before, &made.report)?;
     Ok(Ready { made, command: copies.command.clone(), _copies: Some(copies) })
 }
 
@@ -300,7 +304,16 @@ fn exit_code(report: &Report, fail_on: Option<FailOn>) -> ExitCode {
     }
 }
 
+/// Refuses the formats of reports.
+fn no_report(command: &str, format: Format) -> Result<()> {
+    if matches!(format, Format::Markdown | Format::Html) {
+        bail!("tcpwhy {command} prints text or JSON: --format text, or --format json");
+    }
+    Ok(())
+}
+
 fn diff(good: &str, bad: &str, format: Format, verbose: bool) -> Result<ExitCode> {
+    no_report("diff", format)?;
     let read = |path: &str| Diagnosis::new().open(&[path]).and_then(tcpwhy::run::Opened::merged);
     let diff = tcpwhy::diagnose::diff::diff(&read(good)?, &read(bad)?);
     let mut out = BufWriter::new(io::stdout().lock());
@@ -310,7 +323,7 @@ fn diff(good: &str, bad: &str, format: Format, verbose: bool) -> Result<ExitCode
             let style = Style { color, verbose, ..Style::default() };
             out.write_all(tcpwhy::render::diff::text(&diff, style).as_bytes())?;
         }
-        Format::Json | Format::Jsonl | Format::Markdown | Format::Html => json::line(&diff, &mut out)?,
+        _ => json::line(&diff, &mut out)?,
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
@@ -324,6 +337,7 @@ fn flow((file, number): (u16, u64), input: &Input) -> Result<ExitCode> {
         bail!("tcpwhy flow reads its input twice and cannot read standard input: save it to a file first");
     }
     check(input)?;
+    no_report("flow", input.format)?;
     if usize::from(file) >= input.files.len() {
         let (given, wanted) = (input.files.len(), file + 1);
         bail!(
@@ -334,7 +348,7 @@ fn flow((file, number): (u16, u64), input: &Input) -> Result<ExitCode> {
     let style = style(input);
     write(input, |out| match input.format {
         Format::Text => out.write_all(ladder::text(&ladder, style).as_bytes()),
-        Format::Json | Format::Jsonl | Format::Markdown | Format::Html => json::line(&ladder, out),
+        _ => json::line(&ladder, out),
     })?;
     Ok(ExitCode::SUCCESS)
 }

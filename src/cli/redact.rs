@@ -1,7 +1,8 @@
 //! `tcpwhy redact FILE -o OUT.pcapng`: copies that name nobody.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 
 use super::args::{Input, Redact};
 use tcpwhy::capture::labelled;
-use tcpwhy::redact::{Key, Level, Mapping, redact as redact_files};
+use tcpwhy::redact::{Key, Level, Mapping, redact as redact_files, rewrite};
 use tcpwhy::run::Original;
 use tcpwhy::wire::harmless::{Sink, harmless};
 
@@ -52,7 +53,7 @@ pub(super) struct Copies {
     _folder: TempDir,
 }
 
-/// Makes copies of the inputs and proves that they are diagnosed alike. `hash`: the originals' SHA-256 is wanted.
+/// Makes copies of the inputs. `hash`: the originals' SHA-256 is wanted.
 pub(super) fn copies(input: &Input, level: Level, hash: bool) -> Result<Copies> {
     let looks = input.filter.is_some() || !input.expect_upstream.is_empty() || input.sockets.is_some();
     let asks = [input.client.len(), input.server.len(), input.name.len(), input.path.len()].iter().any(|n| *n > 0);
@@ -63,7 +64,8 @@ pub(super) fn copies(input: &Input, level: Level, hash: bool) -> Result<Copies> 
         );
     }
     let folder = tempfile::Builder::new().prefix("tcpwhy-").tempdir().context("no room for a redacted copy")?;
-    let (mut places, mut files, mut originals) = (Vec::new(), Vec::new(), Vec::new());
+    let mut mapping = Mapping::new(&key(input.key.as_deref())?, level);
+    let (mut files, mut originals) = (Vec::new(), Vec::new());
     for (n, file) in input.files.iter().enumerate() {
         let name = format!("capture-{}.pcapng", n + 1);
         let place = folder.path().join(&name);
@@ -71,9 +73,11 @@ pub(super) fn copies(input: &Input, level: Level, hash: bool) -> Result<Copies> 
         let label = label.map(|label| format!("{label}=")).unwrap_or_default();
         files.push(format!("{label}{}", place.display()));
         originals.push(Original { name, hash: hash.then(|| hashed(Path::new(path))).transpose()? });
-        places.push((file.clone(), place));
+        let failed = || format!("cannot write {}", place.display());
+        let mut out = BufWriter::with_capacity(1 << 18, File::create(&place).with_context(failed)?);
+        rewrite(file, &mut out, &mut mapping)?;
+        out.flush().with_context(failed)?;
     }
-    redact_files(&places, &mut Mapping::new(&key(input.key.as_deref())?, level))?;
     let names: Vec<&str> = originals.iter().map(|original| original.name.as_str()).collect();
     let command = format!("tcpwhy {}", names.join(" "));
     Ok(Copies { files, originals, command, _folder: folder })
@@ -82,7 +86,7 @@ pub(super) fn copies(input: &Input, level: Level, hash: bool) -> Result<Copies> 
 /// SHA-256 of a file as it is stored, and its octets.
 fn hashed(path: &Path) -> Result<(String, u64)> {
     let failed = || format!("cannot read {}", path.display());
-    let mut file = BufReader::with_capacity(1 << 20, std::fs::File::open(path).with_context(failed)?);
+    let mut file = BufReader::with_capacity(1 << 20, File::open(path).with_context(failed)?);
     let (mut hasher, mut octets) = (Sha256::new(), 0);
     loop {
         let piece = file.fill_buf().with_context(failed)?;

@@ -10,7 +10,7 @@ use super::incident::{Draft, Extent};
 use super::report::*;
 use super::{Merged, Settings, probe, rank};
 use crate::catalogue;
-use crate::event::PacketRef;
+use crate::event::{PacketRef, Side};
 use crate::rule::finding::{Confidence, Culprit, Evidence, Finding};
 use crate::rule::summary::FlowSummary;
 use crate::rule::value::Value;
@@ -116,15 +116,13 @@ impl<'a> Builder<'a> {
     }
 
     fn culprit(&self, finding: &Finding, flow: Option<&FlowSummary>, rule: &Rule) -> CulpritEntry {
-        // Of a proxy's client leg it is the server: the headline tells which leg it is.
-        let says = rule.headline(finding.variant);
-        let serves = says.starts_with("{server} ") || says.contains("proxy {server}");
-        let address = flow.and_then(|flow| match finding.culprit {
-            Culprit::Proxy if serves => Some(flow.facts.server.address),
-            Culprit::Client | Culprit::Proxy => Some(flow.facts.client.address),
-            Culprit::Server | Culprit::Upstream => Some(flow.facts.server.address),
+        let side = match finding.culprit {
+            Culprit::Client => Some(Side::Client),
+            Culprit::Server | Culprit::Upstream => Some(Side::Server),
+            Culprit::Proxy => Some(rule.proxy_end),
             _ => None,
-        });
+        };
+        let address = flow.zip(side).map(|(flow, side)| flow.facts.endpoint(side).address);
         CulpritEntry { role: finding.culprit, address: address.map(|a| a.to_string()), why: rule.title.into() }
     }
 

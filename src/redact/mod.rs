@@ -44,7 +44,8 @@ use crate::capture::{CaptureInfo, Interface, OpenOptions, Source};
 use crate::error::{Error, Result};
 use crate::wire::hpack::huffman;
 pub use mapping::{Mapping, What};
-pub use proof::{differences, same_findings};
+use proof::same_findings;
+pub use proof::{differences, same};
 pub use secret::Key;
 
 /// What is replaced.

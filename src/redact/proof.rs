@@ -12,16 +12,23 @@ const TOLD: usize = 12;
 /// What was found, by id: rule and how often.
 type Found = BTreeMap<(String, String), usize>;
 
-/// Diagnoses both and compares what was found: every finding by its id, those about the capture too, and the
-/// rules of the incidents.
+/// Diagnoses both and compares them as [`same`] does.
 ///
 /// # Errors
 /// When they differ, with the findings that do; when one cannot be read.
-pub fn same_findings(before: &[String], after: &[String]) -> Result<usize> {
-    let (one, other) = (report(before)?, report(after)?);
-    let differences = differences(&one, &other);
+pub(super) fn same_findings(before: &[String], after: &[String]) -> Result<usize> {
+    let report = |inputs: &[String]| Diagnosis::new().open(inputs)?.run();
+    same(&report(before)?, &report(after)?)
+}
+
+/// Compares what was found: every finding by its id, those about the capture too, and the rules of the incidents. How many there are.
+///
+/// # Errors
+/// When they differ, with the findings that do.
+pub fn same(before: &Report, after: &Report) -> Result<usize> {
+    let differences = differences(before, after);
     if differences.is_empty() {
-        return Ok(one.findings.len() + one.trust.len());
+        return Ok(before.findings.len() + before.trust.len());
     }
     let more = differences.len().saturating_sub(TOLD);
     let told: Vec<String> = differences.into_iter().take(TOLD).collect();
@@ -30,10 +37,6 @@ pub fn same_findings(before: &[String], after: &[String]) -> Result<usize> {
         ErrorKind::Unsupported,
         format!("the redacted capture is diagnosed otherwise, nothing was written: {}{rest}", told.join("; ")),
     ))
-}
-
-fn report(inputs: &[String]) -> Result<Report> {
-    Diagnosis::new().open(inputs)?.run()
 }
 
 /// What only one of two reports found, in words.

@@ -37,6 +37,8 @@ pub struct Rule {
     pub confidence: Confidence,
     /// Who has to act.
     pub culprit: Culprit,
+    /// Where a proxy that has to act ends the flow: the client of its backend leg, or the server of its client leg.
+    pub proxy_end: Side,
     /// Kinds that must have been seen for the check to have anything to look at.
     pub needs: Needs,
     /// States a bare fact; any cause of confidence ≥ medium on the same flow or a linked leg explains it.
@@ -85,6 +87,7 @@ impl Rule {
         severity: Severity::Critical,
         confidence: Confidence::High,
         culprit: Culprit::Server,
+        proxy_end: Side::Client,
         needs: Needs { all: KindSet::EMPTY, any: KindSet::EMPTY },
         symptom: false,
         foretells: false,

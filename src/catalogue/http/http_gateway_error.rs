@@ -29,6 +29,7 @@ pub static RULE: Rule = Rule {
     title: "a proxy answered that its backend failed",
     confidence: Confidence::Certain,
     culprit: Culprit::Proxy,
+    proxy_end: Side::Server,
     needs: Needs::all(&[Kind::Request, Kind::Response, Kind::ErrorStatus]),
     symptom: true,
     says: "the proxy {server} answered {status} {after} after the request: its backend failed it",

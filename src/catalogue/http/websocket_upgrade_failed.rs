@@ -30,6 +30,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Warning,
     confidence: Confidence::Certain,
     culprit: Culprit::Config,
+    proxy_end: Side::Server,
     needs: Needs::all(&[Kind::Request, Kind::AsksUpgrade, Kind::Response]),
     says: "{server} answered {status} instead of 101 to {request}, which asked for WebSocket",
     variants: &[

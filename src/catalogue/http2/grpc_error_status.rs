@@ -65,6 +65,7 @@ pub static RULE: Rule = Rule {
     severity: Severity::Warning,
     confidence: Confidence::Certain,
     culprit: Culprit::Upstream,
+    proxy_end: Side::Server,
     needs: Needs::any(&[Kind::GrpcStatus, Kind::StreamEnd]),
     says: "{server} answered {request} of {client_host} with gRPC status {status}{words}",
     variants: &[
