@@ -302,8 +302,7 @@ impl Drop for Folder {
 
 #[test]
 fn a_ring_of_many_files_in_any_order_is_read_file_after_file() {
-    let folder = Folder(std::env::temp_dir().join(format!("tcpwhy-ring-{}", std::process::id())));
-    std::fs::create_dir_all(&folder.0).expect("a folder");
+    let folder = Folder(support::folder("ring"));
     // More files than a process may commonly hold open.
     let paths: Vec<String> = (0..1_500u32)
         .map(|n| {

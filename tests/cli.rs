@@ -309,8 +309,7 @@ fn output_that_cannot_be_written_is_exit_code_2() {
 
 #[test]
 fn expectations_are_met_or_named() {
-    let folder = std::env::temp_dir().join(format!("tcpwhy-expect-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
+    let folder = support::folder("expect");
     let capture = support::root().join(GITLAB);
     let file = folder.join("e.toml");
     let text = |root: &str| format!("[[expect]]\ncapture = {:?}\nroot = \"{root}\"\n", capture.display().to_string());

@@ -26,9 +26,7 @@ fn made(path: &Path) -> (Made, Proof) {
 }
 
 fn folder(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("tcpwhy-evidence-{name}-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
-    folder
+    support::folder(&format!("evidence-{name}"))
 }
 
 fn tcpwhy(arguments: &[&str]) -> Output {

@@ -35,8 +35,7 @@ fn page(folder: &Path, name: &str, capture: &Path, more: &[&str]) -> PathBuf {
 
 #[test]
 fn pages_work_in_a_browser_and_nothing_is_fetched() {
-    let folder = std::env::temp_dir().join(format!("tcpwhy-html-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
+    let folder = support::folder("html");
     let examples = std::fs::read_dir(support::root().join("docs/examples")).expect("examples").flatten();
     let examples = examples.map(|example| example.path().join("report.html")).filter(|page| page.is_file());
     let examples: Vec<PathBuf> = examples.collect();

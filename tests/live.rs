@@ -22,8 +22,7 @@ struct Live {
 impl Live {
     /// `None` where interfaces may not be opened.
     fn begin(name: &str, arguments: &[&str]) -> Option<Self> {
-        let folder = std::env::temp_dir().join(format!("tcpwhy-live-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder");
+        let folder = support::folder(&format!("live-{name}"));
         let mut child = Command::new(env!("CARGO_BIN_EXE_tcpwhy"))
             .args(["live", "-i", "lo", "--width", "100"])
             .args(arguments)
@@ -115,8 +114,7 @@ fn a_refusal_is_told_at_once_and_the_file_says_the_same_as_the_report() {
     let refusing = refusing();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let fine = listener.local_addr().expect("an address").port();
-    let folder = std::env::temp_dir().join(format!("tcpwhy-live-file-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
+    let folder = support::folder("live-file");
     let file = shown(&folder, "all.pcapng");
     let filter = format!("tcp port {refusing} or tcp port {fine}");
     let Some(live) = Live::begin("refusal", &["-w", &file, "--evidence", "proof", &filter]) else { return };
@@ -194,8 +192,7 @@ fn a_rotated_recording_is_read_as_one_capture() {
     let refusing = refusing();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let fine = listener.local_addr().expect("an address").port();
-    let folder = std::env::temp_dir().join(format!("tcpwhy-live-ring-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
+    let folder = support::folder("live-ring");
     let filter = format!("tcp port {refusing} or tcp port {fine}");
     // As root it goes on as another user, who may not write there.
     std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("set");
@@ -234,8 +231,7 @@ fn a_rotated_recording_is_read_as_one_capture() {
 
 #[test]
 fn a_file_is_followed_while_it_grows_and_over_into_the_next_one() {
-    let folder = std::env::temp_dir().join(format!("tcpwhy-follow-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
+    let folder = support::folder("follow");
     let capture = std::fs::read(support::root().join("captures/incidents/gitlab/both-legs.pcap")).expect("a capture");
     // Cut where a record ends, after the failure has begun.
     let cut = records(&capture).find(|at| *at > capture.len() / 4 * 3).expect("a record");

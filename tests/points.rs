@@ -48,8 +48,7 @@ fn pieces(path: &str, records: usize) -> [std::path::PathBuf; 2] {
         let length: [u8; 4] = octets[at + 8..at + 12].try_into().expect("a record");
         at += 16 + u32::from_le_bytes(length) as usize;
     }
-    let folder = std::env::temp_dir().join(format!("tcpwhy-points-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
+    let folder = support::folder("points");
     let [one, two] = ["1.pcap", "2.pcap"].map(|name| folder.join(name));
     std::fs::write(&one, &octets[..at]).expect("written");
     std::fs::write(&two, [&octets[..24], &octets[at..]].concat()).expect("written");
@@ -132,8 +131,7 @@ fn what_came_back_another_way_is_not_called_lost() {
 fn what_a_firewall_on_the_way_drops_is_lost_in_between() {
     let server = incident("asymmetric/not-firewall-on-the-way-back.pcap");
     let octets = std::fs::read(&server).expect("a capture");
-    let folder = std::env::temp_dir().join(format!("tcpwhy-lost-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
+    let folder = support::folder("lost");
     let client = folder.join("client.pcap");
     std::fs::write(&client, as_the_client_sees_it(&octets)).expect("written");
     let inputs = [format!("client={}", client.to_string_lossy()), format!("vm={server}")];

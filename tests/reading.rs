@@ -95,8 +95,7 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("tcpwhy-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a folder");
+        let path = support::folder(name);
         Self(path)
     }
 

@@ -220,8 +220,7 @@ fn header_addresses(source: Source) -> (BTreeSet<Mac>, BTreeSet<Address>) {
 
 #[test]
 fn nothing_of_the_original_is_left() {
-    let folder = std::env::temp_dir().join(format!("tcpwhy-left-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("writable");
+    let folder = support::folder("left");
     let told = each(|path| {
         let open = || Source::open(&[&path.to_string_lossy()], &OpenOptions::default());
         let Ok(original) = open() else { return Vec::new() };
@@ -338,8 +337,7 @@ fn right_checksums_stay_right_and_wrong_ones_wrong() {
 
 #[test]
 fn bent_captures_are_redacted_without_a_panic() {
-    let folder = std::env::temp_dir().join(format!("tcpwhy-bent-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("writable");
+    let folder = support::folder("bent");
     let told = each(|path| {
         let whole = std::fs::read(path).expect("readable");
         if whole.len() > 60_000 {
@@ -432,8 +430,7 @@ fn tcpwhy(arguments: &[&Path]) -> (Option<i32>, String) {
 
 #[test]
 fn a_copy_that_is_diagnosed_otherwise_is_not_left() {
-    let folder = std::env::temp_dir().join(format!("tcpwhy-proof-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("writable");
+    let folder = support::folder("proof");
     let (input, out) = (folder.join("in.pcap"), folder.join("out.pcapng"));
     std::fs::write(&input, overlapping()).expect("writable");
     let (code, said) = tcpwhy(&[Path::new("redact"), &input, Path::new("-o"), &out]);
@@ -449,8 +446,7 @@ fn a_copy_that_is_diagnosed_otherwise_is_not_left() {
 
 #[test]
 fn the_command_says_what_it_did_and_refuses_what_would_hurt() {
-    let folder = std::env::temp_dir().join(format!("tcpwhy-redact-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("writable");
+    let folder = support::folder("redact");
     let all = support::captures_below(&support::root().join("captures/incidents"));
     let (one, other) = (&all[0], &all[1]);
     let (key, list) = (folder.join("key"), folder.join("list"));

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use super::live::{Batch, Caught};
+use super::feed::{Batch, Caught};
 use super::{CaptureInfo, Interface, Source};
 use crate::time::Timestamp;
 

@@ -4,6 +4,8 @@ mod blocks;
 mod buffer;
 mod compressed;
 mod damage;
+#[cfg(feature = "live")]
+pub mod feed;
 pub mod filter;
 #[cfg(feature = "live")]
 mod follow;

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use super::args::Live as Args;
 use super::privilege::Plan;
 use tcpwhy::capture::Interface;
-use tcpwhy::capture::live::Taken;
+use tcpwhy::capture::feed::Taken;
 use tcpwhy::capture::write::{Counted, Writer, Written};
 use tcpwhy::time::{Elapsed, Timestamp};
 

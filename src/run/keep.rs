@@ -9,7 +9,7 @@ use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::capture::live::Taken;
+use crate::capture::feed::Taken;
 use crate::capture::write::{Counted, Writer, Written};
 use crate::capture::{Frame, Interface};
 use crate::decode::Decoder;

@@ -7,8 +7,8 @@ use super::trip::{Apart, Trip};
 use super::{Diagnosis, Window, asked};
 use std::net::IpAddr;
 
+use crate::capture::feed::Taken;
 use crate::capture::filter::{Filter, Pass};
-use crate::capture::live::Taken;
 use crate::capture::write::Counted;
 use crate::capture::{CaptureInfo, Frame, Interface, LinkType};
 use crate::diagnose::report::Report;

@@ -11,6 +11,13 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// A folder for what a test writes; the test removes it.
+pub fn folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("tcpwhy-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
+
 /// All files below `folder` with a capture's extension, sorted.
 pub fn captures_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
