@@ -15,19 +15,8 @@ wait_port "$B" 1443
 wait_port "$B" 1080
 
 configuration() { # port and options of the servers
+    haproxy_with_state
     cat <<X
-global
-  stats socket $TMP/admin.sock mode 600 level admin
-  server-state-file $TMP/state
-defaults
-  mode tcp
-  $HAPROXY_TIMES
-  load-server-state-from-file global
-frontend pages_https_in
-  bind 35.229.69.78:443
-  tcp-request inspect-delay 5s
-  tcp-request content accept if { req.ssl_hello_type 1 }
-  default_backend pages_https
 frontend pages_http_in
   mode http
   bind 35.229.69.78:80

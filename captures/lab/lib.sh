@@ -240,6 +240,23 @@ HAPROXY_TIMES='timeout connect 3s
   timeout client 30s
   timeout server 30s'
 
+haproxy_with_state() { # configuration of incident S1: what a reload takes from $TMP/state, and the HTTPS frontend; backend pages_https is to follow
+    cat <<X
+global
+  stats socket $TMP/admin.sock mode 600 level admin
+  server-state-file $TMP/state
+defaults
+  mode tcp
+  $HAPROXY_TIMES
+  load-server-state-from-file global
+frontend pages_https_in
+  bind 35.229.69.78:443
+  tcp-request inspect-delay 5s
+  tcp-request content accept if { req.ssl_hello_type 1 }
+  default_backend pages_https
+X
+}
+
 go_build() { # builds captures/lab/goserver into $TMP/goserver
     (cd "$LAB_DIR/goserver" && GOFLAGS=-mod=mod GO111MODULE=off go build -p 1 -o "$TMP/goserver" main.go) || exit 1
 }

@@ -29,19 +29,8 @@ done
 HUNG_SINCE=$SECONDS
 sleep 4
 configuration() { # port and options of the server
+    haproxy_with_state
     cat <<X
-global
-  stats socket $TMP/admin.sock mode 600 level admin
-  server-state-file $TMP/state
-defaults
-  mode tcp
-  $HAPROXY_TIMES
-  load-server-state-from-file global
-frontend pages_https_in
-  bind 35.229.69.78:443
-  tcp-request inspect-delay 5s
-  tcp-request content accept if { req.ssl_hello_type 1 }
-  default_backend pages_https
 backend pages_https
   option httpchk GET /-/readiness
   server web-pages-01 10.224.26.2:$1 check port 1080 inter 3s $2
