@@ -1,3 +1,5 @@
+//! What is replaced in streams that come in pieces.
+
 use super::super::Level;
 use super::super::secret::tests::key;
 use super::*;
