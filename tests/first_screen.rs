@@ -50,6 +50,15 @@ fn of_many_causes_the_first_steps_stand_on_the_first_screen() {
     assert_eq!(text::report(&report, Style::default()).matches("the other causes:").count(), 1);
 }
 
+#[test]
+fn a_long_headline_is_told_to_its_end() {
+    let mut report = support::report(&support::root().join("captures/incidents/gitlab/both-legs.pcap"));
+    let words = "what happens between whom, in plain words, however long the URL is that somebody asked for ".repeat(3);
+    report.incidents[0].headline = format!("{}until it failed", &words[..250]);
+    let screen = first_of(&report).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(screen.contains("until it failed"), "{screen}");
+}
+
 /// The screen, which is what the report begins with.
 fn first_of(report: &Report) -> String {
     let screen = text::first_screen(report, Style::default());

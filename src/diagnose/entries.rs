@@ -60,7 +60,7 @@ impl Builder<'_> {
             values: finding
                 .values
                 .iter()
-                .map(|(name, value)| (name.to_owned(), format::written(value, Purpose::Prose, self.files())))
+                .map(|(name, value)| (name.to_owned(), format::written(value, Purpose::Whole, self.files())))
                 .collect(),
             notes: finding.notes.clone(),
             evidence: finding.evidence.iter().map(|e| self.evidence_entry(e, finding, &[])).collect(),

@@ -47,7 +47,9 @@ pub fn packet(at: PacketRef, files: usize) -> String {
 /// Where a filled template goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// A sentence: texts from packets stay raw, the printer makes them harmless.
+    /// As it is: texts from packets stay raw, the printer makes them harmless.
+    Whole,
+    /// A sentence: as it is, but for words longer than anybody reads.
     Prose,
     /// A command to paste: every text from a packet becomes one harmless word of sh.
     Command,
@@ -117,6 +119,7 @@ pub fn written(value: &Value, purpose: Purpose, files: usize) -> String {
     match value {
         Value::Text(text) => text.clone(),
         Value::Packet(text) if purpose == Purpose::Command => harmless(text, Sink::Shell).into_owned(),
+        Value::Packet(text) if purpose == Purpose::Prose => abbreviated(text),
         Value::Packet(text) => text.clone(),
         Value::Endpoint(end) => end.to_string(),
         Value::Address(address) => address.to_string(),
@@ -125,6 +128,22 @@ pub fn written(value: &Value, purpose: Purpose, files: usize) -> String {
         Value::Count(n) | Value::Octets(n) => n.to_string(),
         Value::Frame(at) => packet(*at, files),
     }
+}
+
+/// Characters of a word that are read in a sentence: a longer URL would push what happened to it off the screen. Evidence has it whole.
+const WORD: usize = 80;
+
+fn abbreviated(text: &str) -> String {
+    let shorter = |word: &str| {
+        let len = word.chars().count();
+        if len <= WORD {
+            return word.to_owned();
+        }
+        let tail = WORD / 4;
+        let (begins, ends) = (word.chars().take(WORD - 1 - tail), word.chars().skip(len - tail));
+        begins.chain(['…']).chain(ends).collect()
+    };
+    text.split(' ').map(shorter).collect::<Vec<_>>().join(" ")
 }
 
 fn standard(slot: &str, finding: &Finding, flow: Option<&FlowSummary>, files: usize) -> Option<String> {
@@ -166,6 +185,17 @@ mod tests {
         assert_eq!(says(3, 4), "3 of 4 connections were already open when the capture began");
         assert_eq!(plural("copies,"), Some(("copy".to_owned(), ",")));
         assert_eq!(plural("address"), None);
+    }
+
+    #[test]
+    fn a_long_url_leaves_room_for_what_happened_to_it() {
+        let url = format!("/search?{}&page=7", "q=é&".repeat(60));
+        let value = Value::Packet(format!("GET {url}"));
+        let sentence = written(&value, Purpose::Prose, 1);
+        assert_eq!(sentence.chars().count(), 4 + WORD, "{sentence}");
+        assert!(sentence.starts_with("GET /search?q=é&") && sentence.ends_with("&page=7"), "{sentence}");
+        assert_eq!(written(&value, Purpose::Whole, 1), format!("GET {url}"));
+        assert_eq!(abbreviated("FATAL 28000: no entry  for host"), "FATAL 28000: no entry  for host");
     }
 
     #[test]

@@ -144,7 +144,7 @@ fn overview(report: &Report, page: &mut Page) {
     let worst = report.incidents[0].severity;
     page.labelled(word(worst), &several(report.incidents.len()), tone(worst), 1);
     for (i, incident) in report.incidents.iter().enumerate().take(told) {
-        page.labelled(&format!("{:>8}", i + 1), &incident.headline, tone(incident.severity), 2);
+        page.labelled(&format!("{:>8}", i + 1), &incident.headline, tone(incident.severity), 3);
         page.labelled("", &incident.scope_line, Tone::Plain, 1);
     }
     if report.incidents.len() > told {
@@ -214,7 +214,7 @@ fn others(report: &Report, incidents: &[Incident], width: usize) -> String {
 /// The first screen of one incident.
 fn screen(report: &Report, incident: &Incident, page: &mut Page, budget: usize) {
     let start = page.len();
-    page.labelled(word(incident.severity), &incident.headline, tone(incident.severity), 2);
+    page.labelled(word(incident.severity), &incident.headline, tone(incident.severity), 3);
     page.labelled("", &incident.scope_line, Tone::Plain, 2);
     if let Some(doubt) = report.trust.iter().find(|finding| finding.severity >= Severity::Warning) {
         page.labelled("TRUST", &doubt.says, Tone::Warn, 1);

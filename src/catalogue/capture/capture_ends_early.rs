@@ -24,6 +24,7 @@ pub static RULE: Rule = Rule {
     confidence: Confidence::Certain,
     culprit: Culprit::Capture,
     says: "the capture ends while {waiting} for an answer, the longest for {since}",
+    variants: &["the capture ends while {waiting} for an answer to its last packet"],
     users_see: &["undecided"],
     do_first: &[Step {
         says: "Capture longer than the longest timeout: 65 s covers nginx, Apache and ALB, 135 s a connect:",
@@ -66,7 +67,7 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     finding.evidence[0].flow = Some(flow);
     vec![match capture.packets.last {
         Some(last) if last != waits => finding.cites(last, None, "last packet of the capture"),
-        _ => finding,
+        _ => finding.variant(1),
     }]
 }
 
@@ -83,6 +84,14 @@ mod tests {
         (world.tally.ends_early, world.tally.ends_early_example) = (1, Some((scene.facts.id, waits)));
         let findings = world.check(&RULE);
         assert_eq!((findings[0].severity, findings[0].evidence[0].at.number), (Severity::Notice, 4));
+    }
+
+    #[test]
+    fn what_waits_may_be_the_last_packet() {
+        let mut world = World::new().with(&Scene::open());
+        world.tally.ends_early = 1;
+        world.tally.ends_early_example = world.packets.last.map(|last| (last, last));
+        assert_eq!(world.check(&RULE)[0].variant, 1);
     }
 
     #[test]
