@@ -243,15 +243,29 @@ pub(super) fn continued(command: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// A word that no line holds begins on the line before, where at least so many characters of it find room.
+const BEGINS: usize = 16;
+
 /// Words in lines of at most `width` characters; a longer word is broken.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(8);
-    let pieces = text.split(' ').flat_map(|word| {
-        let cuts = word.char_indices().step_by(width).skip(1).map(|(at, _)| at);
-        let ends = cuts.chain([word.len()]);
-        ends.scan(0, move |from, until| Some(&word[std::mem::replace(from, until)..until]))
-    });
-    filled(pieces, |_| width)
+    let (mut pieces, mut used) = (Vec::new(), 0);
+    for word in text.split(' ') {
+        let mut rest = word;
+        loop {
+            let (len, room) = (rest.chars().count(), if used == 0 { width } else { width.saturating_sub(used + 1) });
+            if len <= width {
+                used = if used > 0 && len <= room { used + 1 + len } else { len };
+                pieces.push(rest);
+                break;
+            }
+            let taken = if room >= BEGINS.min(width) { room } else { width };
+            let at = rest.char_indices().nth(taken).map_or(rest.len(), |(at, _)| at);
+            pieces.push(&rest[..at]);
+            (rest, used) = (&rest[at..], width);
+        }
+    }
+    filled(pieces.into_iter(), |_| width)
 }
 
 /// Words in lines, each of at most the characters there is room for on it (lines count from 0). A word longer than a line stays whole.
@@ -276,15 +290,24 @@ pub(super) fn filled<'a>(words: impl Iterator<Item = &'a str>, room: impl Fn(usi
     lines
 }
 
+/// Octets of a word that are given up so that a shortened text ends with a whole one.
+const LOST: usize = 48;
+
 /// At most `most` lines; the last one says that there is more.
 pub(super) fn shortened(mut lines: Vec<String>, most: usize) -> Vec<String> {
     if lines.len() > most {
         lines.truncate(most);
         if let Some(last) = lines.last_mut() {
-            if let Some(space) = last.rfind(' ') {
-                last.truncate(space);
+            match last.rfind(' ') {
+                Some(space) if last.len() - space <= LOST => {
+                    last.truncate(space);
+                    last.push_str(" …");
+                }
+                _ => {
+                    last.pop();
+                    last.push('…');
+                }
             }
-            last.push_str(" …");
         }
     }
     lines
@@ -305,6 +328,14 @@ mod tests {
     fn words_wrap_and_long_ones_break() {
         assert_eq!(wrap("one two three", 8), ["one two", "three"]);
         assert_eq!(wrap("abcdefghijkl m", 8), ["abcdefgh", "ijkl m"]);
+        let lines = wrap("GET /0123456789abcdefghijklmnopqrstuvwxyz HTTP", 24);
+        assert_eq!(lines, ["GET /0123456789abcdefghi", "jklmnopqrstuvwxyz HTTP"]);
+        assert_eq!(wrap("twelve chars", 13).len(), 1);
+        assert_eq!(wrap("no room left for /0123456789abcdefghijklmnopq", 24)[0], "no room left for");
+        assert_eq!(shortened(lines, 1), ["GET …"]);
+        let url = format!("GET /{}", "a".repeat(66));
+        assert_eq!(shortened(vec![url.clone(), "a".into()], 1), [format!("{}…", &url[..70])]);
+        assert_eq!(shortened(vec!["one two three".into(), "four".into()], 1), ["one two …"]);
     }
 
     #[test]
