@@ -172,6 +172,14 @@ return [...wrong].slice(0, 12);
 """
 
 
+def eventually(condition, what):
+    """Waits for it, five seconds at most."""
+    end = time.monotonic() + 5
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    hold(condition(), what)
+
+
 def rows(browser):
     return browser.script("return [...document.querySelectorAll('#flow-table tbody tr')].map((row) => row.textContent)")
 
@@ -213,7 +221,8 @@ def flows(browser):
     link = browser.script("const link = document.querySelector('#flow-table tr.opened a'); return link && link.hash")
     if link:
         browser.click("#flow-table tr.opened a")
-        hold(browser.script("return document.querySelector(arguments[0]).open", link), f"{link} stays folded")
+        # The page follows a link when the browser tells it to, which is not at once.
+        eventually(lambda: browser.script("return document.querySelector(arguments[0]).open", link), f"{link} stays folded")
     browser.click("#flow-table .opener")
     hold(not browser.script("return !!document.querySelector('#flow-table tr.opened')"), "it closes again")
 
