@@ -1,6 +1,6 @@
 #!/bin/bash
-# Healthy services under load, several at a time, so that nothing is slow on two cores: PostgreSQL, MariaDB, Redis, memcached, MQTT, HTTP/1.1 and HTTP/2 with and without TLS and keep-alive,
-# through HAProxy and nginx. Nothing above a notice may be found, at any of three places. About a minute.
+# Healthy services under load, several at a time, so that nothing is slow on two cores: PostgreSQL, MariaDB, Redis, memcached, MQTT, HTTP/1.1 and
+# HTTP/2 with and without TLS and keep-alive, through HAProxy and nginx. Nothing above a notice may be found, at any of three places. About a minute.
 #     busy.sh PROGRAM [FOLDER]     the captures (some 500 MB) stay in FOLDER when it is given; exit code 1 for a false alarm
 . "$(dirname "$0")/lib.sh"
 PROGRAM=$(realpath "${1:?which program: busy.sh PROGRAM}")
