@@ -3,10 +3,19 @@
 //! draft-ietf-opsawg-pcapng. Everything here is bounded, because the file decides how much of it there is.
 
 use super::pcap::word;
-use super::pcapng::Described;
 use super::{CaptureInfo, Interface, LinkType};
 use crate::time::Timestamp;
 use crate::wire::Address;
+
+/// What a packet takes from its interface.
+#[derive(Clone, Copy)]
+pub(super) struct Described {
+    /// Index into [`CaptureInfo::interfaces`].
+    pub(super) index: u16,
+    pub(super) link: LinkType,
+    pub(super) snaplen: u32,
+    pub(super) clock: Clock,
+}
 
 /// How an interface counts time: if_tsresol and if_tsoffset, §4.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,16 +1,15 @@
 //! What was caught, by threads of interfaces or out of a growing file, in time order.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::CaptureInfo;
 use super::write::Counted;
-use super::{CaptureInfo, follow};
 use crate::time::{Elapsed, Timestamp};
 
 /// Batches that wait to be diagnosed.
@@ -119,16 +118,6 @@ pub enum Notice {
 impl Feed {
     pub(super) fn new(batches: Receiver<(usize, Batch)>, lanes: Vec<Lane>, stop: Arc<AtomicBool>) -> Self {
         Self { batches, lanes, stop }
-    }
-
-    /// What somebody else writes to a file, from its beginning on; whatever it holds is taken, nothing is dropped.
-    pub fn follow(path: &Path) -> Self {
-        let (full, batches) = bounded(QUEUE);
-        let stop = Arc::new(AtomicBool::new(false));
-        let (own, path) = (stop.clone(), path.to_owned());
-        let name = path.display().to_string();
-        let thread = std::thread::spawn(move || follow::run(&path, &full, &own));
-        Self::new(batches, vec![Lane::new(name, thread, bounded(0).0, Arc::default())], stop)
     }
 
     /// Waits for packets, at most for `patience`.
@@ -252,6 +241,8 @@ impl Lane {
 
 #[cfg(test)]
 mod tests {
+    use crossbeam_channel::bounded;
+
     use super::*;
 
     fn lane(name: &str) -> (Lane, Receiver<Batch>) {

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, bounded};
 
-use super::feed::{Batch, Caught};
+use super::feed::{Batch, Caught, Feed, Lane, QUEUE};
 use super::{CaptureInfo, Interface, Source};
 use crate::time::Timestamp;
 
@@ -35,8 +35,20 @@ impl Pending {
     }
 }
 
+/// What somebody else writes to a file, from its beginning on; whatever it holds is taken, nothing is dropped.
+pub fn follow(path: &Path) -> Feed {
+    let (full, batches) = bounded(QUEUE);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (own, path) = (stop.clone(), path.to_owned());
+    let name = path.display().to_string();
+    let thread = std::thread::spawn(move || run(&path, &full, &own));
+    // What was read is never filled again.
+    let empties = bounded(0).0;
+    Feed::new(batches, vec![Lane::new(name, thread, empties, Arc::default())], stop)
+}
+
 /// Reads files until it is told to stop, and sends what they hold.
-pub(super) fn run(path: &Path, to: &Sender<(usize, Batch)>, stop: &Arc<AtomicBool>) {
+fn run(path: &Path, to: &Sender<(usize, Batch)>, stop: &Arc<AtomicBool>) {
     let gone = |why: String| drop(to.send((0, Batch { gone: Some(why), ..Batch::default() })));
     let mut path = path.to_owned();
     loop {

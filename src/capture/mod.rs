@@ -8,7 +8,7 @@ mod damage;
 pub mod feed;
 pub mod filter;
 #[cfg(feature = "live")]
-mod follow;
+pub mod follow;
 mod hash;
 mod link_type;
 #[cfg(feature = "live")]

@@ -4,10 +4,10 @@
 //! needed and not trusted: a section ends where the next begins. A block whose length makes no sense is passed over up to the next place
 //! where blocks follow each other again.
 
-use super::blocks::{self, Clock, options};
+use super::blocks::{self, Described, options};
 use super::buffer::Buffer;
 use super::pcap::{search, word};
-use super::{CaptureInfo, Damage, LinkType, Record};
+use super::{CaptureInfo, Damage, Record};
 use crate::time::Timestamp;
 
 /// State of one pcapng stream.
@@ -16,16 +16,6 @@ pub(super) struct PcapNg {
     /// Interfaces of the current section by their id.
     interfaces: Vec<Described>,
     latest: Timestamp,
-}
-
-/// What a packet takes from its interface.
-#[derive(Clone, Copy)]
-pub(super) struct Described {
-    /// Index into [`CaptureInfo::interfaces`].
-    pub(super) index: u16,
-    pub(super) link: LinkType,
-    pub(super) snaplen: u32,
-    pub(super) clock: Clock,
 }
 
 /// Where a packet block holds what.

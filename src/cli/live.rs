@@ -19,6 +19,7 @@ use super::record::Recording;
 use super::tell::{Printer, Teller, Work};
 use super::{FailOn, exit_code, how};
 use tcpwhy::capture::feed::{Feed, Notice};
+use tcpwhy::capture::follow::follow as follow_file;
 use tcpwhy::capture::live::{Live, LiveOptions, Way, interfaces};
 use tcpwhy::capture::write::Counted;
 use tcpwhy::diagnose::news::Told;
@@ -65,8 +66,8 @@ pub(super) fn live(args: &Args) -> Result<ExitCode> {
     let live = Live::open(&options).map_err(|error| hint(error, &args.interface))?;
     let described = live.interfaces();
     let packets = Recording::begin(args, &described, super::zone(&args.options)?, &plan)?;
-    let evidence = args.evidence.as_deref().map(|folder| evidence_folder(folder, &plan)).transpose()?;
-    let report_file = args.options.output.as_deref().map(|path| create(path, &plan)).transpose()?;
+    let evidence = args.evidence.as_deref().map(|folder| plan.folder(folder)).transpose()?;
+    let report_file = args.options.output.as_deref().map(|path| plan.create(path)).transpose()?;
     // Root also sees which programs the sockets belong to.
     let open = if args.options.sockets.is_some() { None } else { snapshot(args.options.quiet) };
     plan.carry_out()?;
@@ -95,12 +96,12 @@ fn follow(path: &Path, args: &Args) -> Result<ExitCode> {
     }
     let plan =
         Plan::new(args.relinquish_privileges.as_deref().or(Some("root").filter(|_| nix::unistd::geteuid().is_root())))?;
-    let evidence = args.evidence.as_deref().map(|folder| evidence_folder(folder, &plan)).transpose()?;
-    let report_file = args.options.output.as_deref().map(|path| create(path, &plan)).transpose()?;
+    let evidence = args.evidence.as_deref().map(|folder| plan.folder(folder)).transpose()?;
+    let report_file = args.options.output.as_deref().map(|path| plan.create(path)).transpose()?;
     plan.carry_out()?;
     let watching =
         Watching::new(how(&args.options)?.all_flows(args.options.all_flows), &[], Some(path.display().to_string()));
-    let session = Session::begin(args, watching, None, report_file, evidence, || Feed::follow(path))?;
+    let session = Session::begin(args, watching, None, report_file, evidence, || follow_file(path))?;
     if !args.options.quiet {
         eprintln!("tcpwhy: following {}; what is found is told as it becomes known, Ctrl-C ends it", path.display());
     }
@@ -162,28 +163,6 @@ fn greet(interfaces: &[tcpwhy::capture::Interface], args: &Args, plan: &Plan) {
         "tcpwhy: listening on {}{filter}{user}; what is found is told as it becomes known, Ctrl-C ends it",
         names.join(", ")
     );
-}
-
-/// A file for somebody else to write to, once this process is somebody else.
-pub(super) fn create(path: &Path, plan: &Plan) -> Result<File> {
-    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-    if let Some((user, group)) = plan.owner() {
-        std::os::unix::fs::fchown(&file, Some(user), Some(group))
-            .with_context(|| format!("cannot give {} to {}", path.display(), plan.name().unwrap_or("its user")))?;
-    }
-    Ok(file)
-}
-
-/// Makes the folder for evidence, for whoever this process will be.
-fn evidence_folder<'a>(folder: &'a Path, plan: &Plan) -> Result<&'a Path> {
-    let failed = || format!("cannot use {} for evidence", folder.display());
-    if !folder.is_dir() {
-        std::fs::create_dir_all(folder).with_context(failed)?;
-        if let Some((user, group)) = plan.owner() {
-            std::os::unix::fs::chown(folder, Some(user), Some(group)).with_context(failed)?;
-        }
-    }
-    Ok(folder)
 }
 
 /// Everything that runs while packets come.

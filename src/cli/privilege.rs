@@ -1,5 +1,8 @@
 //! Rights are needed to open interfaces and for nothing else: they go before the first thread starts and the first packet is read.
 
+use std::fs::File;
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use caps::{CapSet, Capability};
 use nix::unistd::{Gid, Uid, User, setgroups, setresgid, setresuid};
@@ -35,8 +38,36 @@ impl Plan {
     }
 
     /// Who owns the files that are written: `None` is whoever runs this.
-    pub(super) fn owner(&self) -> Option<(u32, u32)> {
+    fn owner(&self) -> Option<(u32, u32)> {
         self.user.as_ref().map(|user| (user.uid.as_raw(), user.gid.as_raw()))
+    }
+
+    /// A file for this process to write to, once it is somebody else.
+    ///
+    /// # Errors
+    /// When it cannot be made or given away.
+    pub(super) fn create(&self, path: &Path) -> Result<File> {
+        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        if let Some((user, group)) = self.owner() {
+            std::os::unix::fs::fchown(&file, Some(user), Some(group))
+                .with_context(|| format!("cannot give {} to {}", path.display(), self.name().unwrap_or("its user")))?;
+        }
+        Ok(file)
+    }
+
+    /// A folder for evidence, made if need be, for whoever this process will be.
+    ///
+    /// # Errors
+    /// When it cannot be made or given away.
+    pub(super) fn folder<'a>(&self, folder: &'a Path) -> Result<&'a Path> {
+        let failed = || format!("cannot use {} for evidence", folder.display());
+        if !folder.is_dir() {
+            std::fs::create_dir_all(folder).with_context(failed)?;
+            if let Some((user, group)) = self.owner() {
+                std::os::unix::fs::chown(folder, Some(user), Some(group)).with_context(failed)?;
+            }
+        }
+        Ok(folder)
     }
 
     /// The name, for messages.

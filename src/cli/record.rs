@@ -52,7 +52,7 @@ impl Recording {
         let begun = tcpwhy::capture::live::now();
         let numbering = Numbering::of(args);
         let path = name(&pattern, 0, numbering, begun, &zone);
-        let writer = open(super::live::create(Path::new(&path), plan)?, interfaces);
+        let writer = open(plan.create(Path::new(&path))?, interfaces);
         let writer = writer.with_context(|| format!("cannot write {path}"))?;
         Ok(Some(Self {
             pattern,
