@@ -158,7 +158,8 @@ fn make(input: &Input, hash: bool) -> Result<Ready> {
     if input.files.iter().any(|file| file == "-") {
         bail!("the input is read more than once for this: save standard input to a file first");
     }
-    let diagnosis = diagnosis(input)?.stop_on(on_interrupt()?).hash(hash);
+    let stop = on_interrupt()?;
+    let diagnosis = diagnosis(input)?.stop_on(stop.clone()).hash(hash);
     let Some(level) = input.redact else {
         let made = shown(input, diagnosis, |diagnosis| Ok(diagnosis.make(&input.files)?))?;
         return Ok(Ready { made, command: typed(std::env::args()), _copies: None });
@@ -168,6 +169,10 @@ fn make(input: &Input, hash: bool) -> Result<Ready> {
     let before = shown(input, diagnosis.clone(), |diagnosis| Ok(diagnosis.open(&input.files)?.run()?))?;
     let of_copies = diagnosis.originals(copies.originals.clone());
     let made = shown(input, of_copies, |diagnosis| Ok(diagnosis.make(&copies.files)?))?;
+    // Parts of both, cut anywhere, prove nothing.
+    if stop.load(Ordering::Relaxed) {
+        bail!("stopped before the copies were proved: nothing was written");
+    }
     same(&before, &made.report)?;
     Ok(Ready { made, command: copies.command.clone(), _copies: Some(copies) })
 }
