@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Sizes;
 use super::block::{Block, Inline, labelled, plain, sentence, sentences};
-use super::incident::left_out;
+use super::incident::{in_turn, left_out, step};
 use crate::diagnose::format::count;
 use crate::diagnose::report::{Capture, FlowEntry, Incident, Report};
 use crate::render::beside::{
@@ -51,9 +51,8 @@ pub(super) fn nothing_broken(report: &Report) -> Vec<Block> {
         Quiet::Waiting(finding) => {
             let Waits { first, verify, fix } = waits(finding);
             let mut blocks = vec![Block::Head(2, format!("{}: {}", word(finding.severity), finding.says))];
-            for (label, step) in [("Do first:", first), ("Verify:", verify), ("Fix:", fix)] {
-                blocks.push(Block::labelled(label, sentence(&step.says)));
-                blocks.extend(Block::command(&step.command));
+            for (label, one) in [("Do first:", first), ("Verify:", verify), ("Fix:", fix)] {
+                step(label, &one, &mut blocks);
             }
             blocks.extend(finding.notes.iter().map(|note| Block::text(sentence(note))));
             return blocks;
@@ -62,11 +61,7 @@ pub(super) fn nothing_broken(report: &Report) -> Vec<Block> {
         Quiet::Said { label, says, steps, .. } => (format!("{label}: {}", says.replace(": see TRUST", "")), steps),
     };
     let mut blocks = vec![Block::Head(2, head)];
-    for (n, step) in steps.iter().enumerate() {
-        let label = if n == 0 { "Do first:" } else { "Then:" };
-        blocks.push(Block::labelled(label, sentence(&step.says)));
-        blocks.extend(Block::command(&step.command));
-    }
+    in_turn(&steps, &mut blocks);
     if report.trust.is_empty() && report.not_judged.is_empty() && report.counts.flows.total > 0 {
         blocks.push(Block::text(
             "Every flow could be judged, and nothing about the capture limits that. What the capture does not hold (other hosts, \

@@ -194,9 +194,7 @@ fn to_do(incident: &Incident, sizes: &Sizes, blocks: &mut Vec<Block>) {
     if incident.do_first.is_empty() {
         blocks.push(Block::labelled("Do first:", "read the packets above in Wireshark, or with the commands below."));
     }
-    for (n, step) in incident.do_first.iter().take(sizes.items).enumerate() {
-        steps(if n == 0 { "Do first:" } else { "Then:" }, step, blocks);
-    }
+    in_turn(&incident.do_first[..incident.do_first.len().min(sizes.items)], blocks);
     for FixEntry { says, command, risk } in incident.fix.iter().take(sizes.items) {
         let mut text = labelled("Fix:", sentence(says.trim_end_matches(':')));
         if !risk.is_empty() {
@@ -207,14 +205,22 @@ fn to_do(incident: &Incident, sizes: &Sizes, blocks: &mut Vec<Block>) {
         blocks.push(Block::Text(text));
         blocks.extend(Block::command(command));
     }
-    for step in incident.verify.iter().take(sizes.items) {
-        steps("Verify:", step, blocks);
+    for one in incident.verify.iter().take(sizes.items) {
+        step("Verify:", one, blocks);
     }
     let all = [incident.do_first.len(), incident.fix.len(), incident.verify.len()];
     left_out(all.iter().map(|n| n.saturating_sub(sizes.items)).sum(), "step", blocks);
 }
 
-fn steps(label: &str, step: &StepEntry, blocks: &mut Vec<Block>) {
+/// What is done first, and what then.
+pub(super) fn in_turn(steps: &[StepEntry], blocks: &mut Vec<Block>) {
+    for (n, one) in steps.iter().enumerate() {
+        step(if n == 0 { "Do first:" } else { "Then:" }, one, blocks);
+    }
+}
+
+/// What is asked or done, and the command for it.
+pub(super) fn step(label: &str, step: &StepEntry, blocks: &mut Vec<Block>) {
     blocks.push(Block::labelled(label, sentence(&step.says)));
     blocks.extend(Block::command(&step.command));
 }
@@ -256,8 +262,8 @@ fn consequences(incident: &Incident, sizes: &Sizes) -> Option<Block> {
 fn unseen(incident: &Incident, sizes: &Sizes) -> Option<Block> {
     let mut blocks = Vec::new();
     list(incident.cannot_show.iter().map(|one| plain(sentence(one))).collect(), sizes, &mut blocks);
-    for step in incident.capture_next.iter().take(sizes.items) {
-        steps("Capture next:", &StepEntry { says: step.says.clone(), command: step.command.clone() }, &mut blocks);
+    for next in incident.capture_next.iter().take(sizes.items) {
+        step("Capture next:", &StepEntry { says: next.says.clone(), command: next.command.clone() }, &mut blocks);
     }
     let title = if incident.capture_next.is_empty() {
         "What this capture cannot show"
