@@ -16,6 +16,7 @@ use crate::wire::seq::Seq;
 
 impl<S: Sink> Live<'_, S> {
     /// What the acknowledgment of `way` says about the other direction.
+    #[inline(never)]
     pub(super) fn acknowledge(&mut self, way: Way, s: &Segment<'_>, options: &Options) {
         let sender = way.other();
         let track = &mut self.flow.tracks[sender];
@@ -33,7 +34,7 @@ impl<S: Sink> Live<'_, S> {
         if advance > 0 {
             self.paced(way, s);
             self.advance(way, s.ack);
-            if s.flags.has(Flags::ACK) {
+            if s.flags.has(Flags::ACK) && self.detail.established.is_none() {
                 self.third_packet(way, s, options);
             }
         } else if advance == 0 {
@@ -45,6 +46,8 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// The capture has no packet of that side: only how far it is acknowledged can be followed.
+    #[cold]
+    #[inline(never)]
     fn acknowledge_unseen(&mut self, sender: Way, ack: Seq) {
         let track = &mut self.flow.tracks[sender];
         let advance = ack.minus(track.una);
@@ -62,6 +65,8 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// The acknowledgment covers what the capture has not seen. Whether it may be believed.
+    #[cold]
+    #[inline(never)]
     fn beyond(&mut self, way: Way, ack: Seq) -> bool {
         let sender = way.other();
         let answered = self.flow.tracks[way].marks.has(Marks::SYN);
@@ -136,11 +141,12 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// The client's first acknowledgment of the SYN+ACK completes the handshake.
+    #[inline(never)]
     fn third_packet(&mut self, way: Way, s: &Segment<'_>, options: &Options) {
         let server = way.other();
         let both = Way::BOTH.iter().all(|way| self.flow.tracks[*way].marks.has(Marks::SYN));
         let whole = both && self.detail.trails[server].syn_count > 0 && self.detail.trails[way].syn_count > 0;
-        if self.detail.established.is_some() || way != self.flow.client || s.flags.has(Flags::SYN) || !whole {
+        if way != self.flow.client || s.flags.has(Flags::SYN) || !whole {
             return;
         }
         if s.ack.minus(self.detail.trails[server].isn.plus(1)) < 0 {
@@ -176,14 +182,22 @@ impl<S: Sink> Live<'_, S> {
         let window = u32::from(s.window) << self.flow.tracks[way].scale;
         let unchanged = window == self.flow.tracks[way].window || options.sack[0].is_some();
         let track = &mut self.flow.tracks[sender];
-        if track.marks.clear(Marks::KEEPALIVE) {
-            let rare = self.detail.trails[sender].rare();
-            rare.keepalives_answered += 1;
-            if rare.keepalives_answered <= TOLD {
-                self.event(way, What::KeepAliveAnswered);
-            }
+        if track.marks.has(Marks::KEEPALIVE) {
+            self.keepalive_answered(way);
         } else if unchanged && window > 0 && track.next.after(track.una) {
             track.dupacks = track.dupacks.saturating_add(1);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn keepalive_answered(&mut self, way: Way) {
+        let sender = way.other();
+        self.flow.tracks[sender].marks.clear(Marks::KEEPALIVE);
+        let rare = self.detail.trails[sender].rare();
+        rare.keepalives_answered += 1;
+        if rare.keepalives_answered <= TOLD {
+            self.event(way, What::KeepAliveAnswered);
         }
     }
 }

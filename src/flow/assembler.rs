@@ -137,6 +137,15 @@ impl Assembler {
     }
 }
 
+/// Takes a segment that begins at or before the position while nothing is held.
+#[inline]
+pub(super) fn pass(position: &mut Seq, start: Seq, len: u32, octets: &[u8], out: &mut impl FnMut(Chunk<'_>)) {
+    let end = start.plus(len);
+    if end.after(*position) {
+        hand(position, start, end, octets, out);
+    }
+}
+
 /// Hands on a segment's octets from the position to `stop`; those that the capture cut off are a gap.
 fn hand(position: &mut Seq, start: Seq, stop: Seq, octets: &[u8], out: &mut impl FnMut(Chunk<'_>)) {
     let whole = stop.minus(*position).unsigned_abs();

@@ -56,9 +56,10 @@ impl Trail {
 
 impl<S: Sink> Live<'_, S> {
     /// Looks at the checksum of a segment of the side.
+    #[inline(never)]
     pub(super) fn look_at_sum(&mut self, way: Way, ip: &Ip, s: &Segment<'_>) {
         let Some(fits) = fits(ip, s) else { return };
-        let (at, mss) = (self.at, self.detail.trails[way.other()].mss);
+        let at = self.at;
         let trail = &mut self.detail.trails[way];
         let counted = trail.checksums.0 < FIRST;
         if counted {
@@ -73,6 +74,15 @@ impl<S: Sink> Live<'_, S> {
             }
             return;
         }
+        self.wrong_sum(way, ip, s, counted);
+    }
+
+    /// It does not fit.
+    #[cold]
+    #[inline(never)]
+    fn wrong_sum(&mut self, way: Way, ip: &Ip, s: &Segment<'_>, counted: bool) {
+        let (at, mss) = (self.at, self.detail.trails[way.other()].mss);
+        let trail = &mut self.detail.trails[way];
         let joined = mss.is_some_and(|mss| s.payload_len > u32::from(mss));
         if s.payload_len > 0 && !joined && !unfinished(ip, s) {
             let start = s.seq.plus(u32::from(s.flags.has(Flags::SYN)));
@@ -191,23 +201,24 @@ pub(super) fn right(ip: &Ip, segment: &Segment<'_>) -> u16 {
     !sum(ip, &Segment { checksum: 0, ..*segment })
 }
 
-/// Sum of the 16-bit words, eight octets at a time, added as two halves of which 2³² fit the accumulator. Added in the machine's own order
-/// and turned at the end: the sum does not mind (RFC 1071 §2(B)).
+/// Sum of the 16-bit words, eight octets at a time with the carry added at the other end, which the sum does not mind, nor that it is made in
+/// the machine's own order and turned when it is done (RFC 1071 §2(B), §2(C)).
 fn words(octets: &[u8]) -> u64 {
-    let (chunks, rest) = octets.as_chunks::<8>();
-    let (mut high, mut low) = (0, 0);
-    for chunk in chunks {
-        let eight = u64::from_ne_bytes(*chunk);
-        high += eight >> 32;
-        low += eight & 0xffff_ffff;
+    let mut sum = 0u64;
+    let mut add = |eight: [u8; 8]| {
+        let (next, carry) = sum.overflowing_add(u64::from_ne_bytes(eight));
+        sum = next + u64::from(carry);
+    };
+    let (blocks, rest) = octets.as_chunks::<32>();
+    for block in blocks {
+        block.as_chunks::<8>().0.iter().for_each(|eight| add(*eight));
     }
-    let (pairs, odd) = rest.as_chunks::<2>();
-    let mut sum = high + low;
-    for pair in pairs {
-        sum += u64::from(u16::from_ne_bytes(*pair));
-    }
-    if let [octet] = odd {
-        sum += u64::from(u16::from_ne_bytes([*octet, 0]));
+    let (eights, rest) = rest.as_chunks::<8>();
+    eights.iter().for_each(|eight| add(*eight));
+    if !rest.is_empty() {
+        let mut last = [0; 8];
+        last.iter_mut().zip(rest).for_each(|(to, octet)| *to = *octet);
+        add(last);
     }
     u64::from(u16::from_be(folded(sum)))
 }

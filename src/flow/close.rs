@@ -22,6 +22,7 @@ const RESETS: u32 = 4;
 const SLACK: u32 = 1 << 16;
 
 impl<S: Sink> Live<'_, S> {
+    #[inline(never)]
     pub(super) fn fin(&mut self, way: Way, s: &Segment<'_>) {
         let at = self.stamp;
         let seq = s.seq.plus(u32::from(s.flags.has(Flags::SYN))).plus(s.payload_len);
@@ -46,6 +47,8 @@ impl<S: Sink> Live<'_, S> {
         self.tell_fin(way);
     }
 
+    #[cold]
+    #[inline(never)]
     pub(super) fn reset(&mut self, way: Way, ip: &Ip, s: &Segment<'_>, options: &Options) {
         let at = self.stamp;
         let (mine, peer) = (&self.flow.tracks[way], &self.flow.tracks[way.other()]);

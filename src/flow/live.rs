@@ -1,6 +1,6 @@
 //! One flow while a packet of it is looked at: the record, the detail, the sink, and how events and octets reach the floors above.
 
-use super::assembler::{Assembler, Chunk};
+use super::assembler::{self, Assembler, Chunk};
 use super::facts::RoleSource;
 use super::half::{Marks, Stamp};
 use super::key::Way;
@@ -48,7 +48,9 @@ impl<S: Sink> Live<'_, S> {
         self.event_at(self.at, way, what);
     }
 
-    /// Tells an event shown by an earlier packet.
+    /// Tells an event shown by an earlier packet. In one place of its own, like everything that few packets need: what every packet goes
+    /// through must fit the nearest cache.
+    #[inline(never)]
     pub(super) fn event_at(&mut self, at: PacketRef, way: Way, what: What) {
         let head = self.detail.head(self.flow);
         let side = self.flow.side(way);
@@ -56,12 +58,14 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// Tells how the packet at hand, or an earlier one, came.
+    #[cold]
     pub(super) fn judged(&mut self, at: PacketRef, came: Came) {
         let head = self.detail.head(self.flow);
         self.sink.judged(&head, self.conversation, at, came);
     }
 
     /// Hands on what `act` makes available, and the FIN when its turn has come.
+    #[inline(never)]
     pub(super) fn deliver(&mut self, way: Way, act: Act<'_>) {
         let track = &mut self.flow.tracks[way];
         if track.marks.has(Marks::DONE) {
@@ -83,7 +87,7 @@ impl<S: Sink> Live<'_, S> {
         match (act, &mut self.detail.trails[way].rare) {
             // Nothing is held and the segment is in order: nothing is copied and nothing allocated.
             (Act::Accept(start, len, octets), None) if !start.after(position) => {
-                Assembler::default().accept(&mut position, start, len, octets, &mut |chunk| outlet.put(chunk));
+                assembler::pass(&mut position, start, len, octets, &mut |chunk| outlet.put(chunk));
             }
             (act, rare) => {
                 let assembler = &mut rare.get_or_insert_default().assembler;
@@ -110,6 +114,7 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// From here only sequence numbers of the direction are followed.
+    #[inline(never)]
     fn want_nothing(&mut self, way: Way) {
         let track = &mut self.flow.tracks[way];
         track.marks.set(Marks::DONE);
@@ -129,14 +134,24 @@ impl<S: Sink> Live<'_, S> {
             len = len.min(room.max(0).unsigned_abs());
         }
         let octets = octets.get(..len as usize).unwrap_or(octets);
+        if start.after(self.flow.tracks[way].delivered) {
+            self.make_room(way, start, octets.len());
+        }
+        self.deliver(way, Act::Accept(start, len, octets));
+    }
+
+    /// So many octets from `start` on will be held behind a hole: the first holes are given up until there is room.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, way: Way, start: Seq, octets: usize) {
         let limits = &self.shared.limits;
         let (direction, total) = (limits.held_octets_per_direction, limits.held_octets_total);
         while !self.flow.tracks[way].marks.has(Marks::DONE) && start.after(self.flow.tracks[way].delivered) {
             let assembler = &self.detail.trails[way].rare().assembler;
             let distance = start.minus(self.flow.tracks[way].delivered).unsigned_abs();
             let fits = distance <= WAIT
-                && assembler.held() + octets.len() <= direction
-                && self.shared.held + octets.len() <= total
+                && assembler.held() + octets <= direction
+                && self.shared.held + octets <= total
                 && assembler.pieces() < PIECES;
             if fits {
                 break;
@@ -144,7 +159,6 @@ impl<S: Sink> Live<'_, S> {
             let first = assembler.first().filter(|first| start.after(*first)).unwrap_or(start);
             self.give_up(way, first);
         }
-        self.deliver(way, Act::Accept(start, len, octets));
     }
 
     /// The cap is reached: what is missing before `until` is not waited for any longer.
@@ -160,11 +174,18 @@ impl<S: Sink> Live<'_, S> {
         self.confirm(way, now, PATIENCE);
     }
 
+    #[inline]
     fn confirm(&mut self, way: Way, now: Timestamp, patience: Elapsed) {
         if self.detail.trails[way].rare.is_none() {
             self.flow.tracks[way].marks.clear(Marks::WAITING);
-            return;
+        } else {
+            self.confirm_now(way, now, patience);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn confirm_now(&mut self, way: Way, now: Timestamp, patience: Elapsed) {
         while let Some(hole) = self.detail.trails[way].rare.as_mut().and_then(|rare| rare.holes.confirm(now, patience))
         {
             self.lost_to_capture(way, &hole);
@@ -196,11 +217,17 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// The FIN, once everything before it came or is known to be lost.
+    #[inline]
     pub(super) fn tell_fin(&mut self, way: Way) {
-        let (track, trail) = (&mut self.flow.tracks[way], &self.detail.trails[way]);
-        if !track.marks.has(Marks::FIN) || track.marks.has(Marks::FIN_TOLD) {
-            return;
+        let marks = self.flow.tracks[way].marks;
+        if marks.has(Marks::FIN) && !marks.has(Marks::FIN_TOLD) {
+            self.tell_fin_now(way);
         }
+    }
+
+    #[inline(never)]
+    fn tell_fin_now(&mut self, way: Way) {
+        let (track, trail) = (&mut self.flow.tracks[way], &self.detail.trails[way]);
         let complete = if track.marks.has(Marks::DONE) {
             !trail.rare.as_ref().is_some_and(|rare| rare.holes.open_before(trail.fin_seq))
         } else {
@@ -214,6 +241,7 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// Tells once that the direction's octets are over.
+    #[inline(never)]
     pub(super) fn end(&mut self, way: Way, at: PacketRef) {
         if self.flow.tracks[way].marks.set(Marks::ENDED) {
             let head = self.detail.head(self.flow);
@@ -225,6 +253,7 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// Nothing more is waited for: held octets go out with their gaps, and the direction ends.
+    #[inline(never)]
     pub(super) fn flush(&mut self, way: Way) {
         self.confirm(way, Timestamp::MAX, Elapsed::ZERO);
         let (track, trail) = (&self.flow.tracks[way], &self.detail.trails[way]);

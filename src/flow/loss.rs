@@ -39,6 +39,8 @@ pub(super) struct Late {
 
 impl<S: Sink> Live<'_, S> {
     /// `start..end` was seen before. `original` is its first copy as it stood, when it is still remembered.
+    #[cold]
+    #[inline(never)]
     pub(super) fn copy(&mut self, way: Way, start: Seq, end: Seq, original: Option<Sent>) {
         let kind = self.kind_of_copy(way, start, end, original.as_ref());
         self.detail.trails[way].rare().loss.after_capture_point += 1;
@@ -179,6 +181,8 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// What SACK blocks of the peer say of this direction: how far it has octets, and which it got twice.
+    #[cold]
+    #[inline(never)]
     pub(super) fn sack(&mut self, way: Way, ack: Seq, options: &Options) {
         if let Some(right) = options.sacked(ack) {
             let rare = self.detail.trails[way].rare();

@@ -140,17 +140,25 @@ impl Pace {
 impl<S: Sink> Live<'_, S> {
     /// The segment of `way` is about to acknowledge new octets of the other side: how that side stood until now.
     pub(super) fn paced(&mut self, way: Way, s: &Segment<'_>) {
-        let (sender, at) = (way.other(), self.stamp);
-        let track = &self.flow.tracks[sender];
-        let (una, next, payload) = (track.una, track.next, track.payload);
-        let (window, known) = (self.flow.tracks[way].window, self.flow.tracks[way].marks.has(Marks::WINDOW));
+        let sender = way.other();
+        let payload = self.flow.tracks[sender].payload;
         let size = full(self.detail.trails[way].mss);
         if let Some(small) = self.late(way, s, size) {
+            let at = self.stamp;
             self.detail.trails[sender].pace.get_or_insert_default().held = Some((small, at));
         }
-        if payload < LARGE {
-            return;
+        if payload >= LARGE {
+            self.large(way, s, size);
         }
+    }
+
+    /// The other side has sent enough for its account.
+    #[inline(never)]
+    fn large(&mut self, way: Way, s: &Segment<'_>, size: u32) {
+        let (sender, at) = (way.other(), self.stamp);
+        let track = &self.flow.tracks[sender];
+        let (una, next) = (track.una, track.next);
+        let (window, known) = (self.flow.tracks[way].window, self.flow.tracks[way].marks.has(Marks::WINDOW));
         let octets = u64::from(s.ack.minus(una).unsigned_abs());
         let pace = self.detail.trails[sender].pace.get_or_insert_default();
         pace.first.get_or_insert(at);
@@ -180,7 +188,15 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// New payload of `way`: it may have waited for an acknowledgment, or be the answer to what did.
+    #[inline]
     pub(super) fn released(&mut self, way: Way) {
+        if Way::BOTH.iter().any(|way| self.detail.trails[*way].pace.is_some()) {
+            self.released_now(way);
+        }
+    }
+
+    #[inline(never)]
+    fn released_now(&mut self, way: Way) {
         let at = self.stamp;
         let trip = self.detail.trails[way.other()].min_rtt.unwrap_or(Elapsed::ZERO);
         if let Some(pace) = self.detail.trails[way].pace.as_deref_mut()

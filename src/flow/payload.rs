@@ -24,15 +24,23 @@ const IDLE: Elapsed = Elapsed::millis(900);
 impl<S: Sink> Live<'_, S> {
     /// A segment of 0 or 1 octet at an old number may be a probe: of a silent peer, or of a closed window.
     pub(super) fn probe(&mut self, way: Way, s: &Segment<'_>, before: Option<Stamp>) {
+        let closed = self.flow.tracks[way.other()].marks.has(Marks::CLOSED_WINDOW);
+        let track = &self.flow.tracks[way];
+        let plain = s.flags.has(Flags::ACK) && !s.flags.has(Flags::SYN) && !s.flags.has(Flags::FIN);
+        let again = s.seq.plus(1) == track.next;
+        if plain && (again || (closed && s.payload_len == 1 && s.seq == track.next)) {
+            self.probed(way, before);
+        }
+    }
+
+    /// The segment is a probe as far as its own numbers tell.
+    #[cold]
+    #[inline(never)]
+    fn probed(&mut self, way: Way, before: Option<Stamp>) {
         let peer = &self.flow.tracks[way.other()];
         let peer_payload = peer.last_payload;
         let closed = peer.marks.has(Marks::CLOSED_WINDOW);
         let track = &mut self.flow.tracks[way];
-        let plain = s.flags.has(Flags::ACK) && !s.flags.has(Flags::SYN) && !s.flags.has(Flags::FIN);
-        let again = s.seq.plus(1) == track.next;
-        if !plain || !(again || (closed && s.payload_len == 1 && s.seq == track.next)) {
-            return;
-        }
         if closed {
             track.marks.set(Marks::PROBE);
             let rare = self.detail.trails[way.other()].rare();
@@ -57,7 +65,16 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// A pure acknowledgment carries the side's next number: what lies before it and was not seen is missing.
+    #[inline]
     pub(super) fn ahead(&mut self, way: Way, ip: &Ip, s: &Segment<'_>, options: &Options) {
+        if s.seq.after(self.flow.tracks[way].next) {
+            self.ahead_now(way, ip, s, options);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ahead_now(&mut self, way: Way, ip: &Ip, s: &Segment<'_>, options: &Options) {
         let track = &mut self.flow.tracks[way];
         let ahead = s.seq.minus(track.next);
         // Only the flow's own acknowledgments: hosts answer strange packets with numbers of connections long gone.
@@ -89,10 +106,9 @@ impl<S: Sink> Live<'_, S> {
         let (tsval, ip_id) = (options.timestamps.map(|(value, _)| value), ip.id);
         let new = if ahead >= 0 {
             if ahead > 0 {
-                let noticed = self.stamp;
-                let hole = Hole { start: track.next, end: start, noticed, tsval, ip_id, acked: None, lost: false };
-                self.detail.trails[way].rare().holes.open(hole);
+                self.passed_over(way, &Late { start, end, tsval, ip_id });
             }
+            let track = &mut self.flow.tracks[way];
             track.next = end;
             track.marks.clear(Marks::PROBE);
             self.released(way);
@@ -116,6 +132,16 @@ impl<S: Sink> Live<'_, S> {
         self.accept(way, start, len, captured);
     }
 
+    /// What lies before the new payload was not seen.
+    #[cold]
+    #[inline(never)]
+    fn passed_over(&mut self, way: Way, new: &Late) {
+        let (start, noticed) = (self.flow.tracks[way].next, self.stamp);
+        let Late { start: end, tsval, ip_id, .. } = *new;
+        let hole = Hole { start, end, noticed, tsval, ip_id, acked: None, lost: false };
+        self.detail.trails[way].rare().holes.open(hole);
+    }
+
     fn count_payload(&mut self, way: Way, s: &Segment<'_>, start: Seq) {
         let track = &mut self.flow.tracks[way];
         track.sent += u64::from(s.payload_len);
@@ -129,26 +155,41 @@ impl<S: Sink> Live<'_, S> {
             trail.payload_begins = start;
             self.event(way, What::FirstPayload);
         }
-        let trail = &mut self.detail.trails[way];
         if (s.payload.len() as u64) < u64::from(s.payload_len) {
-            let rare = trail.rare();
-            rare.cut += 1;
-            if rare.cut_first.is_none() {
-                rare.cut_first = Some(self.at);
-                self.event(way, What::CutShort);
-            }
+            self.cut_short(way);
         }
         if limit.is_some_and(|mss| mss > 0 && s.payload_len > u32::from(mss)) {
-            let rare = self.detail.trails[way].rare();
-            rare.oversized = rare.oversized.saturating_add(1);
-            if rare.oversized_first.is_none() {
-                rare.oversized_first = Some(self.at);
-                self.event(way, What::Oversized);
-            }
+            self.oversized(way);
+        }
+    }
+
+    /// The capture does not have all of the payload.
+    #[cold]
+    #[inline(never)]
+    fn cut_short(&mut self, way: Way) {
+        let rare = self.detail.trails[way].rare();
+        rare.cut += 1;
+        if rare.cut_first.is_none() {
+            rare.cut_first = Some(self.at);
+            self.event(way, What::CutShort);
+        }
+    }
+
+    /// The segment is larger than the receiver takes: the network card cuts it up, or has put it together.
+    #[cold]
+    #[inline(never)]
+    fn oversized(&mut self, way: Way) {
+        let rare = self.detail.trails[way].rare();
+        rare.oversized = rare.oversized.saturating_add(1);
+        if rare.oversized_first.is_none() {
+            rare.oversized_first = Some(self.at);
+            self.event(way, What::Oversized);
         }
     }
 
     /// Payload that begins before what was already sent. Returns how many of its octets are new.
+    #[cold]
+    #[inline(never)]
     fn old_payload(&mut self, way: Way, late: &Late, captured: &[u8]) -> u32 {
         let Late { start, end, .. } = *late;
         let at = self.stamp;

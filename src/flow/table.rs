@@ -27,7 +27,7 @@ use super::roles::{self, Listeners};
 use super::tombstone::{Met, Tombstones};
 use super::wheel::Wheel;
 use super::{Ended, FlowHead, Sink};
-use crate::decode::{Flags, Ip, Packet, Segment, Transport};
+use crate::decode::{Datagram, Flags, Ip, Packet, Segment, Transport};
 use crate::event::{PacketRef, What};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::Endpoint;
@@ -119,26 +119,37 @@ impl<S: Sink> FlowTable<S> {
                 }
             }
             Transport::Udp(datagram) => {
-                let (source, destination) = ends(datagram.source_port, datagram.destination_port);
-                let (key, way) = Key::of(source, destination, IpProtocol::Udp);
-                let hash = key.hash(self.seed);
-                let known = self.find(&key, hash).or_else(|| self.thawed(&key, hash));
-                let slot = known.unwrap_or_else(|| {
-                    let (client, role) = roles::by_port(&key, way, true, &self.listeners);
-                    self.open(Flow::new(key, client, role), hash, packet.at, None, sink)
-                });
-                self.with(slot, packet.at, sink, |live| {
-                    if !live.duplicate(way, packet, || Mark::of_datagram(ip, datagram)) {
-                        live.datagram(way, ip, datagram);
-                    }
-                });
-                if self.flow(slot).is_some_and(Flow::resolved) {
-                    self.schedule(slot);
-                }
-                self.weigh(slot, way, packet.at.time, sink);
+                self.udp(ends(datagram.source_port, datagram.destination_port), packet, ip, datagram, sink);
             }
             _ => {}
         }
+    }
+
+    #[inline(never)]
+    fn udp(
+        &mut self,
+        (source, destination): (Endpoint, Endpoint),
+        packet: &Packet<'_>,
+        ip: &Ip,
+        datagram: &Datagram<'_>,
+        sink: &mut S,
+    ) {
+        let (key, way) = Key::of(source, destination, IpProtocol::Udp);
+        let hash = key.hash(self.seed);
+        let known = self.find(&key, hash).or_else(|| self.thawed(&key, hash));
+        let slot = known.unwrap_or_else(|| {
+            let (client, role) = roles::by_port(&key, way, true, &self.listeners);
+            self.open(Flow::new(key, client, role), hash, packet.at, None, sink)
+        });
+        self.with(slot, packet.at, sink, |live| {
+            if !live.duplicate(way, packet, || Mark::of_datagram(ip, datagram)) {
+                live.datagram(way, ip, datagram);
+            }
+        });
+        if self.flow(slot).is_some_and(Flow::resolved) {
+            self.schedule(slot);
+        }
+        self.weigh(slot, way, packet.at.time, sink);
     }
 
     /// Tells the quoted flow about an ICMP error. `false` when it is not in the table.
@@ -368,7 +379,24 @@ impl<S: Sink> FlowTable<S> {
     }
 
     /// The flow of a segment: a known one, a new one, or `None` for a late packet of a reported one, and for a SYN that is kept packed.
+    #[inline]
     fn tcp_slot(
+        &mut self,
+        (key, hash, way): (Key, u64, Way),
+        packet: &Packet<'_>,
+        ip: &Ip,
+        segment: &Segment<'_>,
+        sink: &mut S,
+    ) -> Option<u32> {
+        match self.find(&key, hash) {
+            Some(slot) if !segment.flags.has(Flags::SYN) => Some(slot),
+            _ => self.tcp_slot_of_syn((key, hash, way), packet, ip, segment, sink),
+        }
+    }
+
+    /// The same for a SYN, and for a segment whose flow is not among the places.
+    #[inline(never)]
+    fn tcp_slot_of_syn(
         &mut self,
         (key, hash, way): (Key, u64, Way),
         packet: &Packet<'_>,

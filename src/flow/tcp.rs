@@ -24,6 +24,7 @@ pub(super) const FAR: u32 = 1 << 30;
 
 impl<S: Sink> Live<'_, S> {
     /// Works one segment in. It is no copy made by the capture.
+    #[inline(never)]
     pub(super) fn segment(&mut self, way: Way, ip: &Ip, s: &Segment<'_>) {
         let before = self.flow.tracks[way].last;
         self.pause(way, s);
@@ -107,6 +108,8 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// The side's first packet is no SYN: its numbers begin here.
+    #[cold]
+    #[inline(never)]
     fn begin_unseen(&mut self, way: Way, seq: Seq) {
         let track = &mut self.flow.tracks[way];
         track.next = seq;
@@ -118,6 +121,7 @@ impl<S: Sink> Live<'_, S> {
         self.detail.trails[way].isn = seq;
     }
 
+    #[inline(never)]
     fn syn(&mut self, way: Way, s: &Segment<'_>, options: &Options) {
         let at = self.stamp;
         let answer = s.flags.has(Flags::ACK);
@@ -184,6 +188,7 @@ impl<S: Sink> Live<'_, S> {
     }
 
     /// The window of the side's latest acknowledgment.
+    #[inline]
     fn window(&mut self, way: Way, s: &Segment<'_>) {
         let stale = self.flow.tracks[way.other()].una.after(s.ack);
         if s.flags.has(Flags::SYN) || !s.flags.has(Flags::ACK) || stale {
@@ -192,6 +197,16 @@ impl<S: Sink> Live<'_, S> {
         let track = &mut self.flow.tracks[way];
         track.window = u32::from(s.window) << track.scale;
         track.marks.set(Marks::WINDOW);
+        if (track.window == 0) != track.marks.has(Marks::CLOSED_WINDOW) {
+            self.window_turned(way);
+        }
+    }
+
+    /// The window closed, or opened again.
+    #[cold]
+    #[inline(never)]
+    fn window_turned(&mut self, way: Way) {
+        let track = &mut self.flow.tracks[way];
         if track.window == 0 {
             if track.marks.set(Marks::CLOSED_WINDOW) {
                 let at = self.at;
