@@ -30,6 +30,9 @@ pub(super) fn sentence(draft: &Draft, findings: &[Finding], capture: &CaptureVie
         .take(COMPARED)
         .collect();
     let ids: BTreeSet<_> = failing.iter().map(|flow| flow.facts.id).collect();
+    if ids.len() < FAIL {
+        return None;
+    }
     let ports: BTreeSet<u16> = failing.iter().map(|flow| flow.facts.server.port).collect();
     let working: Vec<&FlowSummary> = capture
         .flows
@@ -38,7 +41,7 @@ pub(super) fn sentence(draft: &Draft, findings: &[Finding], capture: &CaptureVie
         .filter(|flow| ports.contains(&flow.facts.server.port) && !ids.contains(&flow.facts.id))
         .take(COMPARED)
         .collect();
-    if ids.len() < FAIL || working.len() < WORK {
+    if working.len() < WORK {
         return None;
     }
     let bad = counts(&failing);

@@ -233,12 +233,13 @@ fn other_ports(flow: &FlowSummary, capture: &CaptureView<'_>) -> Option<String> 
 
 /// Other hosts of the same /24 or /64 that do not answer either.
 fn silent_neighbours(flow: &FlowSummary, capture: &CaptureView<'_>) -> Option<String> {
-    let network = |address: Address| if address.is_v4() { address.0 >> 8 } else { address.0 >> 64 };
     let here = flow.facts.server.address;
+    let host_bits = if here.is_v4() { 8 } else { 64 };
+    let same = |there: Address| there.0 >> host_bits == here.0 >> host_bits && there.is_v4() == here.is_v4();
     let mut silent: Vec<Address> = capture
         .found_by(RULE.id)
         .map(|other| other.facts.server.address)
-        .filter(|there| *there != here && there.is_v4() == here.is_v4() && network(*there) == network(here))
+        .filter(|there| *there != here && same(*there))
         .collect();
     silent.sort_unstable();
     silent.dedup();

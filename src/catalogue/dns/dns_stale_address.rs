@@ -19,7 +19,7 @@
 //! ## False alarms it avoids
 //! Answers that rotate among the same addresses, addresses that another name still has, names of which only other hosts were told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Side, What};
 use crate::flow::facts::IpProtocol;
@@ -138,6 +138,8 @@ struct Moved<'a> {
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut used: BTreeSet<(Address, Endpoint)> = BTreeSet::new();
+    // What is known of a host and a server is the same for all their connections.
+    let mut known: BTreeMap<(Address, Endpoint), Option<Moved<'_>>> = BTreeMap::new();
     for flow in capture.flows.values().filter(|flow| flow.facts.transport == IpProtocol::Tcp) {
         let facts = &flow.facts;
         let dead = flow.findings.iter().any(|finding| DEAD.contains(&finding.rule.as_ref()));
@@ -145,15 +147,17 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
         if !dead && !works {
             continue;
         }
-        let Some(moved) = moved(flow, capture) else { continue };
+        let ends = (facts.client.address, facts.server);
+        let moved = known.entry(ends).or_insert_with(|| moved(ends.0, ends.1, capture));
+        let Some(moved) = moved else { continue };
         if dead && facts.last.time > moved.at && facts.start() > moved.at - BEGUN {
-            findings.push(failed(flow, &moved, capture));
+            findings.push(failed(flow, moved, capture));
         } else if works
             && moved.told
-            && outlived(facts.start(), &moved)
+            && outlived(facts.start(), moved)
             && used.insert((facts.client.address, facts.server))
         {
-            let finding = told(flow, &moved, capture).severity(Severity::Warning).variant(1);
+            let finding = told(flow, moved, capture).severity(Severity::Warning).variant(1);
             findings.push(finding.confidence(Confidence::High));
         }
     }
@@ -168,9 +172,8 @@ fn outlived(start: Timestamp, moved: &Moved<'_>) -> bool {
     absent >= ABSENT.max(Elapsed(ttl.0.saturating_mul(3))) && start > old.expires().max(moved.at) + SLACK
 }
 
-/// The name that the flow's server address had, if it has it no more.
-fn moved<'a>(flow: &'a FlowSummary, capture: &'a CaptureView<'_>) -> Option<Moved<'a>> {
-    let (client, server) = (flow.facts.client.address, flow.facts.server);
+/// The name that the server's address had, if it has it no more.
+fn moved<'a>(client: Address, server: Endpoint, capture: &'a CaptureView<'_>) -> Option<Moved<'a>> {
     let names: Vec<(&str, Lease)> = capture.names.names_of(server.address).collect();
     // An address that one of its names still has is no stale one.
     if names

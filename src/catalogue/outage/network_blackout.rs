@@ -27,7 +27,7 @@ use crate::rule::value::counted;
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Explains, Rule, Scope, Step};
 use crate::time::Timestamp;
-use crate::wire::Address;
+use crate::wire::{Address, Endpoint};
 
 use super::silence::{Blackout, blackouts};
 
@@ -145,18 +145,15 @@ fn reach(
     hosts.dedup();
     let mut reach = Reach { hosts, spans: vec![(from, until)], standing, ..Reach::default() };
     let mut clients: Vec<Address> = Vec::new();
-    let kept = capture.flows.values().map(|flow| &flow.digest);
-    for digest in kept.chain(capture.digests.values()) {
-        let (client, server) = (digest.client(), digest.server());
-        if reach.holds(&client, &server) {
-            reach.of += 1;
-            if digest.id.time <= until && digest.last >= from {
-                reach.flows += 1;
-                clients.push(client.address);
-            }
+    for (client, server, flows) in capture.pairs() {
+        // Whatever the clients' ports.
+        if reach.holds(&Endpoint::new(client, 0), &server) {
+            let open = flows.iter().filter(|flow| flow.digest.id.time <= until && flow.digest.last >= from).count();
+            reach.of += flows.len() as u64;
+            reach.flows += open as u64;
+            clients.extend((open > 0).then_some(client));
         }
     }
-    clients.sort_unstable();
     clients.dedup();
     reach.clients = clients.len() as u64;
     reach.last_good = Some(blackout.silences[0].heard);
