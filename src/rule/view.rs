@@ -329,11 +329,18 @@ pub struct Known<'a> {
     pub whole: Option<&'a FlowSummary>,
 }
 
+/// The flows on which a rule found something, in the order of their first packets, and their servers in order.
+#[derive(Default)]
+struct Found<'a> {
+    flows: Vec<&'a FlowSummary>,
+    servers: Vec<Address>,
+}
+
 /// Flows by what rules look them up by.
 #[derive(Default)]
 pub struct Index<'a> {
     kept: BTreeMap<Endpoint, Vec<&'a FlowSummary>>,
-    found: BTreeMap<&'a str, Vec<&'a FlowSummary>>,
+    found: BTreeMap<&'a str, Found<'a>>,
     /// The flows kept whole, and the others; each in the order of their first packets.
     by_time: [Vec<&'a Digest>; 2],
     /// All flows by server end, those to one in the order of their first packets.
@@ -352,8 +359,14 @@ impl<'a> Index<'a> {
         for flow in flows.values() {
             index.kept.entry(flow.facts.server).or_default().push(flow);
             for finding in &flow.findings {
-                index.found.entry(&finding.rule).or_default().push(flow);
+                let found = index.found.entry(&finding.rule).or_default();
+                found.flows.push(flow);
+                found.servers.push(flow.facts.server.address);
             }
+        }
+        for found in index.found.values_mut() {
+            found.servers.sort_unstable();
+            found.servers.dedup();
         }
         let whole = flows.values().map(|flow| Known { digest: &flow.digest, whole: Some(flow) });
         let mut all: Vec<Known<'a>> = Vec::with_capacity(flows.len() + digests.len());
@@ -504,7 +517,12 @@ impl CaptureView<'_> {
 
     /// Kept flows on which a rule found something, in the order of their first packets.
     pub fn found_by(&self, rule: &str) -> impl Iterator<Item = &FlowSummary> {
-        self.index.found.get(rule).into_iter().flatten().copied()
+        self.index.found.get(rule).into_iter().flat_map(|found| &found.flows).copied()
+    }
+
+    /// Servers of the kept flows on which a rule found something, in order.
+    pub fn servers_found_by(&self, rule: &str) -> &[Address] {
+        self.index.found.get(rule).map_or(&[], |found| &found.servers)
     }
 }
 
@@ -577,5 +595,68 @@ impl CaptureView<'_> {
     /// Short facts of a flow, kept whole or not.
     pub fn digest_of(&self, flow: PacketRef) -> Option<&Digest> {
         self.flows.get(&flow).map(|flow| &flow.digest).or_else(|| self.digests.get(&flow))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::rule::testing::{Scene, World, end, host};
+    use crate::time::{Elapsed, Timestamp};
+
+    const WEB: &str = "10.0.0.2:80";
+    const DNS: &str = "10.0.0.2:53";
+
+    /// Flows kept whole (odd numbers) and others, of two clients to two ends, not in the order of time.
+    fn world() -> World {
+        let flows = [
+            ("10.0.0.9:1", WEB, 7),
+            ("10.0.0.8:1", WEB, 2),
+            ("10.0.0.8:2", DNS, 5),
+            ("10.0.0.8:3", WEB, 3),
+            ("10.0.0.9:2", WEB, 4),
+        ];
+        flows.into_iter().fold(World::new(), |world, (client, server, number)| {
+            let scene = Scene::starting(client, server, number, number as i64 * 1000).handshake();
+            if number % 2 == 1 { world.with(&scene) } else { world.with_good(&scene) }
+        })
+    }
+
+    #[test]
+    fn flows_stand_by_pair_and_by_server_in_the_order_of_time() {
+        let world = world();
+        let view = world.view();
+        let pairs: Vec<_> = view
+            .pairs()
+            .map(|(client, server, flows)| {
+                let numbers: Vec<u64> = flows.iter().map(|flow| flow.digest.id.number).collect();
+                assert!(flows.iter().all(|flow| flow.whole.is_some() == (flow.digest.id.number % 2 == 1)));
+                (client, server, numbers)
+            })
+            .collect();
+        let (one, other) = (host("10.0.0.8"), host("10.0.0.9"));
+        let expected = [(one, end(DNS), vec![5]), (one, end(WEB), vec![2, 3]), (other, end(WEB), vec![4, 7])];
+        assert_eq!(pairs, expected);
+        let sources: Vec<_> = view.sources().map(|(client, flows)| (client, flows.len())).collect();
+        assert_eq!(sources, [(one, 3), (other, 2)]);
+        let servers: Vec<_> = view
+            .servers()
+            .map(|(server, flows)| (*server, flows.iter().map(|flow| flow.id.number).collect::<Vec<_>>()))
+            .collect();
+        assert_eq!(servers, [(end(DNS), vec![5]), (end(WEB), vec![2, 3, 4, 7])]);
+        assert!(view.opens(one) && view.opens(other) && !view.opens(host("10.0.0.2")));
+    }
+
+    #[test]
+    fn flows_are_found_by_when_they_began() {
+        let world = world();
+        let view = world.view();
+        let at = |number: i64| Timestamp::default() + Elapsed::secs(number);
+        let to =
+            |from, until| view.began_to(&end(WEB), at(from), at(until)).map(|flow| flow.id.number).collect::<Vec<_>>();
+        assert_eq!((to(3, 4), to(5, 6), to(4, 3)), (vec![3, 4], vec![], vec![]));
+        // The ones kept whole come first.
+        let all = |from, until| view.began(at(from), at(until)).map(|flow| flow.id.number).collect::<Vec<_>>();
+        assert_eq!((all(2, 5), all(4, 1)), (vec![3, 5, 2, 4], vec![4]));
+        assert_eq!(view.known().count(), 5);
     }
 }

@@ -235,15 +235,11 @@ fn other_ports(flow: &FlowSummary, capture: &CaptureView<'_>) -> Option<String> 
 fn silent_neighbours(flow: &FlowSummary, capture: &CaptureView<'_>) -> Option<String> {
     let here = flow.facts.server.address;
     let host_bits = if here.is_v4() { 8 } else { 64 };
-    let same = |there: Address| there.0 >> host_bits == here.0 >> host_bits && there.is_v4() == here.is_v4();
-    let mut silent: Vec<Address> = capture
-        .found_by(RULE.id)
-        .map(|other| other.facts.server.address)
-        .filter(|there| *there != here && same(*there))
-        .collect();
-    silent.sort_unstable();
-    silent.dedup();
-    let (first, more) = (silent.first()?, silent.len());
+    let hosts = capture.servers_found_by(RULE.id);
+    let from = hosts.partition_point(|there| there.0 >> host_bits < here.0 >> host_bits);
+    let there = hosts[from..].iter().take_while(|there| there.0 >> host_bits == here.0 >> host_bits);
+    let mut silent = there.filter(|there| **there != here && there.is_v4() == here.is_v4()).peekable();
+    let (first, more) = (*silent.peek()?, silent.count());
     let hosts =
         if more == 1 { "another host of that network does" } else { &format!("{more} more hosts of that network do") };
     Some(format!("{hosts} not answer ({first}): look at the path to it"))

@@ -138,13 +138,18 @@ struct Moved<'a> {
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut used: BTreeSet<(Address, Endpoint)> = BTreeSet::new();
-    // What is known of a host and a server is the same for all their connections.
+    // What is known of a server, and of a host and a server, is the same for all their connections.
+    let mut abandoned: BTreeMap<Address, bool> = BTreeMap::new();
     let mut known: BTreeMap<(Address, Endpoint), Option<Moved<'_>>> = BTreeMap::new();
     for flow in capture.flows.values().filter(|flow| flow.facts.transport == IpProtocol::Tcp) {
         let facts = &flow.facts;
         let dead = flow.findings.iter().any(|finding| DEAD.contains(&finding.rule.as_ref()));
         let works = flow.digest.verdict == Verdict::Healthy && flow.digest.answered;
         if !dead && !works {
+            continue;
+        }
+        let address = facts.server.address;
+        if !*abandoned.entry(address).or_insert_with(|| nameless(address, capture)) {
             continue;
         }
         let ends = (facts.client.address, facts.server);
@@ -172,19 +177,17 @@ fn outlived(start: Timestamp, moved: &Moved<'_>) -> bool {
     absent >= ABSENT.max(Elapsed(ttl.0.saturating_mul(3))) && start > old.expires().max(moved.at) + SLACK
 }
 
-/// The name that the server's address had, if it has it no more.
+/// Whether no name has the address: one that has it still makes it no stale one.
+fn nameless(address: Address, capture: &CaptureView<'_>) -> bool {
+    let mut names = capture.names.names_of(address);
+    names.all(|(name, lease)| newest(name, address, capture).is_some_and(|newest| newest > lease.last.time))
+}
+
+/// The name that the server's address had and has no more.
 fn moved<'a>(client: Address, server: Endpoint, capture: &'a CaptureView<'_>) -> Option<Moved<'a>> {
-    let names: Vec<(&str, Lease)> = capture.names.names_of(server.address).collect();
-    // An address that one of its names still has is no stale one.
-    if names
-        .iter()
-        .any(|(name, lease)| newest(name, server.address, capture).is_none_or(|newest| newest <= lease.last.time))
-    {
-        return None;
-    }
+    let names = capture.names.names_of(server.address);
     let by_answer = names
-        .iter()
-        .filter_map(|(name, lease)| left(name, Some(*lease), server.address, client, capture))
+        .filter_map(|(name, lease)| left(name, Some(lease), server.address, client, capture))
         .max_by_key(|moved| (moved.told, moved.at));
     by_answer.or_else(|| by_request(client, server, capture))
 }

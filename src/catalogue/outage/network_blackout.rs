@@ -20,6 +20,8 @@
 //! ## False alarms it avoids
 //! Quiet hosts (nobody asks them, or they never spoke once a second), one dead connection, copies of one packet made by the capture.
 
+use std::collections::BTreeSet;
+
 use crate::event::PacketRef;
 use crate::host::grid::Quiet;
 use crate::rule::finding::{Culprit, Evidence, Finding, Reach, Severity, Standing, Subject};
@@ -189,6 +191,7 @@ fn stayed(
 ) -> Finding {
     let (hosts, others) = (blackout.hosts(), blackout.others());
     let mut stayed: Vec<(Address, PacketRef)> = Vec::new();
+    let mut known: BTreeSet<Address> = BTreeSet::new();
     for flow in capture.flows.values() {
         let facts = &flow.facts;
         for (near, far, half) in [
@@ -196,8 +199,10 @@ fn stayed(
             (facts.server.address, facts.client.address, &facts.from_client),
         ] {
             let within = half.last.filter(|last| last.time > from && last.time < until);
-            if let Some(last) = within.filter(|_| others.contains(&near) && !hosts.contains(&far))
-                && !stayed.iter().any(|(known, _)| *known == far)
+            // Both lists of hosts are sorted.
+            let concerned = |_: &PacketRef| others.binary_search(&near).is_ok() && hosts.binary_search(&far).is_err();
+            if let Some(last) = within.filter(concerned)
+                && known.insert(far)
             {
                 stayed.push((far, last));
             }
