@@ -348,7 +348,7 @@ pub struct Index<'a> {
     servers: Vec<(Endpoint, Range<usize>)>,
     /// All flows by client and server end, those of a pair in the order of their first packets.
     by_pair: Vec<Known<'a>>,
-    pairs: Vec<(Address, Endpoint, Range<usize>)>,
+    pairs: Vec<Range<usize>>,
     dns_answers_alone: usize,
 }
 
@@ -386,10 +386,13 @@ impl<'a> Index<'a> {
         index.servers =
             parts(&by_server, |place| servers.of[place]).map(|(n, part)| (servers.keys[n as usize], part)).collect();
         index.by_pair = by_pair.iter().map(|place| all[*place]).collect();
-        index.pairs = parts(&by_pair, |place| (clients.of[place], servers.of[place]))
-            .map(|((client, server), part)| (clients.keys[client as usize], servers.keys[server as usize], part))
-            .collect();
+        index.pairs = parts(&by_pair, |place| (clients.of[place], servers.of[place])).map(|(_, part)| part).collect();
         index
+    }
+
+    /// The client of a pair.
+    fn client(&self, pair: &Range<usize>) -> Address {
+        self.by_pair[pair.start].digest.client().address
     }
 }
 
@@ -494,18 +497,22 @@ impl CaptureView<'_> {
 
     /// Every host that opened flows to a server end, by host and server, and these flows in the order of their first packets.
     pub fn pairs(&self) -> impl Iterator<Item = (Address, Endpoint, &[Known<'_>])> {
-        self.index.pairs.iter().map(|(client, server, part)| (*client, *server, &self.index.by_pair[part.clone()]))
+        self.index.pairs.iter().map(|pair| {
+            let flows = &self.index.by_pair[pair.clone()];
+            (self.index.client(pair), flows[0].digest.server(), flows)
+        })
     }
 
     /// Every host that opened flows, and its flows by server end.
     pub fn sources(&self) -> impl Iterator<Item = (Address, &[Known<'_>])> {
-        let same = self.index.pairs.chunk_by(|a, b| a.0 == b.0);
-        same.map(|pairs| (pairs[0].0, &self.index.by_pair[pairs[0].2.start..pairs[pairs.len() - 1].2.end]))
+        let index = &self.index;
+        let same = index.pairs.chunk_by(|one, other| index.client(one) == index.client(other));
+        same.map(|pairs| (index.client(&pairs[0]), &index.by_pair[pairs[0].start..pairs[pairs.len() - 1].end]))
     }
 
     /// Whether a host opened any of the flows that are still known.
     pub fn opens(&self, host: Address) -> bool {
-        self.index.pairs.binary_search_by_key(&host, |(client, ..)| *client).is_ok()
+        self.index.pairs.binary_search_by_key(&host, |pair| self.index.client(pair)).is_ok()
     }
 
     /// Short facts of every flow to `server`, kept whole or not, that began within `from..=to`.

@@ -140,8 +140,9 @@ fn silent<'a>(address: Address, asker: Address, known: &'a Known, times: &'a Tim
 /// DHCP servers with the addresses they gave out. Such a server asks whether an address is free before: then silence is what it hopes for.
 /// RFC 2131 §2.2.
 fn given_out(capture: &CaptureView<'_>) -> BTreeSet<(Address, Address)> {
-    let ends = capture.known().map(|digest| (digest.client(), digest.server()));
-    ends.flat_map(|(client, server)| [(client, server), (server, client)])
+    let dhcp = capture.servers().filter(|(server, _)| [DHCP_SERVER, DHCP_CLIENT].contains(&server.port));
+    dhcp.flat_map(|(_, flows)| flows.iter().map(|digest| (digest.client(), digest.server())))
+        .flat_map(|(client, server)| [(client, server), (server, client)])
         .filter(|(server, client)| (server.port, client.port) == (DHCP_SERVER, DHCP_CLIENT))
         .map(|(server, client)| (server.address, client.address))
         .collect()

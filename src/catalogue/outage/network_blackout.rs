@@ -29,7 +29,7 @@ use crate::rule::value::counted;
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Explains, Rule, Scope, Step};
 use crate::time::Timestamp;
-use crate::wire::{Address, Endpoint};
+use crate::wire::Address;
 
 use super::silence::{Blackout, blackouts};
 
@@ -147,9 +147,9 @@ fn reach(
     hosts.dedup();
     let mut reach = Reach { hosts, spans: vec![(from, until)], standing, ..Reach::default() };
     let mut clients: Vec<Address> = Vec::new();
+    let concerned = |host: &Address| reach.hosts.binary_search(host).is_ok();
     for (client, server, flows) in capture.pairs() {
-        // Whatever the clients' ports.
-        if reach.holds(&Endpoint::new(client, 0), &server) {
+        if concerned(&client) || concerned(&server.address) {
             let open = flows.iter().filter(|flow| flow.digest.id.time <= until && flow.digest.last >= from).count();
             reach.of += flows.len() as u64;
             reach.flows += open as u64;
