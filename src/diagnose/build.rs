@@ -8,6 +8,7 @@ use super::format::{Purpose, filled, packet, rfc3339};
 use super::id::finding_id;
 use super::incident::{Draft, Extent};
 use super::report::*;
+use super::shared::Working;
 use super::{Merged, Settings, probe, rank};
 use crate::catalogue;
 use crate::event::{PacketRef, Side};
@@ -28,6 +29,7 @@ pub(super) struct Builder<'a> {
     pub causes: &'a Causes,
     pub faces: &'a Faces,
     pub ids: Vec<String>,
+    pub working: Working<'a>,
 }
 
 impl<'a> Builder<'a> {
@@ -40,7 +42,8 @@ impl<'a> Builder<'a> {
         faces: &'a Faces,
     ) -> Self {
         let ids = findings.iter().map(|f| finding_id(f, capture.flow_of(f))).collect();
-        Self { merged, settings, capture, findings, causes, faces, ids }
+        let working = Working::of(capture);
+        Self { merged, settings, capture, findings, causes, faces, ids, working }
     }
 
     fn rule(&self, i: usize) -> &'static Rule {

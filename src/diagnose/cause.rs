@@ -142,8 +142,8 @@ fn held_up(findings: &[Finding], rules: &[&Rule], places: &[Place], causes: &mut
     }
 }
 
-/// Causes by key and effect, in order of time: only edges that reach beyond a flow and its legs.
-type Apart<'a> = BTreeMap<(Key, &'a str), Vec<usize>>;
+/// Causes by effect and key, in order of time: only edges that reach beyond a flow and its legs.
+type Apart<'a> = BTreeMap<&'a str, BTreeMap<Key, Vec<usize>>>;
 
 fn index<'a>(findings: &'a [Finding], rules: &[&'a Rule], places: &[Place]) -> Apart<'a> {
     let mut apart: Apart<'a> = BTreeMap::new();
@@ -155,7 +155,7 @@ fn index<'a>(findings: &'a [Finding], rules: &[&'a Rule], places: &[Place]) -> A
                 (None, scope) => keys_of_place(scope, &places[i], &findings[i]),
             };
             for key in keys {
-                let list = apart.entry((key, edge.0)).or_default();
+                let list = apart.entry(edge.0).or_default().entry(key).or_default();
                 if list.last() != Some(&i) {
                     list.push(i);
                 }
@@ -274,6 +274,7 @@ impl Reached<'_> {
                 near.extend(joined.map(|i| (*i, Near::Linked)));
             }
         }
+        let Some(apart) = self.apart.get(self.rules[effect].id) else { return near };
         let mut keys = vec![Key::Anywhere];
         keys.extend(place.flow.map(Key::Flow));
         keys.extend(place.server.map(Key::Server));
@@ -291,7 +292,7 @@ impl Reached<'_> {
         keys.sort_unstable();
         keys.dedup();
         for key in keys {
-            let Some(list) = self.apart.get(&(key, self.rules[effect].id)) else { continue };
+            let Some(list) = apart.get(&key) else { continue };
             let here = list.partition_point(|i| *i < effect);
             let around = &list[here.saturating_sub(NEAREST)..(here + NEAREST).min(list.len())];
             near.extend(around.iter().map(|i| (*i, Near::Apart)));

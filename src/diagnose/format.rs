@@ -57,6 +57,9 @@ pub enum Purpose {
 
 /// Fills a template of a rule with the finding's values and the slots every flow has; frames of several `files` name theirs.
 pub fn filled(template: &str, finding: &Finding, flow: Option<&FlowSummary>, purpose: Purpose, files: usize) -> String {
+    if !template.contains('{') {
+        return template.to_owned();
+    }
     // An IPv6 address in a URL stands in brackets (RFC 3986 §3.2.2).
     let bracketed = flow.is_some_and(|flow| !flow.facts.server.address.is_v4()) && template.contains("://{host}");
     let url = bracketed.then(|| template.replace("://{host}", "://[{host}]"));
@@ -75,6 +78,10 @@ const VERBS: &[(&str, &str)] =
 /// The template with its counted nouns, and the verbs behind them, in the singular where the count is 1; `None` where nothing changes.
 /// `{one} of {all} connections were`: the noun goes with the second number, the verb with the first.
 fn agreed(template: &str, finding: &Finding) -> Option<String> {
+    let one = |(slot, value): (&str, &Value)| *value == Value::Count(1) && template.contains(slot);
+    if !finding.values.iter().any(one) {
+        return None;
+    }
     let mut words: Vec<String> = template.split(' ').map(str::to_owned).collect();
     let is_one = |word: &str| {
         let slot = word.trim_start_matches('(').strip_prefix('{').and_then(|word| word.strip_suffix('}'));

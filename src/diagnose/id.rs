@@ -31,7 +31,8 @@ pub fn finding_id(finding: &Finding, flow: Option<&FlowSummary>) -> String {
         }
     }
     hash.update(ordinal(finding).to_be_bytes());
-    hash.finalize().iter().take(6).map(|octet| format!("{octet:02x}")).collect()
+    let number = hash.finalize().iter().take(6).fold(0_u64, |number, octet| number << 8 | u64::from(*octet));
+    format!("{number:012x}")
 }
 
 fn subject_kind(subject: &Subject) -> u8 {

@@ -26,19 +26,14 @@ pub struct Draft {
 }
 
 /// Flows that worked, or were accepted at least, and are still known, by server: looked up for every root, so collected once.
-pub(super) struct Good(BTreeMap<Endpoint, Vec<Digest>>);
+pub(super) struct Good<'a>(BTreeMap<Endpoint, Vec<&'a Digest>>);
 
-impl Good {
-    pub(super) fn of(capture: &CaptureView<'_>) -> Self {
-        let mut by_server: BTreeMap<Endpoint, Vec<Digest>> = BTreeMap::new();
-        let kept = capture.flows.values().map(|flow| &flow.digest);
-        for digest in capture.digests.values().chain(kept) {
-            if digest.verdict == Verdict::Healthy && (digest.served || digest.accepted) {
-                by_server.entry(digest.server()).or_default().push(*digest);
-            }
-        }
-        by_server.values_mut().for_each(|list| list.sort_by_key(|digest| digest.id));
-        Self(by_server)
+impl<'a> Good<'a> {
+    pub(super) fn of(capture: &'a CaptureView<'_>) -> Self {
+        let good = |digest: &&Digest| digest.verdict == Verdict::Healthy && (digest.served || digest.accepted);
+        let by_server =
+            capture.servers().map(|(server, flows)| (*server, flows.iter().copied().filter(good).collect()));
+        Self(by_server.collect())
     }
 
     /// Flows that got what they came for.
@@ -48,12 +43,12 @@ impl Good {
 
     /// Those, and connections that were only accepted: a check that says nothing shows that the port is open.
     fn accepted_by(&self, server: &Endpoint) -> impl DoubleEndedIterator<Item = &Digest> {
-        self.0.get(server).into_iter().flatten()
+        self.0.get(server).into_iter().flatten().copied()
     }
 }
 
 /// Groups the roots among `findings`.
-pub(super) fn group(findings: &[Finding], causes: &Causes, capture: &CaptureView<'_>, good: &Good) -> Vec<Draft> {
+pub(super) fn group(findings: &[Finding], causes: &Causes, capture: &CaptureView<'_>, good: &Good<'_>) -> Vec<Draft> {
     let mut keyed: BTreeMap<(String, Anchor), Vec<usize>> = BTreeMap::new();
     // A weak cause that stands under a surer finding as its possible reason is no incident of its own.
     let behind: BTreeSet<usize> = causes.deeper.iter().flatten().copied().collect();
@@ -103,7 +98,7 @@ fn split_by_success(
     findings: &[Finding],
     anchor: &Anchor,
     capture: &CaptureView<'_>,
-    good: &Good,
+    good: &Good<'_>,
 ) -> Vec<Vec<usize>> {
     // What only warns of something to come is one warning however often the service works meanwhile.
     let warns = |i: &usize| catalogue::rule(&findings[*i].rule).is_some_and(|rule| rule.severity == Severity::Notice);
@@ -218,7 +213,7 @@ pub struct Extent {
 }
 
 /// Measures a draft.
-pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<'_>, good: &Good) -> Extent {
+pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<'_>, good: &Good<'_>) -> Extent {
     if let [only] = draft.members.as_slice()
         && let Some(reach) = &findings[*only].reach
     {
@@ -278,7 +273,7 @@ fn successes(
     draft: &Draft,
     findings: &[Finding],
     capture: &CaptureView<'_>,
-    good: &Good,
+    good: &Good<'_>,
     (first, last): (PacketRef, PacketRef),
     senders: &BTreeSet<Address>,
     servers: &BTreeSet<Endpoint>,

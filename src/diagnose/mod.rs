@@ -248,7 +248,7 @@ fn all_findings(capture: &CaptureView<'_>) -> Vec<Finding> {
         None => true,
     });
     severity::lift(&mut findings, capture);
-    findings.sort_by(|a, b| (a.first(), &a.rule, a.subject).cmp(&(b.first(), &b.rule, b.subject)));
+    findings.sort_by_cached_key(|finding| (finding.first(), finding.rule.clone(), finding.subject));
     findings
 }
 

@@ -77,8 +77,8 @@ impl Builder<'_> {
         let hosts: BTreeSet<_> = extent.servers.iter().map(|server| server.address).collect();
         for host in hosts {
             for (end, service) in self.capture.services.of_host(host).filter(|(end, _)| !extent.servers.contains(end)) {
-                let of_sender: u64 = extent.senders.iter().filter_map(|sender| service.clients.get(sender)).sum();
-                if service.good == service.flows && service.good > 0 && of_sender > 0 {
+                let of_sender = || extent.senders.iter().filter_map(|sender| service.clients.get(sender)).sum::<u64>();
+                if service.good == service.flows && service.good > 0 && of_sender() > 0 {
                     lines.push(match service.flows {
                         1 => format!("the only flow to {end} is fine: that port is not the one that fails"),
                         n => format!(
@@ -93,9 +93,13 @@ impl Builder<'_> {
         lines
     }
 
+    fn shared(&self, draft: &Draft) -> Option<String> {
+        shared::sentence(draft, self.findings, self.capture, &self.working)
+    }
+
     /// The same servers where it works.
     pub(super) fn control(&self, draft: &Draft, extent: &Extent) -> Vec<String> {
-        let mut lines: Vec<String> = shared::sentence(draft, self.findings, self.capture).into_iter().collect();
+        let mut lines: Vec<String> = self.shared(draft).into_iter().collect();
         for server in &extent.servers {
             let Some(service) = self.capture.service(server) else { continue };
             let (Some(first), good @ 1..) = (service.first_good, service.good) else { continue };

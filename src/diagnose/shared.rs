@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::incident::Draft;
-use crate::event::What;
+use crate::event::{PacketRef, What};
 use crate::rule::finding::Finding;
 use crate::rule::summary::{FlowSummary, Verdict};
 use crate::rule::view::CaptureView;
@@ -20,8 +20,38 @@ const COMPARED: usize = 512;
 const MOST: usize = 95;
 const FEW: usize = 5;
 
+/// Flows that work, by the port they were opened to: looked up for every incident, so collected once.
+pub(super) struct Working<'a>(BTreeMap<u16, Vec<&'a FlowSummary>>);
+
+impl<'a> Working<'a> {
+    pub(super) fn of(capture: &'a CaptureView<'_>) -> Self {
+        let works = |flow: &&FlowSummary| flow.digest.verdict == Verdict::Healthy && flow.digest.answered;
+        let mut by_port: BTreeMap<u16, Vec<&FlowSummary>> = BTreeMap::new();
+        for flow in capture.flows.values().filter(works) {
+            by_port.entry(flow.facts.server.port).or_default().push(flow);
+        }
+        Self(by_port)
+    }
+
+    /// The first flows to any of the ports, without some.
+    fn to(&self, ports: &BTreeSet<u16>, without: &BTreeSet<PacketRef>) -> Vec<&'a FlowSummary> {
+        let lists = ports.iter().filter_map(|port| self.0.get(port));
+        let others = |flow: &&&FlowSummary| !without.contains(&flow.facts.id);
+        let mut flows: Vec<&FlowSummary> =
+            lists.flat_map(|list| list.iter().filter(others).take(COMPARED)).copied().collect();
+        flows.sort_by_key(|flow| flow.facts.id);
+        flows.truncate(COMPARED);
+        flows
+    }
+}
+
 /// The sentence about the property that splits best; `None` when nothing does.
-pub(super) fn sentence(draft: &Draft, findings: &[Finding], capture: &CaptureView<'_>) -> Option<String> {
+pub(super) fn sentence(
+    draft: &Draft,
+    findings: &[Finding],
+    capture: &CaptureView<'_>,
+    working: &Working<'_>,
+) -> Option<String> {
     let failing: Vec<&FlowSummary> = draft
         .members
         .iter()
@@ -30,15 +60,12 @@ pub(super) fn sentence(draft: &Draft, findings: &[Finding], capture: &CaptureVie
         .take(COMPARED)
         .collect();
     let ids: BTreeSet<_> = failing.iter().map(|flow| flow.facts.id).collect();
+    if ids.len() < FAIL {
+        return None;
+    }
     let ports: BTreeSet<u16> = failing.iter().map(|flow| flow.facts.server.port).collect();
-    let working: Vec<&FlowSummary> = capture
-        .flows
-        .values()
-        .filter(|flow| flow.digest.verdict == Verdict::Healthy && flow.digest.answered)
-        .filter(|flow| ports.contains(&flow.facts.server.port) && !ids.contains(&flow.facts.id))
-        .take(COMPARED)
-        .collect();
-    if ids.len() < FAIL || working.len() < WORK {
+    let working = working.to(&ports, &ids);
+    if working.len() < WORK {
         return None;
     }
     let bad = counts(&failing);
@@ -140,7 +167,8 @@ mod tests {
             healthy.digest.verdict = Verdict::Healthy;
         }
         let draft = Draft { members: (0..findings.len()).collect(), consequences: Vec::new(), shown: 0 };
-        sentence(&draft, &findings, &world.view())
+        let view = world.view();
+        sentence(&draft, &findings, &view, &Working::of(&view))
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What each server ip:port is known to speak and how its flows fare: learnt from flows that worked, never from one that failed.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use serde::{Deserialize, Serialize};
 
@@ -136,7 +137,10 @@ impl Services {
     pub fn merge(&mut self, other: Self) {
         self.beyond_cap += other.beyond_cap;
         for (end, service) in other.by_end {
-            self.by_end.entry(end).or_default().merge(service);
+            match self.by_end.entry(end) {
+                Entry::Vacant(place) => _ = place.insert(service),
+                Entry::Occupied(known) => known.into_mut().merge(service),
+            }
         }
     }
 

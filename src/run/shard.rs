@@ -255,15 +255,17 @@ impl Shards {
     }
 }
 
-/// All digests by the first packet. Their numbers are sorted, not they themselves, and a map made of so many as there are of what is in
-/// order already moves each once and takes no room twice.
+/// All digests by the first packet. Their times and places are sorted, not they themselves, and a map made of so many as there are of what
+/// is in order already moves each once and takes no room twice.
 fn in_order(digests: &[VecDeque<Digest>]) -> BTreeMap<PacketRef, Digest> {
-    let mut order: Vec<(PacketRef, u8, u32)> = Vec::with_capacity(digests.iter().map(VecDeque::len).sum());
+    let mut order: Vec<(Timestamp, u8, u32)> = Vec::with_capacity(digests.iter().map(VecDeque::len).sum());
     for (part, digests) in (0..).zip(digests) {
-        order.extend((0..).zip(digests).map(|(place, digest)| (digest.id, part, place)));
+        order.extend((0..).zip(digests).map(|(place, digest)| (digest.id.time, part, place)));
     }
-    order.sort_unstable();
-    order.into_iter().map(|(id, part, place)| (id, digests[usize::from(part)][place as usize])).collect()
+    let of = |(_, part, place): &(Timestamp, u8, u32)| &digests[usize::from(*part)][*place as usize];
+    // Only those that began at the same moment are looked at again.
+    order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| of(a).id.cmp(&of(b).id)));
+    order.iter().map(of).map(|digest| (digest.id, *digest)).collect()
 }
 
 /// Captures are chosen by attackers, so the tables' hash must not be known beforehand; no result depends on it.

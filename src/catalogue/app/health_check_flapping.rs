@@ -15,13 +15,11 @@
 //! ## False alarms it avoids
 //! Users' connections, which come at irregular times; a single failed check; one restart.
 
-use std::collections::BTreeMap;
-
 use crate::catalogue::close::lb_health_check_noise::period;
 use crate::event::{PacketRef, What};
 use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Standing, Subject};
-use crate::rule::summary::{Digest, FlowSummary, Verdict};
-use crate::rule::view::CaptureView;
+use crate::rule::summary::Verdict;
+use crate::rule::view::{CaptureView, Known};
 use crate::rule::{Check, Rule, Step};
 use crate::time::Elapsed;
 use crate::wire::{Address, Endpoint};
@@ -68,37 +66,34 @@ const CITED: usize = 6;
 type Outcome = (PacketRef, bool);
 
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
-    let mut series: BTreeMap<(Address, Endpoint), Vec<Outcome>> = BTreeMap::new();
-    for (id, flow) in capture.flows {
-        add(&mut series, &flow.digest, *id, passed(flow));
-    }
-    for (id, digest) in capture.digests {
-        add(&mut series, digest, *id, digest.accepted && digest.verdict == Verdict::Healthy);
-    }
     let mut found = Vec::new();
-    for ((checker, server), mut outcomes) in series {
-        outcomes.sort_unstable();
-        found.extend(judge(found.len() as u32, checker, server, &outcomes));
+    for (checker, server, checks) in capture.pairs().filter(|(.., checks)| checks.len() > CHANGES) {
+        if checks.len() <= LOOKED_AT {
+            found.extend(judge(found.len() as u32, checker, server, checks));
+            continue;
+        }
+        // Those kept whole first: they are the ones on which something was found.
+        let mut some: Vec<Known<'_>> = checks.iter().filter(|check| check.whole.is_some()).copied().collect();
+        some.extend(checks.iter().filter(|check| check.whole.is_none()));
+        some.truncate(LOOKED_AT);
+        some.sort_unstable_by_key(|check| check.digest.id);
+        found.extend(judge(found.len() as u32, checker, server, &some));
     }
     found
 }
 
-fn add(series: &mut BTreeMap<(Address, Endpoint), Vec<Outcome>>, digest: &Digest, id: PacketRef, passed: bool) {
-    let outcomes = series.entry((digest.client().address, digest.server())).or_default();
-    if outcomes.len() < LOOKED_AT {
-        outcomes.push((id, passed));
-    }
-}
-
 /// The port accepted, and nothing that came over the connection says that it is ill.
-fn passed(flow: &FlowSummary) -> bool {
+fn passed(check: &Known<'_>) -> bool {
+    let Some(flow) = check.whole else {
+        return check.digest.accepted && check.digest.verdict == Verdict::Healthy;
+    };
     let ill = flow.story.events().any(|event| matches!(&event.what, What::Response(head) if head.status >= 500));
     flow.digest.accepted && !ill && flow.digest.verdict < Verdict::Failed
 }
 
-fn judge(n: u32, checker: Address, server: Endpoint, outcomes: &[Outcome]) -> Option<Finding> {
-    let starts: Vec<PacketRef> = outcomes.iter().map(|(id, _)| *id).collect();
-    period(&starts, PERIODS, 10)?;
+fn judge(n: u32, checker: Address, server: Endpoint, checks: &[Known<'_>]) -> Option<Finding> {
+    period(checks.iter().map(|check| check.digest.id), PERIODS, 10)?;
+    let outcomes: Vec<Outcome> = checks.iter().map(|check| (check.digest.id, passed(check))).collect();
     let runs: Vec<&[Outcome]> = outcomes.chunk_by(|one, next| one.1 == next.1).collect();
     // A run of one in the middle is a single check that went otherwise; the first and the last may be cut by the capture.
     let inner = runs.get(1..runs.len().saturating_sub(1))?;

@@ -22,7 +22,7 @@ use crate::event::{PacketRef, Side};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject};
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Rule};
-use crate::time::{Elapsed, Timestamp};
+use crate::time::Elapsed;
 use crate::wire::{Address, Endpoint};
 
 /// Checks closer together than this are a burst, not a period.
@@ -59,51 +59,50 @@ struct Series {
 }
 
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for ((client, server), series) in series(capture) {
-        let (periods, tolerance) = if series.empty { (PERIODS, 10) } else { (1, 2) };
-        let Some((period, times)) = period(&series.starts, periods, tolerance) else { continue };
-        if times < capture.thresholds.check_periods {
-            continue;
-        }
-        found.extend(finding(client, server, &series, period));
-    }
-    found
+    let checks = periodic(capture).into_iter();
+    checks.filter_map(|((client, server), (series, period))| finding(client, server, &series, period)).collect()
 }
 
-fn series(capture: &CaptureView<'_>) -> BTreeMap<(Address, Endpoint), Series> {
-    let mut all: BTreeMap<(Address, Endpoint), Series> = BTreeMap::new();
-    for server in capture.servers() {
-        let mut known: Vec<(Address, PacketRef)> = capture
-            .began_to(server, Timestamp::MIN, Timestamp::MAX)
-            .map(|digest| (digest.client().address, digest.id))
-            .collect();
-        known.sort_unstable();
-        for same in known.chunk_by(|a, b| a.0 == b.0) {
-            // Fewer connections have fewer periods between them than the rule asks for.
-            if same.len() > capture.thresholds.check_periods as usize {
-                let starts = same.iter().take(LOOKED_AT).map(|(_, id)| *id).collect();
-                all.insert((same[0].0, *server), Series { count: same.len() as u64, starts, empty: false });
-            }
+/// The connections that come as a clock does, and their period.
+fn periodic(capture: &CaptureView<'_>) -> BTreeMap<(Address, Endpoint), (Series, Elapsed)> {
+    let often = |&(_, times): &(Elapsed, u32)| times >= capture.thresholds.check_periods;
+    let mut all: BTreeMap<(Address, Endpoint), (Series, Elapsed)> = BTreeMap::new();
+    for (client, server, flows) in capture.pairs() {
+        // Fewer connections have fewer periods between them than the rule asks for.
+        if flows.len() <= capture.thresholds.check_periods as usize {
+            continue;
+        }
+        let starts = || flows.iter().take(LOOKED_AT).map(|flow| flow.digest.id);
+        if let Some((period, _)) = period(starts(), 1, 2).filter(often) {
+            let series = Series { count: flows.len() as u64, starts: starts().collect(), empty: false };
+            all.insert((client, server), (series, period));
         }
     }
     // The empty ones are remembered longer than the digests, and stay apart from users' connections of the same host.
     for (server, service) in &capture.services.by_end {
         for (client, empty) in &service.empty {
-            all.insert((*client, *server), Series { count: empty.count, starts: empty.starts.clone(), empty: true });
+            let mut series = Series { count: empty.count, starts: empty.starts.clone(), empty: true };
+            series.starts.sort_unstable();
+            match period(series.starts.iter().copied(), PERIODS, 10).filter(often) {
+                Some((period, _)) => _ = all.insert((*client, *server), (series, period)),
+                None => _ = all.remove(&(*client, *server)),
+            }
         }
-    }
-    for series in all.values_mut() {
-        series.starts.sort_unstable();
     }
     all
 }
 
 /// The commonest period and how often it came, when every gap belongs to one of at most `most` periods, each within `percent`.
-pub(in crate::catalogue) fn period(starts: &[PacketRef], most: usize, percent: i64) -> Option<(Elapsed, u32)> {
+pub(in crate::catalogue) fn period(
+    mut starts: impl Iterator<Item = PacketRef>,
+    most: usize,
+    percent: i64,
+) -> Option<(Elapsed, u32)> {
     let mut periods: Vec<(Elapsed, u32)> = Vec::new();
-    for pair in starts.windows(2) {
-        let gap = pair[1].time.since(pair[0].time);
+    let mut before = starts.next()?;
+    for start in starts {
+        let gap = start.time.since(before.time);
+        before = start;
         let same = periods.iter_mut().find(|(known, _)| (gap - *known).abs().0 <= known.0 / 100 * percent);
         if let Some((_, times)) = same {
             *times += 1;

@@ -233,16 +233,13 @@ fn other_ports(flow: &FlowSummary, capture: &CaptureView<'_>) -> Option<String> 
 
 /// Other hosts of the same /24 or /64 that do not answer either.
 fn silent_neighbours(flow: &FlowSummary, capture: &CaptureView<'_>) -> Option<String> {
-    let network = |address: Address| if address.is_v4() { address.0 >> 8 } else { address.0 >> 64 };
     let here = flow.facts.server.address;
-    let mut silent: Vec<Address> = capture
-        .found_by(RULE.id)
-        .map(|other| other.facts.server.address)
-        .filter(|there| *there != here && there.is_v4() == here.is_v4() && network(*there) == network(here))
-        .collect();
-    silent.sort_unstable();
-    silent.dedup();
-    let (first, more) = (silent.first()?, silent.len());
+    let host_bits = if here.is_v4() { 8 } else { 64 };
+    let hosts = capture.servers_found_by(RULE.id);
+    let from = hosts.partition_point(|there| there.0 >> host_bits < here.0 >> host_bits);
+    let there = hosts[from..].iter().take_while(|there| there.0 >> host_bits == here.0 >> host_bits);
+    let mut silent = there.filter(|there| **there != here && there.is_v4() == here.is_v4()).peekable();
+    let (first, more) = (*silent.peek()?, silent.count());
     let hosts =
         if more == 1 { "another host of that network does" } else { &format!("{more} more hosts of that network do") };
     Some(format!("{hosts} not answer ({first}): look at the path to it"))

@@ -15,7 +15,7 @@
 //! ## False alarms it avoids
 //! Clients that use one port on purpose; ports drawn at random; ports used again after a minute.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::event::Side;
 use crate::flow::facts::IpProtocol;
@@ -81,36 +81,27 @@ const CITED: usize = 4;
 
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
-    for (client, server, flows) in pairs(capture) {
-        let n = found.len() as u32;
-        found.extend(few(client, server, &flows, n, capture).or_else(|| most(client, server, &flows, n)));
+    for (client, server, flows) in capture.pairs().filter(|(.., flows)| flows.len() > 2 * AGAIN) {
+        let tcp = |digest: &&Digest| digest.transport == IpProtocol::Tcp;
+        let flows: Vec<&Digest> = flows.iter().map(|flow| flow.digest).filter(tcp).collect();
+        if flows.len() > 2 * AGAIN {
+            let n = found.len() as u32;
+            found.extend(few(client, server, &flows, n, capture).or_else(|| most(client, server, &flows, n)));
+        }
     }
     found
 }
 
-/// The connections of each client address to each server end that has enough of them, in order of time.
-fn pairs<'a>(capture: &'a CaptureView<'a>) -> Vec<(Address, Endpoint, Vec<&'a Digest>)> {
-    let mut pairs: BTreeMap<(Address, Endpoint), Vec<&Digest>> = BTreeMap::new();
-    let kept = capture.flows.values().map(|flow| &flow.digest);
-    for digest in kept.chain(capture.digests.values()).filter(|digest| digest.transport == IpProtocol::Tcp) {
-        pairs.entry((digest.client().address, digest.server())).or_default().push(digest);
-    }
-    pairs.retain(|_, flows| flows.len() > 2 * AGAIN);
-    let sorted = |mut flows: Vec<&'a Digest>| {
-        flows.sort_unstable_by_key(|digest| digest.id);
-        flows
-    };
-    pairs.into_iter().map(|((client, server), flows)| (client, server, sorted(flows))).collect()
-}
-
 /// Ports that come again before they have rested.
 fn few(client: Address, server: Endpoint, flows: &[&Digest], n: u32, capture: &CaptureView<'_>) -> Option<Finding> {
-    let mut last: BTreeMap<u16, &Digest> = BTreeMap::new();
-    let mut again: Vec<(&Digest, &Digest)> = Vec::new();
-    for flow in flows {
-        let earlier = last.insert(flow.client().port, flow);
-        again.extend(earlier.filter(|earlier| soon(earlier, flow)).map(|earlier| (earlier, *flow)));
-    }
+    // Each port with the places of its connections.
+    let mut by_port: Vec<(u16, usize)> = flows.iter().map(|flow| flow.client().port).zip(0..).collect();
+    by_port.sort_unstable();
+    let next = by_port.windows(2).filter(|pair| pair[0].0 == pair[1].0).map(|pair| (pair[1].1, pair[0].1));
+    let mut again: Vec<(usize, usize)> = next.filter(|(flow, earlier)| soon(flows[*earlier], flows[*flow])).collect();
+    again.sort_unstable();
+    let again: Vec<(&Digest, &Digest)> =
+        again.into_iter().map(|(flow, earlier)| (flows[earlier], flows[flow])).collect();
     let ports: BTreeSet<u16> = again.iter().map(|(_, flow)| flow.client().port).collect();
     let (first, end) = (again.first()?, again.last()?);
     let meanwhile: Vec<_> = flows.iter().filter(|flow| flow.id >= first.0.id && flow.id <= end.1.id).collect();
@@ -153,6 +144,9 @@ fn soon(earlier: &Digest, flow: &Digest) -> bool {
 
 /// So many ports within a minute that the rest does not last.
 fn most(client: Address, server: Endpoint, flows: &[&Digest], n: u32) -> Option<Finding> {
+    if flows.len() < MANY {
+        return None;
+    }
     let mut from = 0;
     for (to, flow) in flows.iter().enumerate() {
         while flow.id.time.since(flows[from].id.time) > MINUTE {

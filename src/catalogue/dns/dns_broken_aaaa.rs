@@ -77,7 +77,7 @@ type Pair<'a> = (&'a Digest, &'a Digest);
 
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
-    for server in capture.servers().filter(|server| !server.address.is_v4()) {
+    for (server, _) in capture.servers().filter(|(server, _)| !server.address.is_v4()) {
         let attempts: Vec<&Digest> = attempts(capture, server).collect();
         if attempts.len() < ATTEMPTS || attempts.iter().any(|digest| digest.accepted || digest.answered) {
             continue;

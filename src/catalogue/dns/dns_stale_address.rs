@@ -19,7 +19,7 @@
 //! ## False alarms it avoids
 //! Answers that rotate among the same addresses, addresses that another name still has, names of which only other hosts were told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Side, What};
 use crate::flow::facts::IpProtocol;
@@ -138,6 +138,9 @@ struct Moved<'a> {
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut used: BTreeSet<(Address, Endpoint)> = BTreeSet::new();
+    // What is known of a server, and of a host and a server, is the same for all their connections.
+    let mut abandoned: BTreeMap<Address, bool> = BTreeMap::new();
+    let mut known: BTreeMap<(Address, Endpoint), Option<Moved<'_>>> = BTreeMap::new();
     for flow in capture.flows.values().filter(|flow| flow.facts.transport == IpProtocol::Tcp) {
         let facts = &flow.facts;
         let dead = flow.findings.iter().any(|finding| DEAD.contains(&finding.rule.as_ref()));
@@ -145,15 +148,21 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
         if !dead && !works {
             continue;
         }
-        let Some(moved) = moved(flow, capture) else { continue };
+        let address = facts.server.address;
+        if !*abandoned.entry(address).or_insert_with(|| nameless(address, capture)) {
+            continue;
+        }
+        let ends = (facts.client.address, facts.server);
+        let moved = known.entry(ends).or_insert_with(|| moved(ends.0, ends.1, capture));
+        let Some(moved) = moved else { continue };
         if dead && facts.last.time > moved.at && facts.start() > moved.at - BEGUN {
-            findings.push(failed(flow, &moved, capture));
+            findings.push(failed(flow, moved, capture));
         } else if works
             && moved.told
-            && outlived(facts.start(), &moved)
+            && outlived(facts.start(), moved)
             && used.insert((facts.client.address, facts.server))
         {
-            let finding = told(flow, &moved, capture).severity(Severity::Warning).variant(1);
+            let finding = told(flow, moved, capture).severity(Severity::Warning).variant(1);
             findings.push(finding.confidence(Confidence::High));
         }
     }
@@ -168,20 +177,17 @@ fn outlived(start: Timestamp, moved: &Moved<'_>) -> bool {
     absent >= ABSENT.max(Elapsed(ttl.0.saturating_mul(3))) && start > old.expires().max(moved.at) + SLACK
 }
 
-/// The name that the flow's server address had, if it has it no more.
-fn moved<'a>(flow: &'a FlowSummary, capture: &'a CaptureView<'_>) -> Option<Moved<'a>> {
-    let (client, server) = (flow.facts.client.address, flow.facts.server);
-    let names: Vec<(&str, Lease)> = capture.names.names_of(server.address).collect();
-    // An address that one of its names still has is no stale one.
-    if names
-        .iter()
-        .any(|(name, lease)| newest(name, server.address, capture).is_none_or(|newest| newest <= lease.last.time))
-    {
-        return None;
-    }
+/// Whether no name has the address: one that has it still makes it no stale one.
+fn nameless(address: Address, capture: &CaptureView<'_>) -> bool {
+    let mut names = capture.names.names_of(address);
+    names.all(|(name, lease)| newest(name, address, capture).is_some_and(|newest| newest > lease.last.time))
+}
+
+/// The name that the server's address had and has no more.
+fn moved<'a>(client: Address, server: Endpoint, capture: &'a CaptureView<'_>) -> Option<Moved<'a>> {
+    let names = capture.names.names_of(server.address);
     let by_answer = names
-        .iter()
-        .filter_map(|(name, lease)| left(name, Some(*lease), server.address, client, capture))
+        .filter_map(|(name, lease)| left(name, Some(lease), server.address, client, capture))
         .max_by_key(|moved| (moved.told, moved.at));
     by_answer.or_else(|| by_request(client, server, capture))
 }

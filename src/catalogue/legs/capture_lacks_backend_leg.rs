@@ -21,7 +21,7 @@ use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject};
 use crate::rule::gateway::gateway_error;
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Rule, Step};
-use crate::wire::{Address, Endpoint};
+use crate::wire::Endpoint;
 
 pub static RULE: Rule = Rule {
     id: "capture-lacks-backend-leg",
@@ -41,8 +41,6 @@ pub static RULE: Rule = Rule {
 };
 
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
-    let known = || capture.flows.values().map(|flow| &flow.digest).chain(capture.digests.values());
-    let opening: BTreeSet<Address> = known().map(|digest| digest.client().address).collect();
     // A proxy often has another address towards its backends; on the capturing host that is seen by the direction.
     let here: BTreeSet<u16> = capture
         .flows
@@ -66,7 +64,7 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
             [face] => face.source.filter(|mac| mac.0 != [0; 6]),
             _ => None,
         };
-        if opening.contains(&flow.facts.server.address)
+        if capture.opens(flow.facts.server.address)
             || (sent_here(half) && here.contains(&flow.facts.id.file))
             || mac.is_some_and(|mac| macs.contains(&mac))
             || capture.links_of(flow.facts.id).any(|link| link.client_leg == flow.facts.id)

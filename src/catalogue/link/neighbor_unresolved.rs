@@ -140,9 +140,9 @@ fn silent<'a>(address: Address, asker: Address, known: &'a Known, times: &'a Tim
 /// DHCP servers with the addresses they gave out. Such a server asks whether an address is free before: then silence is what it hopes for.
 /// RFC 2131 §2.2.
 fn given_out(capture: &CaptureView<'_>) -> BTreeSet<(Address, Address)> {
-    let flows = capture.flows.values().map(|flow| &flow.digest).chain(capture.digests.values());
-    flows
-        .flat_map(|digest| [(digest.client(), digest.server()), (digest.server(), digest.client())])
+    let dhcp = capture.servers().filter(|(server, _)| [DHCP_SERVER, DHCP_CLIENT].contains(&server.port));
+    dhcp.flat_map(|(_, flows)| flows.iter().map(|digest| (digest.client(), digest.server())))
+        .flat_map(|(client, server)| [(client, server), (server, client)])
         .filter(|(server, client)| (server.port, client.port) == (DHCP_SERVER, DHCP_CLIENT))
         .map(|(server, client)| (server.address, client.address))
         .collect()
@@ -158,8 +158,7 @@ fn sweeps(silent: &Silent<'_>, list: &[Silent<'_>]) -> bool {
 }
 
 fn has_traffic(host: Address, capture: &CaptureView<'_>) -> bool {
-    let mut flows = capture.flows.values().map(|flow| &flow.digest).chain(capture.digests.values());
-    flows.any(|digest| digest.client().address == host || digest.server().address == host)
+    capture.opens(host) || capture.servers().any(|(server, _)| server.address == host)
 }
 
 /// Who waits for it: a connection or an error makes it critical, so do two attempts of a host that has other traffic.

@@ -15,9 +15,10 @@
 //! Roaming and the migration of virtual machines make one gap of at most 2 s.
 
 use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Standing, Subject};
-use crate::rule::view::CaptureView;
+use crate::rule::view::{CaptureView, Known};
 use crate::rule::{Check, Explains, Rule, Scope, Step};
 use crate::time::{Elapsed, Timestamp};
+use crate::wire::{Address, Endpoint};
 
 use super::silence::{Blackout, blackouts};
 
@@ -126,16 +127,15 @@ fn finding(n: u32, series: &[&Blackout<'_>], capture: &CaptureView<'_>) -> Findi
 /// Flows open in any of the gaps, all flows of these hosts, and the clients of the former.
 fn flows(reach: &Reach, capture: &CaptureView<'_>) -> (u64, u64, u64) {
     let (mut hit, mut of, mut clients) = (0, 0, Vec::new());
-    let kept = capture.flows.values().map(|flow| &flow.digest);
-    for digest in kept.chain(capture.digests.values()).filter(|digest| reach.holds(&digest.client(), &digest.server()))
-    {
-        of += 1;
-        if reach.during(digest.id.time, digest.last, Elapsed::ZERO) {
-            hit += 1;
-            clients.push(digest.client().address);
-        }
+    // Whatever the clients' ports.
+    let held = |client: Address, server: &Endpoint| reach.holds(&Endpoint::new(client, 0), server);
+    for (client, _, flows) in capture.pairs().filter(|(client, server, _)| held(*client, server)) {
+        let open = |flow: &&Known<'_>| reach.during(flow.digest.id.time, flow.digest.last, Elapsed::ZERO);
+        let open = flows.iter().filter(open).count() as u64;
+        of += flows.len() as u64;
+        hit += open;
+        clients.extend((open > 0).then_some(client));
     }
-    clients.sort_unstable();
     clients.dedup();
     (hit, of, clients.len() as u64)
 }

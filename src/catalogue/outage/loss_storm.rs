@@ -126,9 +126,11 @@ fn judge((from, behind): (usize, usize), copies: &[Copy<'_>], capture: &CaptureV
             && digest.last >= first.time
             && digest.accepted
     };
-    let kept = capture.flows.values().map(|flow| &flow.digest);
-    let active = kept.chain(capture.digests.values()).filter(alive).count();
-    if lossy.len() < FLOWS || lossy.len() * 100 < active * PERCENT || only_now * 2 <= lossy.len() {
+    if lossy.len() < FLOWS || only_now * 2 <= lossy.len() {
+        return None;
+    }
+    let active = capture.known().filter(alive).count();
+    if lossy.len() * 100 < active * PERCENT {
         return None;
     }
     let darkness =

@@ -20,6 +20,8 @@
 //! ## False alarms it avoids
 //! Quiet hosts (nobody asks them, or they never spoke once a second), one dead connection, copies of one packet made by the capture.
 
+use std::collections::BTreeSet;
+
 use crate::event::PacketRef;
 use crate::host::grid::Quiet;
 use crate::rule::finding::{Culprit, Evidence, Finding, Reach, Severity, Standing, Subject};
@@ -145,18 +147,15 @@ fn reach(
     hosts.dedup();
     let mut reach = Reach { hosts, spans: vec![(from, until)], standing, ..Reach::default() };
     let mut clients: Vec<Address> = Vec::new();
-    let kept = capture.flows.values().map(|flow| &flow.digest);
-    for digest in kept.chain(capture.digests.values()) {
-        let (client, server) = (digest.client(), digest.server());
-        if reach.holds(&client, &server) {
-            reach.of += 1;
-            if digest.id.time <= until && digest.last >= from {
-                reach.flows += 1;
-                clients.push(client.address);
-            }
+    let concerned = |host: &Address| reach.hosts.binary_search(host).is_ok();
+    for (client, server, flows) in capture.pairs() {
+        if concerned(&client) || concerned(&server.address) {
+            let open = flows.iter().filter(|flow| flow.digest.id.time <= until && flow.digest.last >= from).count();
+            reach.of += flows.len() as u64;
+            reach.flows += open as u64;
+            clients.extend((open > 0).then_some(client));
         }
     }
-    clients.sort_unstable();
     clients.dedup();
     reach.clients = clients.len() as u64;
     reach.last_good = Some(blackout.silences[0].heard);
@@ -192,6 +191,7 @@ fn stayed(
 ) -> Finding {
     let (hosts, others) = (blackout.hosts(), blackout.others());
     let mut stayed: Vec<(Address, PacketRef)> = Vec::new();
+    let mut known: BTreeSet<Address> = BTreeSet::new();
     for flow in capture.flows.values() {
         let facts = &flow.facts;
         for (near, far, half) in [
@@ -199,8 +199,10 @@ fn stayed(
             (facts.server.address, facts.client.address, &facts.from_client),
         ] {
             let within = half.last.filter(|last| last.time > from && last.time < until);
-            if let Some(last) = within.filter(|_| others.contains(&near) && !hosts.contains(&far))
-                && !stayed.iter().any(|(known, _)| *known == far)
+            // Both lists of hosts are sorted.
+            let concerned = |_: &PacketRef| others.binary_search(&near).is_ok() && hosts.binary_search(&far).is_err();
+            if let Some(last) = within.filter(concerned)
+                && known.insert(far)
             {
                 stayed.push((far, last));
             }

@@ -73,14 +73,14 @@ pub static RULE: Rule = Rule {
 };
 
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
-    let mut by_source: BTreeMap<Address, Vec<&Digest>> = BTreeMap::new();
-    let kept = capture.flows.values().map(|flow| &flow.digest);
-    for digest in kept.chain(capture.digests.values()).filter(|digest| digest.transport == IpProtocol::Tcp) {
-        by_source.entry(digest.client().address).or_default().push(digest);
-    }
-    by_source.retain(|_, tries| tries.len() >= PORTS);
     let mut found = Vec::new();
-    for (source, mut tries) in by_source {
+    for (source, flows) in capture.sources() {
+        let tcp = || flows.iter().map(|flow| flow.digest).filter(|digest| digest.transport == IpProtocol::Tcp);
+        // Where all of a source's failures are too few for one busy minute, no minute has enough.
+        if tcp().filter(|digest| !digest.answered).count() * 100 < PORTS * BAD {
+            continue;
+        }
+        let mut tries: Vec<&Digest> = tcp().collect();
         tries.sort_unstable_by_key(|digest| digest.id);
         found.extend(scan(source, &tries, found.len() as u32, capture));
     }

@@ -3,8 +3,8 @@
 use crate::event::PacketRef;
 use crate::host::grid::{Quiet, Silence};
 use crate::rule::finding::Confidence;
-use crate::rule::summary::FlowSummary;
-use crate::rule::view::CaptureView;
+use crate::rule::summary::{Digest, FlowSummary};
+use crate::rule::view::{CaptureView, Known};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::{Address, Mac};
 
@@ -140,22 +140,16 @@ fn one_dead_host(blackout: &Blackout<'_>, capture: &CaptureView<'_>) -> bool {
         }
     }
     let mut others_answer = false;
-    let kept = capture.flows.values().map(|flow| &flow.digest);
-    for digest in kept.chain(capture.digests.values()) {
-        let (client, server) = (digest.client().address, digest.server().address);
-        if !digest.accepted && !digest.answered || digest.last <= from || digest.id.time >= until {
-            continue;
-        }
-        let cut = || match capture.flows.get(&digest.id) {
-            Some(flow) => repeats(flow, from),
-            None => digest.last > until,
-        };
-        if client == *silent || server == *silent {
-            if cut() {
+    let open = |digest: &Digest| (digest.accepted || digest.answered) && digest.last > from && digest.id.time < until;
+    for (client, server, flows) in capture.pairs() {
+        let mut meanwhile = flows.iter().filter(|flow| open(flow.digest));
+        let cut = |flow: &Known<'_>| flow.whole.map_or(flow.digest.last > until, |flow| repeats(flow, from));
+        if client == *silent || server.address == *silent {
+            if meanwhile.any(cut) {
                 return false;
             }
-        } else if here.contains(&client) != here.contains(&server) {
-            others_answer = true;
+        } else if here.contains(&client) != here.contains(&server.address) {
+            others_answer |= meanwhile.next().is_some();
         }
     }
     others_answer

@@ -3,7 +3,7 @@
 //! A hash of 32 bits is no proof and a digest knows neither when its request came nor which link address it has: what is certain between
 //! flows kept whole is high here, what is high there is medium.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::requests::Asked;
 use super::{Candidate, End, LOOK, latest};
@@ -33,11 +33,14 @@ pub(super) fn candidates(
     digests: &BTreeMap<PacketRef, Digest>,
     linked: impl Fn(PacketRef) -> bool,
 ) -> Vec<Candidate> {
-    let mut all: Vec<Known<'_>> = digests.values().filter(|digest| digest.request != 0).map(of_digest).collect();
-    if all.is_empty() {
+    let mut all: Vec<Known<'_>> = asked.iter().map(of_request).collect();
+    // Two digests are never joined: only what a request is asked for by is looked for among them.
+    let wanted: HashSet<u32, foldhash::fast::RandomState> = all.iter().flat_map(|one| &one.keys).copied().collect();
+    let whole = all.len();
+    all.extend(digests.values().filter(|digest| wanted.contains(&digest.request)).map(of_digest));
+    if all.len() == whole {
         return Vec::new();
     }
-    all.extend(asked.iter().map(of_request));
     all.sort_by_key(|one| (one.at, one.end));
     let mut by_key: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (place, one) in all.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! Methods 1 to 3: octets that only two legs of one connection share. They join flows as wholes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::hosts::{runs_client, runs_server};
 use super::{AT_ONCE, Candidate, LOOK, latest, same_connection};
@@ -188,6 +188,12 @@ fn by_prefix(
 /// Flows of the same hash, two and more of each, in the order of their first packets; 0 is no hash.
 fn alike<'a>(hashed: impl Iterator<Item = (u64, &'a Digest)>) -> Vec<Vec<&'a Digest>> {
     let mut hashed: Vec<(u64, &Digest)> = hashed.filter(|(hash, _)| *hash != 0).collect();
+    // Most are the only ones of their hash, and need not be sorted.
+    let mut known: HashSet<u64, foldhash::fast::RandomState> = HashSet::default();
+    known.reserve(hashed.len());
+    let again: HashSet<u64, foldhash::fast::RandomState> =
+        hashed.iter().map(|(hash, _)| *hash).filter(|hash| !known.insert(*hash)).collect();
+    hashed.retain(|(hash, _)| again.contains(hash));
     hashed.sort_unstable_by_key(|(hash, digest)| (*hash, digest.id));
     let groups = hashed.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1);
     groups.map(|group| group.iter().map(|(_, digest)| *digest).collect()).collect()
