@@ -53,6 +53,12 @@ impl Buffer {
         &self.bytes[self.start..self.end]
     }
 
+    /// The `len` octets behind the first `head` that are ready.
+    #[inline]
+    pub(super) fn part(&self, head: usize, len: usize) -> Option<&[u8]> {
+        self.bytes.get(self.start + head..self.end)?.get(..len)
+    }
+
     /// Position of the first octet that is ready.
     #[inline]
     pub(super) fn offset(&self) -> u64 {
@@ -76,6 +82,7 @@ impl Buffer {
     }
 
     #[cold]
+    #[inline(never)]
     fn read_up_to(&mut self, need: usize) {
         while self.end - self.start < need && self.end_of_stream.is_none() {
             self.make_room(need);

@@ -32,13 +32,14 @@ impl Decoder {
     }
 
     /// The packet of an ordinary frame; `None` where [`Decoder::odd`] must look.
-    #[inline]
+    #[inline(always)]
     pub fn plain<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
         fast::packet(frame, told(frame))
     }
 
     /// The packet of a frame that is not ordinary.
     #[cold]
+    #[inline(never)]
     pub fn odd<'a>(&'a mut self, frame: &Frame<'a>) -> Packet<'a> {
         let mut packet = self.walk(frame);
         if packet.link.direction == Direction::Unknown {
@@ -114,6 +115,7 @@ impl Decoder {
 }
 
 /// pcapng tells the direction beside the packet (§4.3.1), the link layer of Linux cooked captures inside it.
+#[inline]
 fn told(frame: &Frame<'_>) -> Direction {
     match frame.flags & 3 {
         1 => Direction::In,

@@ -5,67 +5,51 @@
 
 use super::span::Span;
 use super::transport::{self, number};
-use super::{Direction, Ip, Link, Packet, Transport, link, tunnel};
+use super::{Datagram, Direction, Ip, Link, Packet, Transport, link, tunnel};
 use crate::capture::{Frame, LinkType};
 use crate::event::PacketRef;
 use crate::wire::{Address, Mac};
 
 /// The packet of an ordinary frame, of which `direction` is told beside it; `None` when the walk must look.
-#[inline]
+#[inline(always)]
 pub(super) fn packet<'a>(frame: &Frame<'a>, direction: Direction) -> Option<Packet<'a>> {
     if frame.link != LinkType::ETHERNET {
         return None;
     }
-    let (ethernet, mut rest) = frame.bytes.split_first_chunk::<14>()?;
-    let mut ether_type = u16::from_be_bytes([ethernet[12], ethernet[13]]);
-    let mut vlan = None;
-    if ether_type == link::VLAN {
-        let (tag, inner) = rest.split_first_chunk::<4>()?;
-        vlan = link::vlan_id([tag[0], tag[1]]);
-        ether_type = u16::from_be_bytes([tag[2], tag[3]]);
-        rest = inner;
+    let (ethernet, rest) = Span::new(frame.bytes, frame.wire_len).take::<14>("").ok()?;
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *ethernet;
+    let (source, destination) = (Some(Mac([s0, s1, s2, s3, s4, s5])), Some(Mac([d0, d1, d2, d3, d4, d5])));
+    let link = Link { direction, source, destination, ifindex: 0, vlan: None };
+    match u16::from_be_bytes([t0, t1]) {
+        link::VLAN => {
+            let (tag, rest) = rest.take::<4>("").ok()?;
+            let link = Link { vlan: link::vlan_id([tag[0], tag[1]]), ..link };
+            tagged(frame, link, u16::from_be_bytes([tag[2], tag[3]]), rest)
+        }
+        link::IPV4 => ipv4(frame, link, rest),
+        link::IPV6 => ipv6(frame, link, rest),
+        _ => None,
     }
-    let frame_wire = Span::new(frame.bytes, frame.wire_len).wire;
-    let rest = Span::new(rest, frame_wire - (frame.bytes.len() - rest.len()) as u32);
-    let (ip, protocol, body) = match ether_type {
-        link::IPV4 => ipv4(rest)?,
-        link::IPV6 => ipv6(rest)?,
-        _ => return None,
-    };
-    let transport = match protocol {
-        number::TCP => transport::tcp(body),
-        _ => match transport::udp(body) {
-            Ok((datagram, _)) if tunnel::may_be(datagram.destination_port) => return None,
-            Ok((datagram, _)) => Transport::Udp(datagram),
-            Err(reason) => Transport::Unreadable(reason),
-        },
-    };
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, _, _] = *ethernet;
-    Some(Packet {
-        at: PacketRef { file: frame.file, number: frame.number, time: frame.time },
-        interface: frame.interface,
-        link: Link {
-            direction,
-            source: Some(Mac([s0, s1, s2, s3, s4, s5])),
-            destination: Some(Mac([d0, d1, d2, d3, d4, d5])),
-            ifindex: 0,
-            vlan,
-        },
-        ip: Some(ip),
-        transport,
-        cut: body.is_cut(),
-    })
+}
+
+/// What follows a VLAN tag.
+#[inline(never)]
+fn tagged<'a>(frame: &Frame<'a>, link: Link, ether_type: u16, rest: Span<'a>) -> Option<Packet<'a>> {
+    match ether_type {
+        link::IPV4 => ipv4(frame, link, rest),
+        link::IPV6 => ipv6(frame, link, rest),
+        _ => None,
+    }
 }
 
 /// An IPv4 header of 20 octets (RFC 791 §3.1) in front of TCP or UDP; `None` for options, fragments, other protocols, odd lengths.
-#[inline]
-fn ipv4(span: Span<'_>) -> Option<(Ip, u8, Span<'_>)> {
-    let (head, _) = span.bytes.split_first_chunk::<20>()?;
+#[inline(always)]
+fn ipv4<'a>(frame: &Frame<'a>, link: Link, span: Span<'a>) -> Option<Packet<'a>> {
+    let (head, rest) = span.take::<20>("").ok()?;
     let len = u32::from(u16::from_be_bytes([head[2], head[3]]));
     // More fragments, or an offset: the last 14 bits of flags and offset.
     let fragment = u16::from_be_bytes([head[6], head[7]]) & 0x3fff;
-    let protocol = head[9];
-    if head[0] != 0x45 || fragment != 0 || len < 20 || len > span.wire || !is_plain(protocol) {
+    if head[0] != 0x45 || fragment != 0 || len < 20 || len > span.wire {
         return None;
     }
     let ip = Ip {
@@ -77,16 +61,15 @@ fn ipv4(span: Span<'_>) -> Option<(Ip, u8, Span<'_>)> {
         reassembled: false,
         tunnelled: false,
     };
-    Some((ip, protocol, span.first(len).skip(20, "").ok()?))
+    carried(frame, link, ip, head[9], rest.first(len - 20))
 }
 
 /// An IPv6 header (RFC 8200 §3) directly in front of TCP or UDP; `None` for extension headers, other protocols and length 0.
-#[inline]
-fn ipv6(span: Span<'_>) -> Option<(Ip, u8, Span<'_>)> {
-    let (head, _) = span.bytes.split_first_chunk::<40>()?;
+#[inline(always)]
+fn ipv6<'a>(frame: &Frame<'a>, link: Link, span: Span<'a>) -> Option<Packet<'a>> {
+    let (head, rest) = span.take::<40>("").ok()?;
     let payload = u32::from(u16::from_be_bytes([head[4], head[5]]));
-    let protocol = head[6];
-    if head[0] >> 4 != 6 || payload == 0 || payload + 40 > span.wire || !is_plain(protocol) {
+    if head[0] >> 4 != 6 || payload == 0 || payload > rest.wire {
         return None;
     }
     let ip = Ip {
@@ -98,13 +81,30 @@ fn ipv6(span: Span<'_>) -> Option<(Ip, u8, Span<'_>)> {
         reassembled: false,
         tunnelled: false,
     };
-    Some((ip, protocol, span.first(payload + 40).skip(40, "").ok()?))
+    carried(frame, link, ip, head[6], rest.first(payload))
 }
 
-/// The two protocols whose headers the fast path reads.
+/// TCP or UDP, whose headers alone the fast path reads. Once for each version of IP: joining them costs more than the code twice.
+#[inline(always)]
+fn carried<'a>(frame: &Frame<'a>, link: Link, ip: Ip, protocol: u8, body: Span<'a>) -> Option<Packet<'a>> {
+    let transport = match protocol {
+        number::TCP => Transport::Tcp(transport::tcp(body).ok()?),
+        number::UDP => Transport::Udp(transport::udp(body).ok().map(|(datagram, _)| datagram).filter(is_no_tunnel)?),
+        _ => return None,
+    };
+    Some(Packet {
+        at: PacketRef { file: frame.file, number: frame.number, time: frame.time },
+        interface: frame.interface,
+        link,
+        ip: Some(ip),
+        transport,
+        cut: body.is_cut(),
+    })
+}
+
 #[inline]
-fn is_plain(protocol: u8) -> bool {
-    protocol == number::TCP || protocol == number::UDP
+fn is_no_tunnel(datagram: &Datagram<'_>) -> bool {
+    !tunnel::may_be(datagram.destination_port)
 }
 
 #[cfg(test)]

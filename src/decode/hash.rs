@@ -18,13 +18,14 @@ pub fn flow_hash(source: Endpoint, destination: Endpoint, protocol: u8) -> u64 {
 /// The seed should be random in each run, because whoever sent the captured packets chose the addresses and ports.
 #[inline]
 pub fn keyed_flow_hash(source: Endpoint, destination: Endpoint, protocol: u8, seed: u64) -> u64 {
-    let (a, b) = if source <= destination { (source, destination) } else { (destination, source) };
     let protocol = u64::from(protocol);
     let [k0, k1, k2, k3] = PI.map(|digits| digits ^ seed);
-    if a.address.is_v4() && b.address.is_v4() {
-        let ends = fold(packed(a) ^ k0, packed(b) ^ k1);
+    if source.address.is_v4() && destination.address.is_v4() {
+        let (source, destination) = (packed(source), packed(destination));
+        let ends = fold(source.min(destination) ^ k0, source.max(destination) ^ k1);
         return fold(ends ^ protocol, k2);
     }
+    let (a, b) = if source <= destination { (source, destination) } else { (destination, source) };
     let ports = u64::from(a.port) << 24 | u64::from(b.port) << 8 | protocol;
     let first = fold(high(a) ^ k0, low(a) ^ k1);
     let both = fold(first ^ high(b), low(b) ^ k2);
@@ -39,7 +40,7 @@ pub(crate) fn fold(a: u64, b: u64) -> u64 {
     (product as u64) ^ ((product >> 64) as u64)
 }
 
-/// An IPv4 end in 48 bits.
+/// An IPv4 end in 48 bits, which are in the order of the ends.
 #[inline]
 fn packed(end: Endpoint) -> u64 {
     (end.address.0 as u32 as u64) << 16 | u64::from(end.port)
