@@ -105,7 +105,7 @@ impl Source {
     /// # Errors
     /// When an input that waited for its turn can no longer be opened.
     #[expect(clippy::should_implement_trait, reason = "a lending iterator: the frame borrows the source")]
-    #[inline]
+    #[inline(always)]
     pub fn next(&mut self) -> Result<Option<Frame<'_>>> {
         if !self.goes_on() {
             self.turn()?;
@@ -256,8 +256,9 @@ impl Source {
     /// Goes to the next record of input `n`, if there is one; closes it at its end.
     #[inline]
     fn advance(&mut self, n: usize) -> bool {
-        let (Some(input), Some(info)) = (self.inputs.get_mut(n), self.infos.get_mut(n)) else { return false };
+        let Some(input) = self.inputs.get_mut(n) else { return false };
         let State::Open(reader) = &mut input.state else { return false };
+        let Some(info) = self.infos.get_mut(n) else { return false };
         let more = reader.advance(info);
         if !more {
             input.state = State::Done;

@@ -78,9 +78,9 @@ impl Pcap {
         Some(Self { swapped, unit, header_len, link, longest, latest: None })
     }
 
-    /// The next record, which stays at the front of the buffer; `None` at the end.
+    /// The next record, which stays at the front of the buffer; `false` at the end.
     #[inline]
-    pub(super) fn next(&mut self, buffer: &mut Buffer, info: &mut CaptureInfo) -> Option<Record> {
+    pub(super) fn next(&mut self, buffer: &mut Buffer, info: &mut CaptureInfo, record: &mut Record) -> bool {
         let ready = buffer.ready();
         if let Some(words) = ready.first_chunk()
             && let Some(latest) = self.latest
@@ -88,10 +88,11 @@ impl Pcap {
             let header = self.header(words);
             // Nearly all records are there as a whole, and nothing is odd about them.
             if self.in_order(&header, latest) && self.len(&header) <= ready.len() {
-                return Some(self.record(&header));
+                *record = self.record(&header);
+                return true;
             }
         }
-        self.look(buffer, info)
+        self.look(buffer, info).map(|next| *record = next).is_some()
     }
 
     /// The same for one that is not there yet, or not in order.

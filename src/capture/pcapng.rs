@@ -60,17 +60,15 @@ impl PcapNg {
         Self { swapped: false, interfaces: Vec::new(), latest: Timestamp(0) }
     }
 
-    /// The next packet, whose block stays at the front of the buffer; `None` at the end.
-    #[inline]
-    pub(super) fn next(&mut self, buffer: &mut Buffer, info: &mut CaptureInfo) -> Option<Record> {
-        match self.plain(buffer.ready()) {
-            Some(record) => Some(record),
-            None => self.look(buffer, info),
-        }
+    /// The next packet, whose block stays at the front of the buffer; `false` at the end.
+    #[inline(never)]
+    pub(super) fn next(&mut self, buffer: &mut Buffer, info: &mut CaptureInfo, record: &mut Record) -> bool {
+        let next = self.plain(buffer.ready()).or_else(|| self.look(buffer, info));
+        next.map(|next| *record = next).is_some()
     }
 
     /// An enhanced packet block (§4.3) without options that is there as a whole: most of them. `None` for all others and what is odd.
-    #[inline(never)]
+    #[inline]
     fn plain(&mut self, ready: &[u8]) -> Option<Record> {
         let head: &[u8; PLAIN] = ready.first_chunk()?;
         let [kind, len, id, high, low, kept, wire] = [0, 4, 8, 12, 16, 20, 24].map(|at| word(head, at, self.swapped));

@@ -94,15 +94,16 @@ impl Reader {
     #[inline]
     pub(super) fn advance(&mut self, info: &mut CaptureInfo) -> bool {
         self.buffer.consume(self.current.len as usize);
-        let next = match &mut self.format {
-            Format::Pcap(pcap) => pcap.next(&mut self.buffer, info),
-            Format::PcapNg(pcapng) => pcapng.next(&mut self.buffer, info),
-            Format::Nothing => None,
+        let record = &mut self.current;
+        let more = match &mut self.format {
+            Format::Pcap(pcap) => pcap.next(&mut self.buffer, info, record),
+            Format::PcapNg(pcapng) => pcapng.next(&mut self.buffer, info, record),
+            Format::Nothing => false,
         };
-        let Some(record) = next else {
+        if !more {
             self.end(info);
             return false;
-        };
+        }
         info.packets += 1;
         info.octets += u64::from(record.wire_len);
         if info.first.is_none_or(|first| record.time < first) {
@@ -114,7 +115,6 @@ impl Reader {
         if let Some(interface) = info.interfaces.get_mut(usize::from(record.interface)) {
             interface.packets += 1;
         }
-        self.current = record;
         true
     }
 

@@ -5,46 +5,43 @@
 
 use super::span::Span;
 use super::transport::{self, number};
-use super::{Datagram, Direction, Ip, Link, Packet, Transport, link, tunnel};
+use super::{Direction, Ip, Link, Packet, Transport, link, tunnel};
 use crate::capture::{Frame, LinkType};
 use crate::event::PacketRef;
 use crate::wire::{Address, Mac};
 
-/// The packet of an ordinary frame, of which `direction` is told beside it; `None` when the walk must look.
+/// The packet of an ordinary frame; `None` when the walk must look.
+///
+/// Only IPv4 and TCP are read in the caller's place, so that what nearly all packets need is short and in one piece.
 #[inline(always)]
-pub(super) fn packet<'a>(frame: &Frame<'a>, direction: Direction) -> Option<Packet<'a>> {
+pub(super) fn packet<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
     if frame.link != LinkType::ETHERNET {
         return None;
     }
     let (ethernet, rest) = Span::new(frame.bytes, frame.wire_len).take::<14>("").ok()?;
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *ethernet;
-    let (source, destination) = (Some(Mac([s0, s1, s2, s3, s4, s5])), Some(Mac([d0, d1, d2, d3, d4, d5])));
-    let link = Link { direction, source, destination, ifindex: 0, vlan: None };
-    match u16::from_be_bytes([t0, t1]) {
-        link::VLAN => {
-            let (tag, rest) = rest.take::<4>("").ok()?;
-            let link = Link { vlan: link::vlan_id([tag[0], tag[1]]), ..link };
-            tagged(frame, link, u16::from_be_bytes([tag[2], tag[3]]), rest)
-        }
-        link::IPV4 => ipv4(frame, link, rest),
-        link::IPV6 => ipv6(frame, link, rest),
+    match u16::from_be_bytes([ethernet[12], ethernet[13]]) {
+        link::IPV4 => ipv4(frame, ethernet, None, rest),
+        link::IPV6 => ipv6(frame, ethernet, None, rest),
+        link::VLAN => tagged(frame, ethernet, rest),
         _ => None,
     }
 }
 
 /// What follows a VLAN tag.
 #[inline(never)]
-fn tagged<'a>(frame: &Frame<'a>, link: Link, ether_type: u16, rest: Span<'a>) -> Option<Packet<'a>> {
-    match ether_type {
-        link::IPV4 => ipv4(frame, link, rest),
-        link::IPV6 => ipv6(frame, link, rest),
+fn tagged<'a>(frame: &Frame<'a>, ethernet: &[u8; 14], rest: Span<'a>) -> Option<Packet<'a>> {
+    let (tag, rest) = rest.take::<4>("").ok()?;
+    let vlan = link::vlan_id([tag[0], tag[1]]);
+    match u16::from_be_bytes([tag[2], tag[3]]) {
+        link::IPV4 => ipv4(frame, ethernet, vlan, rest),
+        link::IPV6 => ipv6(frame, ethernet, vlan, rest),
         _ => None,
     }
 }
 
 /// An IPv4 header of 20 octets (RFC 791 §3.1) in front of TCP or UDP; `None` for options, fragments, other protocols, odd lengths.
 #[inline(always)]
-fn ipv4<'a>(frame: &Frame<'a>, link: Link, span: Span<'a>) -> Option<Packet<'a>> {
+fn ipv4<'a>(frame: &Frame<'a>, ethernet: &[u8; 14], vlan: Option<u16>, span: Span<'a>) -> Option<Packet<'a>> {
     let (head, rest) = span.take::<20>("").ok()?;
     let len = u32::from(u16::from_be_bytes([head[2], head[3]]));
     // More fragments, or an offset: the last 14 bits of flags and offset.
@@ -61,12 +58,12 @@ fn ipv4<'a>(frame: &Frame<'a>, link: Link, span: Span<'a>) -> Option<Packet<'a>>
         reassembled: false,
         tunnelled: false,
     };
-    carried(frame, link, ip, head[9], rest.first(len - 20))
+    carried(frame, ethernet, vlan, ip, head[9], rest.first(len - 20))
 }
 
 /// An IPv6 header (RFC 8200 §3) directly in front of TCP or UDP; `None` for extension headers, other protocols and length 0.
-#[inline(always)]
-fn ipv6<'a>(frame: &Frame<'a>, link: Link, span: Span<'a>) -> Option<Packet<'a>> {
+#[inline(never)]
+fn ipv6<'a>(frame: &Frame<'a>, ethernet: &[u8; 14], vlan: Option<u16>, span: Span<'a>) -> Option<Packet<'a>> {
     let (head, rest) = span.take::<40>("").ok()?;
     let payload = u32::from(u16::from_be_bytes([head[4], head[5]]));
     if head[0] >> 4 != 6 || payload == 0 || payload > rest.wire {
@@ -81,30 +78,70 @@ fn ipv6<'a>(frame: &Frame<'a>, link: Link, span: Span<'a>) -> Option<Packet<'a>>
         reassembled: false,
         tunnelled: false,
     };
-    carried(frame, link, ip, head[6], rest.first(payload))
+    carried(frame, ethernet, vlan, ip, head[6], rest.first(payload))
 }
 
-/// TCP or UDP, whose headers alone the fast path reads. Once for each version of IP: joining them costs more than the code twice.
+/// TCP or UDP, whose headers alone the fast path reads.
 #[inline(always)]
-fn carried<'a>(frame: &Frame<'a>, link: Link, ip: Ip, protocol: u8, body: Span<'a>) -> Option<Packet<'a>> {
-    let transport = match protocol {
-        number::TCP => Transport::Tcp(transport::tcp(body).ok()?),
-        number::UDP => Transport::Udp(transport::udp(body).ok().map(|(datagram, _)| datagram).filter(is_no_tunnel)?),
-        _ => return None,
-    };
-    Some(Packet {
+fn carried<'a>(
+    frame: &Frame<'a>,
+    ethernet: &[u8; 14],
+    vlan: Option<u16>,
+    ip: Ip,
+    protocol: u8,
+    body: Span<'a>,
+) -> Option<Packet<'a>> {
+    match protocol {
+        number::TCP => {
+            let segment = transport::tcp(body).ok()?;
+            Some(made(frame, ethernet, vlan, ip, Transport::Tcp(segment), body.is_cut()))
+        }
+        number::UDP => udp(frame, ethernet, vlan, ip, body),
+        _ => None,
+    }
+}
+
+#[inline(never)]
+fn udp<'a>(
+    frame: &Frame<'a>,
+    ethernet: &[u8; 14],
+    vlan: Option<u16>,
+    ip: Ip,
+    body: Span<'a>,
+) -> Option<Packet<'a>> {
+    match transport::udp(body) {
+        Ok((datagram, _)) if !tunnel::may_be(datagram.destination_port) => {
+            Some(made(frame, ethernet, vlan, ip, Transport::Udp(datagram), body.is_cut()))
+        }
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn made<'a>(
+    frame: &Frame<'a>,
+    ethernet: &[u8; 14],
+    vlan: Option<u16>,
+    ip: Ip,
+    transport: Transport<'a>,
+    cut: bool,
+) -> Packet<'a> {
+    let (destination, rest) = ethernet.split_at(6);
+    let mac = |octets: &[u8]| octets.first_chunk().copied().map(Mac);
+    Packet {
         at: PacketRef { file: frame.file, number: frame.number, time: frame.time },
         interface: frame.interface,
-        link,
+        link: Link { direction: told(frame), source: mac(rest), destination: mac(destination), ifindex: 0, vlan },
         ip: Some(ip),
         transport,
-        cut: body.is_cut(),
-    })
+        cut,
+    }
 }
 
+/// pcapng tells the direction beside the packet (§4.3.1), the link layer of Linux cooked captures inside it.
 #[inline]
-fn is_no_tunnel(datagram: &Datagram<'_>) -> bool {
-    !tunnel::may_be(datagram.destination_port)
+pub(super) fn told(frame: &Frame<'_>) -> Direction {
+    [Direction::Unknown, Direction::In, Direction::Out, Direction::Unknown][frame.flags as usize % 4]
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@ use crate::wire::Endpoint;
 /// Digits of π after the point: constants nobody chose.
 const PI: [u64; 4] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0, 0x082e_fa98_ec4e_6c89];
 
+/// The lowest IPv4 address as an [`Address`](crate::wire::Address).
+const V4: u128 = 0xffff_0000_0000;
+
 /// The fixed hash by which flows are dealt out to shards: the same in every run, equal for both directions.
 ///
 /// Anybody can make flows that collide in it, so it must not place keys in a table: see [`keyed_flow_hash`].
@@ -20,7 +23,8 @@ pub fn flow_hash(source: Endpoint, destination: Endpoint, protocol: u8) -> u64 {
 pub fn keyed_flow_hash(source: Endpoint, destination: Endpoint, protocol: u8, seed: u64) -> u64 {
     let protocol = u64::from(protocol);
     let [k0, k1, k2, k3] = PI.map(|digits| digits ^ seed);
-    if source.address.is_v4() && destination.address.is_v4() {
+    // IPv4 addresses have their upper bits in common.
+    if ((source.address.0 ^ V4) | (destination.address.0 ^ V4)) >> 32 == 0 {
         let (source, destination) = (packed(source), packed(destination));
         let ends = fold(source.min(destination) ^ k0, source.max(destination) ^ k1);
         return fold(ends ^ protocol, k2);

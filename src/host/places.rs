@@ -40,7 +40,7 @@ impl Key for Endpoint {
 impl Key for Mac {
     fn number(&self) -> u64 {
         let Mac([a, b, c, d, e, f]) = *self;
-        u64::from(u32::from_le_bytes([c, d, e, f])) ^ u64::from(u16::from_le_bytes([a, b])) << 32
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
     }
 }
 
@@ -53,7 +53,7 @@ impl<K: Key, V: Default> Places<K, V> {
     /// The value of a key, new if need be; `None` when there is no room for another.
     #[inline(always)]
     pub(crate) fn get(&mut self, key: K) -> Option<&mut V> {
-        let slot = (key.number().wrapping_mul(SPREAD) >> 32) as usize % RECENT;
+        let slot = (key.number().wrapping_mul(SPREAD) >> (u64::BITS - RECENT.ilog2())) as usize;
         let mut place = self.recent[slot] as usize;
         if self.all.get(place).is_none_or(|(known, _)| *known != key) {
             place = self.place(key, slot)?;

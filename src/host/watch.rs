@@ -107,9 +107,11 @@ impl Watch {
             return;
         }
         let asks = self.count(packet, ip.len);
-        let now = Now { at: packet.at, stamp: packet.at.into(), second: self.second };
+        let now = Now { stamp: packet.at.into(), late: packet.at.time - LATE, second: self.second };
         if let Some(lane) = self.lanes.get(ip.source) {
-            lane.from.hear(&now, (Some(ip.source), Quiet::Mute, None), self.black, &mut self.grid);
+            if lane.from.hear(&now) {
+                lane.from.ended((Some(ip.source), Quiet::Mute, None), packet.at, self.black, &mut self.grid);
+            }
             if asks && lane.to.ask(&now) {
                 lane.to.wait(packet, ip.destination, ip.source);
             }
@@ -117,7 +119,9 @@ impl Watch {
             self.grid.unwatched += 1;
         }
         if let Some(lane) = self.lanes.get(ip.destination) {
-            lane.to.hear(&now, (Some(ip.destination), Quiet::Deaf, None), self.black, &mut self.grid);
+            if lane.to.hear(&now) {
+                lane.to.ended((Some(ip.destination), Quiet::Deaf, None), packet.at, self.black, &mut self.grid);
+            }
             if asks && lane.from.ask(&now) {
                 lane.from.wait(packet, ip.source, ip.destination);
             }
@@ -126,8 +130,10 @@ impl Watch {
         }
         // The same for the link addresses: what is sent through a router, and whether anything comes from it.
         let (Some(source), Some(destination)) = (packet.link.source, packet.link.destination) else { return };
-        if let Some(way) = self.hops.get(source) {
-            way.hear(&now, (None, Quiet::Hop, Some(source)), self.black, &mut self.grid);
+        if let Some(way) = self.hops.get(source)
+            && way.hear(&now)
+        {
+            way.ended((None, Quiet::Hop, Some(source)), packet.at, self.black, &mut self.grid);
         }
         if asks
             && let Some(way) = self.hops.get(destination)
@@ -224,8 +230,9 @@ impl Watch {
 
 /// The moment of a packet, once for everybody who hears of it.
 struct Now {
-    at: PacketRef,
     stamp: Stamp,
+    /// Who asked then waits for long.
+    late: Timestamp,
     second: i64,
 }
 
@@ -233,26 +240,28 @@ struct Now {
 type Who = (Option<Address>, Quiet, Option<Mac>);
 
 impl Way {
-    /// Something was heard: a silence that was long enough is kept.
+    /// Something was heard. Whether somebody waited for it: then a silence may have ended.
     #[inline]
-    fn hear(&mut self, now: &Now, who: Who, black: Elapsed, grid: &mut Grid) {
+    fn hear(&mut self, now: &Now) -> bool {
         if self.waits.is_some() {
-            self.ended(who, now.at, black, grid);
-        } else {
-            self.asked = None;
+            return true;
         }
+        self.asked = None;
         self.rate.count(now.second);
         self.heard = Some(now.stamp);
+        false
     }
 
-    /// The way starts anew with what it knows of its rate.
+    /// Something was heard, for which somebody waited. The way starts anew with what it knows of its rate; a silence that was long enough
+    /// is kept.
     #[cold]
     #[inline(never)]
     fn ended(&mut self, who: Who, at: PacketRef, black: Elapsed, grid: &mut Grid) {
-        let fresh = Self { heard: self.heard, rate: self.rate, ..Self::default() };
+        let fresh = Self { heard: Some(at.into()), rate: self.rate, ..Self::default() };
         if let Some(silence) = std::mem::replace(self, fresh).silence(who, Some(at), at.time, black) {
             grid.keep(silence);
         }
+        self.rate.count(at.time.second());
     }
 
     fn silence(
@@ -299,11 +308,11 @@ impl Way {
         })
     }
 
-    /// A question. Whether an earlier one is unanswered for long.
+    /// A question. Whether an earlier one seems to be unanswered for long: [`Way::wait`] looks closely.
     #[inline]
     fn ask(&mut self, now: &Now) -> bool {
         let asked = *self.asked.get_or_insert(now.stamp);
-        self.waits.is_some() || now.at.time.since(asked.time()) >= LATE
+        self.waits.is_some() || asked.time() <= now.late
     }
 
     /// One more question while an earlier one is unanswered for long.
@@ -311,6 +320,9 @@ impl Way {
     #[inline(never)]
     fn wait(&mut self, packet: &Packet<'_>, other: Address, asker: Address) {
         let Some(asked) = self.asked else { return };
+        if self.waits.is_none() && packet.at.time.since(asked.time()) < LATE {
+            return;
+        }
         let Some((flow, seq)) = question(packet) else { return };
         let at = packet.at;
         let waits = self.waits.get_or_insert_with(|| Box::new(Waits::new(asked.packet(), asker)));

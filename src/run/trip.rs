@@ -99,19 +99,24 @@ impl Trip {
             self.packets.last = Some(at);
         }
         self.watch.packet(packet);
-        match &packet.transport {
+        let (source, destination, protocol) = match &packet.transport {
             Transport::Tcp(segment) => {
                 self.packets.tcp += 1;
-                hand_over(packet, (segment.source_port, segment.destination_port), 6, shards);
+                (segment.source_port, segment.destination_port, 6)
             }
             Transport::Udp(datagram) => {
-                let ports = (datagram.source_port, datagram.destination_port);
+                let (source, destination) = (datagram.source_port, datagram.destination_port);
                 self.packets.udp += 1;
-                self.packets.dns += u64::from(ports.0 == 53 || ports.1 == 53);
+                self.packets.dns += u64::from(source == 53 || destination == 53);
                 self.neighbors.signs.learn(at, packet, frame.bytes);
-                hand_over(packet, ports, 17, shards);
+                (source, destination, 17)
             }
-            _ => apart(&mut self.packets, &mut self.neighbors, &mut self.watch, packet, frame, shards),
+            _ => return apart(&mut self.packets, &mut self.neighbors, &mut self.watch, packet, frame, shards),
+        };
+        // To the shard of its flow: both directions and all faces with the same ends agree.
+        if let Some(ip) = &packet.ip {
+            let ends = (Endpoint::new(ip.source, source), Endpoint::new(ip.destination, destination));
+            shards.packet(flow_hash(ends.0, ends.1, protocol) as usize, packet);
         }
     }
 
@@ -189,13 +194,21 @@ impl Trip {
             return;
         }
         let Some((_, known)) = self.clocks.get_mut(self.clock) else { return };
-        let step = known.time.since(at.time);
+        let before = std::mem::replace(known, at);
+        if at.time < before.time {
+            self.backwards(before, at);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn backwards(&mut self, before: PacketRef, at: PacketRef) {
+        let step = before.time.since(at.time);
         if step > self.clock_step {
             self.packets.clock_steps += 1;
-            self.packets.clock_step_first.get_or_insert((*known, at));
+            self.packets.clock_step_first.get_or_insert((before, at));
             self.packets.clock_step_max = self.packets.clock_step_max.max(step);
         }
-        *known = at;
     }
 
     /// Another interface than that of the packet before; whether it is known or there is room for it.
@@ -224,14 +237,6 @@ impl Trip {
         packets.lost_fragments = self.decoder.lost_fragments(end);
         Apart { packets, neighbors: self.neighbors.clone(), grid: self.watch.clone().finish(end) }
     }
-}
-
-/// Hands a packet to the shard of its flow: both directions and all faces with the same ends agree.
-#[inline]
-fn hand_over(packet: &Packet<'_>, (source, destination): (u16, u16), protocol: u8, shards: &mut Shards) {
-    let Some(ip) = &packet.ip else { return };
-    let (source, destination) = (Endpoint::new(ip.source, source), Endpoint::new(ip.destination, destination));
-    shards.packet(flow_hash(source, destination, protocol) as usize, packet);
 }
 
 /// What is no TCP and no UDP: few packets of nearly every capture.
