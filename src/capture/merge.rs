@@ -115,7 +115,7 @@ impl Source {
 
     /// Goes to the next record of the current input. As long as that is before all others, nobody else needs to be looked at: rings do not
     /// overlap.
-    #[inline]
+    #[inline(always)]
     fn goes_on(&mut self) -> bool {
         let Some(n) = self.current else { return false };
         self.advance(n) && self.rival.is_none_or(|rival| self.due(n).is_some_and(|due| due < rival))
@@ -126,7 +126,7 @@ impl Source {
     fn frame(&self) -> Option<Frame<'_>> {
         let n = self.current?;
         let Input { state: State::Open(reader), point: Some(point), .. } = self.inputs.get(n)? else { return None };
-        reader.frame(n as u16, *point, self.infos.get(n)?.packets)
+        reader.frame(n as u16, *point)
     }
 
     /// Another input is due, or the first one, or none.

@@ -20,6 +20,8 @@ pub(super) struct Reader {
     format: Format,
     digest: Option<Digest>,
     current: Record,
+    /// How many records there were up to that.
+    number: u64,
 }
 
 /// Counts what it passes on.
@@ -87,7 +89,7 @@ impl Reader {
         if let Some(packing) = packing {
             info.format = format!("{}, {}", info.format, packing.name());
         }
-        Ok(Self { buffer, format, digest, current: Record::default() })
+        Ok(Self { buffer, format, digest, current: Record::default(), number: 0 })
     }
 
     /// Goes to the next record; `false` at the end.
@@ -105,6 +107,7 @@ impl Reader {
             return false;
         }
         info.packets += 1;
+        self.number = info.packets;
         info.octets += u64::from(record.wire_len);
         if info.first.is_none_or(|first| record.time < first) {
             info.first = Some(record.time);
@@ -131,9 +134,9 @@ impl Reader {
         (self.current.len > 0).then_some(self.current.time)
     }
 
-    /// The current record as frame `number` of input `file`, recorded at `point`.
+    /// The current record as a frame of input `file`, recorded at `point`.
     #[inline]
-    pub(super) fn frame(&self, file: u16, point: u16, number: u64) -> Option<Frame<'_>> {
+    pub(super) fn frame(&self, file: u16, point: u16) -> Option<Frame<'_>> {
         let record = &self.current;
         if record.len == 0 {
             return None;
@@ -141,7 +144,7 @@ impl Reader {
         Some(Frame {
             file,
             point,
-            number,
+            number: self.number,
             time: record.time,
             interface: record.interface,
             link: record.link,

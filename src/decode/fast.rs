@@ -12,27 +12,32 @@ use crate::wire::{Address, Mac};
 
 /// The packet of an ordinary frame; `None` when the walk must look.
 ///
-/// Only IPv4 and TCP are read in the caller's place, so that what nearly all packets need is short and in one piece.
+/// Only TCP over IPv4 without a tag is read in the caller's place, so that what nearly all packets need is short and in one piece.
 #[inline(always)]
 pub(super) fn packet<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
     if frame.link != LinkType::ETHERNET {
         return None;
     }
     let (ethernet, rest) = Span::new(frame.bytes, frame.wire_len).take::<14>("").ok()?;
-    match u16::from_be_bytes([ethernet[12], ethernet[13]]) {
-        link::IPV4 => ipv4(frame, ethernet, None, rest),
-        link::IPV6 => ipv6(frame, ethernet, None, rest),
-        link::VLAN => tagged(frame, ethernet, rest),
-        _ => None,
+    let ether_type = u16::from_be_bytes([ethernet[12], ethernet[13]]);
+    if ether_type == link::IPV4 && rest.bytes.get(9) == Some(&number::TCP) {
+        return ipv4(frame, ethernet, None, rest);
     }
+    other(frame)
 }
 
-/// What follows a VLAN tag.
+/// The same for all that the fast path reads: VLAN tags, IPv6, UDP.
 #[inline(never)]
-fn tagged<'a>(frame: &Frame<'a>, ethernet: &[u8; 14], rest: Span<'a>) -> Option<Packet<'a>> {
-    let (tag, rest) = rest.take::<4>("").ok()?;
-    let vlan = link::vlan_id([tag[0], tag[1]]);
-    match u16::from_be_bytes([tag[2], tag[3]]) {
+fn other<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
+    let (ethernet, mut rest) = Span::new(frame.bytes, frame.wire_len).take::<14>("").ok()?;
+    let mut ether_type = u16::from_be_bytes([ethernet[12], ethernet[13]]);
+    let mut vlan = None;
+    if ether_type == link::VLAN {
+        let (tag, inner) = rest.take::<4>("").ok()?;
+        vlan = link::vlan_id([tag[0], tag[1]]);
+        (ether_type, rest) = (u16::from_be_bytes([tag[2], tag[3]]), inner);
+    }
+    match ether_type {
         link::IPV4 => ipv4(frame, ethernet, vlan, rest),
         link::IPV6 => ipv6(frame, ethernet, vlan, rest),
         _ => None,
@@ -49,6 +54,8 @@ fn ipv4<'a>(frame: &Frame<'a>, ethernet: &[u8; 14], vlan: Option<u16>, span: Spa
     if head[0] != 0x45 || fragment != 0 || len < 20 || len > span.wire {
         return None;
     }
+    let body = rest.first(len - 20);
+    let transport = transport(head[9], body)?;
     let ip = Ip {
         source: Address::v4([head[12], head[13], head[14], head[15]]),
         destination: Address::v4([head[16], head[17], head[18], head[19]]),
@@ -58,17 +65,19 @@ fn ipv4<'a>(frame: &Frame<'a>, ethernet: &[u8; 14], vlan: Option<u16>, span: Spa
         reassembled: false,
         tunnelled: false,
     };
-    carried(frame, ethernet, vlan, ip, head[9], rest.first(len - 20))
+    Some(made(frame, ethernet, vlan, ip, transport, body.is_cut()))
 }
 
 /// An IPv6 header (RFC 8200 §3) directly in front of TCP or UDP; `None` for extension headers, other protocols and length 0.
-#[inline(never)]
+#[inline(always)]
 fn ipv6<'a>(frame: &Frame<'a>, ethernet: &[u8; 14], vlan: Option<u16>, span: Span<'a>) -> Option<Packet<'a>> {
     let (head, rest) = span.take::<40>("").ok()?;
     let payload = u32::from(u16::from_be_bytes([head[4], head[5]]));
     if head[0] >> 4 != 6 || payload == 0 || payload > rest.wire {
         return None;
     }
+    let body = rest.first(payload);
+    let transport = transport(head[6], body)?;
     let ip = Ip {
         source: Address::v6(*head[8..].first_chunk()?),
         destination: Address::v6(*head[24..].first_chunk()?),
@@ -78,41 +87,18 @@ fn ipv6<'a>(frame: &Frame<'a>, ethernet: &[u8; 14], vlan: Option<u16>, span: Spa
         reassembled: false,
         tunnelled: false,
     };
-    carried(frame, ethernet, vlan, ip, head[6], rest.first(payload))
+    Some(made(frame, ethernet, vlan, ip, transport, body.is_cut()))
 }
 
-/// TCP or UDP, whose headers alone the fast path reads.
+/// The two protocols whose headers the fast path reads.
 #[inline(always)]
-fn carried<'a>(
-    frame: &Frame<'a>,
-    ethernet: &[u8; 14],
-    vlan: Option<u16>,
-    ip: Ip,
-    protocol: u8,
-    body: Span<'a>,
-) -> Option<Packet<'a>> {
+fn transport(protocol: u8, body: Span<'_>) -> Option<Transport<'_>> {
     match protocol {
-        number::TCP => {
-            let segment = transport::tcp(body).ok()?;
-            Some(made(frame, ethernet, vlan, ip, Transport::Tcp(segment), body.is_cut()))
-        }
-        number::UDP => udp(frame, ethernet, vlan, ip, body),
-        _ => None,
-    }
-}
-
-#[inline(never)]
-fn udp<'a>(
-    frame: &Frame<'a>,
-    ethernet: &[u8; 14],
-    vlan: Option<u16>,
-    ip: Ip,
-    body: Span<'a>,
-) -> Option<Packet<'a>> {
-    match transport::udp(body) {
-        Ok((datagram, _)) if !tunnel::may_be(datagram.destination_port) => {
-            Some(made(frame, ethernet, vlan, ip, Transport::Udp(datagram), body.is_cut()))
-        }
+        number::TCP => transport::tcp(body).ok().map(Transport::Tcp),
+        number::UDP => match transport::udp(body) {
+            Ok((datagram, _)) if !tunnel::may_be(datagram.destination_port) => Some(Transport::Udp(datagram)),
+            _ => None,
+        },
         _ => None,
     }
 }
@@ -126,12 +112,17 @@ fn made<'a>(
     transport: Transport<'a>,
     cut: bool,
 ) -> Packet<'a> {
-    let (destination, rest) = ethernet.split_at(6);
-    let mac = |octets: &[u8]| octets.first_chunk().copied().map(Mac);
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, _, _] = *ethernet;
     Packet {
         at: PacketRef { file: frame.file, number: frame.number, time: frame.time },
         interface: frame.interface,
-        link: Link { direction: told(frame), source: mac(rest), destination: mac(destination), ifindex: 0, vlan },
+        link: Link {
+            direction: told(frame),
+            source: Some(Mac([s0, s1, s2, s3, s4, s5])),
+            destination: Some(Mac([d0, d1, d2, d3, d4, d5])),
+            ifindex: 0,
+            vlan,
+        },
         ip: Some(ip),
         transport,
         cut,
@@ -141,7 +132,8 @@ fn made<'a>(
 /// pcapng tells the direction beside the packet (§4.3.1), the link layer of Linux cooked captures inside it.
 #[inline]
 pub(super) fn told(frame: &Frame<'_>) -> Direction {
-    [Direction::Unknown, Direction::In, Direction::Out, Direction::Unknown][frame.flags as usize % 4]
+    const TOLD: [Direction; 4] = [Direction::Unknown, Direction::In, Direction::Out, Direction::Unknown];
+    TOLD[frame.flags as usize % 4]
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub(super) mod number {
 }
 
 /// Reads a TCP header (RFC 9293 §3.1). Options and payload may be shorter than on the wire when the capture cut them.
-#[inline]
+#[inline(always)]
 pub(super) fn tcp(span: Span<'_>) -> Result<Segment<'_>, Reason> {
     let Some((head, rest)) = span.bytes.split_first_chunk::<20>() else {
         return Err(if span.is_cut() { "TCP header cut off" } else { "no room for a TCP header" });

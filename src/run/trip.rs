@@ -83,41 +83,18 @@ impl Trip {
         self.point(frame, shards);
         self.tick(frame.time, shards);
         // Looked at where it lies: moving a packet costs as much as decoding it.
-        let plain = Decoder::plain(frame);
-        let odd;
-        let packet = match &plain {
-            Some(packet) => packet,
-            None => {
-                odd = self.decoder.odd(frame);
-                &odd
-            }
-        };
-        if self.packets.first.is_none_or(|first| at < first) {
-            self.packets.first = Some(at);
+        match Decoder::plain(frame) {
+            Some(packet) => take(&mut self.packets, &mut self.neighbors, &mut self.watch, &packet, frame, shards),
+            None => self.odd(frame, shards),
         }
-        if self.packets.last.is_none_or(|last| at > last) {
-            self.packets.last = Some(at);
-        }
-        self.watch.packet(packet);
-        let (source, destination, protocol) = match &packet.transport {
-            Transport::Tcp(segment) => {
-                self.packets.tcp += 1;
-                (segment.source_port, segment.destination_port, 6)
-            }
-            Transport::Udp(datagram) => {
-                let (source, destination) = (datagram.source_port, datagram.destination_port);
-                self.packets.udp += 1;
-                self.packets.dns += u64::from(source == 53 || destination == 53);
-                self.neighbors.signs.learn(at, packet, frame.bytes);
-                (source, destination, 17)
-            }
-            _ => return apart(&mut self.packets, &mut self.neighbors, &mut self.watch, packet, frame, shards),
-        };
-        // To the shard of its flow: both directions and all faces with the same ends agree.
-        if let Some(ip) = &packet.ip {
-            let ends = (Endpoint::new(ip.source, source), Endpoint::new(ip.destination, destination));
-            shards.packet(flow_hash(ends.0, ends.1, protocol) as usize, packet);
-        }
+    }
+
+    /// A frame that is not ordinary.
+    #[cold]
+    #[inline(never)]
+    fn odd(&mut self, frame: &Frame<'_>, shards: &mut Shards) {
+        let packet = self.decoder.odd(frame);
+        take(&mut self.packets, &mut self.neighbors, &mut self.watch, &packet, frame, shards);
     }
 
     #[cold]
@@ -236,6 +213,45 @@ impl Trip {
         let mut packets = self.packets.clone();
         packets.lost_fragments = self.decoder.lost_fragments(end);
         Apart { packets, neighbors: self.neighbors.clone(), grid: self.watch.clone().finish(end) }
+    }
+}
+
+/// Counts a packet, and hands it to the shard of its flow.
+#[inline(always)]
+fn take(
+    packets: &mut PacketTally,
+    neighbors: &mut Neighbors,
+    watch: &mut Watch,
+    packet: &Packet<'_>,
+    frame: &Frame<'_>,
+    shards: &mut Shards,
+) {
+    let at = packet.at;
+    if packets.first.is_none_or(|first| at < first) {
+        packets.first = Some(at);
+    }
+    if packets.last.is_none_or(|last| at > last) {
+        packets.last = Some(at);
+    }
+    watch.packet(packet);
+    let (source, destination, protocol) = match &packet.transport {
+        Transport::Tcp(segment) => {
+            packets.tcp += 1;
+            (segment.source_port, segment.destination_port, 6)
+        }
+        Transport::Udp(datagram) => {
+            let (source, destination) = (datagram.source_port, datagram.destination_port);
+            packets.udp += 1;
+            packets.dns += u64::from(source == 53 || destination == 53);
+            neighbors.signs.learn(at, packet, frame.bytes);
+            (source, destination, 17)
+        }
+        _ => return apart(packets, neighbors, watch, packet, frame, shards),
+    };
+    // Both directions and all faces with the same ends agree.
+    if let Some(ip) = &packet.ip {
+        let ends = (Endpoint::new(ip.source, source), Endpoint::new(ip.destination, destination));
+        shards.packet(flow_hash(ends.0, ends.1, protocol) as usize, packet);
     }
 }
 
