@@ -73,7 +73,11 @@ impl PcapNg {
         let head: &[u8; PLAIN] = ready.first_chunk()?;
         let [kind, len, id, high, low, kept, wire] = [0, 4, 8, 12, 16, 20, 24].map(|at| word(head, at, self.swapped));
         let (whole, octets) = (len as usize, kept as usize);
-        if kind != ENHANCED_PACKET || !possible(whole) || octets > whole || octets.next_multiple_of(4) + PLAIN + 4 != whole {
+        if kind != ENHANCED_PACKET
+            || !possible(whole)
+            || octets > whole
+            || octets.next_multiple_of(4) + PLAIN + 4 != whole
+        {
             return None;
         }
         if word(ready.get(..whole)?, whole - 4, self.swapped) != len {
@@ -205,13 +209,7 @@ impl PcapNg {
     }
 
     /// The packet of a block, or what is wrong with it.
-    fn record(
-        &mut self,
-        layout: &Layout,
-        len: usize,
-        body: &[u8],
-        info: &mut CaptureInfo,
-    ) -> Result<Record, String> {
+    fn record(&mut self, layout: &Layout, len: usize, body: &[u8], info: &mut CaptureInfo) -> Result<Record, String> {
         let Layout { interface: id, head, kept, wire, ticks } = *layout;
         let Some(interface) = self.interfaces.get(id) else {
             return Err(format!("a packet of interface {id}, which no block describes"));

@@ -1,7 +1,7 @@
 //! The fast path: Ethernet with at most one VLAN tag, IPv4 or IPv6 with nothing between its header and TCP or UDP.
 //!
-//! Fields are read by hand because this runs for nearly every frame; anything unusual (options, fragments, tunnels, a length of 0 or beyond the frame) is left to
-//! the walk by answering `None`. Tests hold it equal to the walk and to etherparse.
+//! Fields are read by hand because this runs for nearly every frame; anything unusual (options, fragments, tunnels, a length of 0 or beyond
+//! the frame, headers that cannot be read) is left to the walk by answering `None`. Tests hold it equal to the walk and to etherparse.
 
 use super::span::Span;
 use super::transport::{self, number};

@@ -110,7 +110,7 @@ impl Watch {
         let now = Now { stamp: packet.at.into(), late: packet.at.time - LATE, second: self.second };
         if let Some(lane) = self.lanes.get(ip.source) {
             if lane.from.hear(&now) {
-                lane.from.ended((Some(ip.source), Quiet::Mute, None), packet.at, self.black, &mut self.grid);
+                lane.from.ended((Some(ip.source), Quiet::Mute, None), packet, self.black, &mut self.grid);
             }
             if asks && lane.to.ask(&now) {
                 lane.to.wait(packet, ip.destination, ip.source);
@@ -120,7 +120,7 @@ impl Watch {
         }
         if let Some(lane) = self.lanes.get(ip.destination) {
             if lane.to.hear(&now) {
-                lane.to.ended((Some(ip.destination), Quiet::Deaf, None), packet.at, self.black, &mut self.grid);
+                lane.to.ended((Some(ip.destination), Quiet::Deaf, None), packet, self.black, &mut self.grid);
             }
             if asks && lane.from.ask(&now) {
                 lane.from.wait(packet, ip.source, ip.destination);
@@ -133,7 +133,7 @@ impl Watch {
         if let Some(way) = self.hops.get(source)
             && way.hear(&now)
         {
-            way.ended((None, Quiet::Hop, Some(source)), packet.at, self.black, &mut self.grid);
+            way.ended((None, Quiet::Hop, Some(source)), packet, self.black, &mut self.grid);
         }
         if asks
             && let Some(way) = self.hops.get(destination)
@@ -256,7 +256,8 @@ impl Way {
     /// is kept.
     #[cold]
     #[inline(never)]
-    fn ended(&mut self, who: Who, at: PacketRef, black: Elapsed, grid: &mut Grid) {
+    fn ended(&mut self, who: Who, packet: &Packet<'_>, black: Elapsed, grid: &mut Grid) {
+        let at = packet.at;
         let fresh = Self { heard: Some(at.into()), rate: self.rate, ..Self::default() };
         if let Some(silence) = std::mem::replace(self, fresh).silence(who, Some(at), at.time, black) {
             grid.keep(silence);

@@ -1,7 +1,7 @@
 //! The whole trip of a frame on one page: read, pass over or decode, count, and hand to the shard of its flow.
 
-use crate::capture::filter::{Filter, Pass};
 use crate::capture::Frame;
+use crate::capture::filter::{Filter, Pass};
 use crate::decode::{Decoder, Packet, Transport, flow_hash};
 use crate::diagnose::Merged;
 use crate::event::PacketRef;
