@@ -11,8 +11,8 @@ pub(super) struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
-    /// Offset of `start` in the stream.
-    offset: u64,
+    /// Offset of the first of `bytes` in the stream.
+    base: u64,
     end_of_stream: Option<End>,
 }
 
@@ -27,7 +27,7 @@ impl Buffer {
     const FIRST: usize = 256 * 1024;
 
     pub(super) fn new(source: Box<dyn Read + Send>) -> Self {
-        Self { source, bytes: vec![0; Self::FIRST], start: 0, end: 0, offset: 0, end_of_stream: None }
+        Self { source, bytes: vec![0; Self::FIRST], start: 0, end: 0, base: 0, end_of_stream: None }
     }
 
     /// Makes `need` octets available if the stream holds them; says how many there are.
@@ -42,9 +42,7 @@ impl Buffer {
     /// Gives up the first `n` octets.
     #[inline]
     pub(super) fn consume(&mut self, n: usize) {
-        let n = n.min(self.end - self.start);
-        self.start += n;
-        self.offset += n as u64;
+        self.start = (self.start + n).min(self.end);
     }
 
     /// What is there.
@@ -53,10 +51,16 @@ impl Buffer {
         &self.bytes[self.start..self.end]
     }
 
+    /// The `len` octets behind the first `head` that are ready.
+    #[inline]
+    pub(super) fn part(&self, head: usize, len: usize) -> Option<&[u8]> {
+        self.bytes.get(self.start + head..self.end)?.get(..len)
+    }
+
     /// Position of the first octet that is ready.
     #[inline]
     pub(super) fn offset(&self) -> u64 {
-        self.offset
+        self.base + self.start as u64
     }
 
     /// Why the stream ended; `None` while it goes on and when it simply was over.
@@ -76,6 +80,7 @@ impl Buffer {
     }
 
     #[cold]
+    #[inline(never)]
     fn read_up_to(&mut self, need: usize) {
         while self.end - self.start < need && self.end_of_stream.is_none() {
             self.make_room(need);
@@ -94,6 +99,7 @@ impl Buffer {
         let crowded = self.bytes.len() - self.start < need || self.bytes.len() - self.end < Self::FIRST / 2;
         if crowded && self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);
+            self.base += self.start as u64;
             self.end -= self.start;
             self.start = 0;
         }

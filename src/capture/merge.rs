@@ -105,32 +105,41 @@ impl Source {
     /// # Errors
     /// When an input that waited for its turn can no longer be opened.
     #[expect(clippy::should_implement_trait, reason = "a lending iterator: the frame borrows the source")]
+    #[inline(always)]
     pub fn next(&mut self) -> Result<Option<Frame<'_>>> {
-        let due = match self.current {
-            Some(n) => {
-                let more = self.advance(n);
-                if self.inputs.len() == 1 {
-                    more.then_some(n)
-                } else {
-                    // As long as it is before all others, nobody else needs to be looked at: rings do not overlap.
-                    self.due(n).filter(|due| self.rival.is_none_or(|rival| *due < rival)).map(|(_, n)| n)
-                }
-            }
-            None => None,
-        };
-        self.current = match due {
-            Some(n) => Some(n),
-            None => self.first_due()?,
-        };
-        let Some(n) = self.current else { return Ok(None) };
-        let point = match self.inputs[n].point {
-            Some(point) => point,
-            None => self.place(n),
-        };
-        Ok(match &self.inputs[n].state {
-            State::Open(reader) => reader.frame(n as u16, point, self.infos[n].packets),
-            _ => None,
-        })
+        if !self.goes_on() {
+            self.turn()?;
+        }
+        Ok(self.frame())
+    }
+
+    /// Goes to the next record of the current input. As long as that is before all others, nobody else needs to be looked at: rings do not
+    /// overlap.
+    #[inline(always)]
+    fn goes_on(&mut self) -> bool {
+        let Some(n) = self.current else { return false };
+        self.advance(n) && self.rival.is_none_or(|rival| self.due(n).is_some_and(|due| due < rival))
+    }
+
+    /// The current record.
+    #[inline]
+    fn frame(&self) -> Option<Frame<'_>> {
+        let n = self.current?;
+        let Input { state: State::Open(reader), point: Some(point), .. } = self.inputs.get(n)? else { return None };
+        reader.frame(n as u16, *point)
+    }
+
+    /// Another input is due, or the first one, or none.
+    #[cold]
+    #[inline(never)]
+    fn turn(&mut self) -> Result<()> {
+        self.current = self.first_due()?;
+        if let Some(n) = self.current
+            && self.inputs[n].point.is_none()
+        {
+            self.place(n);
+        }
+        Ok(())
     }
 
     /// What is known of the inputs so far, in the order in which they were named; complete once `next` gave `None`.
@@ -160,7 +169,7 @@ impl Source {
     }
 
     /// Gives input `n`, whose first packet is due, its point: that of its label, else the first that no capture beside it has.
-    fn place(&mut self, n: usize) -> u16 {
+    fn place(&mut self, n: usize) {
         let beside = |(a, b): &(u16, u16)| match n {
             n if n == usize::from(*a) => Some(usize::from(*b)),
             n if n == usize::from(*b) => Some(usize::from(*a)),
@@ -169,7 +178,7 @@ impl Source {
         let known = |other: usize| self.inputs.get(other).and_then(|input| input.point);
         if let Some(point) = self.together.iter().filter_map(beside).find_map(known) {
             self.inputs[n].point = Some(point);
-            return point;
+            return;
         }
         let label = self.infos[n].label.as_deref();
         let mut taken = Vec::new();
@@ -178,7 +187,7 @@ impl Source {
             match (label, self.infos[other].label.as_deref()) {
                 (Some(mine), Some(theirs)) if mine == theirs => {
                     self.inputs[n].point = Some(point);
-                    return point;
+                    return;
                 }
                 (None, None) if !self.beside(other, n) => {}
                 _ => taken.push(point),
@@ -186,7 +195,6 @@ impl Source {
         }
         let point = (0..=u16::MAX).find(|point| !taken.contains(point)).unwrap_or(0);
         self.inputs[n].point = Some(point);
-        point
     }
 
     /// Whether `other` goes on while `n` has begun. The pieces of a rotated capture follow each other, give or take the disorder of
@@ -248,9 +256,10 @@ impl Source {
     /// Goes to the next record of input `n`, if there is one; closes it at its end.
     #[inline]
     fn advance(&mut self, n: usize) -> bool {
-        let input = &mut self.inputs[n];
+        let Some(input) = self.inputs.get_mut(n) else { return false };
         let State::Open(reader) = &mut input.state else { return false };
-        let more = reader.advance(&mut self.infos[n]);
+        let Some(info) = self.infos.get_mut(n) else { return false };
+        let more = reader.advance(info);
         if !more {
             input.state = State::Done;
         }

@@ -70,20 +70,20 @@ pub struct OpenOptions {
     pub meter: Option<Arc<AtomicU64>>,
 }
 
-/// One record at the front of the buffer.
+/// One record at the front of the buffer. Small, because one is made for every packet.
+#[derive(Default)]
 struct Record {
     time: Timestamp,
     interface: u16,
     link: LinkType,
     wire_len: u32,
     /// Octets before the frame's.
-    head: usize,
+    head: u32,
     /// Octets of the frame.
-    kept: usize,
-    /// Octets of the whole record.
-    len: usize,
+    kept: u32,
+    /// Octets of the whole record; 0 when there is none.
+    len: u32,
     flags: u32,
-    offset: u64,
 }
 
 /// A link-layer header type from the tcpdump registry (LINKTYPE_ value as it stands in files).

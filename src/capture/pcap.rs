@@ -10,7 +10,8 @@ use crate::time::{Elapsed, Timestamp};
 /// State of one pcap stream.
 pub(super) struct Pcap {
     swapped: bool,
-    nanos: bool,
+    /// Nanoseconds of the unit in which fractions of a second are counted.
+    unit: u64,
     header_len: usize,
     link: LinkType,
     /// Longest packet that is believed.
@@ -73,25 +74,46 @@ impl Pcap {
         buffer.consume(FILE_HEADER);
         let longest = LONGEST.max(snaplen.min(LIMIT));
         let header_len = if magic == MODIFIED { 24 } else { 16 };
-        Some(Self { swapped, nanos: magic == NANOS, header_len, link, longest, latest: None })
+        let unit = if magic == NANOS { 1 } else { 1_000 };
+        Some(Self { swapped, unit, header_len, link, longest, latest: None })
     }
 
-    /// The next record, which stays at the front of the buffer; `None` at the end.
+    /// The next record, which stays at the front of the buffer; `false` at the end.
     #[inline]
-    pub(super) fn next(&mut self, buffer: &mut Buffer, info: &mut CaptureInfo) -> Option<Record> {
+    pub(super) fn next(&mut self, buffer: &mut Buffer, info: &mut CaptureInfo, record: &mut Record) -> bool {
+        let ready = buffer.ready();
+        if let Some(words) = ready.first_chunk()
+            && let Some(latest) = self.latest
+        {
+            let header = self.header(words);
+            // Nearly all records are there as a whole, and nothing is odd about them.
+            if self.in_order(&header, latest) && self.len(&header) <= ready.len() {
+                *record = self.record(&header);
+                return true;
+            }
+        }
+        self.look(buffer, info).map(|next| *record = next).is_some()
+    }
+
+    /// The same for one that is not there yet, or not in order.
+    #[cold]
+    #[inline(never)]
+    fn look(&mut self, buffer: &mut Buffer, info: &mut CaptureInfo) -> Option<Record> {
         loop {
             if buffer.fill(self.header_len) == 0 {
                 info.ended(buffer);
                 return None;
             }
-            let Some(header) = self.header(buffer.ready(), 0) else {
+            let Some(header) = self.header_at(buffer.ready(), 0) else {
                 info.cut(buffer, "the file ends inside a record header");
                 return None;
             };
             // The first time there is stands in for that of a packet before it.
-            self.latest.get_or_insert(header.time);
-            let len = self.header_len + header.kept as usize;
-            if let Some(what) = self.broken(&header, buffer) {
+            let latest = *self.latest.get_or_insert(header.time);
+            let len = self.len(&header);
+            if !self.in_order(&header, latest)
+                && let Some(what) = self.odd(&header, buffer)
+            {
                 self.resume(buffer, info, what)?;
                 continue;
             }
@@ -100,44 +122,57 @@ impl Pcap {
                 self.incomplete(buffer, info, there, len)?;
                 continue;
             }
-            self.latest = Some(header.time);
-            return Some(Record {
-                time: header.time,
-                interface: 0,
-                link: self.link,
-                wire_len: header.wire.max(header.kept),
-                head: self.header_len,
-                kept: header.kept as usize,
-                len,
-                flags: 0,
-                offset: buffer.offset(),
-            });
+            return Some(self.record(&header));
+        }
+    }
+
+    /// A record that is there as a whole: the latest from now on.
+    #[inline]
+    fn record(&mut self, header: &Header) -> Record {
+        self.latest = Some(header.time);
+        Record {
+            time: header.time,
+            interface: 0,
+            link: self.link,
+            wire_len: header.wire.max(header.kept),
+            head: self.header_len as u32,
+            kept: header.kept,
+            len: self.len(header) as u32,
+            flags: 0,
         }
     }
 
     #[inline]
-    fn header(&self, bytes: &[u8], at: usize) -> Option<Header> {
-        let words: &[u8; 16] = bytes.get(at..at + self.header_len)?.first_chunk()?;
-        let word = |at| word(words, at, self.swapped);
-        let (unit, limit) = if self.nanos { (1, 1_000_000_000) } else { (1_000, 1_000_000) };
-        let (seconds, fraction) = (word(0), word(4));
-        Some(Header {
-            time: Timestamp(i64::from(seconds) * 1_000_000_000 + i64::from(fraction) * unit),
-            kept: word(8),
-            wire: word(12),
-            fraction_fits: fraction < limit,
-        })
+    fn len(&self, header: &Header) -> usize {
+        self.header_len + header.kept as usize
     }
 
-    /// What is wrong with a header, in words. `None` for one that is to be believed, as nearly all are.
+    fn header_at(&self, bytes: &[u8], at: usize) -> Option<Header> {
+        bytes.get(at..at + self.header_len)?.first_chunk().map(|words| self.header(words))
+    }
+
     #[inline]
-    fn broken(&self, header: &Header, buffer: &mut Buffer) -> Option<String> {
-        let in_order = (1..=header.wire).contains(&header.kept) && header.wire <= self.longest;
-        let plain = in_order && header.fraction_fits && self.near_the_last(header.time);
-        if plain { None } else { self.odd(header, buffer) }
+    fn header(&self, words: &[u8; 16]) -> Header {
+        let [seconds, fraction, kept, wire] = [0, 4, 8, 12].map(|at| word(words, at, self.swapped));
+        let nanos = u64::from(fraction) * self.unit;
+        Header {
+            time: Timestamp((u64::from(seconds) * 1_000_000_000 + nanos) as i64),
+            kept,
+            wire,
+            fraction_fits: nanos < 1_000_000_000,
+        }
     }
 
-    /// The same for one that is not plain.
+    /// Whether nothing about a header is odd.
+    #[inline]
+    fn in_order(&self, header: &Header, latest: Timestamp) -> bool {
+        (1..=header.wire).contains(&header.kept)
+            && header.wire <= self.longest
+            && header.fraction_fits
+            && near(header.time, latest)
+    }
+
+    /// What is wrong with a header that is not in order, in words; `None` for one that is to be believed.
     ///
     /// Writers break every rule but the length, and clocks jump, so that a header which is merely odd is believed if one in order follows it,
     /// one of about the same time, or the end of the file.
@@ -149,15 +184,14 @@ impl Pcap {
         if header.kept == 0 && header.wire == 0 && header.time == Timestamp(0) {
             return Some("zeros where a record header must be".into());
         }
-        let near = |time| self.near_the_last(time);
         let in_order = header.kept <= header.wire && header.wire <= self.longest;
-        if header.fraction_fits && in_order && near(header.time) {
+        if header.fraction_fits && in_order && self.near_the_last(header.time) {
             return None;
         }
-        let len = self.header_len + header.kept as usize;
+        let len = self.len(header);
         let there = buffer.fill(len + self.header_len);
-        let follows = self.header(buffer.ready(), len).is_some_and(|next| {
-            let near = next.time.since(header.time).abs() <= NEARBY || near(next.time);
+        let follows = self.header_at(buffer.ready(), len).is_some_and(|next| {
+            let near = near(next.time, header.time) || self.near_the_last(next.time);
             self.plausible(&next, None) || near && next.kept > 0 && next.kept <= self.longest
         });
         if follows || there == len {
@@ -199,7 +233,7 @@ impl Pcap {
         let mut near_the_last = false;
         for n in 0..CHAIN {
             // One record that ends with the file, or two when it is cut: a few only count when they follow the last good packet in time.
-            let Some(header) = self.header(bytes, at) else {
+            let Some(header) = self.header_at(bytes, at) else {
                 let ends_with_file = at == bytes.len() && seen == Seen::All;
                 return near_the_last && n >= if ends_with_file { 1 } else { 2 };
             };
@@ -210,13 +244,13 @@ impl Pcap {
                 near_the_last = self.near_the_last(header.time);
             }
             before = Some(header.time);
-            at += self.header_len + header.kept as usize;
+            at += self.len(&header);
         }
         true
     }
 
     fn near_the_last(&self, time: Timestamp) -> bool {
-        self.latest.is_some_and(|latest| time.since(latest).abs() <= NEARBY)
+        self.latest.is_some_and(|latest| near(time, latest))
     }
 
     /// What a header must be after damage: stricter than `broken`, because anything may stand there.
@@ -226,7 +260,7 @@ impl Pcap {
             && header.wire >= header.kept
             && header.wire <= self.longest
             && header.fraction_fits
-            && before.is_none_or(|before| header.time.since(before).abs() <= NEARBY)
+            && before.is_none_or(|before| near(header.time, before))
     }
 }
 
@@ -258,6 +292,11 @@ pub(super) fn search(buffer: &mut Buffer, least: usize, sound: impl Fn(&[u8], us
             None => buffer.consume(places),
         }
     }
+}
+
+#[inline]
+fn near(time: Timestamp, other: Timestamp) -> bool {
+    time.0.abs_diff(other.0) <= NEARBY.0 as u64
 }
 
 fn known(magic: u32) -> bool {

@@ -42,6 +42,8 @@ const CUSTOM_NO_COPY: u32 = 0x4000_0bad;
 
 /// Shortest block: type, length, length.
 const SHORTEST: usize = 12;
+/// Octets of an enhanced packet block before its packet's.
+const PLAIN: usize = 28;
 /// Longest block: what the buffer may grow to.
 const LIMIT: usize = 64 * 1024 * 1024;
 /// Blocks in a row that must make sense before reading goes on after damage.
@@ -58,8 +60,46 @@ impl PcapNg {
         Self { swapped: false, interfaces: Vec::new(), latest: Timestamp(0) }
     }
 
-    /// The next packet, whose block stays at the front of the buffer; `None` at the end.
-    pub(super) fn next(&mut self, buffer: &mut Buffer, info: &mut CaptureInfo) -> Option<Record> {
+    /// The next packet, whose block stays at the front of the buffer; `false` at the end.
+    #[inline(never)]
+    pub(super) fn next(&mut self, buffer: &mut Buffer, info: &mut CaptureInfo, record: &mut Record) -> bool {
+        let next = self.plain(buffer.ready()).or_else(|| self.look(buffer, info));
+        next.map(|next| *record = next).is_some()
+    }
+
+    /// An enhanced packet block (§4.3) without options that is there as a whole: most of them. `None` for all others and what is odd.
+    #[inline]
+    fn plain(&mut self, ready: &[u8]) -> Option<Record> {
+        let head: &[u8; PLAIN] = ready.first_chunk()?;
+        let [kind, len, id, high, low, kept, wire] = [0, 4, 8, 12, 16, 20, 24].map(|at| word(head, at, self.swapped));
+        let (whole, octets) = (len as usize, kept as usize);
+        if kind != ENHANCED_PACKET
+            || !possible(whole)
+            || octets > whole
+            || octets.next_multiple_of(4) + PLAIN + 4 != whole
+        {
+            return None;
+        }
+        if word(ready.get(..whole)?, whole - 4, self.swapped) != len {
+            return None;
+        }
+        let interface = self.interfaces.get(id as usize)?;
+        self.latest = interface.clock.time(u64::from(high) << 32 | u64::from(low));
+        Some(Record {
+            time: self.latest,
+            interface: interface.index,
+            link: interface.link,
+            wire_len: wire.max(kept),
+            head: PLAIN as u32,
+            kept,
+            len,
+            flags: 0,
+        })
+    }
+
+    /// The next packet, whatever its block.
+    #[inline(never)]
+    fn look(&mut self, buffer: &mut Buffer, info: &mut CaptureInfo) -> Option<Record> {
         loop {
             let there = buffer.fill(SHORTEST);
             if there < SHORTEST {
@@ -112,7 +152,7 @@ impl PcapNg {
                 return None;
             }
         };
-        match self.record(&layout, len, body, buffer.offset(), info) {
+        match self.record(&layout, len, body, info) {
             Ok(record) => Some(record),
             Err(what) => {
                 let (after_packet, offset) = (info.packets, buffer.offset());
@@ -169,14 +209,7 @@ impl PcapNg {
     }
 
     /// The packet of a block, or what is wrong with it.
-    fn record(
-        &mut self,
-        layout: &Layout,
-        len: usize,
-        body: &[u8],
-        offset: u64,
-        info: &mut CaptureInfo,
-    ) -> Result<Record, String> {
+    fn record(&mut self, layout: &Layout, len: usize, body: &[u8], info: &mut CaptureInfo) -> Result<Record, String> {
         let Layout { interface: id, head, kept, wire, ticks } = *layout;
         let Some(interface) = self.interfaces.get(id) else {
             return Err(format!("a packet of interface {id}, which no block describes"));
@@ -202,11 +235,10 @@ impl PcapNg {
             interface: interface.index,
             link: interface.link,
             wire_len: wire.max(kept as u32),
-            head: 8 + head,
-            kept,
-            len,
+            head: 8 + head as u32,
+            kept: kept as u32,
+            len: len as u32,
             flags,
-            offset,
         })
     }
 

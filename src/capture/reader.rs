@@ -19,7 +19,9 @@ pub(super) struct Reader {
     buffer: Buffer,
     format: Format,
     digest: Option<Digest>,
-    current: Option<Record>,
+    current: Record,
+    /// How many records there were up to that.
+    number: u64,
 }
 
 /// Counts what it passes on.
@@ -87,25 +89,25 @@ impl Reader {
         if let Some(packing) = packing {
             info.format = format!("{}, {}", info.format, packing.name());
         }
-        Ok(Self { buffer, format, digest, current: None })
+        Ok(Self { buffer, format, digest, current: Record::default(), number: 0 })
     }
 
     /// Goes to the next record; `false` at the end.
     #[inline]
     pub(super) fn advance(&mut self, info: &mut CaptureInfo) -> bool {
-        if let Some(record) = &self.current {
-            self.buffer.consume(record.len);
-        }
-        self.current = match &mut self.format {
-            Format::Pcap(pcap) => pcap.next(&mut self.buffer, info),
-            Format::PcapNg(pcapng) => pcapng.next(&mut self.buffer, info),
-            Format::Nothing => None,
+        self.buffer.consume(self.current.len as usize);
+        let record = &mut self.current;
+        let more = match &mut self.format {
+            Format::Pcap(pcap) => pcap.next(&mut self.buffer, info, record),
+            Format::PcapNg(pcapng) => pcapng.next(&mut self.buffer, info, record),
+            Format::Nothing => false,
         };
-        let Some(record) = &self.current else {
-            (info.sha256, info.stored) = self.digest.as_ref().and_then(|digest| digest.get().cloned()).unzip();
+        if !more {
+            self.end(info);
             return false;
-        };
+        }
         info.packets += 1;
+        self.number = info.packets;
         info.octets += u64::from(record.wire_len);
         if info.first.is_none_or(|first| record.time < first) {
             info.first = Some(record.time);
@@ -119,25 +121,37 @@ impl Reader {
         true
     }
 
-    /// Time of the current record.
-    pub(super) fn time(&self) -> Option<Timestamp> {
-        self.current.as_ref().map(|record| record.time)
+    #[cold]
+    #[inline(never)]
+    fn end(&mut self, info: &mut CaptureInfo) {
+        self.current = Record::default();
+        (info.sha256, info.stored) = self.digest.as_ref().and_then(|digest| digest.get().cloned()).unzip();
     }
 
-    /// The current record as frame `number` of input `file`, recorded at `point`.
+    /// Time of the current record.
     #[inline]
-    pub(super) fn frame(&self, file: u16, point: u16, number: u64) -> Option<Frame<'_>> {
-        let record = self.current.as_ref()?;
+    pub(super) fn time(&self) -> Option<Timestamp> {
+        (self.current.len > 0).then_some(self.current.time)
+    }
+
+    /// The current record as a frame of input `file`, recorded at `point`.
+    #[inline]
+    pub(super) fn frame(&self, file: u16, point: u16) -> Option<Frame<'_>> {
+        let record = &self.current;
+        if record.len == 0 {
+            return None;
+        }
         Some(Frame {
             file,
             point,
-            number,
+            number: self.number,
             time: record.time,
             interface: record.interface,
             link: record.link,
             wire_len: record.wire_len,
-            bytes: self.buffer.ready().get(record.head..record.head + record.kept)?,
-            offset: record.offset,
+            bytes: self.buffer.part(record.head as usize, record.kept as usize)?,
+            // The record stays at the front of the buffer until the next one is asked for.
+            offset: self.buffer.offset(),
             flags: record.flags,
         })
     }

@@ -32,17 +32,18 @@ impl Decoder {
     }
 
     /// The packet of an ordinary frame; `None` where [`Decoder::odd`] must look.
-    #[inline]
+    #[inline(always)]
     pub fn plain<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
-        fast::packet(frame, told(frame))
+        fast::packet(frame)
     }
 
     /// The packet of a frame that is not ordinary.
     #[cold]
+    #[inline(never)]
     pub fn odd<'a>(&'a mut self, frame: &Frame<'a>) -> Packet<'a> {
         let mut packet = self.walk(frame);
         if packet.link.direction == Direction::Unknown {
-            packet.link.direction = told(frame);
+            packet.link.direction = fast::told(frame);
         }
         packet
     }
@@ -110,15 +111,6 @@ impl Decoder {
             return self.reassemble(frame, &inner, &inside, piece);
         }
         Ok(Some(Whole { walk: walk.clone(), header, octets }))
-    }
-}
-
-/// pcapng tells the direction beside the packet (§4.3.1), the link layer of Linux cooked captures inside it.
-fn told(frame: &Frame<'_>) -> Direction {
-    match frame.flags & 3 {
-        1 => Direction::In,
-        2 => Direction::Out,
-        _ => Direction::Unknown,
     }
 }
 

@@ -5,6 +5,9 @@ use crate::wire::Endpoint;
 /// Digits of π after the point: constants nobody chose.
 const PI: [u64; 4] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0, 0x082e_fa98_ec4e_6c89];
 
+/// The lowest IPv4 address as an [`Address`](crate::wire::Address).
+const V4: u128 = 0xffff_0000_0000;
+
 /// The fixed hash by which flows are dealt out to shards: the same in every run, equal for both directions.
 ///
 /// Anybody can make flows that collide in it, so it must not place keys in a table: see [`keyed_flow_hash`].
@@ -18,13 +21,15 @@ pub fn flow_hash(source: Endpoint, destination: Endpoint, protocol: u8) -> u64 {
 /// The seed should be random in each run, because whoever sent the captured packets chose the addresses and ports.
 #[inline]
 pub fn keyed_flow_hash(source: Endpoint, destination: Endpoint, protocol: u8, seed: u64) -> u64 {
-    let (a, b) = if source <= destination { (source, destination) } else { (destination, source) };
     let protocol = u64::from(protocol);
     let [k0, k1, k2, k3] = PI.map(|digits| digits ^ seed);
-    if a.address.is_v4() && b.address.is_v4() {
-        let ends = fold(packed(a) ^ k0, packed(b) ^ k1);
+    // IPv4 addresses have their upper bits in common.
+    if ((source.address.0 ^ V4) | (destination.address.0 ^ V4)) >> 32 == 0 {
+        let (source, destination) = (packed(source), packed(destination));
+        let ends = fold(source.min(destination) ^ k0, source.max(destination) ^ k1);
         return fold(ends ^ protocol, k2);
     }
+    let (a, b) = if source <= destination { (source, destination) } else { (destination, source) };
     let ports = u64::from(a.port) << 24 | u64::from(b.port) << 8 | protocol;
     let first = fold(high(a) ^ k0, low(a) ^ k1);
     let both = fold(first ^ high(b), low(b) ^ k2);
@@ -39,7 +44,7 @@ pub(crate) fn fold(a: u64, b: u64) -> u64 {
     (product as u64) ^ ((product >> 64) as u64)
 }
 
-/// An IPv4 end in 48 bits.
+/// An IPv4 end in 48 bits, which are in the order of the ends.
 #[inline]
 fn packed(end: Endpoint) -> u64 {
     (end.address.0 as u32 as u64) << 16 | u64::from(end.port)

@@ -1,7 +1,7 @@
 //! The headers that IP carries: TCP, UDP, ICMP. Shared by the fast path and the walk.
 
 use super::span::{Reason, Span};
-use super::{Datagram, Flags, Segment, Transport};
+use super::{Datagram, Flags, Segment};
 use crate::wire::seq::Seq;
 
 /// IP protocol numbers (IANA "Protocol Numbers").
@@ -18,20 +18,20 @@ pub(super) mod number {
 }
 
 /// Reads a TCP header (RFC 9293 §3.1). Options and payload may be shorter than on the wire when the capture cut them.
-#[inline]
-pub(super) fn tcp(span: Span<'_>) -> Transport<'_> {
+#[inline(always)]
+pub(super) fn tcp(span: Span<'_>) -> Result<Segment<'_>, Reason> {
     let Some((head, rest)) = span.bytes.split_first_chunk::<20>() else {
-        return Transport::Unreadable(if span.is_cut() { "TCP header cut off" } else { "no room for a TCP header" });
+        return Err(if span.is_cut() { "TCP header cut off" } else { "no room for a TCP header" });
     };
     let header_len = u32::from(head[12] >> 4) * 4;
     if header_len < 20 {
-        return Transport::Unreadable("TCP header length below 20 octets");
+        return Err("TCP header length below 20 octets");
     }
     if header_len > span.wire {
-        return Transport::Unreadable("TCP header length beyond the packet");
+        return Err("TCP header length beyond the packet");
     }
     let (options, payload) = rest.split_at_checked(header_len as usize - 20).unwrap_or((rest, &[]));
-    Transport::Tcp(Segment {
+    Ok(Segment {
         source_port: u16::from_be_bytes([head[0], head[1]]),
         destination_port: u16::from_be_bytes([head[2], head[3]]),
         seq: Seq(u32::from_be_bytes([head[4], head[5], head[6], head[7]])),
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn options_cut_by_the_capture_leave_the_fixed_fields_readable() {
         let bytes = [header(8), vec![1, 1]].concat();
-        let Transport::Tcp(segment) = tcp(Span::new(&bytes, 132)) else { panic!("not TCP") };
+        let segment = tcp(Span::new(&bytes, 132)).expect("a segment");
         assert_eq!((segment.options, segment.payload, segment.payload_len), (&[1, 1][..], &[][..], 100));
     }
 
@@ -92,11 +92,9 @@ mod tests {
         for (offset, wire, says) in
             [(4, 60, "TCP header length below 20 octets"), (8, 31, "TCP header length beyond the packet")]
         {
-            let Transport::Unreadable(why) = tcp(Span::new(&header(offset), wire)) else { panic!("was read") };
-            assert_eq!(why, says);
+            assert_eq!(tcp(Span::new(&header(offset), wire)).err(), Some(says));
         }
-        let Transport::Unreadable(why) = tcp(Span::new(&header(5)[..19], 40)) else { panic!("was read") };
-        assert_eq!(why, "TCP header cut off");
+        assert_eq!(tcp(Span::new(&header(5)[..19], 40)).err(), Some("TCP header cut off"));
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Walk {
         }
         let body = header.body;
         Ok(match header.protocol {
-            number::TCP => Step::End(transport::tcp(body)),
+            number::TCP => Step::End(Transport::Tcp(transport::tcp(body)?)),
             number::UDP => self.udp(body)?,
             number::ICMP if !header.v6 => Step::End(Transport::Icmp4(transport::icmp(body)?)),
             number::ICMP6 if header.v6 => Step::End(Transport::Icmp6(transport::icmp(body)?)),

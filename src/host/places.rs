@@ -15,7 +15,7 @@ pub(crate) struct Places<K, V> {
 }
 
 /// Places at hand.
-const RECENT: usize = 512;
+const RECENT: usize = 2048;
 /// 2^64 divided by the golden ratio (Knuth, The Art of Computer Programming, 6.4).
 pub(super) const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -40,7 +40,7 @@ impl Key for Endpoint {
 impl Key for Mac {
     fn number(&self) -> u64 {
         let Mac([a, b, c, d, e, f]) = *self;
-        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
     }
 }
 
@@ -53,26 +53,30 @@ impl<K: Key, V: Default> Places<K, V> {
     /// The value of a key, new if need be; `None` when there is no room for another.
     #[inline(always)]
     pub(crate) fn get(&mut self, key: K) -> Option<&mut V> {
-        let slot = (key.number().wrapping_mul(SPREAD) >> 32) as usize % RECENT;
-        let recent = self.recent[slot] as usize;
-        if self.all.get(recent).is_none_or(|(known, _)| *known != key) {
-            self.recent[slot] = self.place(key)?;
+        let slot = (key.number().wrapping_mul(SPREAD) >> (u64::BITS - RECENT.ilog2())) as usize;
+        let mut place = self.recent[slot] as usize;
+        if self.all.get(place).is_none_or(|(known, _)| *known != key) {
+            place = self.place(key, slot)?;
         }
-        self.all.get_mut(self.recent[slot] as usize).map(|(_, value)| value)
+        self.all.get_mut(place).map(|(_, value)| value)
     }
 
+    /// The place of a key that is not at hand, which it is from now on.
     #[cold]
-    fn place(&mut self, key: K) -> Option<u32> {
-        if let Some(place) = self.places.get(&key) {
-            return Some(*place);
-        }
-        if self.all.len() >= self.most {
-            return None;
-        }
-        let place = self.all.len() as u32;
-        self.all.push((key, V::default()));
-        self.places.insert(key, place);
-        Some(place)
+    #[inline(never)]
+    fn place(&mut self, key: K, slot: usize) -> Option<usize> {
+        let place = match self.places.get(&key) {
+            Some(place) => *place,
+            None if self.all.len() >= self.most => return None,
+            None => {
+                let place = self.all.len() as u32;
+                self.all.push((key, V::default()));
+                self.places.insert(key, place);
+                place
+            }
+        };
+        self.recent[slot] = place;
+        Some(place as usize)
     }
 
     /// The value of a key that came before.

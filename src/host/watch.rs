@@ -5,7 +5,7 @@
 
 use super::grid::{Cell, Grid, Quiet, Silence};
 use super::places::Places;
-use crate::decode::{Flags, Ip, Packet, Transport, flow_hash};
+use crate::decode::{Flags, Packet, Transport, flow_hash};
 use crate::event::{PacketRef, Stamp};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::arp::Neighbor;
@@ -18,7 +18,10 @@ pub struct Watch {
     /// What came from each link address, and what was sent through it.
     hops: Places<Mac, Way>,
     grid: Grid,
+    /// The second at hand, when it begins, and how long it lasts: no time at all before the first packet.
     second: i64,
+    begins: i64,
+    lasts: u64,
     cell: Cell,
     black: Elapsed,
 }
@@ -90,6 +93,8 @@ impl Watch {
             hops: Places::new(HOPS),
             grid: Grid::default(),
             second: i64::MIN,
+            begins: 0,
+            lasts: 0,
             cell: Cell::default(),
             black,
         }
@@ -101,42 +106,40 @@ impl Watch {
         if ip.source == ip.destination || ip.source.is_loopback() {
             return;
         }
-        let second = packet.at.time.second();
-        self.count(packet, second, u64::from(ip.len));
-        let asks = asks(packet);
-        let at = (packet.at, second);
+        let asks = self.count(packet, ip.len);
+        let now = Now { stamp: packet.at.into(), late: packet.at.time - LATE, second: self.second };
         if let Some(lane) = self.lanes.get(ip.source) {
-            let who = |_: &Waits| (ip.source, Quiet::Mute, None);
-            hear(&mut lane.from, at, who, self.black, &mut self.grid);
-            if asks {
-                lane.to.ask(packet, ip.destination, ip.source);
+            if lane.from.hear(&now) {
+                lane.from.ended((Some(ip.source), Quiet::Mute, None), packet, self.black, &mut self.grid);
+            }
+            if asks && lane.to.ask(&now) {
+                lane.to.wait(packet, ip.destination, ip.source);
             }
         } else {
             self.grid.unwatched += 1;
         }
         if let Some(lane) = self.lanes.get(ip.destination) {
-            let who = |_: &Waits| (ip.destination, Quiet::Deaf, None);
-            hear(&mut lane.to, at, who, self.black, &mut self.grid);
-            if asks {
-                lane.from.ask(packet, ip.source, ip.destination);
+            if lane.to.hear(&now) {
+                lane.to.ended((Some(ip.destination), Quiet::Deaf, None), packet, self.black, &mut self.grid);
+            }
+            if asks && lane.from.ask(&now) {
+                lane.from.wait(packet, ip.source, ip.destination);
             }
         } else {
             self.grid.unwatched += 1;
         }
-        self.hop(packet, ip, second, asks);
-    }
-
-    /// The same for the link addresses: what is sent through a router, and whether anything comes from it.
-    #[inline]
-    fn hop(&mut self, packet: &Packet<'_>, ip: &Ip, second: i64, asks: bool) {
+        // The same for the link addresses: what is sent through a router, and whether anything comes from it.
         let (Some(source), Some(destination)) = (packet.link.source, packet.link.destination) else { return };
-        if let Some(way) = self.hops.get(source) {
-            // Whose silence it was is known from who asked first.
-            let who = |waits: &Waits| (waits.asker, Quiet::Hop, Some(source));
-            hear(way, (packet.at, second), who, self.black, &mut self.grid);
+        if let Some(way) = self.hops.get(source)
+            && way.hear(&now)
+        {
+            way.ended((None, Quiet::Hop, Some(source)), packet, self.black, &mut self.grid);
         }
-        if asks && let Some(way) = self.hops.get(destination) {
-            way.ask(packet, ip.destination, ip.source);
+        if asks
+            && let Some(way) = self.hops.get(destination)
+            && way.ask(&now)
+        {
+            way.wait(packet, ip.destination, ip.source);
         }
     }
 
@@ -176,61 +179,90 @@ impl Watch {
         let mut open = Vec::new();
         for (host, lane) in self.lanes.into_all() {
             for (quiet, way) in [(Quiet::Mute, lane.from), (Quiet::Deaf, lane.to)] {
-                open.extend(way.silence((host, quiet, None), None, end, self.black));
+                open.extend(way.silence((Some(host), quiet, None), None, end, self.black));
             }
         }
         for (mac, way) in self.hops.into_all() {
-            let host = way.waits.as_ref().map(|waits| waits.asker);
-            open.extend(host.and_then(|host| way.silence((host, Quiet::Hop, Some(mac)), None, end, self.black)));
+            open.extend(way.silence((None, Quiet::Hop, Some(mac)), None, end, self.black));
         }
         // Places in the grid are by key: the order does not show.
         open.into_iter().for_each(|silence| self.grid.keep(silence));
         self.grid
     }
 
+    /// Counts a packet in the cell of its second; whether it wants an answer.
     #[inline]
-    fn count(&mut self, packet: &Packet<'_>, second: i64, octets: u64) {
-        if second != self.second {
-            if self.second != i64::MIN {
-                self.grid.seconds.add(self.second, &self.cell);
-            }
-            (self.second, self.cell) = (second, Cell::default());
+    fn count(&mut self, packet: &Packet<'_>, octets: u32) -> bool {
+        if packet.at.time.0.wrapping_sub(self.begins) as u64 >= self.lasts {
+            self.turn(packet.at.time);
         }
         self.cell.packets += 1;
-        self.cell.octets += octets;
-        if let Transport::Tcp(segment) = &packet.transport {
-            let (syn, ack) = (segment.flags.has(Flags::SYN), segment.flags.has(Flags::ACK));
-            self.cell.syns += u64::from(syn && !ack);
-            self.cell.answers += u64::from(syn && ack);
-            self.cell.resets += u64::from(segment.flags.has(Flags::RST));
+        self.cell.octets += u64::from(octets);
+        match &packet.transport {
+            Transport::Tcp(segment) => {
+                let flags = segment.flags;
+                let ends = Flags::SYN.0 | Flags::FIN.0 | Flags::RST.0;
+                if flags.0 & ends == 0 {
+                    return segment.payload_len > 0;
+                }
+                let (syn, ack, reset) = (flags.has(Flags::SYN), flags.has(Flags::ACK), flags.has(Flags::RST));
+                self.cell.syns += u64::from(syn && !ack);
+                self.cell.answers += u64::from(syn && ack);
+                self.cell.resets += u64::from(reset);
+                !reset
+            }
+            Transport::Udp(datagram) => datagram.destination_port == 53,
+            _ => false,
         }
+    }
+
+    /// Another second than that of the packet before.
+    #[cold]
+    #[inline(never)]
+    fn turn(&mut self, time: Timestamp) {
+        if self.second != i64::MIN {
+            self.grid.seconds.add(self.second, &self.cell);
+        }
+        (self.second, self.cell) = (time.second(), Cell::default());
+        (self.begins, self.lasts) = (self.second.wrapping_mul(1_000_000_000), 1_000_000_000);
     }
 }
 
-/// Whose silence, which kind, and the link address of a hop.
-type Who = (Address, Quiet, Option<Mac>);
-
-/// Something was heard, in that second: a silence that was long enough is kept.
-#[inline]
-fn hear(way: &mut Way, (at, second): (PacketRef, i64), who: impl Fn(&Waits) -> Who, black: Elapsed, grid: &mut Grid) {
-    if let Some(waits) = &way.waits {
-        let who = who(waits);
-        if let Some(silence) = std::mem::take(way).ended(way, who, at, black) {
-            grid.keep(silence);
-        }
-    } else {
-        way.asked = None;
-    }
-    way.rate.count(second);
-    way.heard = Some(at.into());
+/// The moment of a packet, once for everybody who hears of it.
+struct Now {
+    stamp: Stamp,
+    /// Who asked then waits for long.
+    late: Timestamp,
+    second: i64,
 }
+
+/// Whose silence (of a hop whoever asked first), which kind, and the link address of a hop.
+type Who = (Option<Address>, Quiet, Option<Mac>);
 
 impl Way {
-    /// The way starts anew with what it knows of its rate.
+    /// Something was heard. Whether somebody waited for it: then a silence may have ended.
+    #[inline]
+    fn hear(&mut self, now: &Now) -> bool {
+        if self.waits.is_some() {
+            return true;
+        }
+        self.asked = None;
+        self.rate.count(now.second);
+        self.heard = Some(now.stamp);
+        false
+    }
+
+    /// Something was heard, for which somebody waited. The way starts anew with what it knows of its rate; a silence that was long enough
+    /// is kept.
     #[cold]
-    fn ended(self, fresh: &mut Self, who: Who, at: PacketRef, black: Elapsed) -> Option<Silence> {
-        (fresh.heard, fresh.rate) = (self.heard, self.rate);
-        self.silence(who, Some(at), at.time, black)
+    #[inline(never)]
+    fn ended(&mut self, who: Who, packet: &Packet<'_>, black: Elapsed, grid: &mut Grid) {
+        let at = packet.at;
+        let fresh = Self { heard: Some(at.into()), rate: self.rate, ..Self::default() };
+        if let Some(silence) = std::mem::replace(self, fresh).silence(who, Some(at), at.time, black) {
+            grid.keep(silence);
+        }
+        self.rate.count(at.time.second());
     }
 
     fn silence(
@@ -241,6 +273,7 @@ impl Way {
         black: Elapsed,
     ) -> Option<Silence> {
         let (heard, asked, waits) = (self.heard?.packet(), self.asked?.packet(), self.waits?);
+        let host = host.unwrap_or(waits.asker);
         // Who is there, and answers nothing for all that, was not cut off.
         let ignored = waits.ignored.is_some_and(|asked| end.since(asked) >= LATE);
         if end.since(asked.time) < black || ignored {
@@ -276,25 +309,24 @@ impl Way {
         })
     }
 
+    /// A question. Whether an earlier one seems to be unanswered for long: [`Way::wait`] looks closely.
     #[inline]
-    fn ask(&mut self, packet: &Packet<'_>, other: Address, asker: Address) {
-        let at = packet.at;
-        let Some(asked) = self.asked else {
-            self.asked = Some(at.into());
-            return;
-        };
-        if self.waits.is_none() && at.time.since(asked.time()) < LATE {
-            return;
-        }
-        self.wait(packet, asked.packet(), other, asker);
+    fn ask(&mut self, now: &Now) -> bool {
+        let asked = *self.asked.get_or_insert(now.stamp);
+        self.waits.is_some() || asked.time() <= now.late
     }
 
     /// One more question while an earlier one is unanswered for long.
     #[cold]
-    fn wait(&mut self, packet: &Packet<'_>, asked: PacketRef, other: Address, asker: Address) {
+    #[inline(never)]
+    fn wait(&mut self, packet: &Packet<'_>, other: Address, asker: Address) {
+        let Some(asked) = self.asked else { return };
+        if self.waits.is_none() && packet.at.time.since(asked.time()) < LATE {
+            return;
+        }
         let Some((flow, seq)) = question(packet) else { return };
         let at = packet.at;
-        let waits = self.waits.get_or_insert_with(|| Box::new(Waits::new(asked, asker)));
+        let waits = self.waits.get_or_insert_with(|| Box::new(Waits::new(asked.packet(), asker)));
         waits.last = at;
         waits.asks += 1;
         if waits.alive.is_some() {
@@ -345,20 +377,6 @@ impl Rate {
             (self.since, self.now) = (second, 0);
         }
         self.now = self.now.saturating_add(1);
-    }
-}
-
-/// Whether a packet wants an answer.
-#[inline]
-fn asks(packet: &Packet<'_>) -> bool {
-    match &packet.transport {
-        Transport::Tcp(segment) => {
-            let flags = segment.flags;
-            let wants = flags.has(Flags::SYN) || flags.has(Flags::FIN) || segment.payload_len > 0;
-            wants && !flags.has(Flags::RST)
-        }
-        Transport::Udp(datagram) => datagram.destination_port == 53,
-        _ => false,
     }
 }
 

@@ -87,6 +87,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
+    #[inline]
     fn holds(&mut self, time: Timestamp) -> bool {
         let at = |bound: &TimeBound| bound.at(time);
         let (from, to) = *self.ends.get_or_insert_with(|| {

@@ -63,6 +63,7 @@ impl Shard {
         self.points.get(usize::from(at.file)).copied().map_or(0, usize::from)
     }
 
+    #[inline]
     fn packet(&mut self, packet: &Packet<'_>) {
         let place = self.place(packet.at);
         self.tables[place].packet(packet, &mut self.recorder);
@@ -188,6 +189,7 @@ impl Shards {
     }
 
     /// Hands a packet to its shard.
+    #[inline]
     pub fn packet(&mut self, shard: usize, packet: &Packet<'_>) {
         match self {
             Self::Here(shards) => shards[shard % SHARDS].packet(packet),
@@ -328,6 +330,7 @@ const BATCH_ITEMS: usize = 2048;
 const BATCH_OCTETS: usize = 512 * 1024;
 
 impl Workers {
+    #[inline(never)]
     fn packet(&mut self, shard: usize, packet: &Packet<'_>) {
         if let Some(stored) = self.batch.store(packet) {
             self.push(Item::Packet { shard: shard as u8, packet: stored });

@@ -1,7 +1,7 @@
 //! The whole trip of a frame on one page: read, pass over or decode, count, and hand to the shard of its flow.
 
+use crate::capture::Frame;
 use crate::capture::filter::{Filter, Pass};
-use crate::capture::{Frame, LinkType};
 use crate::decode::{Decoder, Packet, Transport, flow_hash};
 use crate::diagnose::Merged;
 use crate::event::PacketRef;
@@ -26,7 +26,12 @@ pub(super) struct Trip {
     pub neighbors: Neighbors,
     watch: Watch,
     eighth: Option<i64>,
+    /// When the next eighth begins.
+    next_eighth: Timestamp,
+    /// By file and interface: the latest packet.
     clocks: Vec<((u16, u16), PacketRef)>,
+    /// The place in `clocks` of the packet at hand: the next one is likely of the same interface.
+    clock: usize,
     /// By input: the point where it was recorded, as far as the shards were told.
     points: Vec<u16>,
     clock_step: crate::time::Elapsed,
@@ -58,7 +63,9 @@ impl Trip {
             neighbors: Neighbors::default(),
             watch: Watch::new(thresholds.black),
             eighth: None,
+            next_eighth: Timestamp::MIN,
             clocks: Vec::new(),
+            clock: 0,
             points: Vec::new(),
             clock_step: thresholds.clock_step,
         }
@@ -76,61 +83,29 @@ impl Trip {
         self.point(frame, shards);
         self.tick(frame.time, shards);
         // Looked at where it lies: moving a packet costs as much as decoding it.
-        let plain = Decoder::plain(frame);
-        let odd;
-        let packet = match &plain {
-            Some(packet) => packet,
-            None => {
-                odd = self.decoder.odd(frame);
-                &odd
-            }
-        };
-        if self.packets.first.is_none_or(|first| at < first) {
-            self.packets.first = Some(at);
-        }
-        if self.packets.last.is_none_or(|last| at > last) {
-            self.packets.last = Some(at);
-        }
-        count(&mut self.packets, packet, frame.link);
-        if matches!(packet.transport, Transport::UnknownLink) {
-            self.packets.unknown_link_first.get_or_insert(at);
-        }
-        if !matches!(packet.transport, Transport::Tcp(_)) {
-            self.neighbors.signs.learn(at, packet, frame.bytes);
-        }
-        self.watch.packet(packet);
-        match &packet.transport {
-            Transport::Tcp(_) | Transport::Udp(_) => {
-                if let Some(shard) = shard_of(packet) {
-                    shards.packet(shard, packet);
-                }
-            }
-            Transport::Icmp4(message) => quote(at, packet, icmp::parse_error4(message), shards),
-            Transport::Icmp6(message) => {
-                if let Some(ip) = packet.ip
-                    && let Ok(neighbor) = arp::parse_neighbor6(message, ip.source)
-                {
-                    self.watch.arp(at, &neighbor);
-                    self.neighbors.learn(at, &neighbor, packet.link);
-                }
-                quote(at, packet, icmp::parse_error6(message), shards);
-            }
-            Transport::Arp(message) => {
-                if let Ok(neighbor) = arp::parse_arp(message) {
-                    self.watch.arp(at, &neighbor);
-                    self.neighbors.learn(at, &neighbor, packet.link);
-                }
-            }
-            _ => {}
+        match Decoder::plain(frame) {
+            Some(packet) => take(&mut self.packets, &mut self.neighbors, &mut self.watch, &packet, frame, shards),
+            None => self.odd(frame, shards),
         }
     }
 
+    /// A frame that is not ordinary.
+    #[cold]
+    #[inline(never)]
+    fn odd(&mut self, frame: &Frame<'_>, shards: &mut Shards) {
+        let packet = self.decoder.odd(frame);
+        take(&mut self.packets, &mut self.neighbors, &mut self.watch, &packet, frame, shards);
+    }
+
+    #[cold]
+    #[inline(never)]
     fn pass_over(&mut self, at: PacketRef) {
         self.packets.filtered += 1;
         self.packets.filtered_first.get_or_insert(at);
         self.packets.filtered_last = Some(at);
     }
 
+    #[inline]
     fn wanted(&mut self, frame: &Frame<'_>) -> bool {
         if !self.window.holds(frame.time) {
             return false;
@@ -152,15 +127,32 @@ impl Trip {
     /// Ticks lie on the grid of eighths of a second; a clock that runs backwards never moves one back.
     #[inline]
     fn tick(&mut self, time: Timestamp, shards: &mut Shards) {
-        let eighth = time.eighth();
+        if time >= self.next_eighth {
+            self.turn(time.eighth(), shards);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn turn(&mut self, eighth: i64, shards: &mut Shards) {
         if self.eighth.is_some_and(|known| eighth > known) {
             shards.tick(Timestamp::of_eighth(eighth));
         }
         self.eighth = self.eighth.max(Some(eighth));
+        self.next_eighth = Timestamp::of_eighth(eighth.saturating_add(1));
     }
 
     /// Tells the shards where an input was recorded, unless it is the first point.
+    #[inline]
     fn point(&mut self, frame: &Frame<'_>, shards: &mut Shards) {
+        if self.points.get(usize::from(frame.file)) != Some(&frame.point) {
+            self.tell_point(frame, shards);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell_point(&mut self, frame: &Frame<'_>, shards: &mut Shards) {
         let file = usize::from(frame.file);
         if self.points.len() <= file {
             self.points.resize(file + 1, 0);
@@ -172,21 +164,39 @@ impl Trip {
     }
 
     /// A packet older than its predecessor on the same interface.
+    #[inline]
     fn clock(&mut self, at: PacketRef, interface: u16) {
         let key = (at.file, interface);
-        let Some((_, known)) = self.clocks.iter_mut().find(|(k, _)| *k == key) else {
-            if self.clocks.len() < 4096 {
-                self.clocks.push((key, at));
-            }
+        if self.clocks.get(self.clock).is_none_or(|(known, _)| *known != key) && !self.other_clock(key, at) {
             return;
-        };
-        let step = known.time.since(at.time);
+        }
+        let Some((_, known)) = self.clocks.get_mut(self.clock) else { return };
+        let before = std::mem::replace(known, at);
+        if at.time < before.time {
+            self.backwards(before, at);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn backwards(&mut self, before: PacketRef, at: PacketRef) {
+        let step = before.time.since(at.time);
         if step > self.clock_step {
             self.packets.clock_steps += 1;
-            self.packets.clock_step_first.get_or_insert((*known, at));
+            self.packets.clock_step_first.get_or_insert((before, at));
             self.packets.clock_step_max = self.packets.clock_step_max.max(step);
         }
-        *known = at;
+    }
+
+    /// Another interface than that of the packet before; whether it is known or there is room for it.
+    #[inline(never)]
+    fn other_clock(&mut self, key: (u16, u16), at: PacketRef) -> bool {
+        let place = self.clocks.iter().position(|(known, _)| *known == key);
+        if place.is_none() && self.clocks.len() < 4096 {
+            self.clocks.push((key, at));
+        }
+        self.clock = place.unwrap_or(self.clocks.len() - 1);
+        place.is_some()
     }
 
     /// The counters, completed with what decoder and filter know, for a capture that ended at `end`.
@@ -206,36 +216,87 @@ impl Trip {
     }
 }
 
-/// The shard of a packet's flow: both directions and all faces with the same ends agree.
-fn shard_of(packet: &Packet<'_>) -> Option<usize> {
-    let protocol = match packet.transport {
-        Transport::Tcp(_) => 6,
-        _ => 17,
-    };
-    Some(flow_hash(packet.source()?, packet.destination()?, protocol) as usize)
-}
-
-fn quote(at: PacketRef, packet: &Packet<'_>, error: Option<IcmpError>, shards: &mut Shards) {
-    let Some(mut error) = error else { return };
-    error.from = packet.ip.map_or(error.from, |ip| ip.source);
-    let ends = |end: Endpoint| Endpoint::new(end.address, end.port);
-    shards.icmp(flow_hash(ends(error.source), ends(error.destination), error.protocol) as usize, at, &error);
-}
-
-fn count(packets: &mut PacketTally, packet: &Packet<'_>, link: LinkType) {
-    match &packet.transport {
-        Transport::Tcp(_) => packets.tcp += 1,
-        Transport::Udp(datagram) => {
-            packets.udp += 1;
-            packets.dns += u64::from(datagram.source_port == 53 || datagram.destination_port == 53);
+/// Counts a packet, and hands it to the shard of its flow.
+#[inline(always)]
+fn take(
+    packets: &mut PacketTally,
+    neighbors: &mut Neighbors,
+    watch: &mut Watch,
+    packet: &Packet<'_>,
+    frame: &Frame<'_>,
+    shards: &mut Shards,
+) {
+    let at = packet.at;
+    if packets.first.is_none_or(|first| at < first) {
+        packets.first = Some(at);
+    }
+    if packets.last.is_none_or(|last| at > last) {
+        packets.last = Some(at);
+    }
+    watch.packet(packet);
+    let (source, destination, protocol) = match &packet.transport {
+        Transport::Tcp(segment) => {
+            packets.tcp += 1;
+            (segment.source_port, segment.destination_port, 6)
         }
-        Transport::Icmp4(_) | Transport::Icmp6(_) => packets.icmp += 1,
-        Transport::Arp(_) => packets.arp += 1,
+        Transport::Udp(datagram) => {
+            let (source, destination) = (datagram.source_port, datagram.destination_port);
+            packets.udp += 1;
+            packets.dns += u64::from(source == 53 || destination == 53);
+            neighbors.signs.learn(at, packet, frame.bytes);
+            (source, destination, 17)
+        }
+        _ => return apart(packets, neighbors, watch, packet, frame, shards),
+    };
+    // Both directions and all faces with the same ends agree.
+    if let Some(ip) = &packet.ip {
+        let ends = (Endpoint::new(ip.source, source), Endpoint::new(ip.destination, destination));
+        shards.packet(flow_hash(ends.0, ends.1, protocol) as usize, packet);
+    }
+}
+
+/// What is no TCP and no UDP: few packets of nearly every capture.
+#[inline(never)]
+fn apart(
+    packets: &mut PacketTally,
+    neighbors: &mut Neighbors,
+    watch: &mut Watch,
+    packet: &Packet<'_>,
+    frame: &Frame<'_>,
+    shards: &mut Shards,
+) {
+    let at = packet.at;
+    neighbors.signs.learn(at, packet, frame.bytes);
+    match &packet.transport {
+        Transport::Tcp(_) | Transport::Udp(_) => {}
+        Transport::Icmp4(message) => {
+            packets.icmp += 1;
+            quote(at, packet, icmp::parse_error4(message), shards);
+        }
+        Transport::Icmp6(message) => {
+            packets.icmp += 1;
+            if let Some(ip) = packet.ip
+                && let Ok(neighbor) = arp::parse_neighbor6(message, ip.source)
+            {
+                watch.arp(at, &neighbor);
+                neighbors.learn(at, &neighbor, packet.link);
+            }
+            quote(at, packet, icmp::parse_error6(message), shards);
+        }
+        Transport::Arp(message) => {
+            packets.arp += 1;
+            if let Ok(neighbor) = arp::parse_arp(message) {
+                watch.arp(at, &neighbor);
+                neighbors.learn(at, &neighbor, packet.link);
+            }
+        }
         Transport::Fragment => packets.fragments += 1,
         Transport::OtherIp(_) => packets.other_ip += 1,
         Transport::NotIp(_) => packets.not_ip += 1,
         Transport::UnknownLink => {
             packets.unknown_link += 1;
+            packets.unknown_link_first.get_or_insert(at);
+            let link = frame.link;
             *packets.unknown_links.entry(format!("{} ({})", link.name(), link.0)).or_default() += 1;
         }
         Transport::Unreadable(why) => {
@@ -243,4 +304,11 @@ fn count(packets: &mut PacketTally, packet: &Packet<'_>, link: LinkType) {
             *packets.unreadable_why.entry((*why).to_owned()).or_default() += 1;
         }
     }
+}
+
+fn quote(at: PacketRef, packet: &Packet<'_>, error: Option<IcmpError>, shards: &mut Shards) {
+    let Some(mut error) = error else { return };
+    error.from = packet.ip.map_or(error.from, |ip| ip.source);
+    let ends = |end: Endpoint| Endpoint::new(end.address, end.port);
+    shards.icmp(flow_hash(ends(error.source), ends(error.destination), error.protocol) as usize, at, &error);
 }
