@@ -131,7 +131,7 @@ impl Story {
 
     /// First octets of a side that nothing recognised.
     pub fn excerpt(&self, side: Side) -> Option<&[u8]> {
-        self.events().find_map(|e| match &e.what {
+        self.find(Kind::Excerpt, |e| match &e.what {
             What::Excerpt { octets } if e.side == side => Some(octets.as_slice()),
             _ => None,
         })
