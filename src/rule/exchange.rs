@@ -150,6 +150,10 @@ impl<'a> FlowView<'a> {
 
     /// What the client still waits for, as far as the octets tell; `None` when nothing is outstanding or nobody can tell.
     pub fn pending(&self) -> Option<Pending> {
+        *self.waits.get_or_init(|| self.outstanding())
+    }
+
+    fn outstanding(&self) -> Option<Pending> {
         // Octets that were acknowledged but never seen may be the answer, or the end of the question.
         if self.client().unseen + self.server().unseen > 0 {
             return None;

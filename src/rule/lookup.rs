@@ -1,5 +1,7 @@
 //! The lookups on one flow: which DNS question got which answer.
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::event::story::Story;
 use crate::event::{PacketRef, Side, What};
 use crate::flow::facts::FlowFacts;
@@ -15,7 +17,7 @@ pub struct Lookup<'a> {
     /// The question as it was first asked.
     pub question: &'a DnsMessage,
     /// Every copy of it: never empty.
-    pub asked: Vec<PacketRef>,
+    pub asked: SmallVec<[PacketRef; 1]>,
     /// The answer.
     pub answer: Option<(PacketRef, &'a DnsMessage)>,
 }
@@ -50,7 +52,7 @@ pub fn lookups(story: &Story) -> Vec<Lookup<'_>> {
             (Side::Client, false) => match list.iter_mut().find(same) {
                 Some(known) if known.answer.is_none() => known.asked.push(event.at),
                 Some(_) => {}
-                None => list.push(Lookup { question: message, asked: vec![event.at], answer: None }),
+                None => list.push(Lookup { question: message, asked: smallvec![event.at], answer: None }),
             },
             (Side::Server, true) => {
                 if let Some(known) = list.iter_mut().find(same).filter(|known| known.answer.is_none()) {

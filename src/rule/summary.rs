@@ -206,11 +206,14 @@ fn request_key(story: &Story) -> u32 {
         _ => None,
     });
     let Some(head) = head else { return 0 };
-    let answer = story.find(Kind::Response, |event| match &event.what {
-        What::Response(head) if head.status >= 200 => Some(head.as_ref()),
-        _ => None,
-    });
-    let id = request_ids(&head.ids).next().or_else(|| answer.and_then(|head| request_ids(&head.ids).next()));
+    let answered = || {
+        let answer = story.find(Kind::Response, |event| match &event.what {
+            What::Response(head) if head.status >= 200 => Some(head.as_ref()),
+            _ => None,
+        });
+        answer.and_then(|head| request_ids(&head.ids).next())
+    };
+    let id = request_ids(&head.ids).next().or_else(answered);
     id.map_or_else(|| line_key(head), id_key)
 }
 
