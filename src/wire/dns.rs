@@ -4,7 +4,6 @@
 //! itself. `simple-dns` is the oracle of its tests.
 
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
 
 use super::{Address, Cursor, Limit, Malformed, ShortText, text_of};
 
@@ -237,15 +236,19 @@ fn note_opt(record: &Record<'_>, message: &mut DnsMessage) {
 /// A pointer must lead to a place before the one that was being read, so that no chain of pointers is endless, and there may be at most as
 /// many as a name can have labels, so that none is long.
 fn read_name<'a>(bytes: &'a [u8], cursor: &mut Cursor<'a>) -> Result<ShortText, Malformed> {
-    let mut name: SmallVec<[u8; 64]> = SmallVec::new();
+    // The label that makes it too long is still handed out.
+    let (mut name, mut len) = ([0; LONGEST_NAME + 64], 0);
     walk_name(bytes, cursor, |label| {
-        if !name.is_empty() {
-            name.push(b'.');
+        if len > 0 {
+            name[len] = b'.';
+            len += 1;
         }
-        name.extend_from_slice(label);
+        name[len..len + label.len()].copy_from_slice(label);
+        len += label.len();
     })?;
+    let name = &mut name[..len];
     name.make_ascii_lowercase();
-    Ok(text_of(&name, LONGEST_NAME))
+    Ok(text_of(name, LONGEST_NAME))
 }
 
 /// As [`read_name`], handing out the labels.
