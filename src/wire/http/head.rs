@@ -6,7 +6,7 @@ use httparse::{Error, Header, ParserConfig, Request, Response, Status};
 
 use super::fields::{Fields, Name};
 use super::{Framing, Head, RequestHead, ResponseHead};
-use crate::wire::fnv::fnv;
+use crate::wire::fnv::Fnv;
 use crate::wire::{ShortText, short_of, text_of};
 
 /// Longest head that is read.
@@ -228,8 +228,9 @@ fn identity(fields: &Fields<'_>) -> u64 {
     let names = [Name::ETag, Name::LastModified, Name::Date];
     let Some((name, value)) = names.into_iter().find_map(|name| Some((name, fields.first(name)?))) else { return 0 };
     let length = fields.first(Name::ContentLength).unwrap_or(b"");
-    let octets = name.text().bytes().chain(value.iter().copied()).chain(*b"\0").chain(length.iter().copied());
-    fnv(octets)
+    let mut hash = Fnv::default();
+    [name.text().as_bytes(), value, b"\0", length].into_iter().for_each(|piece| hash.push(piece));
+    hash.key()
 }
 
 /// Ids without what changes from hop to hop: of `traceparent` and `b3` only the trace's own part counts. Very short ones are no ids.
