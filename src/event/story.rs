@@ -38,10 +38,12 @@ impl Story {
 
     /// Adds an event; when the story is full, one from the middle is given up (and counted).
     pub fn push(&mut self, event: Event) {
-        self.seen.note(&event.what);
-        if Self::IN_FACTS.has(event.what.kind()) {
+        let kind = event.what.kind();
+        if Self::IN_FACTS.has(kind) {
+            self.seen.insert(kind);
             return;
         }
+        self.seen.note(&event.what);
         if let What::Recognised { protocol } = event.what
             && protocol != Protocol::Proxy
         {
