@@ -104,8 +104,8 @@ impl Name {
     }
 }
 
-/// Whether `name` is `known`, which is in lower case and as long, without regard to case: eight octets at a time, because every name of every
-/// head comes by here.
+/// Whether `name` is `known`, which is in lower case and as long, without regard to case. Eight octets at a time,
+/// because every name of every head comes by here.
 fn alike(name: &[u8], known: &[u8]) -> bool {
     // Letters in lower case have the bit 0x40, and may differ in the bit 0x20.
     let word = |name: &[u8; 8], known: &[u8; 8]| {

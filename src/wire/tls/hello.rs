@@ -129,7 +129,8 @@ pub(super) fn whole<'a>(message: &'a [u8], what: &'static str) -> Result<TlsMess
     }
 }
 
-/// The extensions of a list by their types, each still with its type and length. Ends at the first that runs over the end of the list.
+/// The extensions of a list by their types, each still with its type and length. Ends at the first that runs over the
+/// end of the list.
 ///
 /// Own walk, because a parser of the whole list stops at the first extension whose contents are damaged.
 fn extensions(list: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
