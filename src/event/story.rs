@@ -38,10 +38,12 @@ impl Story {
 
     /// Adds an event; when the story is full, one from the middle is given up (and counted).
     pub fn push(&mut self, event: Event) {
-        self.seen.note(&event.what);
-        if Self::IN_FACTS.has(event.what.kind()) {
+        let kind = event.what.kind();
+        if Self::IN_FACTS.has(kind) {
+            self.seen.insert(kind);
             return;
         }
+        self.seen.note(&event.what);
         if let What::Recognised { protocol } = event.what
             && protocol != Protocol::Proxy
         {
@@ -131,7 +133,7 @@ impl Story {
 
     /// First octets of a side that nothing recognised.
     pub fn excerpt(&self, side: Side) -> Option<&[u8]> {
-        self.events().find_map(|e| match &e.what {
+        self.find(Kind::Excerpt, |e| match &e.what {
             What::Excerpt { octets } if e.side == side => Some(octets.as_slice()),
             _ => None,
         })

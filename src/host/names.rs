@@ -98,25 +98,42 @@ impl Names {
     }
 
     fn note(&mut self, address: Address, name: &str, lease: Lease) {
-        if let Some(known) = self.by_address.get_mut(&address).and_then(|names| names.get_mut(name)) {
-            known.first = known.first.min(lease.first);
-            if lease.last > known.last {
-                (known.last, known.ttl, known.asker) = (lease.last, lease.ttl, lease.asker);
+        let room = self.octets < Self::OCTETS;
+        let room_for_address = room && self.by_address.len() < Self::CAP;
+        match self.by_address.get_mut(&address) {
+            Some(names) => {
+                if let Some(known) = names.get_mut(name) {
+                    known.first = known.first.min(lease.first);
+                    if lease.last > known.last {
+                        (known.last, known.ttl, known.asker) = (lease.last, lease.ttl, lease.asker);
+                    }
+                    return;
+                }
+                if !room {
+                    self.beyond_cap += 1;
+                    return;
+                }
+                if names.len() >= Self::NAMES {
+                    return;
+                }
+                names.or_insert(name.into(), lease);
             }
-            return;
-        }
-        let count = self.by_address.get(&address).map(Few::len);
-        if count.is_none() && self.by_address.len() >= Self::CAP || self.octets >= Self::OCTETS {
-            self.beyond_cap += 1;
-            return;
-        }
-        if count >= Some(Self::NAMES) {
-            return;
+            None if !room_for_address => {
+                self.beyond_cap += 1;
+                return;
+            }
+            None => {
+                let mut names = Few::default();
+                names.or_insert(name.into(), lease);
+                self.by_address.insert(address, names);
+            }
         }
         // The name stands in both maps.
         self.octets += size_of::<(ShortText, Lease)>() + 64 + 2 * name.len();
-        self.by_address.entry(address).or_default().or_insert(name.into(), lease);
-        let addresses = self.by_name.entry(name.into()).or_default();
+        let addresses = match self.by_name.get_mut(name) {
+            Some(addresses) => addresses,
+            None => self.by_name.entry(name.into()).or_default(),
+        };
         if let Err(place) = addresses.binary_search(&address) {
             addresses.insert(place, address);
         }

@@ -101,7 +101,9 @@ impl Dissector {
     pub fn bytes(&mut self, flow: &FlowHead, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Wants {
         let Some(stream) = self.stream(flow) else { return Wants::Nothing };
         let wants = stream.bytes(flow, side, at, bytes, emit);
-        self.leave();
+        if wants != Wants::More {
+            self.leave();
+        }
         wants
     }
 
@@ -202,12 +204,17 @@ impl Dissector {
 
     fn stream(&mut self, flow: &FlowHead) -> Option<&mut Stream> {
         if let Stage::Silent = self.0 {
-            self.0 = Stage::Stream(Box::new(Stream::new(flow.mid_stream)));
+            self.begin(flow.mid_stream);
         }
         match &mut self.0 {
             Stage::Stream(stream) => Some(stream),
             _ => None,
         }
+    }
+
+    #[cold]
+    fn begin(&mut self, late: bool) {
+        self.0 = Stage::Stream(Box::new(Stream::new(late)));
     }
 
     /// Gives everything back once nobody wants more.
@@ -252,20 +259,31 @@ impl Stream {
     }
 
     fn bytes(&mut self, flow: &FlowHead, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Wants {
-        match std::mem::replace(&mut self.sides[index(side)], Reader::Nobody) {
-            Reader::Nobody => Wants::Nothing,
-            Reader::Analyzer(protocol) => self.analyze(protocol, side, at, bytes, emit),
-            Reader::Beginning(mut beginning) => {
-                beginning.pieces = beginning.pieces.saturating_add(1);
-                beginning.last = Some(at);
-                if beginning.held.is_empty() {
-                    return self.begin(beginning, Piece { flow, side, at, bytes }, emit);
+        let beginning = match &mut self.sides[index(side)] {
+            Reader::Nobody => return Wants::Nothing,
+            Reader::Analyzer(protocol) => {
+                let protocol = *protocol;
+                let wants = match self.analyzer(protocol) {
+                    Some(analyzer) => analyzer.bytes(side, at, bytes, emit),
+                    None => Wants::Nothing,
+                };
+                if wants == Wants::Nothing {
+                    self.sides[index(side)] = Reader::Nobody;
                 }
-                let mut joined = std::mem::take(&mut beginning.held);
-                joined.extend_from_slice(bytes);
-                self.begin(beginning, Piece { flow, side, at, bytes: &joined }, emit)
+                return wants;
             }
+            Reader::Beginning(beginning) => beginning,
+        };
+        beginning.pieces = beginning.pieces.saturating_add(1);
+        beginning.last = Some(at);
+        let mut beginning = std::mem::take(beginning);
+        self.sides[index(side)] = Reader::Nobody;
+        if beginning.held.is_empty() {
+            return self.begin(beginning, Piece { flow, side, at, bytes }, emit);
         }
+        let mut joined = std::mem::take(&mut beginning.held);
+        joined.extend_from_slice(bytes);
+        self.begin(beginning, Piece { flow, side, at, bytes: &joined }, emit)
     }
 
     fn gap(&mut self, side: Side, missing: u64) {

@@ -9,8 +9,6 @@ use crate::flow::{FlowHead, Wants};
 use crate::wire::dns::{self, DnsMessage};
 use crate::wire::{Cursor, Limit, Malformed, Recognition};
 
-/// Ports on which DNS is expected: unicast, multicast, link-local. Elsewhere the octets must say so alone.
-const PORTS: [u16; 3] = [53, 5353, 5355];
 /// Longest message over TCP that is waited for on other ports.
 const LONGEST_ELSEWHERE: u16 = 4096;
 
@@ -18,8 +16,10 @@ pub(super) fn start() -> Box<dyn Analyzer> {
     Box::<OverTcp>::default()
 }
 
+/// Whether DNS is expected on one of the ports: unicast, multicast, link-local. Elsewhere the octets must say so alone.
 fn expected(flow: &FlowHead) -> bool {
-    PORTS.contains(&flow.server.port) || PORTS.contains(&flow.client.port)
+    let usual = |port: u16| matches!(port, 53 | 5353 | 5355);
+    usual(flow.server.port) || usual(flow.client.port)
 }
 
 /// What one datagram is.

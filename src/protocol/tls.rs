@@ -114,6 +114,16 @@ impl Default for Place {
     }
 }
 
+impl Place {
+    /// Behind the header of a record.
+    fn before(header: RecordHeader) -> Self {
+        match usize::from(header.len) {
+            0 => Self::default(),
+            left => Self::Body { header, left },
+        }
+    }
+}
+
 /// What a TLS 1.3 server sends behind the client's Finished: OpenSSL two tickets of one length, others one or none, then data.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
 enum Tickets {
@@ -148,6 +158,13 @@ impl Analyzer for Tls {
                         return Wants::More;
                     }
                 },
+                // Nothing is looked at inside of data, and most of a stream is that.
+                Place::Body { header: header @ RecordHeader { content: content::APPLICATION_DATA, .. }, left }
+                    if half.begun && left > rest.len() =>
+                {
+                    half.place = Place::Body { header, left: left - rest.len() };
+                    return Wants::More;
+                }
                 Place::Body { header, left } => {
                     let (piece, later) = rest.split_at(left.min(rest.len()));
                     rest = later;
@@ -284,7 +301,7 @@ impl Tls {
             // Without the server's direction: a client that sends no Finished of the old kind speaks TLS 1.3.
             None => side == Side::Client && client.firm && !client.finished,
         };
-        let alert = sizes::ALERT.contains(&len);
+        let alert = len == sizes::ALERT[0] || len == sizes::ALERT[1];
         match side {
             Side::Client if !is_13 => client.data(side, at, emit),
             Side::Client if alert && client.finished => client.maybe_alert = Some(MaybeAlert { at, len, alone }),
@@ -351,6 +368,12 @@ impl Half {
             self.place = Place::Body { header, left };
             return Some(0);
         }
+        if have == 0
+            && let Ok(header) = RecordHeader::parse(rest)
+        {
+            self.place = Place::before(header);
+            return Some(RecordHeader::LEN);
+        }
         let mut used = 0;
         for (slot, octet) in octets.iter_mut().skip(have).zip(rest) {
             *slot = *octet;
@@ -358,8 +381,7 @@ impl Half {
         }
         let have = have + used;
         self.place = match RecordHeader::parse(octets.get(..have)?) {
-            Ok(RecordHeader { len: 0, .. }) => Place::default(),
-            Ok(header) => Place::Body { header, left: usize::from(header.len) },
+            Ok(header) => Place::before(header),
             Err(malformed) if malformed.need > 0 => Place::Header { octets, have },
             Err(_) => return None,
         };

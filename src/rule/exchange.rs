@@ -111,24 +111,29 @@ impl<'a> FlowView<'a> {
         if self.protocol(Side::Client) == Some(Protocol::Http2) {
             return self.waiting_stream();
         }
-        let mut latest: Option<Exchange<'a>> = None;
+        let mut asked: Option<(&Event, &RequestHead)> = None;
+        let mut answered: Option<(&Event, &ResponseHead)> = None;
+        let (mut request_end, mut response_end): (Option<&Event>, Option<&Event>) = (None, None);
         for event in self.story.events() {
-            match (&event.what, &mut latest) {
-                (What::Request(head), _) => {
-                    let (request, head) = (event.at, head.as_ref());
-                    latest = Some(Exchange { request, head, request_end: None, response: None, response_end: None });
+            match &event.what {
+                What::Request(head) => {
+                    asked = Some((event, head));
+                    (request_end, answered, response_end) = (None, None, None);
                 }
-                (What::RequestEnd, Some(exchange)) => exchange.request_end = Some(event.at),
-                (What::Response(head), Some(exchange)) if head.is_final() => {
-                    exchange.response = Some((event.at, head.as_ref()));
-                }
-                (What::ResponseEnd, Some(exchange)) if exchange.response.is_some() => {
-                    exchange.response_end = Some(event.at);
-                }
+                What::RequestEnd if asked.is_some() => request_end = Some(event),
+                What::Response(head) if asked.is_some() && head.is_final() => answered = Some((event, head)),
+                What::ResponseEnd if answered.is_some() => response_end = Some(event),
                 _ => {}
             }
         }
-        latest
+        let (request, head) = asked?;
+        Some(Exchange {
+            request: request.at,
+            head,
+            request_end: request_end.map(|event| event.at),
+            response: answered.map(|(event, head)| (event.at, head)),
+            response_end: response_end.map(|event| event.at),
+        })
     }
 
     /// The first stream that waits, else the last one. Where events were left out, an answer may be among them: only what came behind
@@ -150,6 +155,10 @@ impl<'a> FlowView<'a> {
 
     /// What the client still waits for, as far as the octets tell; `None` when nothing is outstanding or nobody can tell.
     pub fn pending(&self) -> Option<Pending> {
+        *self.waits.get_or_init(|| self.outstanding())
+    }
+
+    fn outstanding(&self) -> Option<Pending> {
         // Octets that were acknowledged but never seen may be the answer, or the end of the question.
         if self.client().unseen + self.server().unseen > 0 {
             return None;

@@ -1,5 +1,7 @@
 //! The lookups on one flow: which DNS question got which answer.
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::event::story::Story;
 use crate::event::{PacketRef, Side, What};
 use crate::flow::facts::FlowFacts;
@@ -15,7 +17,7 @@ pub struct Lookup<'a> {
     /// The question as it was first asked.
     pub question: &'a DnsMessage,
     /// Every copy of it: never empty.
-    pub asked: Vec<PacketRef>,
+    pub asked: SmallVec<[PacketRef; 1]>,
     /// The answer.
     pub answer: Option<(PacketRef, &'a DnsMessage)>,
 }
@@ -33,8 +35,8 @@ impl Lookup<'_> {
 }
 
 /// The lookups of a story in the order of their first copies. An answer belongs to the question with its id, name and type.
-pub fn lookups(story: &Story) -> Vec<Lookup<'_>> {
-    let mut list: Vec<Lookup<'_>> = Vec::new();
+pub fn lookups(story: &Story) -> SmallVec<[Lookup<'_>; 1]> {
+    let mut list: SmallVec<[Lookup<'_>; 1]> = SmallVec::new();
     for event in story.events() {
         let What::Dns(message) = &event.what else { continue };
         let message: &DnsMessage = message;
@@ -50,7 +52,7 @@ pub fn lookups(story: &Story) -> Vec<Lookup<'_>> {
             (Side::Client, false) => match list.iter_mut().find(same) {
                 Some(known) if known.answer.is_none() => known.asked.push(event.at),
                 Some(_) => {}
-                None => list.push(Lookup { question: message, asked: vec![event.at], answer: None }),
+                None => list.push(Lookup { question: message, asked: smallvec![event.at], answer: None }),
             },
             (Side::Server, true) => {
                 if let Some(known) = list.iter_mut().find(same).filter(|known| known.answer.is_none()) {
@@ -66,12 +68,12 @@ pub fn lookups(story: &Story) -> Vec<Lookup<'_>> {
 /// Whether one DNS server was asked: multicast DNS, LLMNR and NetBIOS names ask everybody, and nobody must answer. RFC 6762, RFC 4795,
 /// RFC 1002 §4.2.
 pub fn unicast(facts: &FlowFacts) -> bool {
-    const EVERYBODY: [u16; 3] = [137, 5353, 5355];
+    let everybody = |port: u16| matches!(port, 137 | 5353 | 5355);
     let one_host = match facts.server.address.to_ip() {
         std::net::IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast(),
         std::net::IpAddr::V6(ip) => !ip.is_multicast(),
     };
-    one_host && !EVERYBODY.contains(&facts.server.port) && !EVERYBODY.contains(&facts.client.port)
+    one_host && !everybody(facts.server.port) && !everybody(facts.client.port)
 }
 
 /// The name people use for a record type. RFC 1035 §3.2.2.

@@ -58,8 +58,12 @@ impl Refusal<'_> {
 }
 
 /// How the server refused the client's first octets; `None` when it accepted them, when the client closed first, when the answer came
-/// later than a refusal does, or when the capture lacks the stream's beginning.
+/// later than a refusal does, or when the capture lacks the stream's beginning. Found once: several rules ask.
 pub fn refusal<'a>(flow: &FlowView<'a>) -> Option<Refusal<'a>> {
+    *flow.turned_away.get_or_init(|| told(flow))
+}
+
+fn told<'a>(flow: &FlowView<'a>) -> Option<Refusal<'a>> {
     if flow.facts.mid_stream || flow.server().unseen > 0 {
         return None;
     }

@@ -64,7 +64,7 @@ fn told<'a>(facts: &FlowFacts, story: &'a Story) -> Option<Refused<'a>> {
         return None;
     }
     let (hello_at, hello) = asked(story)?;
-    let (at, side, alert) = story.events().find_map(|e| match e.what {
+    let (at, side, alert) = story.find(Kind::AlertPlain, |e| match e.what {
         What::AlertPlain(alert) if alert.fatal() && e.at > hello_at => Some((e.at, e.side, alert)),
         _ => None,
     })?;
@@ -89,26 +89,26 @@ fn told<'a>(facts: &FlowFacts, story: &'a Story) -> Option<Refused<'a>> {
 pub fn refused_sealed<'a>(flow: &FlowView<'a>) -> Option<(PacketRef, PacketRef, &'a ClientHello)> {
     const TLS_1_3: u16 = 0x0304;
     let server = flow.server();
-    let (hello_at, hello) = flow.client_hello()?;
-    let (greeted, _) = chosen(flow.story).filter(|(_, chosen)| chosen.version == TLS_1_3)?;
-    let at = flow.story.events().find_map(|e| match e.what {
+    let at = flow.story.find(Kind::AlertEncrypted, |e| match e.what {
         What::AlertEncrypted { alone: true, .. } if e.side == Side::Server => Some(e.at),
         _ => None,
     })?;
+    let (hello_at, hello) = flow.client_hello()?;
+    let (greeted, _) = chosen(flow.story).filter(|(_, chosen)| chosen.version == TLS_1_3)?;
     let went_on = flow.first(Kind::TlsFinished, Side::Client).is_some();
     let holed = flow.facts.mid_stream || server.unseen + server.cut > 0;
     (!went_on && !holed && at >= greeted && !hello.alpn.is_empty()).then_some((at, hello_at, hello))
 }
 
 fn asked(story: &Story) -> Option<(PacketRef, &ClientHello)> {
-    story.events().find_map(|e| match &e.what {
+    story.find(Kind::ClientHello, |e| match &e.what {
         What::ClientHello(hello) => Some((e.at, hello.as_ref())),
         _ => None,
     })
 }
 
 fn chosen(story: &Story) -> Option<(PacketRef, &ServerHello)> {
-    story.events().find_map(|e| match &e.what {
+    story.find(Kind::ServerHello, |e| match &e.what {
         What::ServerHello(hello) if !hello.retry_request => Some((e.at, hello.as_ref())),
         _ => None,
     })

@@ -8,7 +8,7 @@ use crate::event::story::Story;
 use crate::event::{Kind, PacketRef, Protocol, Side, What};
 use crate::flow::facts::{Close, FlowFacts, Handshake, IpProtocol};
 use crate::time::Timestamp;
-use crate::wire::fnv::fnv;
+use crate::wire::fnv::{Fnv, fnv};
 use crate::wire::http::{RequestHead, request_ids};
 use crate::wire::tls::{Certificate, ClientHello};
 use crate::wire::{Address, Endpoint};
@@ -177,9 +177,15 @@ pub fn name_key(name: Option<&str>) -> u32 {
 
 /// Hash of what a ClientHello offers, for [`Digest::offer`]: versions, suites and application protocols. Extensions come in any order.
 pub fn offer_key(hello: &ClientHello) -> u32 {
-    let numbers = hello.versions.iter().chain(&hello.ciphers).flat_map(|number| number.to_be_bytes());
-    let names = hello.alpn.iter().flat_map(|name| name.bytes().chain([0]));
-    folded(fnv(numbers.chain(names)))
+    let mut hash = Fnv::default();
+    for numbers in [&hello.versions, &hello.ciphers] {
+        numbers.iter().for_each(|number| hash.push(&number.to_be_bytes()));
+    }
+    for name in &hello.alpn {
+        hash.push(name.as_bytes());
+        hash.octet(0);
+    }
+    folded(hash.key())
 }
 
 /// Hash of a certificate for [`Digest::leaf`]: issuer and serial number are what tells certificates apart (RFC 5280 §4.1.2.2).
@@ -194,9 +200,13 @@ pub fn id_key(id: &str) -> u32 {
 
 /// Hash of request line and Host for [`Digest::request`]: even.
 pub fn line_key(head: &RequestHead) -> u32 {
-    let host = head.host.as_deref().unwrap_or("").bytes().map(|octet| octet.to_ascii_lowercase());
-    let line = head.method.bytes().chain([b' ']).chain(head.target.bytes()).chain([b' ']).chain(host);
-    (folded(fnv(line)) & !1).max(2)
+    let mut hash = Fnv::default();
+    for word in [&head.method, &head.target] {
+        hash.push(word.as_bytes());
+        hash.octet(b' ');
+    }
+    head.host.as_deref().unwrap_or("").bytes().for_each(|octet| hash.octet(octet.to_ascii_lowercase()));
+    (folded(hash.key()) & !1).max(2)
 }
 
 /// Of a flow's first request: its id, else one that its answer carries, else its line.
@@ -206,11 +216,14 @@ fn request_key(story: &Story) -> u32 {
         _ => None,
     });
     let Some(head) = head else { return 0 };
-    let answer = story.find(Kind::Response, |event| match &event.what {
-        What::Response(head) if head.status >= 200 => Some(head.as_ref()),
-        _ => None,
-    });
-    let id = request_ids(&head.ids).next().or_else(|| answer.and_then(|head| request_ids(&head.ids).next()));
+    let answered = || {
+        let answer = story.find(Kind::Response, |event| match &event.what {
+            What::Response(head) if head.status >= 200 => Some(head.as_ref()),
+            _ => None,
+        });
+        answer.and_then(|head| request_ids(&head.ids).next())
+    };
+    let id = request_ids(&head.ids).next().or_else(answered);
     id.map_or_else(|| line_key(head), id_key)
 }
 

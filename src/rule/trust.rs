@@ -66,7 +66,7 @@ pub struct Refused<'a> {
 
 /// The server's readable certificates, never empty.
 pub fn chain(story: &Story) -> Option<(PacketRef, &[Certificate])> {
-    story.events().find_map(|e| match &e.what {
+    story.find(Kind::Certificates, |e| match &e.what {
         What::Certificates(chain) if e.side == Side::Server && !chain.is_empty() => Some((e.at, chain.as_slice())),
         _ => None,
     })
@@ -78,7 +78,7 @@ pub fn asked(story: &Story) -> Option<&str> {
 }
 
 fn hello(story: &Story) -> Option<&ClientHello> {
-    story.events().find_map(|e| match &e.what {
+    story.find(Kind::ClientHello, |e| match &e.what {
         What::ClientHello(hello) => Some(hello.as_ref()),
         _ => None,
     })
@@ -111,13 +111,13 @@ fn refusal<'a>(flow: &FlowView<'a>) -> Option<Refused<'a>> {
     if flow.facts.mid_stream {
         return None;
     }
-    let answer = flow.story.events().find_map(|e| match &e.what {
+    let answer = flow.story.find(Kind::ServerHello, |e| match &e.what {
         What::ServerHello(hello) if !hello.retry_request => Some((e.at, hello.version)),
         _ => None,
     });
     let Some((answered, version)) = answer else { return unheard(flow) };
     // Also a warning says why the client goes (user_canceled): then it was not the certificate.
-    let plain = flow.story.events().find_map(|e| match e.what {
+    let plain = flow.story.find(Kind::AlertPlain, |e| match e.what {
         What::AlertPlain(alert) if e.side == Side::Client && e.at >= answered => Some((e.at, alert)),
         _ => None,
     });

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::ops::Range;
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Pending};
 use super::finding::{Confidence, Finding};
+use super::mismatch::Refusal;
 use super::summary::{Digest, FlowSummary, protocol_of};
 use super::tally::{PacketTally, Tally};
 use super::threshold::Thresholds;
@@ -41,6 +42,10 @@ pub struct FlowView<'a> {
     pub thresholds: &'a Thresholds,
     /// The latest exchange, once a rule asked for it.
     pub(super) latest: OnceCell<Option<Exchange<'a>>>,
+    /// What the client still waits for, once a rule asked for it.
+    pub(super) waits: OnceCell<Option<Pending>>,
+    /// How the server refused the first octets, once a rule asked for it.
+    pub(super) turned_away: OnceCell<Option<Refusal<'a>>>,
     /// How the client refused the server's certificate, once a rule asked for it.
     pub(super) refused: OnceCell<Option<Refused<'a>>>,
 }
@@ -54,7 +59,17 @@ impl<'a> FlowView<'a> {
         ended: Ended,
         thresholds: &'a Thresholds,
     ) -> Self {
-        Self { facts, story, now, ended, thresholds, latest: OnceCell::new(), refused: OnceCell::new() }
+        Self {
+            facts,
+            story,
+            now,
+            ended,
+            thresholds,
+            latest: OnceCell::new(),
+            waits: OnceCell::new(),
+            turned_away: OnceCell::new(),
+            refused: OnceCell::new(),
+        }
     }
 
     /// Client's direction.
@@ -84,7 +99,7 @@ impl<'a> FlowView<'a> {
 
     /// The client's PROXY header and its (last) packet.
     pub fn proxy_header(&self) -> Option<(PacketRef, &'a ProxyHeader)> {
-        self.story.events().find_map(|e| match &e.what {
+        self.story.find(Kind::ProxyHeader, |e| match &e.what {
             What::ProxyHeader(header) => Some((e.at, header.as_ref())),
             _ => None,
         })
@@ -92,7 +107,7 @@ impl<'a> FlowView<'a> {
 
     /// The first ClientHello and its packet.
     pub fn client_hello(&self) -> Option<(PacketRef, &'a ClientHello)> {
-        self.story.events().find_map(|e| match &e.what {
+        self.story.find(Kind::ClientHello, |e| match &e.what {
             What::ClientHello(hello) => Some((e.at, hello.as_ref())),
             _ => None,
         })

@@ -28,6 +28,9 @@ enum State {
 impl Prefix {
     /// The client's next octets.
     pub(super) fn push(&mut self, mut bytes: &[u8]) {
+        if !self.open() {
+            return;
+        }
         if self.state == State::Beginning && !bytes.is_empty() {
             self.state = State::Open;
             match proxy::parse(bytes) {

@@ -94,7 +94,7 @@ pub struct Recorder {
 const HEALTHY_FIRST: usize = 128;
 const HEALTHY_LATEST: usize = 64;
 /// Stories whose memory is at hand, per shard.
-const SPARE: usize = 16;
+const SPARE: usize = 128;
 /// Digests kept per shard inside the window.
 const DIGESTS: usize = 16_384;
 

@@ -83,8 +83,11 @@ pub(super) fn mark(seconds: &mut Seconds, facts: &FlowFacts, story: &Story) {
     if facts.transport == IpProtocol::Udp {
         return;
     }
-    seconds.add(facts.start().second(), &Cell { opened: 1, ..Cell::default() });
-    seconds.add(facts.last.time.second(), &Cell { closed: 1, ..Cell::default() });
+    let (first, last) = (facts.start().second(), facts.last.time.second());
+    seconds.add(first, &Cell { opened: 1, closed: u64::from(first == last), ..Cell::default() });
+    if first != last {
+        seconds.add(last, &Cell { closed: 1, ..Cell::default() });
+    }
     if !story.seen().has(Kind::Retransmitted) {
         return;
     }

@@ -60,7 +60,13 @@ impl Vigils {
         }
         self.held += 1;
         let whole = Timestamp(due.second().saturating_mul(1_000_000_000)) == due;
-        self.by_second.entry(due.second().saturating_add(i64::from(!whole))).or_default().push(Held::of(watched));
+        let second = due.second().saturating_add(i64::from(!whole));
+        let held = Held::of(watched);
+        match self.by_second.last_entry() {
+            // Nearly always, because time goes on.
+            Some(mut latest) if *latest.key() == second => latest.get_mut().push(held),
+            _ => self.by_second.entry(second).or_default().push(held),
+        }
         true
     }
 

@@ -4,7 +4,6 @@
 //! itself. `simple-dns` is the oracle of its tests.
 
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
 
 use super::{Address, Cursor, Limit, Malformed, ShortText, text_of};
 
@@ -37,6 +36,8 @@ pub struct DnsMessage {
     pub cut: bool,
 }
 
+/// Longest name, its dots included.
+const LONGEST_NAME: usize = 255;
 /// Addresses kept of one message.
 const MOST_ADDRESSES: usize = 64;
 /// Aliases kept of one message.
@@ -194,7 +195,7 @@ struct Record<'a> {
 }
 
 fn read_record<'a>(bytes: &'a [u8], cursor: &mut Cursor<'a>) -> Result<Record<'a>, Malformed> {
-    read_name(bytes, cursor)?;
+    walk_name(bytes, cursor, |_| {})?;
     let (kind, class, ttl) = (cursor.u16("record type")?, cursor.u16("record class")?, cursor.u32("record TTL")?);
     let len = cursor.u16("record length")?;
     let at = cursor.position();
@@ -235,8 +236,25 @@ fn note_opt(record: &Record<'_>, message: &mut DnsMessage) {
 /// A pointer must lead to a place before the one that was being read, so that no chain of pointers is endless, and there may be at most as
 /// many as a name can have labels, so that none is long.
 fn read_name<'a>(bytes: &'a [u8], cursor: &mut Cursor<'a>) -> Result<ShortText, Malformed> {
+    // The label that makes it too long is still handed out.
+    let (mut name, mut len) = ([0; LONGEST_NAME + 64], 0);
+    walk_name(bytes, cursor, |label| {
+        if len > 0 {
+            name[len] = b'.';
+            len += 1;
+        }
+        name[len..len + label.len()].copy_from_slice(label);
+        len += label.len();
+    })?;
+    let name = &mut name[..len];
+    name.make_ascii_lowercase();
+    Ok(text_of(name, LONGEST_NAME))
+}
+
+/// As [`read_name`], handing out the labels.
+fn walk_name<'a>(bytes: &'a [u8], cursor: &mut Cursor<'a>, mut each: impl FnMut(&'a [u8])) -> Result<(), Malformed> {
     const WHAT: &str = "DNS name";
-    let mut name: SmallVec<[u8; 64]> = SmallVec::new();
+    let mut name_len = 0;
     let mut start = cursor.position();
     let mut behind = None;
     let mut jumps = 0;
@@ -246,10 +264,8 @@ fn read_name<'a>(bytes: &'a [u8], cursor: &mut Cursor<'a>) -> Result<ShortText, 
         match reader.u8(WHAT)? {
             0 => break,
             len @ 1..=63 => {
-                if !name.is_empty() {
-                    name.push(b'.');
-                }
-                name.extend_from_slice(reader.take(len.into(), WHAT)?);
+                name_len += usize::from(name_len > 0) + usize::from(len);
+                each(reader.take(len.into(), WHAT)?);
             }
             high @ 0xc0.. => {
                 let target = usize::from(u16::from_be_bytes([high & 0x3f, reader.u8(WHAT)?]));
@@ -264,13 +280,12 @@ fn read_name<'a>(bytes: &'a [u8], cursor: &mut Cursor<'a>) -> Result<ShortText, 
             }
             _ => return Err(Malformed::field(WHAT, at)),
         }
-        if name.len() > 255 {
+        if name_len > LONGEST_NAME {
             return Err(Malformed::field(WHAT, at));
         }
     }
     *cursor = behind.unwrap_or(reader);
-    name.make_ascii_lowercase();
-    Ok(text_of(&name, 255))
+    Ok(())
 }
 
 #[cfg(test)]

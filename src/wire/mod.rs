@@ -125,6 +125,15 @@ pub(crate) fn text_of(bytes: &[u8], most: usize) -> ShortText {
     text
 }
 
+/// At most `most` octets of `text`, never cut within a character.
+pub(crate) fn short_of(text: &str, most: usize) -> ShortText {
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    ShortText::from(text.get(..end).unwrap_or_default())
+}
+
 /// Reads a slice from front to back; running off its end is a [`Malformed`] with [`Limit::Slice`], never a panic.
 #[derive(Clone, Copy, Debug)]
 pub struct Cursor<'a> {
@@ -334,6 +343,9 @@ mod tests {
 
     #[test]
     fn text_is_cut_between_characters() {
+        for (text, most) in [("aéb", 2), ("aéb", 3), ("🙂🙂", 7), ("", 3), ("abc", 3)] {
+            assert_eq!(short_of(text, most), text_of(text.as_bytes(), most), "{text} {most}");
+        }
         assert_eq!(text_of("aéb".as_bytes(), 2), "a");
         assert_eq!(text_of("aéb".as_bytes(), 3), "aé");
         assert_eq!(text_of(b"a\xffb", 4), "a\u{fffd}");

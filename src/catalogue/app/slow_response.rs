@@ -72,10 +72,12 @@ const ALONE: Elapsed = Elapsed::secs(5);
 const SHARE: usize = 5;
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
+    if flow.facts.last.time.since(flow.facts.start()) < flow.thresholds.slow {
+        return None;
+    }
     let resent = flow.client().loss.timeout + flow.client().loss.fast + flow.server().loss.timeout;
     let unread = flow.client().zero_window_count > 0 || flow.server().zero_window_count > 0;
-    let short = flow.facts.last.time.since(flow.facts.start()) < flow.thresholds.slow;
-    if short || resent > 0 || unread || flow.client().unseen + flow.server().unseen > 0 {
+    if resent > 0 || unread || flow.client().unseen + flow.server().unseen > 0 {
         return None;
     }
     let exchanges = poll::answered(flow.story);

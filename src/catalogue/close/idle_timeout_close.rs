@@ -14,7 +14,7 @@
 //! ## False alarms it avoids
 //! It is silent and never an incident. It tells which timer runs at which end, for the rules about races and expired state.
 
-use crate::event::{Kind, PacketRef, Side};
+use crate::event::{Kind, KindSet, PacketRef, Side};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::view::FlowView;
 use crate::rule::{Check, Needs, Rule};
@@ -60,6 +60,8 @@ const CLIENT_TIMERS: [(i64, &str); 6] = [
     (600, "GCP load balancer to its backend 600"),
     (1800, "HikariCP maxLifetime 1800"),
 ];
+/// Timers are checked in steps.
+const STEP: Elapsed = Elapsed::millis(500);
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let (closer, fin) = flow.facts.closer?;
@@ -72,10 +74,14 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         Side::Server => SERVER_TIMERS.as_slice(),
         Side::Client => CLIENT_TIMERS.as_slice(),
     };
+    // Most leave long before the shortest of them.
+    if timers.first().is_some_and(|(s, _)| pause < Elapsed::secs(*s) - STEP) {
+        return None;
+    }
     let nearest = timers.iter().min_by_key(|(s, _)| (pause - Elapsed::secs(*s)).abs())?;
     let (timer, name) = (Elapsed::secs(nearest.0), nearest.1);
-    // ±3 % or ±0.5 s, as timers are checked in steps.
-    if (pause - timer).abs() > Elapsed(timer.0 / 100 * 3).max(Elapsed::millis(500)) {
+    // ±3 % or ±0.5 s.
+    if (pause - timer).abs() > Elapsed(timer.0 / 100 * 3).max(STEP) {
         return None;
     }
     if flow.pending().is_some_and(|pending| pending.asked < fin) {
@@ -93,10 +99,11 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 
 /// The last octets before the close; a TLS alert right before the FIN (close_notify) belongs to the close.
 fn last_words(flow: &FlowView<'_>, closer: Side, fin: PacketRef) -> Option<PacketRef> {
-    let farewell = flow
-        .story
-        .events()
-        .rev()
+    let alerts = const { KindSet::of(&[Kind::AlertEncrypted, Kind::AlertPlain]) };
+    let said = if flow.story.seen().meets(&alerts) { Some(flow.story.events()) } else { None };
+    let farewell = said
+        .into_iter()
+        .flat_map(Iterator::rev)
         .find(|e| e.side == closer && matches!(e.what.kind(), Kind::AlertEncrypted | Kind::AlertPlain))
         .map(|e| e.at);
     let mine = flow.facts.half(closer).last_payload.filter(|at| *at < fin && Some(*at) != farewell);

@@ -90,7 +90,7 @@ pub static RULE: Rule = Rule {
 };
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
-    let closed_port = flow.story.events().any(|event| {
+    let closed_port = flow.saw(Kind::Icmp) && flow.story.events().any(|event| {
         matches!(&event.what, What::Icmp(error) if event.side == Side::Client && error.kind == if error.v6 { 1 } else { 3 }
             && error.code == if error.v6 { 4 } else { 3 })
     });

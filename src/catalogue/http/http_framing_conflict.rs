@@ -113,7 +113,11 @@ fn beyond(flow: &FlowView<'_>) -> Option<Finding> {
     let mut outstanding: i64 = 0;
     let mut latest: Option<(&Event, &RequestHead)> = None;
     let mut complete: Option<PacketRef> = None;
-    for event in flow.story.events().filter(|event| left.is_none_or(|left| event.at < left)) {
+    for event in flow.story.events() {
+        let counts = matches!(event.what, What::Request(_) | What::ResponseEnd | What::Response(_) | What::HttpBroken);
+        if !counts || left.is_some_and(|left| event.at >= left) {
+            continue;
+        }
         match &event.what {
             What::Request(head) => {
                 outstanding += 1;
@@ -124,8 +128,8 @@ fn beyond(flow: &FlowView<'_>) -> Option<Finding> {
             What::Response(head) if head.status == 101 => return None,
             What::Response(head) if head.status > 199 => {
                 outstanding -= 1;
-                let asked_before = latest.is_some() && silent_since(flow, event.at, complete);
-                if outstanding < 0 && asked_before && head.status < 400 {
+                let asked_before = || latest.is_some() && silent_since(flow, event.at, complete);
+                if outstanding < 0 && head.status < 400 && asked_before() {
                     let shows = format!("an answer {}, and no request is outstanding", head.status);
                     let finding = RULE.found(flow, event.at, Side::Server, shows).variant(3);
                     let finding = finding.and_maybe(complete, Side::Server, "the answer before it is complete");

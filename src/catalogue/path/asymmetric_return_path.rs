@@ -95,10 +95,14 @@ const ENOUGH: u64 = 3;
 type Interface = (u16, u32);
 
 /// The faces of one direction with one sense, or `None` when the file does not tell senses or interfaces.
-fn interfaces(faces: &[Face], sense: u8) -> BTreeSet<Interface> {
-    let known = faces.iter().filter(|face| face.direction == sense && (face.ifindex != 0 || face.interface != 0));
+fn interfaces(faces: &[Face], sense: u8) -> impl Iterator<Item = Interface> {
+    let known = faces.iter().filter(move |face| face.direction == sense && (face.ifindex != 0 || face.interface != 0));
     // Index 0 of a file with several interfaces is one of them as well; whether there are several is seen from the others.
-    known.map(|face| (face.interface, face.ifindex)).collect()
+    known.map(|face| (face.interface, face.ifindex))
+}
+
+fn set(faces: &[Face], sense: u8) -> BTreeSet<Interface> {
+    interfaces(faces, sense).collect()
 }
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
@@ -142,8 +146,9 @@ fn one_sided(flow: &FlowView<'_>) -> Option<Finding> {
 
 fn judge(flow: &FlowView<'_>, far: Side) -> Option<Finding> {
     let (theirs, ours) = (flow.facts.half(far), flow.facts.half(far.other()));
-    let (ins, outs) = (interfaces(&theirs.faces, IN), interfaces(&ours.faces, OUT));
-    let apart = !ins.is_empty() && !outs.is_empty() && ins.is_disjoint(&outs);
+    let (mut ins, outs) = (interfaces(&theirs.faces, IN), || interfaces(&ours.faces, OUT));
+    let come = interfaces(&theirs.faces, IN).next().is_some() && outs().next().is_some();
+    let apart = come && ins.all(|one| outs().all(|other| one != other));
     let by_files = !apart && far == Side::Client && in_two_files(theirs, ours);
     if !apart && !by_files {
         return None;
@@ -300,8 +305,7 @@ fn name_files(finding: &mut Finding, flow: &FlowSummary, capture: &CaptureView<'
 /// A connection of the same side that has one way and an answer.
 fn control(capture: &CaptureView<'_>, except: PacketRef, far: Side) -> Option<(PacketRef, PacketRef)> {
     let fits = capture.flows.values().find(|flow| {
-        let (ins, outs) =
-            (interfaces(&flow.facts.half(far).faces, IN), interfaces(&flow.facts.half(far.other()).faces, OUT));
+        let (ins, outs) = (set(&flow.facts.half(far).faces, IN), set(&flow.facts.half(far.other()).faces, OUT));
         flow.facts.id != except && !ins.is_empty() && ins == outs && flow.facts.from_server.acknowledged > 0
     })?;
     Some((fits.facts.id, fits.facts.from_server.first_payload?))

@@ -100,7 +100,8 @@ pub static RULE: Rule = Rule {
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let header = [Kind::ProxyHeader, Kind::ProxyBroken, Kind::ProxyIncomplete];
-    if header.iter().any(|kind| flow.saw(*kind)) {
+    // Who answers has not closed without a word.
+    if flow.answer().is_some() || header.iter().any(|kind| flow.saw(*kind)) {
         return None;
     }
     // Octets that the snaplen cut off may have been a header.

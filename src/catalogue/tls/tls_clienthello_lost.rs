@@ -73,10 +73,10 @@ pub static RULE: Rule = Rule {
 };
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
-    let (hello_at, hello) = flow.client_hello()?;
     let (client, server) = (flow.client(), flow.server());
     let silent = server.payload + server.unseen == 0 && client.unseen == 0 && !flow.facts.mid_stream;
-    if hello.len < LARGE || !silent {
+    let (hello_at, hello) = if silent { flow.client_hello()? } else { return None };
+    if hello.len < LARGE {
         return None;
     }
     let (at, side, shows, variant) = lost(flow).or_else(|| closed(flow, hello_at))?;

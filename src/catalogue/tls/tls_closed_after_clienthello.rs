@@ -78,12 +78,12 @@ pub static RULE: Rule = Rule {
 };
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
-    let (hello_at, hello) = flow.client_hello()?;
     let (closer, close) = flow.facts.closer?;
     let server = flow.server();
     if closer != Side::Server || server.payload > 0 || server.unseen > 0 || flow.facts.mid_stream {
         return None;
     }
+    let (hello_at, hello) = flow.client_hello()?;
     let word = flow.close_word(Side::Server);
     let name = hello.sni.as_deref().unwrap_or("without a name");
     let after = close.time.since(hello_at.time);

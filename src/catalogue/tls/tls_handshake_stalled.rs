@@ -75,11 +75,11 @@ pub static RULE: Rule = Rule {
 const LATE: u8 = 1;
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
-    let (asked, _) = flow.client_hello()?;
     let (client, server) = (flow.client(), flow.server());
     if flow.facts.mid_stream || server.payload + server.unseen > 0 || client.unseen > 0 || flow.answer().is_some() {
         return None;
     }
+    let (asked, _) = flow.client_hello()?;
     // Its later numbers say that it did answer: the path lost it.
     if server.never_came() > 0 {
         return None;

@@ -69,10 +69,12 @@ pub static RULE: Rule = Rule {
 };
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
+    if flow.facts.last.time.since(flow.facts.start()) < flow.thresholds.slow {
+        return None;
+    }
     let (client, server) = (flow.client(), flow.server());
     let clean = client.loss.total() + server.loss.total() == 0 && client.unseen + server.unseen == 0;
-    let short = flow.facts.last.time.since(flow.facts.start()) < flow.thresholds.slow;
-    if short || flow.facts.mid_stream || !clean || flow.saw(Kind::CertificateRequest) {
+    if flow.facts.mid_stream || !clean || flow.saw(Kind::CertificateRequest) {
         return None;
     }
     let (asked, _) = flow.client_hello()?;

@@ -2,7 +2,7 @@
 
 use httparse::Header;
 
-use super::fields::Fields;
+use super::fields::{Fields, Name};
 use super::head::{request_fields, response_fields, text};
 use super::{Framing, RequestHead, ResponseHead};
 use crate::time::Elapsed;
@@ -21,44 +21,48 @@ pub fn request_of(stream: u32, fields: &[Field], len: u32) -> RequestHead {
     let fields = Fields::of(&headers);
     // The entry that is not known may be any field: the first one stands for what is missing.
     let hidden = || headers.iter().find(|header| header.name.starts_with('?')).map_or("?", |header| header.name);
-    let pseudo = |name: &str, most| text(fields, name, most).unwrap_or_else(|| hidden().into());
-    let method = pseudo(":method", 32);
+    let pseudo = |name, most| text(&fields, name, most).unwrap_or_else(|| hidden().into());
+    let method = pseudo(Name::PseudoMethod, 32);
     // CONNECT has no path (§8.5).
-    let target = if method == "CONNECT" { ":authority" } else { ":path" };
-    RequestHead {
+    let target = if method == "CONNECT" { Name::PseudoAuthority } else { Name::PseudoPath };
+    let mut head = RequestHead {
         target: pseudo(target, 256),
         method,
         minor: 0,
-        host: text(fields, ":authority", 255).or_else(|| text(fields, "host", 255)),
+        host: text(&fields, Name::PseudoAuthority, 255).or_else(|| text(&fields, Name::Host, 255)),
         // Extended CONNECT (RFC 8441): WebSocket.
-        upgrade: text(fields, ":protocol", 64),
+        upgrade: text(&fields, Name::PseudoProtocol, 64),
         len,
         stream,
-        grpc: is_grpc(fields.first("content-type")),
-        patience: fields.first("grpc-timeout").and_then(patience),
-        ..request_fields(fields)
-    }
+        grpc: is_grpc(fields.first(Name::ContentType)),
+        patience: fields.first(Name::GrpcTimeout).and_then(patience),
+        ..RequestHead::default()
+    };
+    request_fields(&fields, &mut head);
+    head
 }
 
 /// The head of a response of `len` octets on a stream; status 0 where the field was never seen.
 pub fn response_of(stream: u32, fields: &[Field], len: u32) -> ResponseHead {
     let headers = plain(fields);
     let fields = Fields::of(&headers);
-    ResponseHead {
-        status: number(fields.first(":status").unwrap_or_default()).unwrap_or(0) as u16,
+    let mut head = ResponseHead {
+        status: number(fields.first(Name::PseudoStatus).unwrap_or_default()).unwrap_or(0) as u16,
         framing: Framing::UntilClose,
         len,
         stream,
-        ..response_fields(fields)
-    }
+        ..ResponseHead::default()
+    };
+    response_fields(&fields, &mut head);
+    head
 }
 
 /// Status and message of a gRPC call, where the block has them: in the trailers, or in the head when there is no body.
 pub fn grpc_status(fields: &[Field]) -> Option<(u32, String)> {
     let headers = plain(fields);
     let fields = Fields::of(&headers);
-    let status = number(fields.first("grpc-status")?)?;
-    Some((status, text_of(&unescaped(fields.first("grpc-message").unwrap_or_default()), 160).into()))
+    let status = number(fields.first(Name::GrpcStatus)?)?;
+    Some((status, text_of(&unescaped(fields.first(Name::GrpcMessage).unwrap_or_default()), 160).into()))
 }
 
 /// `application/grpc`, with what may follow it; not gRPC-Web, whose status is in the body.

@@ -4,58 +4,174 @@ use httparse::Header;
 
 use super::Framing;
 
-/// The header fields of one head, asked by name without regard to case.
-#[derive(Clone, Copy)]
+macro_rules! names {
+    ($( $name:ident = $text:literal, )*) => {
+        /// A field that somebody asks for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum Name { $( $name, )* }
+
+        impl Name {
+            /// All of them, the shortest first.
+            const ALL: &[Self] = &[$( Self::$name, )*];
+
+            /// As it is written in lower case.
+            pub(super) const fn text(self) -> &'static str {
+                match self { $( Self::$name => $text, )* }
+            }
+        }
+    };
+}
+
+names! {
+    B3 = "b3",
+    Via = "via",
+    Host = "host",
+    Date = "date",
+    ETag = "etag",
+    PseudoPath = ":path",
+    Accept = "accept",
+    Expect = "expect",
+    Server = "server",
+    CfRay = "cf-ray",
+    Upgrade = "upgrade",
+    PseudoMethod = ":method",
+    PseudoStatus = ":status",
+    Location = "location",
+    Forwarded = "forwarded",
+    XRealIp = "x-real-ip",
+    PseudoProtocol = ":protocol",
+    Connection = "connection",
+    UserAgent = "user-agent",
+    RequestId = "request-id",
+    XTraceId = "x-trace-id",
+    PseudoAuthority = ":authority",
+    RetryAfter = "retry-after",
+    Traceparent = "traceparent",
+    XUniqueId = "x-unique-id",
+    GrpcStatus = "grpc-status",
+    ContentType = "content-type",
+    XRequestId = "x-request-id",
+    XB3Traceid = "x-b3-traceid",
+    GrpcTimeout = "grpc-timeout",
+    GrpcMessage = "grpc-message",
+    LastModified = "last-modified",
+    UberTraceId = "uber-trace-id",
+    ContentLength = "content-length",
+    TrueClientIp = "true-client-ip",
+    XForwardedFor = "x-forwarded-for",
+    XAmznTraceId = "x-amzn-trace-id",
+    CfConnectingIp = "cf-connecting-ip",
+    XCorrelationId = "x-correlation-id",
+    TransferEncoding = "transfer-encoding",
+    XCloudTraceContext = "x-cloud-trace-context",
+}
+
+/// Longest name that is asked for.
+const LONGEST: usize = 21;
+
+/// Where in [`Name::ALL`] the names of each length begin.
+const BEGIN: [u8; LONGEST + 2] = {
+    let mut begin = [0; LONGEST + 2];
+    let (mut len, mut place) = (0, 0);
+    while len < begin.len() {
+        while place < Name::ALL.len() && Name::ALL[place].text().len() < len {
+            place += 1;
+        }
+        begin[len] = place as u8;
+        len += 1;
+    }
+    assert!(place == Name::ALL.len() && place <= 64, "sorted by length, one bit each, none longer than the longest");
+    begin
+};
+
+impl Name {
+    /// The one that is written so, in either case.
+    fn of(name: &str) -> Option<Self> {
+        let name = name.as_bytes();
+        let (from, to) = (BEGIN.get(name.len())?, BEGIN.get(name.len() + 1)?);
+        let same = |known: &&Self| alike(name, known.text().as_bytes());
+        Self::ALL.get(usize::from(*from)..usize::from(*to))?.iter().find(same).copied()
+    }
+
+    /// A bit for each of `names`.
+    pub(super) const fn bits(names: &[Self]) -> u64 {
+        let (mut bits, mut i) = (0, 0);
+        while i < names.len() {
+            bits |= 1 << names[i] as u8;
+            i += 1;
+        }
+        bits
+    }
+}
+
+/// Whether `name` is `known`, which is in lower case and as long, without regard to case. Eight octets at a time,
+/// because every name of every head comes by here.
+fn alike(name: &[u8], known: &[u8]) -> bool {
+    // Letters in lower case have the bit 0x40, and may differ in the bit 0x20.
+    let word = |name: &[u8; 8], known: &[u8; 8]| {
+        let (name, known) = (u64::from_le_bytes(*name), u64::from_le_bytes(*known));
+        (name ^ known) & !((known & 0x4040_4040_4040_4040) >> 1) == 0
+    };
+    match (name.last_chunk(), known.last_chunk()) {
+        (Some(end), Some(known_end)) => {
+            let words = name.as_chunks().0.iter().zip(known.as_chunks().0);
+            word(end, known_end) && words.into_iter().all(|(name, known)| word(name, known))
+        }
+        _ => name.eq_ignore_ascii_case(known),
+    }
+}
+
+/// The header fields of one head. Every name is looked at once, so that questions for fields cost nothing.
 pub(super) struct Fields<'a> {
     list: &'a [Header<'a>],
-    /// The marks of their names: most questions are for fields that are not there.
-    names: u64,
-}
-
-/// One bit for a name; many names share it.
-const fn mark(name: &str) -> u64 {
-    match name.as_bytes() {
-        [] => 0,
-        [first, .., last] => 1 << ((name.len() + 7 * (*first | 0x20) as usize + 3 * (*last | 0x20) as usize) % 64),
-        [_] => 1,
-    }
-}
-
-/// The bits of many.
-pub(super) const fn marks(names: &[&str]) -> u64 {
-    let (mut bits, mut i) = (0, 0);
-    while i < names.len() {
-        bits |= mark(names[i]);
-        i += 1;
-    }
-    bits
+    /// A bit for each name that is there, and for each that is there more than once.
+    there: u64,
+    again: u64,
+    /// Where the first field of a name is, if it is there.
+    first: [u16; Name::ALL.len()],
 }
 
 impl<'a> Fields<'a> {
     /// As they came.
     pub(super) fn of(list: &'a [Header<'a>]) -> Self {
-        Self { list, names: list.iter().fold(0, |bits, field| bits | mark(field.name)) }
+        let mut fields = Self { list, there: 0, again: 0, first: [0; Name::ALL.len()] };
+        for (place, field) in list.iter().enumerate() {
+            let Some(name) = Name::of(field.name) else { continue };
+            let bit = 1 << name as u8;
+            if fields.there & bit == 0 {
+                fields.first[name as usize] = place as u16;
+            }
+            fields.again |= fields.there & bit;
+            fields.there |= bit;
+        }
+        fields
     }
 
-    /// Whether a name with one of these `marks` is among them.
-    pub(super) fn any(self, marks: u64) -> bool {
-        self.names & marks != 0
+    /// The bits of those of `names` that are there.
+    pub(super) fn among(&self, names: u64) -> u64 {
+        self.there & names
     }
 
     /// The values of all fields of that name, in order, without blanks around them.
-    #[inline]
-    pub(super) fn all(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let list = if self.any(mark(name)) { self.list } else { &[] };
-        list.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value.trim_ascii())
+    fn all(&self, name: Name) -> impl Iterator<Item = &'a [u8]> {
+        let several = self.again & 1 << name as u8 != 0;
+        let list = if several { self.list } else { &[] };
+        let one = if several { None } else { self.first(name) };
+        let same = list.iter().filter(move |field| Name::of(field.name) == Some(name));
+        one.into_iter().chain(same.map(|field| field.value.trim_ascii()))
     }
 
     /// The first of them.
-    pub(super) fn first(self, name: &str) -> Option<&'a [u8]> {
-        self.all(name).next()
+    #[inline]
+    pub(super) fn first(&self, name: Name) -> Option<&'a [u8]> {
+        if self.there & 1 << name as u8 == 0 {
+            return None;
+        }
+        self.list.get(usize::from(self.first[name as usize])).map(|field| field.value.trim_ascii())
     }
 
     /// The entries of a field whose value is a list, over all fields of that name.
-    pub(super) fn entries(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    pub(super) fn entries(&self, name: Name) -> impl Iterator<Item = &'a [u8]> {
         self.all(name)
             .flat_map(|value| value.split(|octet| *octet == b','))
             .map(<[u8]>::trim_ascii)
@@ -63,19 +179,21 @@ impl<'a> Fields<'a> {
     }
 
     /// Whether a list holds a word, in either case, with or without parameters.
-    pub(super) fn lists(self, name: &str, word: &str) -> bool {
-        self.entries(name).any(|entry| {
-            let bare = entry.split(|octet| *octet == b';').next().unwrap_or(entry);
-            bare.trim_ascii().eq_ignore_ascii_case(word.as_bytes())
-        })
+    pub(super) fn lists(&self, name: Name, word: &str) -> bool {
+        // Most values are shorter than the word.
+        self.all(name).any(|value| value.len() >= word.len())
+            && self.entries(name).any(|entry| {
+                let bare = entry.split(|octet| *octet == b';').next().unwrap_or(entry);
+                bare.trim_ascii().eq_ignore_ascii_case(word.as_bytes())
+            })
     }
 
     /// How the body ends, and whether the fields contradict each other. `without` is what holds when no field says it. RFC 9112 §6.3.
-    pub(super) fn framing(self, without: Framing) -> (Framing, bool) {
+    pub(super) fn framing(&self, without: Framing) -> (Framing, bool) {
         let length = self.content_length();
-        if self.first("transfer-encoding").is_some() {
-            let chunked =
-                self.entries("transfer-encoding").last().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+        if self.first(Name::TransferEncoding).is_some() {
+            let last = self.entries(Name::TransferEncoding).last();
+            let chunked = last.is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
             // A request whose last coding is not chunked has no end that could be told (§6.3 rule 4).
             let nonsense = !chunked && without == Framing::None;
             return (if chunked { Framing::Chunked } else { without }, length != Length::Absent || nonsense);
@@ -87,12 +205,19 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn content_length(self) -> Length {
-        let mut lengths = self.entries("content-length").map(number);
-        let Some(first) = lengths.next() else {
-            let empty = self.first("content-length").is_some();
-            return if empty { Length::Wrong(None) } else { Length::Absent };
-        };
+    fn content_length(&self) -> Length {
+        let Some(value) = self.first(Name::ContentLength) else { return Length::Absent };
+        match number(value) {
+            Some(octets) if self.again & Name::bits(&[Name::ContentLength]) == 0 => Length::Octets(octets),
+            _ => self.unusual_length(),
+        }
+    }
+
+    /// Several, a list, or no number.
+    #[cold]
+    fn unusual_length(&self) -> Length {
+        let mut lengths = self.entries(Name::ContentLength).map(number);
+        let Some(first) = lengths.next() else { return Length::Wrong(None) };
         match first {
             // The same length twice is one length (RFC 9110 §8.6).
             Some(octets) if lengths.all(|length| length == first) => Length::Octets(octets),
@@ -112,6 +237,45 @@ enum Length {
 
 /// A number in digits alone.
 fn number(digits: &[u8]) -> Option<u64> {
-    let digits = std::str::from_utf8(digits).ok()?;
-    if digits.bytes().all(|octet| octet.is_ascii_digit()) { digits.parse().ok() } else { None }
+    let add = |number: u64, octet: &u8| {
+        let digit = octet.wrapping_sub(b'0');
+        if digit > 9 { None } else { number.checked_mul(10)?.checked_add(u64::from(digit)) }
+    };
+    if digits.is_empty() { None } else { digits.iter().try_fold(0, add) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_found_in_either_case() {
+        for name in Name::ALL {
+            assert_eq!(Name::of(name.text()), Some(*name));
+            assert_eq!(Name::of(&name.text().to_ascii_uppercase()), Some(*name));
+        }
+        let strange =
+            ["", "x", "hosts", "hose", "x-cloud-trace-contexts", "content\rtype", "x-real\rip", "\x1aprotocol"];
+        for name in strange {
+            assert_eq!(Name::of(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn fields_of_one_name_are_kept_in_their_order() {
+        let field = |name, value: &'static str| Header { name, value: value.as_bytes() };
+        let list = [field("Via", "a "), field("X", "y"), field("vIA", "b, ,c"), field("Date", "d,e")];
+        let fields = Fields::of(&list);
+        assert_eq!((fields.first(Name::Via), fields.first(Name::Host)), (Some(&b"a"[..]), None));
+        assert_eq!(fields.entries(Name::Via).collect::<Vec<_>>(), [b"a", b"b", b"c"]);
+        assert_eq!(fields.entries(Name::Date).collect::<Vec<_>>(), [b"d", b"e"]);
+        assert_eq!(fields.among(Name::bits(&[Name::Date, Name::Host])), Name::bits(&[Name::Date]));
+    }
+
+    #[test]
+    fn a_number_has_digits_only() {
+        let numbers = [&b"0"[..], b"007", b"18446744073709551615", b"18446744073709551616", b"", b"+1", b"1 "];
+        let read = numbers.map(number);
+        assert_eq!(read, [Some(0), Some(7), Some(u64::MAX), None, None, None, None]);
+    }
 }

@@ -4,10 +4,10 @@ use std::mem::MaybeUninit;
 
 use httparse::{Error, Header, ParserConfig, Request, Response, Status};
 
-use super::fields::{Fields, marks};
+use super::fields::{Fields, Name};
 use super::{Framing, Head, RequestHead, ResponseHead};
-use crate::wire::fnv::fnv;
-use crate::wire::{ShortText, text_of};
+use crate::wire::fnv::Fnv;
+use crate::wire::{ShortText, short_of, text_of};
 
 /// Longest head that is read.
 const LONGEST: usize = 128 * 1024;
@@ -17,19 +17,19 @@ const FEW_FIELDS: usize = 64;
 const MOST_FIELDS: usize = 512;
 
 /// Fields that carry the id of a request through several hops.
-const REQUEST_IDS: [&str; 12] = [
-    "x-request-id",
-    "x-correlation-id",
-    "x-unique-id",
-    "traceparent",
-    "x-amzn-trace-id",
-    "x-cloud-trace-context",
-    "x-b3-traceid",
-    "b3",
-    "uber-trace-id",
-    "x-trace-id",
-    "request-id",
-    "cf-ray",
+const REQUEST_IDS: [Name; 12] = [
+    Name::XRequestId,
+    Name::XCorrelationId,
+    Name::XUniqueId,
+    Name::Traceparent,
+    Name::XAmznTraceId,
+    Name::XCloudTraceContext,
+    Name::XB3Traceid,
+    Name::B3,
+    Name::UberTraceId,
+    Name::XTraceId,
+    Name::RequestId,
+    Name::CfRay,
 ];
 /// Octets that tell a request from all others.
 pub const SHORTEST_ID: usize = 8;
@@ -38,34 +38,55 @@ const MOST_IDS: usize = 8;
 
 /// Reads a request head at the start of `bytes`; what follows it is not looked at.
 pub fn parse_request(bytes: &[u8]) -> Head<RequestHead> {
-    let mut lenient = ParserConfig::default();
-    lenient
-        .allow_multiple_spaces_in_request_line_delimiters(true)
-        .allow_space_before_first_header_name(true)
-        .ignore_invalid_headers_in_requests(true);
-    parse(bytes, &lenient, read_request, |head, objection| head.objection = Some(objection.into()))
+    let lenient = || {
+        let mut lenient = ParserConfig::default();
+        lenient
+            .allow_multiple_spaces_in_request_line_delimiters(true)
+            .allow_space_before_first_header_name(true)
+            .ignore_invalid_headers_in_requests(true);
+        lenient
+    };
+    parse(bytes, lenient, read_request, |head, objection| head.objection = Some(objection.into()))
 }
 
 /// Reads a response head at the start of `bytes`; what follows it is not looked at.
 pub fn parse_response(bytes: &[u8]) -> Head<ResponseHead> {
-    let mut lenient = ParserConfig::default();
-    lenient
-        .allow_multiple_spaces_in_response_status_delimiters(true)
-        .allow_obsolete_multiline_headers_in_responses(true)
-        .allow_space_before_first_header_name(true)
-        .allow_spaces_after_header_name_in_responses(true)
-        .ignore_invalid_headers_in_responses(true);
-    parse(bytes, &lenient, read_response, |head, objection| head.objection = Some(objection.into()))
+    let lenient = || {
+        let mut lenient = ParserConfig::default();
+        lenient
+            .allow_multiple_spaces_in_response_status_delimiters(true)
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .allow_space_before_first_header_name(true)
+            .allow_spaces_after_header_name_in_responses(true)
+            .ignore_invalid_headers_in_responses(true);
+        lenient
+    };
+    parse(bytes, lenient, read_response, |head, objection| head.objection = Some(objection.into()))
 }
 
 /// A reader of one kind of head: `None` while octets are missing.
-type Read<T> = for<'b> fn(&ParserConfig, &'b [u8], &mut [MaybeUninit<Header<'b>>]) -> Result<Option<T>, Error>;
+type Read<T> = for<'b> fn(&ParserConfig, &'b [u8], &mut [MaybeUninit<Header<'b>>]) -> Result<Option<Box<T>>, Error>;
 
-fn parse<T>(bytes: &[u8], lenient: &ParserConfig, read: Read<T>, object: fn(&mut T, String)) -> Head<T> {
+fn parse<T>(bytes: &[u8], lenient: fn() -> ParserConfig, read: Read<T>, object: fn(&mut T, String)) -> Head<T> {
     let window = bytes.get(..LONGEST).unwrap_or(bytes);
-    let (result, objection) = match with_room(window, &ParserConfig::default(), read) {
+    match with_room(window, &ParserConfig::default(), read) {
+        Ok(Some(head)) => Head::Complete(head),
+        result => unusual(window, result, lenient, read, object),
+    }
+}
+
+/// The strict reading did not find a whole head.
+#[cold]
+fn unusual<T>(
+    window: &[u8],
+    strict: Result<Option<Box<T>>, Error>,
+    lenient: fn() -> ParserConfig,
+    read: Read<T>,
+    object: fn(&mut T, String),
+) -> Head<T> {
+    let (result, objection) = match strict {
         Err(Error::TooManyHeaders) => return Head::Broken("more than 512 header fields"),
-        Err(strict) => (with_room(window, lenient, read), Some(strict.to_string())),
+        Err(strict) => (with_room(window, &lenient(), read), Some(strict.to_string())),
         result => (result, None),
     };
     match result {
@@ -73,20 +94,26 @@ fn parse<T>(bytes: &[u8], lenient: &ParserConfig, read: Read<T>, object: fn(&mut
             if let Some(objection) = objection {
                 object(&mut head, objection);
             }
-            Head::Complete(Box::new(head))
+            Head::Complete(head)
         }
-        Ok(None) if bytes.len() >= LONGEST => Head::Broken("the head is longer than 128 KiB"),
+        Ok(None) if window.len() >= LONGEST => Head::Broken("the head is longer than 128 KiB"),
         Ok(None) => Head::Partial,
         Err(error) => Head::Broken(reason(error)),
     }
 }
 
 /// Reads with room for few fields, and again with room for many when that is not enough.
-fn with_room<T>(bytes: &[u8], config: &ParserConfig, read: Read<T>) -> Result<Option<T>, Error> {
+fn with_room<T>(bytes: &[u8], config: &ParserConfig, read: Read<T>) -> Result<Option<Box<T>>, Error> {
     match read(config, bytes, &mut [const { MaybeUninit::uninit() }; FEW_FIELDS]) {
-        Err(Error::TooManyHeaders) => read(config, bytes, &mut [const { MaybeUninit::uninit() }; MOST_FIELDS]),
+        Err(Error::TooManyHeaders) => with_much_room(bytes, config, read),
         result => result,
     }
+}
+
+#[cold]
+#[inline(never)]
+fn with_much_room<T>(bytes: &[u8], config: &ParserConfig, read: Read<T>) -> Result<Option<Box<T>>, Error> {
+    read(config, bytes, &mut [const { MaybeUninit::uninit() }; MOST_FIELDS])
 }
 
 fn reason(error: Error) -> &'static str {
@@ -105,96 +132,85 @@ fn read_request<'b>(
     config: &ParserConfig,
     bytes: &'b [u8],
     room: &mut [MaybeUninit<Header<'b>>],
-) -> Result<Option<RequestHead>, Error> {
+) -> Result<Option<Box<RequestHead>>, Error> {
     let mut request = Request::new(&mut []);
     let Status::Complete(len) = config.parse_request_with_uninit_headers(&mut request, bytes, room)? else {
         return Ok(None);
     };
     let fields = Fields::of(request.headers);
-    let (framing, conflict) = fields.framing(Framing::None);
-    Ok(Some(RequestHead {
-        method: text_of(request.method.unwrap_or_default().as_bytes(), 32),
-        target: text_of(request.path.unwrap_or_default().as_bytes(), 256),
-        minor: request.version.unwrap_or(0),
-        host: text(fields, "host", 255),
-        expects_continue: fields.lists("expect", "100-continue"),
-        upgrade: text(fields, "upgrade", 64),
-        len: len as u32,
-        framing,
-        conflict,
-        ..request_fields(fields)
-    }))
+    let mut head = Box::<RequestHead>::default();
+    head.method = short_of(request.method.unwrap_or_default(), 32);
+    head.target = short_of(request.path.unwrap_or_default(), 256);
+    head.minor = request.version.unwrap_or(0);
+    head.host = text(&fields, Name::Host, 255);
+    head.expects_continue = fields.lists(Name::Expect, "100-continue");
+    head.upgrade = text(&fields, Name::Upgrade, 64);
+    head.len = len as u32;
+    (head.framing, head.conflict) = fields.framing(Framing::None);
+    request_fields(&fields, &mut head);
+    Ok(Some(head))
 }
 
 fn read_response<'b>(
     config: &ParserConfig,
     bytes: &'b [u8],
     room: &mut [MaybeUninit<Header<'b>>],
-) -> Result<Option<ResponseHead>, Error> {
+) -> Result<Option<Box<ResponseHead>>, Error> {
     let mut response = Response::new(&mut []);
     let Status::Complete(len) = config.parse_response_with_uninit_headers(&mut response, bytes, room)? else {
         return Ok(None);
     };
     let fields = Fields::of(response.headers);
-    let (framing, conflict) = fields.framing(Framing::UntilClose);
     let minor = response.version.unwrap_or(0);
-    Ok(Some(ResponseHead {
-        status: response.code.unwrap_or(0),
-        reason: text_of(response.reason.unwrap_or_default().as_bytes(), 64),
-        minor,
-        closes: fields.lists("connection", "close") || (minor == 0 && !fields.lists("connection", "keep-alive")),
-        len: len as u32,
-        framing,
-        conflict,
-        ..response_fields(fields)
-    }))
+    let mut head = Box::<ResponseHead>::default();
+    head.status = response.code.unwrap_or(0);
+    head.reason = short_of(response.reason.unwrap_or_default(), 64);
+    head.minor = minor;
+    head.closes =
+        fields.lists(Name::Connection, "close") || (minor == 0 && !fields.lists(Name::Connection, "keep-alive"));
+    head.len = len as u32;
+    (head.framing, head.conflict) = fields.framing(Framing::UntilClose);
+    response_fields(&fields, &mut head);
+    Ok(Some(head))
 }
 
 /// What the fields of a request say in any version of HTTP.
-pub(super) fn request_fields(fields: Fields<'_>) -> RequestHead {
-    RequestHead {
-        user_agent: text(fields, "user-agent", 80),
-        forwarded: forwarded(fields),
-        ids: ids(fields),
-        accepts_events: fields.lists("accept", "text/event-stream"),
-        ..RequestHead::default()
-    }
+pub(super) fn request_fields(fields: &Fields<'_>, head: &mut RequestHead) {
+    head.user_agent = text(fields, Name::UserAgent, 80);
+    head.forwarded = forwarded(fields);
+    head.ids = ids(fields);
+    head.accepts_events = fields.lists(Name::Accept, "text/event-stream");
 }
 
 /// What the fields of a response say in any version of HTTP.
-pub(super) fn response_fields(fields: Fields<'_>) -> ResponseHead {
-    ResponseHead {
-        server: text(fields, "server", 64),
-        content_type: text(fields, "content-type", 64),
-        location: text(fields, "location", 128),
-        retry_after: text(fields, "retry-after", 64),
-        via: text(fields, "via", 128),
-        ids: ids(fields),
-        identity: identity(fields),
-        ..ResponseHead::default()
-    }
+pub(super) fn response_fields(fields: &Fields<'_>, head: &mut ResponseHead) {
+    head.server = text(fields, Name::Server, 64);
+    head.content_type = text(fields, Name::ContentType, 64);
+    head.location = text(fields, Name::Location, 128);
+    head.retry_after = text(fields, Name::RetryAfter, 64);
+    head.via = text(fields, Name::Via, 128);
+    head.ids = ids(fields);
+    head.identity = identity(fields);
 }
 
-pub(super) fn text(fields: Fields<'_>, name: &str, most: usize) -> Option<ShortText> {
+pub(super) fn text(fields: &Fields<'_>, name: Name, most: usize) -> Option<ShortText> {
     fields.first(name).map(|value| text_of(value, most))
 }
 
 /// Who the nearest proxy says the client is: the last entry of each field, because earlier ones may be the client's invention.
-fn forwarded(fields: Fields<'_>) -> Vec<(ShortText, ShortText)> {
-    const NAMES: u64 = marks(&["x-forwarded-for", "forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip"]);
-    if !fields.any(NAMES) {
+fn forwarded(fields: &Fields<'_>) -> Vec<(ShortText, ShortText)> {
+    use Name::{CfConnectingIp, Forwarded, TrueClientIp, XForwardedFor, XRealIp};
+    const NAMES: u64 = Name::bits(&[XForwardedFor, Forwarded, XRealIp, TrueClientIp, CfConnectingIp]);
+    if fields.among(NAMES) == 0 {
         return Vec::new();
     }
-    let list = fields.entries("x-forwarded-for").last().map(|entry| ("x-forwarded-for", entry));
-    let standard = fields.entries("forwarded").last().and_then(forwarded_for).map(|node| ("forwarded", node));
-    let real = fields.first("x-real-ip").map(|value| ("x-real-ip", value));
-    let edge = |name: &'static str| fields.first(name).map(|value| (name, value));
-    let edges = [edge("true-client-ip"), edge("cf-connecting-ip")];
-    [list, standard, real]
+    let list = fields.entries(XForwardedFor).last().map(|entry| (XForwardedFor, entry));
+    let standard = fields.entries(Forwarded).last().and_then(forwarded_for).map(|node| (Forwarded, node));
+    let single = |name| fields.first(name).map(|value| (name, value));
+    [list, standard, single(XRealIp), single(TrueClientIp), single(CfConnectingIp)]
         .into_iter()
-        .chain(edges)
         .flatten()
-        .map(|(name, value)| (ShortText::const_new(name), text_of(value, 64)))
+        .map(|(name, value)| (ShortText::const_new(name.text()), text_of(value, 64)))
         .collect()
 }
 
@@ -208,12 +224,13 @@ fn forwarded_for(element: &[u8]) -> Option<&[u8]> {
 }
 
 /// A hash of the field that names the answer, its name first, and of the length of the body.
-fn identity(fields: Fields<'_>) -> u64 {
-    let named = ["etag", "last-modified", "date"].into_iter().find_map(|name| Some((name, fields.first(name)?)));
-    let Some((name, value)) = named else { return 0 };
-    let length = fields.first("content-length").unwrap_or(b"");
-    let octets = name.bytes().chain(value.iter().copied()).chain(*b"\0").chain(length.iter().copied());
-    fnv(octets)
+fn identity(fields: &Fields<'_>) -> u64 {
+    let names = [Name::ETag, Name::LastModified, Name::Date];
+    let Some((name, value)) = names.into_iter().find_map(|name| Some((name, fields.first(name)?))) else { return 0 };
+    let length = fields.first(Name::ContentLength).unwrap_or(b"");
+    let mut hash = Fnv::default();
+    [name.text().as_bytes(), value, b"\0", length].into_iter().for_each(|piece| hash.push(piece));
+    hash.key()
 }
 
 /// Ids without what changes from hop to hop: of `traceparent` and `b3` only the trace's own part counts. Very short ones are no ids.
@@ -231,13 +248,15 @@ pub fn request_ids(list: &[(ShortText, ShortText)]) -> impl Iterator<Item = &str
     })
 }
 
-fn ids(fields: Fields<'_>) -> Vec<(ShortText, ShortText)> {
-    const NAMES: u64 = marks(&REQUEST_IDS);
-    if !fields.any(NAMES) {
+fn ids(fields: &Fields<'_>) -> Vec<(ShortText, ShortText)> {
+    let count = fields.among(const { Name::bits(&REQUEST_IDS) }).count_ones() as usize;
+    if count == 0 {
         return Vec::new();
     }
-    let found = REQUEST_IDS.iter().filter_map(|name| fields.first(name).map(|value| (name, value)));
-    found.take(MOST_IDS).map(|(name, value)| (ShortText::const_new(name), text_of(value, 64))).collect()
+    let mut list = Vec::with_capacity(count.min(MOST_IDS));
+    let found = REQUEST_IDS.iter().filter_map(|name| Some((*name, fields.first(*name)?)));
+    list.extend(found.take(MOST_IDS).map(|(name, value)| (ShortText::const_new(name.text()), text_of(value, 64))));
+    list
 }
 
 #[cfg(test)]

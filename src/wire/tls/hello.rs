@@ -14,8 +14,15 @@ const RETRY_RANDOM: [u8; 32] = [
     0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 ];
 
-/// encrypted_client_hello, RFC 9849.
-const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
+/// The extensions that are looked at. RFC 8446 §4.2; encrypted_client_hello: RFC 9849.
+mod extension {
+    pub(super) const SERVER_NAME: u16 = 0;
+    pub(super) const APPLICATION_PROTOCOLS: u16 = 16;
+    pub(super) const SESSION_TICKET: u16 = 35;
+    pub(super) const PRE_SHARED_KEY: u16 = 41;
+    pub(super) const SUPPORTED_VERSIONS: u16 = 43;
+    pub(super) const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
+}
 
 /// TLS 1.3.
 const TLS_1_3: u16 = 0x0304;
@@ -32,15 +39,24 @@ pub fn parse_client_hello(message: &[u8]) -> Result<ClientHello, Malformed> {
     let mut read = ClientHello {
         legacy_version: hello.version.0,
         random: hello.random.try_into().unwrap_or_default(),
-        ciphers: hello.ciphers.iter().map(|suite| suite.0).filter(|suite| !is_grease(*suite)).take(512).collect(),
+        ciphers: numbers(hello.ciphers.iter().map(|suite| suite.0), 512),
         len: message.len() as u32,
         ..ClientHello::default()
     };
-    for extension in extensions(hello.ext.unwrap_or(&[])) {
-        // The contents of this one are not readable; that it is there is all there is to know.
-        read.ech |= extension.get(..2) == Some(&ENCRYPTED_CLIENT_HELLO.to_be_bytes());
-        if let Ok((_, extension)) = parse_tls_client_hello_extension(extension) {
-            note_client_extension(&mut read, &extension);
+    for (kind, extension) in extensions(hello.ext.unwrap_or(&[])) {
+        match kind {
+            // The contents of this one are not readable; that it is there is all there is to know.
+            extension::ENCRYPTED_CLIENT_HELLO => read.ech = true,
+            extension::SERVER_NAME
+            | extension::APPLICATION_PROTOCOLS
+            | extension::SESSION_TICKET
+            | extension::PRE_SHARED_KEY
+            | extension::SUPPORTED_VERSIONS => {
+                if let Ok((_, extension)) = parse_tls_client_hello_extension(extension) {
+                    note_client_extension(&mut read, &extension);
+                }
+            }
+            _ => {}
         }
     }
     if read.versions.is_empty() {
@@ -60,11 +76,11 @@ fn note_client_extension(hello: &mut ClientHello, extension: &TlsExtension<'_>) 
         TlsExtension::ALPN(protocols) => {
             let real =
                 protocols.iter().filter(|name| !matches!(***name, [a, b] if is_grease(u16::from_be_bytes([a, b]))));
-            hello.alpn = real.take(32).map(|name| text_of(name, 64)).collect();
+            hello.alpn = Vec::with_capacity(protocols.len().min(32));
+            hello.alpn.extend(real.take(32).map(|name| text_of(name, 64)));
         }
         TlsExtension::SupportedVersions(versions) => {
-            hello.versions =
-                versions.iter().map(|version| version.0).filter(|version| !is_grease(*version)).take(16).collect();
+            hello.versions = numbers(versions.iter().map(|version| version.0), 16);
         }
         TlsExtension::SessionTicket(ticket) => hello.resumes |= !ticket.is_empty(),
         TlsExtension::PreSharedKey(_) => hello.resumes = true,
@@ -86,7 +102,10 @@ pub fn parse_server_hello(message: &[u8]) -> Result<ServerHello, Malformed> {
         alpn: None,
         retry_request: hello.random == RETRY_RANDOM,
     };
-    for extension in extensions(hello.ext.unwrap_or(&[])) {
+    for (kind, extension) in extensions(hello.ext.unwrap_or(&[])) {
+        if !matches!(kind, extension::SUPPORTED_VERSIONS | extension::APPLICATION_PROTOCOLS) {
+            continue;
+        }
         match parse_tls_server_hello_extension(extension) {
             Ok((_, TlsExtension::SupportedVersions(versions))) => {
                 read.version = versions.first().map_or(read.version, |version| version.0);
@@ -110,17 +129,25 @@ pub(super) fn whole<'a>(message: &'a [u8], what: &'static str) -> Result<TlsMess
     }
 }
 
-/// The extensions of a list, each with its type and length. Ends at the first that runs over the end of the list.
+/// The extensions of a list by their types, each still with its type and length. Ends at the first that runs over the
+/// end of the list.
 ///
 /// Own walk, because a parser of the whole list stops at the first extension whose contents are damaged.
-fn extensions(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn extensions(list: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = list;
     std::iter::from_fn(move || {
-        let &[_, _, high, low] = rest.get(..4)? else { return None };
+        let &[a, b, high, low] = rest.first_chunk()?;
         let (extension, later) = rest.split_at_checked(4 + usize::from(u16::from_be_bytes([high, low])))?;
         rest = later;
-        Some(extension)
+        Some((u16::from_be_bytes([a, b]), extension))
     })
+}
+
+/// The first `most` of a list without those that mean nothing.
+fn numbers(list: impl ExactSizeIterator<Item = u16>, most: usize) -> Vec<u16> {
+    let mut numbers = Vec::with_capacity(list.len().min(most));
+    numbers.extend(list.filter(|number| !is_grease(*number)).take(most));
+    numbers
 }
 
 /// Whether a number is one of those that mean nothing and keep servers tolerant. RFC 8701.
