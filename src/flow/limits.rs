@@ -30,6 +30,9 @@ pub struct Limits {
     /// Listening ends remembered, as a hint for the roles of flows that began before the capture. 0: no hint; then the roles depend on the
     /// flow's own packets only, however flows are shared out between tables.
     pub listeners: usize,
+    /// From so many flows on, the packets of those that begin are put aside, and such a flow is worked in at once when it is over, or
+    /// after a second. Nothing else shows of it.
+    pub gathered_from: usize,
     /// From so many SYNs without an answer on, flows of which only one SYN was seen are kept packed. Nothing else shows of it.
     pub packed_from: usize,
     /// From so many open flows on, those that are idle are frozen. Nothing else shows of it. Ordinary captures never have so many.
@@ -54,6 +57,7 @@ impl Default for Limits {
             established_expiry: Elapsed::secs(24 * 3600),
             udp_expiry: Elapsed::secs(60),
             listeners: 65_536,
+            gathered_from: 64,
             packed_from: 256,
             frozen_from: 2048,
             frozen_after: Elapsed::secs(1),

@@ -12,6 +12,7 @@ mod close;
 mod duplicates;
 mod embryo;
 mod frozen;
+mod gathered;
 mod half;
 mod key;
 mod ledger;

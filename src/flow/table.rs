@@ -5,6 +5,7 @@
 //! leaves a tombstone, so that later ones do not look like a new flow.
 
 mod freeze;
+mod gather;
 mod packed;
 mod room;
 mod stay;
@@ -17,6 +18,7 @@ use super::duplicates::Mark;
 use super::embryo::Embryos;
 use super::facts::{FlowFacts, IpProtocol, RoleSource};
 use super::frozen::Frozen;
+use super::gathered::Gathered;
 use super::half::{Marks, Stamp};
 use super::key::{Key, Way};
 use super::limits::Shared;
@@ -60,6 +62,8 @@ pub struct FlowTable<S: Sink> {
     embryos: Embryos,
     /// Idle flows that are not among the places.
     frozen: Frozen,
+    /// Flows that have just begun and are not among the places.
+    gathered: Gathered,
     /// With more flows among the places than these, idle ones are frozen; where the search for them goes on.
     warm: usize,
     warm_hand: usize,
@@ -89,6 +93,7 @@ impl<S: Sink> FlowTable<S> {
             live: 0,
             embryos: Embryos::new(seed),
             frozen: Frozen::new(seed),
+            gathered: Gathered::new(seed),
             wheel: Wheel::new(),
             closed: VecDeque::new(),
             hand: 0,
@@ -97,6 +102,13 @@ impl<S: Sink> FlowTable<S> {
 
     /// Works one packet in. Only TCP and UDP belong to flows; others are passed over.
     pub fn packet(&mut self, packet: &Packet<'_>, sink: &mut S) {
+        if self.gathers() && self.gather(packet, sink) {
+            return;
+        }
+        self.packet_now(packet, sink);
+    }
+
+    fn packet_now(&mut self, packet: &Packet<'_>, sink: &mut S) {
         self.work_in(packet, sink);
         if self.live > self.warm {
             self.chill(packet.at.time);
@@ -160,6 +172,7 @@ impl<S: Sink> FlowTable<S> {
             _ => return false,
         };
         let (key, way) = Key::of(error.source, error.destination, protocol);
+        self.work_off_named(&key, sink);
         let Some(slot) = self.known(&key, key.hash(self.seed), sink) else {
             self.shared.counts.icmp_unmatched += 1;
             return false;
@@ -178,26 +191,11 @@ impl<S: Sink> FlowTable<S> {
                 ended.extend(self.frozen_due(slot, step, now));
                 continue;
             }
-            let Some(detail) = self.detail(slot) else { continue };
-            if detail.due as u32 != step {
-                continue;
-            }
-            let id = detail.id;
-            if self.waiting(slot) {
-                let last = self.last(slot).unwrap_or(id);
-                self.with(slot, last, sink, |live| {
-                    for way in [live.flow.client, live.flow.client.other()] {
-                        live.confirm_holes(way, now);
-                    }
-                });
-            }
-            let Some(flow) = self.flow(slot) else { continue };
-            if flow.deadline(&self.shared.limits) <= now {
-                ended.push((id, slot, if flow.closed() { Ended::Closed } else { Ended::Expired }));
-            } else {
-                self.schedule(slot);
+            if self.detail(slot).is_some_and(|detail| detail.due as u32 == step) {
+                ended.extend(self.visit(slot, now, sink));
             }
         }
+        self.ripen(now, &mut ended);
         // As the wheel would look at them: on whole seconds.
         let second = Timestamp(now.second().saturating_mul(1_000_000_000));
         self.end(ended, (second - self.shared.limits.syn_expiry, Ended::Expired), now, sink);
@@ -213,9 +211,29 @@ impl<S: Sink> FlowTable<S> {
         }
     }
 
+    /// A flow is due: whether it leaves now.
+    fn visit(&mut self, slot: u32, now: Timestamp, sink: &mut S) -> Option<(PacketRef, u32, Ended)> {
+        let id = self.detail(slot)?.id;
+        if self.waiting(slot) {
+            let last = self.last(slot).unwrap_or(id);
+            self.with(slot, last, sink, |live| {
+                for way in [live.flow.client, live.flow.client.other()] {
+                    live.confirm_holes(way, now);
+                }
+            });
+        }
+        let flow = self.flow(slot)?;
+        if flow.deadline(&self.shared.limits) <= now {
+            return Some((id, slot, if flow.closed() { Ended::Closed } else { Ended::Expired }));
+        }
+        self.schedule(slot);
+        None
+    }
+
     /// When, before `end`, the next flow may have to be looked at: a tick then finds it in time. Never at or before the latest tick.
     pub fn next_due(&mut self, end: Timestamp) -> Option<Timestamp> {
-        let visit = self.wheel.next_due(end.eighth()).map(Timestamp::of_eighth);
+        let gathered = self.gathered.next_due(end.eighth());
+        let visit = self.wheel.next_due(end.eighth()).into_iter().chain(gathered).min().map(Timestamp::of_eighth);
         let packed = self.embryos.oldest().map(|(at, _)| at + self.shared.limits.syn_expiry);
         // Packed flows are looked at on whole seconds.
         let reached = self.wheel.now().map_or(i64::MIN, |step| Timestamp::of_eighth(step).second());
@@ -226,6 +244,7 @@ impl<S: Sink> FlowTable<S> {
 
     /// The capture is over: every flow leaves, in the order of their first packets.
     pub fn finish(&mut self, now: Timestamp, sink: &mut S) {
+        self.work_off_all(sink);
         let open = self.slots().into_iter();
         let open = open.filter_map(|slot| Some((self.detail(slot)?.id, slot)));
         let open = open.chain(self.all_frozen()).map(|(id, slot)| (id, slot, Ended::CaptureEnd)).collect();
@@ -304,7 +323,7 @@ impl<S: Sink> FlowTable<S> {
 
     /// Flows in the table.
     pub fn len(&self) -> usize {
-        self.live + self.embryos.len() + self.frozen.len()
+        self.live + self.embryos.len() + self.frozen.len() + self.gathered.len()
     }
 
     /// Whether the table holds no flow.
@@ -314,7 +333,7 @@ impl<S: Sink> FlowTable<S> {
 
     /// What the caps cost so far, and the peaks.
     pub fn counts(&self) -> Counts {
-        let opened = self.shared.counts.opened + self.embryos.len() as u64;
+        let opened = self.shared.counts.opened + (self.embryos.len() + self.gathered.len()) as u64;
         Counts { opened, ..self.shared.counts }
     }
 

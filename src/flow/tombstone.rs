@@ -76,6 +76,12 @@ impl Tombstones {
         Met::Successor(id)
     }
 
+    /// Whether a flow of this name is remembered.
+    pub(super) fn knows(&self, hash: u64, key: &Key) -> bool {
+        let same = |number: &u32| self.stones.get(*number).is_some_and(|stone| stone.key() == *key);
+        self.index.find(hash, same).is_some()
+    }
+
     /// Octets they take, about. What the index says of its own room depends on the seed, and nothing that is decided by this may.
     pub(super) fn memory(&self) -> usize {
         self.stones.len * (Self::WEIGHT - size_of::<Stone>()) + self.stones.memory()

@@ -18,7 +18,7 @@ fn captures_below(folder: &Path, all: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn a_flow_that_was_packed_or_frozen_is_the_flow_that_was_not() {
+fn a_flow_that_was_put_aside_packed_or_frozen_is_the_flow_that_was_not() {
     let mut captures = Vec::new();
     captures_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("captures"), &mut captures);
     captures.sort();
@@ -30,7 +30,9 @@ fn a_flow_that_was_packed_or_frozen_is_the_flow_that_was_not() {
         let packed = Limits { packed_from: 0, ..Limits::default() };
         // Behind every packet: whatever a flow is in the middle of.
         let frozen = Limits { frozen_from: 0, frozen_after: Elapsed::ZERO, ..Limits::default() };
+        let gathered = Limits { gathered_from: 0, ..Limits::default() };
         let plain = merged(Limits::default());
+        assert!(plain == merged(gathered), "{} is put aside", path.display());
         assert!(plain == merged(packed), "{} is packed", path.display());
         assert!(plain == merged(frozen), "{} is frozen", path.display());
     }

@@ -9,17 +9,20 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::recorder::{Recorder, Recording};
-use crate::decode::{Datagram, Ip, Link, Packet, Segment, Transport};
+use crate::decode::{Kept, Packet};
 use crate::diagnose::Merged;
 use crate::event::PacketRef;
 use crate::flow::table::{FlowTable, Limits};
 use crate::rule::summary::Digest;
-use crate::time::Timestamp;
+use crate::time::{Elapsed, Timestamp};
 use crate::wire::icmp::IcmpError;
 
 /// Shards, and the most workers there can be: what each keeps (services, the first flows, stories at hand) is multiplied by them, and four
 /// workers are as many as one reader can feed.
 pub const SHARDS: usize = 4;
+
+/// Where shorter waits are judged, nothing is put aside: a flow may be for a second.
+const SHORT: Elapsed = Elapsed::secs(1);
 
 /// One shard.
 pub struct Shard {
@@ -42,6 +45,8 @@ impl Shard {
             memory: whole.memory / SHARDS,
             ..whole
         };
+        let gathered_from = if recording.thresholds.hang < SHORT { usize::MAX } else { limits.gathered_from };
+        let limits = Limits { gathered_from, ..limits };
         let tables = vec![FlowTable::new(limits.clone(), seed)];
         Self { tables, points: Vec::new(), limits, seed, recorder: Recorder::new(recording.clone()), second: None }
     }
@@ -112,7 +117,8 @@ impl Shard {
     }
 
     /// What it would know if the capture ended now.
-    fn peek(&self, all: bool, now: Timestamp) -> Part {
+    fn peek(&mut self, all: bool, now: Timestamp) -> Part {
+        self.tables.iter_mut().for_each(|table| table.work_off_all(&mut self.recorder));
         let (mut merged, digests) = self.recorder.peek(&self.tables, all, now);
         merged.tally.evicted = self.tables.iter().map(|table| table.counts().evicted).sum();
         merged.tally.relieved = self.tables.iter().map(|table| table.counts().relieved).sum();
@@ -235,7 +241,7 @@ impl Shards {
         let (told, parts) = bounded(SHARDS);
         match self {
             Self::Here(shards) => {
-                let answers = shards.iter().map(|shard| shard.peek(all, now)).enumerate();
+                let answers = shards.iter_mut().map(|shard| shard.peek(all, now)).enumerate();
                 // There is room for all of them, and somebody listens.
                 answers.for_each(|answer| drop(told.send(answer)));
             }
@@ -303,26 +309,11 @@ struct Batch {
 }
 
 enum Item {
-    Packet { shard: u8, packet: Stored },
+    Packet { shard: u8, packet: Kept },
     Icmp { shard: u8, at: PacketRef, error: IcmpError },
     Point { file: u16, point: u16 },
     Tick(Timestamp),
     Peek { all: bool, now: Timestamp, told: Sender<(usize, Part)> },
-}
-
-/// A packet whose octets lie in the batch.
-struct Stored {
-    at: PacketRef,
-    interface: u16,
-    link: Link,
-    ip: Option<Ip>,
-    cut: bool,
-    transport: StoredTransport,
-}
-
-enum StoredTransport {
-    Tcp { segment: Segment<'static>, options: (u32, u32), payload: (u32, u32) },
-    Udp { datagram: Datagram<'static>, payload: (u32, u32) },
 }
 
 /// A batch is sent when it holds this many packets or octets: large enough that handing over costs nothing per packet.
@@ -332,8 +323,8 @@ const BATCH_OCTETS: usize = 512 * 1024;
 impl Workers {
     #[inline(never)]
     fn packet(&mut self, shard: usize, packet: &Packet<'_>) {
-        if let Some(stored) = self.batch.store(packet) {
-            self.push(Item::Packet { shard: shard as u8, packet: stored });
+        if let Some(kept) = Kept::of(packet, &mut self.batch.octets) {
+            self.push(Item::Packet { shard: shard as u8, packet: kept });
         }
     }
 
@@ -377,58 +368,6 @@ impl Batch {
         self.octets.clear();
         self
     }
-
-    fn store(&mut self, packet: &Packet<'_>) -> Option<Stored> {
-        let transport = match &packet.transport {
-            Transport::Tcp(segment) => StoredTransport::Tcp {
-                options: self.put(segment.options),
-                payload: self.put(segment.payload),
-                segment: Segment { options: &[], payload: &[], ..*segment },
-            },
-            Transport::Udp(datagram) => StoredTransport::Udp {
-                payload: self.put(datagram.payload),
-                datagram: Datagram { payload: &[], ..*datagram },
-            },
-            _ => return None,
-        };
-        Some(Stored {
-            at: packet.at,
-            interface: packet.interface,
-            link: packet.link,
-            ip: packet.ip,
-            cut: packet.cut,
-            transport,
-        })
-    }
-
-    fn put(&mut self, octets: &[u8]) -> (u32, u32) {
-        let from = self.octets.len() as u32;
-        self.octets.extend_from_slice(octets);
-        (from, self.octets.len() as u32)
-    }
-
-    fn octets(&self, (from, to): (u32, u32)) -> &[u8] {
-        self.octets.get(from as usize..to as usize).unwrap_or(&[])
-    }
-
-    fn packet(&self, stored: &Stored) -> Packet<'_> {
-        let transport = match &stored.transport {
-            StoredTransport::Tcp { segment, options, payload } => {
-                Transport::Tcp(Segment { options: self.octets(*options), payload: self.octets(*payload), ..*segment })
-            }
-            StoredTransport::Udp { datagram, payload } => {
-                Transport::Udp(Datagram { payload: self.octets(*payload), ..*datagram })
-            }
-        };
-        Packet {
-            at: stored.at,
-            interface: stored.interface,
-            link: stored.link,
-            ip: stored.ip,
-            transport,
-            cut: stored.cut,
-        }
-    }
 }
 
 /// One worker: its shards, all batches, only its own items.
@@ -444,7 +383,7 @@ fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>, done: &Sen
                     match item {
                         Item::Packet { shard, packet } => {
                             if let Some((_, shard)) = shards.get_mut(place[usize::from(*shard)]) {
-                                shard.packet(&batch.packet(packet));
+                                shard.packet(&packet.packet(&batch.octets));
                             }
                         }
                         Item::Icmp { shard, at, error } => {
@@ -458,7 +397,7 @@ fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>, done: &Sen
                         Item::Tick(now) => shards.iter_mut().for_each(|(_, shard)| shard.tick(*now)),
                         Item::Peek { all, now, told } => {
                             // Whoever asked may have gone.
-                            shards.iter().for_each(|(n, shard)| drop(told.send((*n, shard.peek(*all, *now)))));
+                            shards.iter_mut().for_each(|(n, shard)| drop(told.send((*n, shard.peek(*all, *now)))));
                         }
                     }
                 }

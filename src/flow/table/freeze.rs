@@ -167,8 +167,11 @@ impl<S: Sink> FlowTable<S> {
         }
     }
 
-    /// Takes a flow out of the table, frozen or not, and reports it.
+    /// Takes a flow out of the table, frozen or not, and reports it; one whose packets were put aside only if it is to leave by now.
     pub(super) fn leave(&mut self, slot: u32, why: Ended, now: Timestamp, sink: &mut S) {
+        if Self::is_gathered(slot) {
+            return self.ripened(slot, now, sink);
+        }
         let place = if Self::is_frozen(slot) { self.thaw(slot & !COLD, false) } else { Some(slot) };
         if let Some(slot) = place {
             self.close(slot, why, now, sink);

@@ -22,6 +22,7 @@ impl<S: Sink> FlowTable<S> {
             + self.shared.held
             + self.embryos.memory()
             + self.frozen.memory()
+            + self.gathered.memory()
             + self.tombstones.memory()
             + self.spare.len() * SPARE_WEIGHT
     }

@@ -1,0 +1,125 @@
+//! Flows that have just begun wait where many do, and are worked in packet behind packet when they are over.
+
+use super::FlowTable;
+use crate::decode::{Flags, Packet, Transport};
+use crate::event::PacketRef;
+use crate::flow::facts::IpProtocol;
+use crate::flow::gathered::Lingers;
+use crate::flow::key::Key;
+use crate::flow::{Ended, Sink};
+use crate::time::Timestamp;
+
+/// By this bit of a slot a flow is told whose packets are put aside.
+const ASIDE: u32 = 1 << 30;
+
+impl<S: Sink> FlowTable<S> {
+    /// Whether packets are put aside at all.
+    #[inline]
+    pub(super) fn gathers(&self) -> bool {
+        self.gathered.len() > 0 || self.live >= self.shared.limits.gathered_from
+    }
+
+    /// Puts a packet aside. `false`: it is to be worked in at once, as are those before it.
+    pub(super) fn gather(&mut self, packet: &Packet<'_>, sink: &mut S) -> bool {
+        let (Some(source), Some(destination)) = (packet.source(), packet.destination()) else { return false };
+        let protocol = if matches!(packet.transport, Transport::Tcp(_)) { IpProtocol::Tcp } else { IpProtocol::Udp };
+        let (key, _) = Key::of(source, destination, protocol);
+        let hash = key.hash(self.seed);
+        self.wheel.start(packet.at.time);
+        let now = self.wheel.now().unwrap_or_default();
+        let limits = &self.shared.limits;
+        let lingers = Lingers { settled: limits.settled_linger, answered: limits.answered_linger };
+        // Where clocks run backwards, ticks and packets are worked in as they come.
+        let backwards = packet.at.time.eighth() < now;
+        if let Some(number) = self.gathered.find(&key, hash) {
+            if backwards || self.gathered.full(number) {
+                self.work_off(number, sink);
+                return false;
+            }
+            self.gathered.add(number, packet, lingers);
+            return true;
+        }
+        if backwards || !begins(packet) || !self.gathers_more() || self.is_known(&key, hash) {
+            return false;
+        }
+        self.gathered.begin(key, hash, now.max(packet.at.time.eighth()), packet, lingers);
+        self.shared.counts.peak_flows = self.shared.counts.peak_flows.max(self.len());
+        true
+    }
+
+    /// There is room, and nobody floods: a SYN that nobody answers takes less when it is packed.
+    fn gathers_more(&self) -> bool {
+        let limits = &self.shared.limits;
+        let (many, heavy) = (self.len() >= limits.max_flows, self.memory() + Self::YOUNG > limits.memory);
+        let floods = self.shared.unanswered + self.embryos.len() >= limits.packed_from.max(1);
+        self.gathered.room() && !many && !heavy && !floods
+    }
+
+    /// The name belongs to a flow, or did lately.
+    fn is_known(&self, key: &Key, hash: u64) -> bool {
+        self.find(key, hash).is_some()
+            || self.frozen.len() > 0 && self.frozen.find(key, hash).is_some()
+            || self.tombstones.knows(hash, key)
+    }
+
+    /// Works the packets of a flow in, in the order they came.
+    #[inline(never)]
+    fn work_off(&mut self, number: u32, sink: &mut S) -> Option<Key> {
+        let (key, packets, octets) = self.gathered.take(number)?;
+        for kept in &packets {
+            self.packet_now(&kept.packet(&octets), sink);
+        }
+        self.gathered.give_back(number, packets, octets);
+        Some(key)
+    }
+
+    /// The same for the flow of a name, if its packets were put aside.
+    pub(super) fn work_off_named(&mut self, key: &Key, sink: &mut S) {
+        if self.gathered.len() > 0
+            && let Some(number) = self.gathered.find(key, key.hash(self.seed))
+        {
+            self.work_off(number, sink);
+        }
+    }
+
+    /// The same for all, in the order of their first packets.
+    pub fn work_off_all(&mut self, sink: &mut S) {
+        let mut all: Vec<(PacketRef, u32)> = self.gathered.all().collect();
+        all.sort_unstable();
+        for (_, number) in all {
+            self.work_off(number, sink);
+        }
+    }
+
+    /// Whether a slot is that of a flow whose packets were put aside.
+    pub(super) fn is_gathered(slot: u32) -> bool {
+        slot & (ASIDE | 1 << 31) == ASIDE
+    }
+
+    /// Those whose time is over by `now`, with slots for [`FlowTable::leave`].
+    pub(super) fn ripen(&mut self, now: Timestamp, ended: &mut Vec<(PacketRef, u32, Ended)>) {
+        let mut ripe = Vec::new();
+        self.gathered.advance(now.eighth(), &mut ripe);
+        ripe.sort_unstable();
+        ripe.dedup();
+        ended.extend(ripe.into_iter().map(|(id, number)| (id, number | ASIDE, Ended::Closed)));
+    }
+
+    /// Works in a flow whose packets were put aside; if it is due it leaves at once, while all of it is at hand.
+    pub(super) fn ripened(&mut self, slot: u32, now: Timestamp, sink: &mut S) {
+        let Some(key) = self.work_off(slot & !ASIDE, sink) else { return };
+        let Some(slot) = self.find(&key, key.hash(self.seed)) else { return };
+        if let Some((_, slot, why)) = self.visit(slot, now, sink) {
+            self.close(slot, why, now, sink);
+        }
+    }
+}
+
+/// A SYN, or a question to a name server: what comes first of a short flow.
+fn begins(packet: &Packet<'_>) -> bool {
+    match &packet.transport {
+        Transport::Tcp(segment) => segment.flags.has(Flags::SYN) && !segment.flags.has(Flags::ACK),
+        Transport::Udp(datagram) => datagram.destination_port == 53 && datagram.source_port > 1023,
+        _ => false,
+    }
+}
