@@ -6,11 +6,14 @@
 
 use hashbrown::HashTable;
 
-use super::key::Key;
+use super::facts::IpProtocol;
+use super::half::Stamp;
+use super::key::{Key, Way};
 use super::wheel::step_for;
-use crate::decode::{Flags, Kept, Packet, Transport};
+use crate::decode::{Datagram, Flags, Ip, Link, Packet, Segment, Transport};
 use crate::event::PacketRef;
 use crate::time::Elapsed;
+use crate::wire::seq::Seq;
 
 /// A flow is put aside for so many steps at most: a second, because nobody's wait is judged and no hole is looked at before.
 const STEPS: i64 = 8;
@@ -18,25 +21,224 @@ const STEPS: i64 = 8;
 const RING: i64 = 16;
 /// Packets and octets of one flow: what goes on longer is no short flow.
 const PACKETS: usize = 64;
-const OCTETS: usize = 32 << 10;
+const OCTETS: u32 = 32 << 10;
 /// Flows and octets of all.
 const MOST: usize = 4096;
 const ALL: usize = 8 << 20;
-/// Room for packets and octets that stays with an empty place.
-const ROOM: (usize, usize) = (32, 16 << 10);
+/// Octets that come from memory at once.
+const LINE: usize = 64;
+/// Packets and octets that lie in one piece of memory.
+const PIECE: (usize, usize) = (256, 64 << 10);
 
 /// The packets of one flow; none of them: the place is free.
 struct Entry {
     key: Option<Key>,
-    packets: Vec<Kept>,
-    octets: Vec<u8>,
+    packets: Vec<u32>,
+    octets: u32,
     id: PacketRef,
     /// The step at which it is worked in.
     due: i64,
 }
 
+/// The packets of all flows as they came, so that they are written one behind the other: in pieces, each of which is used again when nobody
+/// needs a packet of it any more.
+#[derive(Default)]
+pub(super) struct Heap {
+    pieces: Vec<Piece>,
+    free: Vec<u32>,
+    current: Option<u32>,
+}
+
+/// What a packet says beside its octets and the name of its flow.
+struct Aside {
+    at: Stamp,
+    link: Link,
+    interface: u16,
+    /// Of the segment, or 0.
+    window: u16,
+    seq: Seq,
+    ack: Seq,
+    /// Octets of the IP packet, and of the payload, on the wire.
+    ip_len: u32,
+    payload_len: u32,
+    /// Where its octets lie: options, then payload.
+    begin: u32,
+    end: u32,
+    id: Option<u16>,
+    checksum: u16,
+    options: u8,
+    flags: Flags,
+    ttl: u8,
+    way: Way,
+    cut: bool,
+    reassembled: bool,
+    tunnelled: bool,
+}
+
+impl Aside {
+    /// Of a packet of `way`, its octets behind those in `all`. `None` where it is neither TCP nor UDP.
+    #[inline]
+    fn of(way: Way, packet: &Packet<'_>, all: &mut Vec<u8>) -> Option<Self> {
+        let begin = all.len() as u32;
+        let ip = packet.ip.as_ref()?;
+        let (seq, ack, window, checksum, flags, options, payload, payload_len) = match &packet.transport {
+            Transport::Tcp(s) => (s.seq, s.ack, s.window, s.checksum, s.flags, s.options, s.payload, s.payload_len),
+            Transport::Udp(d) => (Seq(0), Seq(0), 0, 0, Flags(0), &[][..], d.payload, d.payload_len),
+            _ => return None,
+        };
+        let options_len = u8::try_from(options.len()).ok()?;
+        if !options.is_empty() {
+            all.extend_from_slice(options);
+        }
+        all.extend_from_slice(payload);
+        Some(Self {
+            at: packet.at.into(),
+            link: packet.link,
+            interface: packet.interface,
+            window,
+            seq,
+            ack,
+            ip_len: ip.len,
+            payload_len,
+            begin,
+            end: all.len() as u32,
+            id: ip.id,
+            checksum,
+            options: options_len,
+            flags,
+            ttl: ip.ttl,
+            way,
+            cut: packet.cut,
+            reassembled: ip.reassembled,
+            tunnelled: ip.tunnelled,
+        })
+    }
+
+    fn octets<'a>(&self, all: &'a [u8]) -> &'a [u8] {
+        all.get(self.begin as usize..self.end as usize).unwrap_or(&[])
+    }
+
+    /// The packet of the flow `key` as it was.
+    #[inline]
+    fn packet<'a>(&self, key: &Key, all: &'a [u8]) -> Packet<'a> {
+        let (source, destination) = (key.end(self.way), key.end(self.way.other()));
+        let octets = self.octets(all);
+        let (options, payload) = octets.split_at_checked(usize::from(self.options)).unwrap_or((&[], octets));
+        let (source_port, destination_port) = (source.port, destination.port);
+        let Self { at, link, interface, window, seq, ack, payload_len, id, checksum, flags, ttl, .. } = *self;
+        let transport = match key.protocol() {
+            IpProtocol::Tcp => Transport::Tcp(Segment {
+                source_port,
+                destination_port,
+                seq,
+                ack,
+                flags,
+                window,
+                options,
+                payload,
+                payload_len,
+                checksum,
+            }),
+            IpProtocol::Udp => Transport::Udp(Datagram { source_port, destination_port, payload, payload_len }),
+        };
+        let ip = Ip {
+            source: source.address,
+            destination: destination.address,
+            ttl,
+            id,
+            len: self.ip_len,
+            reassembled: self.reassembled,
+            tunnelled: self.tunnelled,
+        };
+        Packet { at: at.packet(), interface, link, ip: Some(ip), transport, cut: self.cut }
+    }
+}
+
+#[derive(Default)]
+struct Piece {
+    packets: Vec<Aside>,
+    octets: Vec<u8>,
+    /// Packets that somebody needs.
+    needed: u32,
+}
+
+impl Heap {
+    /// Adds a packet: where it lies, and how many octets it has.
+    fn push(&mut self, way: Way, packet: &Packet<'_>) -> Option<(u32, u32)> {
+        let open = |piece: &Piece| piece.packets.len() < PIECE.0 && piece.octets.len() < PIECE.1;
+        let current = self.current.filter(|number| self.pieces.get(*number as usize).is_some_and(open));
+        let number = current.unwrap_or_else(|| self.turn());
+        let piece = self.pieces.get_mut(number as usize)?;
+        let (index, before) = (piece.packets.len() as u32, piece.octets.len());
+        piece.packets.push(Aside::of(way, packet, &mut piece.octets)?);
+        piece.needed += 1;
+        Some((number * PIECE.0 as u32 + index, (piece.octets.len() - before) as u32))
+    }
+
+    /// The current piece is full: another one.
+    #[cold]
+    #[inline(never)]
+    fn turn(&mut self) -> u32 {
+        if let Some(full) = self.current.take() {
+            self.tidy(full);
+        }
+        let number = self.free.pop().unwrap_or_else(|| {
+            let (packets, octets) = (Vec::with_capacity(PIECE.0), Vec::with_capacity(PIECE.1 + (2 << 10)));
+            self.pieces.push(Piece { packets, octets, needed: 0 });
+            self.pieces.len() as u32 - 1
+        });
+        self.current = Some(number);
+        number
+    }
+
+    /// The packet of the flow `key` that lies there.
+    #[inline]
+    pub(super) fn packet(&self, key: &Key, place: u32) -> Option<Packet<'_>> {
+        let (piece, aside) = self.at(place)?;
+        Some(aside.packet(key, &piece.octets))
+    }
+
+    #[inline]
+    fn at(&self, place: u32) -> Option<(&Piece, &Aside)> {
+        let piece = self.pieces.get((place / PIECE.0 as u32) as usize)?;
+        Some((piece, piece.packets.get((place % PIECE.0 as u32) as usize)?))
+    }
+
+    /// Looks at every line of these packets, so that they come from memory side by side and not, one waiting for the other, when they are
+    /// worked in.
+    pub(super) fn fetch(&self, places: &[u32]) {
+        let packets = || places.iter().filter_map(|place| self.at(*place));
+        let sides = packets().fold(0, |sum, (_, aside)| sum ^ aside.at.time().0 as u8 ^ aside.ttl);
+        let octets = packets().fold(sides, |sum, (piece, aside)| {
+            aside.octets(&piece.octets).iter().step_by(LINE).fold(sum, |sum, octet| sum ^ octet)
+        });
+        std::hint::black_box(octets);
+    }
+
+    /// Nobody needs the packet that lies there.
+    pub(super) fn release(&mut self, place: u32) {
+        let number = place / PIECE.0 as u32;
+        let Some(piece) = self.pieces.get_mut(number as usize) else { return };
+        piece.needed = piece.needed.saturating_sub(1);
+        if self.current != Some(number) {
+            self.tidy(number);
+        }
+    }
+
+    fn tidy(&mut self, number: u32) {
+        if let Some(piece) = self.pieces.get_mut(number as usize).filter(|piece| piece.needed == 0) {
+            piece.packets.clear();
+            piece.octets.clear();
+            piece.octets.shrink_to(2 * PIECE.1);
+            self.free.push(number);
+        }
+    }
+}
+
 /// All flows of a table that are put aside.
 pub(super) struct Gathered {
+    /// Their packets.
+    pub(super) heap: Heap,
     seed: u64,
     index: HashTable<u32>,
     entries: Vec<Entry>,
@@ -61,7 +263,7 @@ impl Gathered {
     pub(super) fn new(seed: u64) -> Self {
         let ring = (0..RING).map(|_| Vec::new()).collect();
         let (index, entries, free) = (HashTable::new(), Vec::new(), Vec::new());
-        Self { seed, index, entries, free, ring, now: i64::MIN, takes: 0, len: 0 }
+        Self { heap: Heap::default(), seed, index, entries, free, ring, now: i64::MIN, takes: 0, len: 0 }
     }
 
     /// Flows put aside.
@@ -86,13 +288,18 @@ impl Gathered {
         self.len < MOST && self.takes < ALL
     }
 
-    /// Begins a flow with its first packet; the table stands at step `now`.
-    pub(super) fn begin(&mut self, key: Key, hash: u64, now: i64, packet: &Packet<'_>, lingers: Lingers) {
+    /// Begins a flow, of which this is the first packet, and which holds nothing yet; the table stands at step `now`. Returns its number.
+    pub(super) fn begin(
+        &mut self,
+        (key, hash): (Key, u64),
+        now: i64,
+        packet: &Packet<'_>,
+    ) -> u32 {
         let number = self.free.pop().unwrap_or_else(|| {
             self.entries.push(Entry::new(packet.at));
             self.entries.len() as u32 - 1
         });
-        let Some(entry) = self.entries.get_mut(number as usize) else { return };
+        let Some(entry) = self.entries.get_mut(number as usize) else { return number };
         (entry.key, entry.id, entry.due) = (Some(key), packet.at, i64::MAX);
         self.now = self.now.max(now);
         self.len += 1;
@@ -102,30 +309,31 @@ impl Gathered {
         };
         self.index.insert_unique(hash, number, rehash);
         self.plan(number, now.saturating_add(STEPS));
-        self.add(number, packet, lingers);
+        number
     }
 
     /// Whether the flow holds all that one may.
     pub(super) fn full(&self, number: u32) -> bool {
         let entry = self.entries.get(number as usize);
-        entry.is_none_or(|entry| entry.packets.len() >= PACKETS || entry.octets.len() >= OCTETS) || self.takes >= ALL
+        entry.is_none_or(|entry| entry.packets.len() >= PACKETS || entry.octets >= OCTETS) || self.takes >= ALL
     }
 
-    /// Puts one more packet aside.
+    /// Puts one more packet aside. `false`: it cannot be.
     #[inline]
-    pub(super) fn add(&mut self, number: u32, packet: &Packet<'_>, lingers: Lingers) {
-        let Some(entry) = self.entries.get_mut(number as usize) else { return };
-        let before = entry.octets.len();
-        let Some(kept) = Kept::of(packet, &mut entry.octets) else { return };
-        self.takes += entry.octets.len() - before + size_of::<Kept>();
-        entry.packets.push(kept);
+    pub(super) fn add(&mut self, number: u32, way: Way, packet: &Packet<'_>, lingers: Lingers) -> bool {
+        let Some(entry) = self.entries.get_mut(number as usize) else { return false };
+        let Some((place, octets)) = self.heap.push(way, packet) else { return false };
+        self.takes += octets as usize + size_of::<Aside>();
+        entry.octets += octets;
+        entry.packets.push(place);
         // Never later than it may leave the table: its latest packet is not older. What still comes is worked in at once.
         let linger = match &packet.transport {
             Transport::Tcp(segment) if segment.flags.has(Flags::FIN) || segment.flags.has(Flags::RST) => lingers.settled,
             Transport::Udp(_) => lingers.answered,
-            _ => return,
+            _ => return true,
         };
         self.plan(number, step_for(packet.at.time + linger, linger));
+        true
     }
 
     /// Plans when the flow is worked in, unless that is planned for earlier; what was planned before is stale then.
@@ -171,27 +379,26 @@ impl Gathered {
         some.map(|(number, entry)| (entry.id, number))
     }
 
-    /// Takes a flow's packets out, with the octets they lie in, and its name.
-    pub(super) fn take(&mut self, number: u32) -> Option<(Key, Vec<Kept>, Vec<u8>)> {
+    /// Takes a flow out: its name, and where its packets lie, in the order they came.
+    pub(super) fn take(&mut self, number: u32) -> Option<(Key, Vec<u32>)> {
         let entry = self.entries.get_mut(number as usize)?;
         let key = entry.key.take()?;
-        let (packets, octets) = (std::mem::take(&mut entry.packets), std::mem::take(&mut entry.octets));
+        let packets = std::mem::take(&mut entry.packets);
         if let Ok(found) = self.index.find_entry(key.hash(self.seed), |other| *other == number) {
             found.remove();
         }
-        self.takes -= octets.len() + packets.len() * size_of::<Kept>();
+        self.takes -= std::mem::take(&mut entry.octets) as usize + packets.len() * size_of::<Aside>();
         self.len -= 1;
-        Some((key, packets, octets))
+        Some((key, packets))
     }
 
-    /// Gives the memory of a flow back that was taken out.
-    pub(super) fn give_back(&mut self, number: u32, mut packets: Vec<Kept>, mut octets: Vec<u8>) {
-        packets.clear();
-        octets.clear();
-        packets.shrink_to(ROOM.0);
-        octets.shrink_to(ROOM.1);
+    /// Gives the places of a flow back that was taken out: nobody needs its packets.
+    pub(super) fn give_back(&mut self, number: u32, mut packets: Vec<u32>) {
+        for place in packets.drain(..) {
+            self.heap.release(place);
+        }
         if let Some(entry) = self.entries.get_mut(number as usize) {
-            (entry.packets, entry.octets) = (packets, octets);
+            entry.packets = packets;
         }
         self.free.push(number);
     }
@@ -199,7 +406,7 @@ impl Gathered {
 
 impl Entry {
     fn new(id: PacketRef) -> Self {
-        Self { key: None, packets: Vec::new(), octets: Vec::new(), id, due: i64::MAX }
+        Self { key: None, packets: Vec::new(), octets: 0, id, due: i64::MAX }
     }
 }
 

@@ -23,7 +23,7 @@ impl<S: Sink> FlowTable<S> {
     pub(super) fn gather(&mut self, packet: &Packet<'_>, sink: &mut S) -> bool {
         let (Some(source), Some(destination)) = (packet.source(), packet.destination()) else { return false };
         let protocol = if matches!(packet.transport, Transport::Tcp(_)) { IpProtocol::Tcp } else { IpProtocol::Udp };
-        let (key, _) = Key::of(source, destination, protocol);
+        let (key, way) = Key::of(source, destination, protocol);
         let hash = key.hash(self.seed);
         self.wheel.start(packet.at.time);
         let now = self.wheel.now().unwrap_or_default();
@@ -32,19 +32,22 @@ impl<S: Sink> FlowTable<S> {
         // Where clocks run backwards, ticks and packets are worked in as they come.
         let backwards = packet.at.time.eighth() < now;
         if let Some(number) = self.gathered.find(&key, hash) {
-            if backwards || self.gathered.full(number) {
-                self.work_off(number, sink);
-                return false;
+            if !backwards && !self.gathered.full(number) && self.gathered.add(number, way, packet, lingers) {
+                return true;
             }
-            self.gathered.add(number, packet, lingers);
-            return true;
+            self.work_off(number, sink);
+            return false;
         }
         if backwards || !begins(packet) || !self.gathers_more() || self.is_known(&key, hash) {
             return false;
         }
-        self.gathered.begin(key, hash, now.max(packet.at.time.eighth()), packet, lingers);
+        let number = self.gathered.begin((key, hash), now.max(packet.at.time.eighth()), packet);
         self.shared.counts.peak_flows = self.shared.counts.peak_flows.max(self.len());
-        true
+        let kept = self.gathered.add(number, way, packet, lingers);
+        if !kept {
+            self.work_off(number, sink);
+        }
+        kept
     }
 
     /// There is room, and nobody floods: a SYN that nobody answers takes less when it is packed.
@@ -65,11 +68,16 @@ impl<S: Sink> FlowTable<S> {
     /// Works the packets of a flow in, in the order they came.
     #[inline(never)]
     fn work_off(&mut self, number: u32, sink: &mut S) -> Option<Key> {
-        let (key, packets, octets) = self.gathered.take(number)?;
-        for kept in &packets {
-            self.packet_now(&kept.packet(&octets), sink);
+        let (key, packets) = self.gathered.take(number)?;
+        let heap = std::mem::take(&mut self.gathered.heap);
+        heap.fetch(&packets);
+        for place in &packets {
+            if let Some(packet) = heap.packet(&key, *place) {
+                self.packet_now(&packet, sink);
+            }
         }
-        self.gathered.give_back(number, packets, octets);
+        self.gathered.heap = heap;
+        self.gathered.give_back(number, packets);
         Some(key)
     }
 
