@@ -22,9 +22,9 @@ const RING: i64 = 16;
 /// Packets and octets of one flow: what goes on longer is no short flow.
 const PACKETS: usize = 64;
 const OCTETS: u32 = 32 << 10;
-/// Flows and octets of all.
+/// Flows of a table, and pieces of memory: one packet that is still needed keeps all of a piece.
 const MOST: usize = 4096;
-const ALL: usize = 8 << 20;
+const PIECES: usize = 160;
 /// Octets that come from memory at once.
 const LINE: usize = 64;
 /// Packets and octets that lie in one piece of memory.
@@ -167,7 +167,7 @@ impl Heap {
     fn push(&mut self, way: Way, packet: &Packet<'_>) -> Option<(u32, u32)> {
         let open = |piece: &Piece| piece.packets.len() < PIECE.0 && piece.octets.len() < PIECE.1;
         let current = self.current.filter(|number| self.pieces.get(*number as usize).is_some_and(open));
-        let number = current.unwrap_or_else(|| self.turn());
+        let number = current.or_else(|| self.turn())?;
         let piece = self.pieces.get_mut(number as usize)?;
         let (index, before) = (piece.packets.len() as u32, piece.octets.len());
         piece.packets.push(Aside::of(way, packet, &mut piece.octets)?);
@@ -175,20 +175,20 @@ impl Heap {
         Some((number * PIECE.0 as u32 + index, (piece.octets.len() - before) as u32))
     }
 
-    /// The current piece is full: another one.
+    /// The current piece is full: another one, unless all are needed.
     #[cold]
     #[inline(never)]
-    fn turn(&mut self) -> u32 {
+    fn turn(&mut self) -> Option<u32> {
         if let Some(full) = self.current.take() {
             self.tidy(full);
         }
-        let number = self.free.pop().unwrap_or_else(|| {
+        if self.free.is_empty() && self.pieces.len() < PIECES {
             let (packets, octets) = (Vec::with_capacity(PIECE.0), Vec::with_capacity(PIECE.1 + (2 << 10)));
             self.pieces.push(Piece { packets, octets, needed: 0 });
-            self.pieces.len() as u32 - 1
-        });
-        self.current = Some(number);
-        number
+            self.free.push(self.pieces.len() as u32 - 1);
+        }
+        self.current = self.free.pop();
+        self.current
     }
 
     /// The packet of the flow `key` that lies there.
@@ -246,8 +246,8 @@ pub(super) struct Gathered {
     ring: Vec<Vec<u32>>,
     /// Up to here the ring was looked at.
     now: i64,
-    /// What the packets take.
-    takes: usize,
+    /// Pieces of memory taken.
+    pieces: usize,
     len: usize,
 }
 
@@ -263,7 +263,7 @@ impl Gathered {
     pub(super) fn new(seed: u64) -> Self {
         let ring = (0..RING).map(|_| Vec::new()).collect();
         let (index, entries, free) = (HashTable::new(), Vec::new(), Vec::new());
-        Self { heap: Heap::default(), seed, index, entries, free, ring, now: i64::MIN, takes: 0, len: 0 }
+        Self { heap: Heap::default(), seed, index, entries, free, ring, now: i64::MIN, pieces: 0, len: 0 }
     }
 
     /// Flows put aside.
@@ -273,7 +273,7 @@ impl Gathered {
 
     /// Octets they take, about.
     pub(super) fn memory(&self) -> usize {
-        self.takes + self.len * size_of::<Entry>()
+        self.pieces * (PIECE.0 * size_of::<Aside>() + PIECE.1) + self.entries.len() * size_of::<Entry>()
     }
 
     /// The number of the flow of this name.
@@ -285,28 +285,24 @@ impl Gathered {
 
     /// Whether there is room for one more.
     pub(super) fn room(&self) -> bool {
-        self.len < MOST && self.takes < ALL
+        self.len < MOST
     }
 
     /// Begins a flow, of which this is the first packet, and which holds nothing yet; the table stands at step `now`. Returns its number.
-    pub(super) fn begin(
-        &mut self,
-        (key, hash): (Key, u64),
-        now: i64,
-        packet: &Packet<'_>,
-    ) -> u32 {
+    pub(super) fn begin(&mut self, (key, hash): (Key, u64), now: i64, packet: &Packet<'_>) -> u32 {
         let number = self.free.pop().unwrap_or_else(|| {
             self.entries.push(Entry::new(packet.at));
             self.entries.len() as u32 - 1
         });
         let Some(entry) = self.entries.get_mut(number as usize) else { return number };
         (entry.key, entry.id, entry.due) = (Some(key), packet.at, i64::MAX);
-        self.now = self.now.max(now);
+        if self.len == 0 {
+            self.now = self.now.max(now);
+        }
         self.len += 1;
         let (entries, seed) = (&self.entries, self.seed);
-        let rehash = |number: &u32| {
-            entries.get(*number as usize).and_then(|entry| entry.key).map_or(0, |key| key.hash(seed))
-        };
+        let rehash =
+            |number: &u32| entries.get(*number as usize).and_then(|entry| entry.key).map_or(0, |key| key.hash(seed));
         self.index.insert_unique(hash, number, rehash);
         self.plan(number, now.saturating_add(STEPS));
         number
@@ -315,7 +311,7 @@ impl Gathered {
     /// Whether the flow holds all that one may.
     pub(super) fn full(&self, number: u32) -> bool {
         let entry = self.entries.get(number as usize);
-        entry.is_none_or(|entry| entry.packets.len() >= PACKETS || entry.octets >= OCTETS) || self.takes >= ALL
+        entry.is_none_or(|entry| entry.packets.len() >= PACKETS || entry.octets >= OCTETS)
     }
 
     /// Puts one more packet aside. `false`: it cannot be.
@@ -323,12 +319,14 @@ impl Gathered {
     pub(super) fn add(&mut self, number: u32, way: Way, packet: &Packet<'_>, lingers: Lingers) -> bool {
         let Some(entry) = self.entries.get_mut(number as usize) else { return false };
         let Some((place, octets)) = self.heap.push(way, packet) else { return false };
-        self.takes += octets as usize + size_of::<Aside>();
+        self.pieces = self.heap.pieces.len();
         entry.octets += octets;
         entry.packets.push(place);
         // Never later than it may leave the table: its latest packet is not older. What still comes is worked in at once.
         let linger = match &packet.transport {
-            Transport::Tcp(segment) if segment.flags.has(Flags::FIN) || segment.flags.has(Flags::RST) => lingers.settled,
+            Transport::Tcp(segment) if segment.flags.has(Flags::FIN) || segment.flags.has(Flags::RST) => {
+                lingers.settled
+            }
             Transport::Udp(_) => lingers.answered,
             _ => return true,
         };
@@ -387,7 +385,7 @@ impl Gathered {
         if let Ok(found) = self.index.find_entry(key.hash(self.seed), |other| *other == number) {
             found.remove();
         }
-        self.takes -= std::mem::take(&mut entry.octets) as usize + packets.len() * size_of::<Aside>();
+        entry.octets = 0;
         self.len -= 1;
         Some((key, packets))
     }

@@ -32,7 +32,17 @@ impl<S: Sink> FlowTable<S> {
         // Where clocks run backwards, ticks and packets are worked in as they come.
         let backwards = packet.at.time.eighth() < now;
         if let Some(number) = self.gathered.find(&key, hash) {
-            if !backwards && !self.gathered.full(number) && self.gathered.add(number, way, packet, lingers) {
+            let mut again = false;
+            if let Transport::Tcp(segment) = &packet.transport
+                && segment.flags.has(Flags::SYN)
+            {
+                // Others want to know at once who listens; another SYN may end the flow at once.
+                again = !segment.flags.has(Flags::ACK);
+                if !again {
+                    self.listeners.note(source);
+                }
+            }
+            if !backwards && !again && !self.gathered.full(number) && self.gathered.add(number, way, packet, lingers) {
                 return true;
             }
             self.work_off(number, sink);
@@ -129,5 +139,84 @@ fn begins(packet: &Packet<'_>) -> bool {
         Transport::Tcp(segment) => segment.flags.has(Flags::SYN) && !segment.flags.has(Flags::ACK),
         Transport::Udp(datagram) => datagram.destination_port == 53 && datagram.source_port > 1023,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::event::Kind;
+    use crate::flow::limits::Limits;
+    use crate::flow::script::{Script, Shot};
+    use crate::flow::{Ended, facts::Close};
+    use crate::time::Elapsed;
+
+    fn aside() -> Script {
+        Script::with(Limits { gathered_from: 0, ..Limits::default() })
+    }
+
+    #[test]
+    fn what_is_put_aside_is_worked_in_when_the_flow_is_over_and_leaves_with_the_same_tick() {
+        let mut script = aside();
+        script.handshake();
+        script.client(10, "PA", 1, 1, b"question");
+        script.client(20, "FA", 9, 1, b"");
+        script.server(21, "FA", 1, 10, b"");
+        script.client(22, "A", 10, 2, b"");
+        assert_eq!((script.table.len(), script.table.gathered.len(), script.sink.events.len()), (1, 1, 0));
+        script.tick(1);
+        assert!(script.table.is_empty());
+        let (facts, why) = script.sink.closed[0].clone();
+        assert_eq!((why, facts.close, facts.from_client.payload), (Ended::Closed, Close::Fin, 8));
+        assert_eq!(script.sink.octets[0], b"question");
+    }
+
+    #[test]
+    fn a_flow_that_goes_on_is_worked_in_after_a_second_and_then_packet_by_packet() {
+        let mut script = aside();
+        script.handshake();
+        script.tick(1);
+        assert_eq!((script.table.len(), script.table.gathered.len()), (1, 0));
+        assert!(script.kinds().contains(&Kind::Established));
+        script.client(1_200, "PA", 1, 1, b"late");
+        assert_eq!(script.sink.octets[0], b"late");
+    }
+
+    #[test]
+    fn long_flows_and_too_many_are_worked_in_at_once() {
+        let mut script = aside();
+        script.handshake();
+        for n in 0..80 {
+            script.client(10 + i64::from(n), "PA", 1 + n, 1, b"x");
+        }
+        assert_eq!((script.table.gathered.len(), script.sink.octets[0].len()), (0, 80));
+        let mut script = aside();
+        for n in 0..6_000 {
+            script.send(0, Shot { port: n + 1, flags: "S", ..Shot::default() });
+        }
+        assert_eq!(script.table.len(), 6_000);
+        assert!(script.table.gathered.len() <= 4_096);
+        let before = script.table.memory();
+        script.finish();
+        assert_eq!((script.sink.closed.len(), script.table.gathered.len()), (6_000, 0));
+        assert!(script.table.memory() < before);
+    }
+
+    #[test]
+    fn another_syn_ends_the_flow_when_it_comes() {
+        let mut script = aside();
+        script.handshake();
+        script.client(10, "S", 77_000, 0, b"");
+        assert_eq!(script.sink.closed[0].1, Ended::Replaced);
+        assert!(script.kinds().contains(&Kind::PortReused));
+    }
+
+    #[test]
+    fn where_clocks_run_backwards_nothing_waits() {
+        let mut script = Script::with(Limits { gathered_from: 0, settled_linger: Elapsed::ZERO, ..Limits::default() });
+        script.tick(100);
+        script.client(0, "S", 0, 0, b"");
+        script.server(1, "SA", 0, 1, b"");
+        assert_eq!(script.table.gathered.len(), 0);
+        assert_eq!(script.kinds(), [Kind::Syn, Kind::SynAck]);
     }
 }
