@@ -276,6 +276,13 @@ impl Gathered {
         self.pieces * (PIECE.0 * size_of::<Aside>() + PIECE.1) + self.entries.len() * size_of::<Entry>()
     }
 
+    /// Gives memory back that nobody needs.
+    pub(super) fn give_up(&mut self) {
+        if self.len == 0 {
+            (self.heap, self.pieces) = (Heap::default(), 0);
+        }
+    }
+
     /// The number of the flow of this name.
     #[inline]
     pub(super) fn find(&self, key: &Key, hash: u64) -> Option<u32> {

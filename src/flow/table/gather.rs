@@ -60,10 +60,10 @@ impl<S: Sink> FlowTable<S> {
         kept
     }
 
-    /// There is room, and nobody floods: a SYN that nobody answers takes less when it is packed.
+    /// There is plenty of room, and nobody floods: a SYN that nobody answers takes less when it is packed.
     fn gathers_more(&self) -> bool {
         let limits = &self.shared.limits;
-        let (many, heavy) = (self.len() >= limits.max_flows, self.memory() + Self::YOUNG > limits.memory);
+        let (many, heavy) = (self.len() >= limits.max_flows, self.memory() > limits.memory / 2);
         let floods = self.shared.unanswered + self.embryos.len() >= limits.packed_from.max(1);
         self.gathered.room() && !many && !heavy && !floods
     }

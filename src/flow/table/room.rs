@@ -74,6 +74,7 @@ impl<S: Sink> FlowTable<S> {
     #[cold]
     fn relieve_now(&mut self, more: usize, now: Timestamp, sink: &mut S) {
         self.spare = Vec::new();
+        self.gathered.give_up();
         while self.memory() + more > self.shared.limits.memory && self.evict(now, sink) {
             self.shared.counts.relieved += 1;
             self.spare = Vec::new();
