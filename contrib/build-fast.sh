@@ -2,6 +2,7 @@
 # Builds the fastest tcpwhy this machine can build: guided by a profile of itself at work.
 #
 #   contrib/build-fast.sh            → target/fast/tcpwhy; some 12 minutes on two cores
+#   contrib/build-fast.sh quick      the same of another profile of Cargo.toml, in half the time
 #
 # Three steps: a build that counts which way it goes; traffic and every bundled capture through it; a build that lays out the code by these
 # counts. What it does is the same to the octet, it only finds its instructions sooner: docs/performance.md has the numbers. Needs an
@@ -12,6 +13,7 @@ cd "$(dirname "$0")/.."
 profdata=$(ls "$(rustc --print sysroot)"/lib/rustlib/*/bin/llvm-profdata /usr/lib/llvm-*/bin/llvm-profdata 2>/dev/null |
     sort -t- -k3 -V | tail -1 || true)
 [ -x "$profdata" ] || { echo "no llvm-profdata: rustup component add llvm-tools, or apt-get install llvm-19" >&2; exit 2; }
+profile=${1:-release}
 host=$(rustc -vV | sed -n 's/^host: //p')
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -19,11 +21,11 @@ trap 'exit 130' INT TERM
 
 say() { echo "== $*" >&2; }
 # With a target named, flags do not reach build scripts, which would write counts as well.
-build() { RUSTFLAGS="${RUSTFLAGS:-} $1" cargo build --quiet --release --target "$host" --target-dir "target/fast/$2"; }
+build() { RUSTFLAGS="${RUSTFLAGS:-} $1" cargo build --quiet --profile "$profile" --target "$host" --target-dir "target/fast/$2"; }
 
 say "a build that counts"
 build "-Cprofile-generate=$work/counts" counting
-counting=target/fast/counting/$host/release/tcpwhy
+counting=target/fast/counting/$host/$profile/tcpwhy
 
 say "traffic through it"
 rustc --edition 2024 -O -o "$work/generate" examples/generate.rs
@@ -38,5 +40,5 @@ find captures -name '*.pcap*' -size -2M -print0 | xargs -0 -n 1 "$counting" >/de
 
 say "a build that is laid out by the counts"
 build "-Cprofile-use=$work/profile" guided
-cp "target/fast/guided/$host/release/tcpwhy" target/fast/tcpwhy
+cp "target/fast/guided/$host/$profile/tcpwhy" target/fast/tcpwhy
 say "target/fast/tcpwhy"
