@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the fastest tcpwhy this machine can build: guided by a profile of itself at work.
 #
-#   contrib/build-fast.sh            → target/fast/tcpwhy; some 12 minutes on two cores
-#   contrib/build-fast.sh quick      the same of another profile of Cargo.toml, in half the time
+#   contrib/build-fast.sh            → target/fast/tcpwhy, in the time of two release builds
+#   contrib/build-fast.sh quick      the same of another profile of Cargo.toml: 7 minutes on two cores
 #
 # Three steps: a build that counts which way it goes; traffic and every bundled capture through it; a build that lays out the code by these
 # counts. What it does is the same to the octet, it only finds its instructions sooner: docs/performance.md has the numbers. Needs an
