@@ -138,10 +138,19 @@ impl Embryos {
         true
     }
 
+    fn find(&self, key: &Key, hash: u64) -> Option<u32> {
+        let same = |place: &u32| key_at(&self.narrow, &self.wide, *place).is_some_and(|known| known == *key);
+        self.index.find(hash, same).copied()
+    }
+
+    /// Whether the flow of this name is packed.
+    pub(super) fn knows(&self, key: &Key, hash: u64) -> bool {
+        self.find(key, hash).is_some()
+    }
+
     /// Takes out the flow of this name.
     pub(super) fn take(&mut self, key: &Key, hash: u64) -> Option<Syn> {
-        let (narrow, wide) = (&self.narrow, &self.wide);
-        let place = *self.index.find(hash, |place| key_at(narrow, wide, *place).is_some_and(|known| known == *key))?;
+        let place = self.find(key, hash)?;
         self.take_at(place)
     }
 

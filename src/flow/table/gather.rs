@@ -60,18 +60,18 @@ impl<S: Sink> FlowTable<S> {
         kept
     }
 
-    /// There is plenty of room, and nobody floods: a SYN that nobody answers takes less when it is packed.
+    /// There is plenty of room. A flood of SYNs takes that for flows soon, and the rest of it is packed.
     fn gathers_more(&self) -> bool {
         let limits = &self.shared.limits;
         let (many, heavy) = (self.len() >= limits.max_flows, self.memory() > limits.memory / 2);
-        let floods = self.shared.unanswered + self.embryos.len() >= limits.packed_from.max(1);
-        self.gathered.room() && !many && !heavy && !floods
+        self.gathered.room() && !many && !heavy
     }
 
     /// The name belongs to a flow, or did lately.
     fn is_known(&self, key: &Key, hash: u64) -> bool {
         self.find(key, hash).is_some()
             || self.frozen.len() > 0 && self.frozen.find(key, hash).is_some()
+            || self.embryos.len() > 0 && self.embryos.knows(key, hash)
             || self.tombstones.knows(hash, key)
     }
 

@@ -128,8 +128,9 @@ mod tests {
     use crate::flow::limits::Limits;
     use crate::flow::script::{Script, Shot, Sum};
 
+    /// Packs at once: nothing is put aside before.
     fn packing() -> Script {
-        Script::with(Limits { packed_from: 0, ..Limits::default() })
+        Script::with(Limits { packed_from: 0, gathered_from: usize::MAX, ..Limits::default() })
     }
 
     #[test]
