@@ -182,11 +182,12 @@ fn unfinished(ip: &Ip, segment: &Segment<'_>) -> bool {
     [0, folded(pseudo(ip, len)), folded(pseudo(ip, 0))].contains(&segment.checksum)
 }
 
-fn folded(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
+/// The carries added at the other end until none is left: to 33, 18, 17, and 16 bits.
+fn folded(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 /// What the checksum field holds on a sending host.
@@ -216,9 +217,15 @@ fn words(octets: &[u8]) -> u64 {
     let (eights, rest) = rest.as_chunks::<8>();
     eights.iter().for_each(|eight| add(*eight));
     if !rest.is_empty() {
-        let mut last = [0; 8];
-        last.iter_mut().zip(rest).for_each(|(to, octet)| *to = *octet);
-        add(last);
+        // The rest and nothing behind it; where there is more in front of it, that is pushed out.
+        add(octets.last_chunk::<8>().map_or_else(
+            || {
+                let mut last = [0; 8];
+                last.iter_mut().zip(rest).for_each(|(to, octet)| *to = *octet);
+                last
+            },
+            |last| (u64::from_le_bytes(*last) >> (64 - 8 * rest.len())).to_le_bytes(),
+        ));
     }
     u64::from(u16::from_be(folded(sum)))
 }

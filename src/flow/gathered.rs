@@ -191,11 +191,11 @@ impl Heap {
         self.current
     }
 
-    /// The packet of the flow `key` that lies there.
+    /// The packet of the flow `key` that lies there, and its way.
     #[inline]
-    pub(super) fn packet(&self, key: &Key, place: u32) -> Option<Packet<'_>> {
+    pub(super) fn packet(&self, key: &Key, place: u32) -> Option<(Way, Packet<'_>)> {
         let (piece, aside) = self.at(place)?;
-        Some(aside.packet(key, &piece.octets))
+        Some((aside.way, aside.packet(key, &piece.octets)))
     }
 
     #[inline]
@@ -315,16 +315,13 @@ impl Gathered {
         number
     }
 
-    /// Whether the flow holds all that one may.
-    pub(super) fn full(&self, number: u32) -> bool {
-        let entry = self.entries.get(number as usize);
-        entry.is_none_or(|entry| entry.packets.len() >= PACKETS || entry.octets >= OCTETS)
-    }
-
-    /// Puts one more packet aside. `false`: it cannot be.
+    /// Puts one more packet aside. `false`: it cannot be, or the flow holds all that one may.
     #[inline]
     pub(super) fn add(&mut self, number: u32, way: Way, packet: &Packet<'_>, lingers: Lingers) -> bool {
         let Some(entry) = self.entries.get_mut(number as usize) else { return false };
+        if entry.packets.len() >= PACKETS || entry.octets >= OCTETS {
+            return false;
+        }
         let Some((place, octets)) = self.heap.push(way, packet) else { return false };
         self.pieces = self.heap.pieces.len();
         entry.octets += octets;

@@ -47,6 +47,13 @@ struct Place<C> {
     conversation: Option<C>,
 }
 
+/// The flow of a packet by name, and which of its ends sent the packet.
+struct Name {
+    key: Key,
+    hash: u64,
+    way: Way,
+}
+
 /// The flows of one worker. Feed it packets in capture order and ticks of capture time.
 pub struct FlowTable<S: Sink> {
     seed: u64,
@@ -102,52 +109,62 @@ impl<S: Sink> FlowTable<S> {
 
     /// Works one packet in. Only TCP and UDP belong to flows; others are passed over.
     pub fn packet(&mut self, packet: &Packet<'_>, sink: &mut S) {
-        if self.gathers() && self.gather(packet, sink) {
-            return;
+        let Some(name) = self.name(packet) else { return };
+        self.wheel.start(packet.at.time);
+        if !self.gathers() || !self.gather(&name, packet, sink) {
+            self.packet_now(&name, None, packet, sink);
         }
-        self.packet_now(packet, sink);
     }
 
-    fn packet_now(&mut self, packet: &Packet<'_>, sink: &mut S) {
-        self.work_in(packet, sink);
+    /// The same at once; `slot`: where its flow was a packet ago. Returns where it is.
+    fn packet_now(&mut self, name: &Name, slot: Option<u32>, packet: &Packet<'_>, sink: &mut S) -> Option<u32> {
+        let slot = self.work_in(name, slot, packet, sink);
         if self.live > self.warm {
             self.chill(packet.at.time);
         }
+        slot
+    }
+
+    #[inline]
+    fn name(&self, packet: &Packet<'_>) -> Option<Name> {
+        let ip = packet.ip.as_ref()?;
+        let (source, destination, protocol) = match &packet.transport {
+            Transport::Tcp(segment) => (segment.source_port, segment.destination_port, IpProtocol::Tcp),
+            Transport::Udp(datagram) => (datagram.source_port, datagram.destination_port, IpProtocol::Udp),
+            _ => return None,
+        };
+        let (source, destination) = (Endpoint::new(ip.source, source), Endpoint::new(ip.destination, destination));
+        let (key, way) = Key::of(source, destination, protocol);
+        Some(Name { key, hash: key.hash(self.seed), way })
     }
 
     #[inline(never)]
-    fn work_in(&mut self, packet: &Packet<'_>, sink: &mut S) {
-        let Some(ip) = packet.ip.as_ref() else { return };
-        let ends = |source, destination| (Endpoint::new(ip.source, source), Endpoint::new(ip.destination, destination));
-        self.wheel.start(packet.at.time);
+    fn work_in(&mut self, name: &Name, slot: Option<u32>, packet: &Packet<'_>, sink: &mut S) -> Option<u32> {
+        let ip = packet.ip.as_ref()?;
         match &packet.transport {
             Transport::Tcp(segment) => {
-                let (source, destination) = ends(segment.source_port, segment.destination_port);
-                let (key, way) = Key::of(source, destination, IpProtocol::Tcp);
-                let hash = key.hash(self.seed);
-                if let Some(slot) = self.tcp_slot((key, hash, way), packet, ip, segment, sink) {
-                    self.tcp(slot, way, packet, ip, segment, sink);
-                    self.weigh(slot, way, packet.at.time, sink);
-                }
+                let slot = self.tcp_slot(name, slot, packet, ip, segment, sink)?;
+                self.tcp(slot, name.way, packet, ip, segment, sink);
+                self.weigh(slot, name.way, packet.at.time, sink);
+                Some(slot)
             }
             Transport::Udp(datagram) => {
-                self.udp(ends(datagram.source_port, datagram.destination_port), packet, ip, datagram, sink);
+                self.udp(name, packet, ip, datagram, sink);
+                None
             }
-            _ => {}
+            _ => None,
         }
     }
 
     #[inline(never)]
     fn udp(
         &mut self,
-        (source, destination): (Endpoint, Endpoint),
+        &Name { key, hash, way }: &Name,
         packet: &Packet<'_>,
         ip: &Ip,
         datagram: &Datagram<'_>,
         sink: &mut S,
     ) {
-        let (key, way) = Key::of(source, destination, IpProtocol::Udp);
-        let hash = key.hash(self.seed);
         let known = self.find(&key, hash).or_else(|| self.thawed(&key, hash));
         let slot = known.unwrap_or_else(|| {
             let (client, role) = roles::by_port(&key, way, true, &self.listeners);
@@ -401,15 +418,19 @@ impl<S: Sink> FlowTable<S> {
     #[inline]
     fn tcp_slot(
         &mut self,
-        (key, hash, way): (Key, u64, Way),
+        name: &Name,
+        slot: Option<u32>,
         packet: &Packet<'_>,
         ip: &Ip,
         segment: &Segment<'_>,
         sink: &mut S,
     ) -> Option<u32> {
-        match self.find(&key, hash) {
+        let still = |slot: &u32| {
+            self.places.get(*slot as usize).is_some_and(|place| place.detail.is_some() && place.flow.key == name.key)
+        };
+        match slot.filter(still).or_else(|| self.find(&name.key, name.hash)) {
             Some(slot) if !segment.flags.has(Flags::SYN) => Some(slot),
-            _ => self.tcp_slot_of_syn((key, hash, way), packet, ip, segment, sink),
+            _ => self.tcp_slot_of_syn(name, packet, ip, segment, sink),
         }
     }
 
@@ -417,7 +438,7 @@ impl<S: Sink> FlowTable<S> {
     #[inline(never)]
     fn tcp_slot_of_syn(
         &mut self,
-        (key, hash, way): (Key, u64, Way),
+        &Name { key, hash, way }: &Name,
         packet: &Packet<'_>,
         ip: &Ip,
         segment: &Segment<'_>,

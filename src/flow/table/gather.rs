@@ -1,11 +1,10 @@
 //! Flows that have just begun wait where many do, and are worked in packet behind packet when they are over.
 
-use super::FlowTable;
+use super::{FlowTable, Name};
 use crate::decode::{Flags, Packet, Transport};
 use crate::event::PacketRef;
-use crate::flow::facts::IpProtocol;
 use crate::flow::gathered::Lingers;
-use crate::flow::key::Key;
+use crate::flow::key::{Key, Way};
 use crate::flow::{Ended, Sink};
 use crate::time::Timestamp;
 
@@ -20,12 +19,7 @@ impl<S: Sink> FlowTable<S> {
     }
 
     /// Puts a packet aside. `false`: it is to be worked in at once, as are those before it.
-    pub(super) fn gather(&mut self, packet: &Packet<'_>, sink: &mut S) -> bool {
-        let (Some(source), Some(destination)) = (packet.source(), packet.destination()) else { return false };
-        let protocol = if matches!(packet.transport, Transport::Tcp(_)) { IpProtocol::Tcp } else { IpProtocol::Udp };
-        let (key, way) = Key::of(source, destination, protocol);
-        let hash = key.hash(self.seed);
-        self.wheel.start(packet.at.time);
+    pub(super) fn gather(&mut self, &Name { key, hash, way }: &Name, packet: &Packet<'_>, sink: &mut S) -> bool {
         let now = self.wheel.now().unwrap_or_default();
         let limits = &self.shared.limits;
         let lingers = Lingers { settled: limits.settled_linger, answered: limits.answered_linger };
@@ -39,10 +33,10 @@ impl<S: Sink> FlowTable<S> {
                 // Others want to know at once who listens; another SYN may end the flow at once.
                 again = !segment.flags.has(Flags::ACK);
                 if !again {
-                    self.listeners.note(source);
+                    self.listeners.note(key.end(way));
                 }
             }
-            if !backwards && !again && !self.gathered.full(number) && self.gathered.add(number, way, packet, lingers) {
+            if !backwards && !again && self.gathered.add(number, way, packet, lingers) {
                 return true;
             }
             self.work_off(number, sink);
@@ -81,9 +75,11 @@ impl<S: Sink> FlowTable<S> {
         let (key, packets) = self.gathered.take(number)?;
         let heap = std::mem::take(&mut self.gathered.heap);
         heap.fetch(&packets);
+        let (mut name, mut slot) = (Name { key, hash: key.hash(self.seed), way: Way::Low }, None);
         for place in &packets {
-            if let Some(packet) = heap.packet(&key, *place) {
-                self.packet_now(&packet, sink);
+            if let Some((way, packet)) = heap.packet(&key, *place) {
+                name.way = way;
+                slot = self.packet_now(&name, slot, &packet, sink);
             }
         }
         self.gathered.heap = heap;

@@ -1,6 +1,6 @@
 //! Flows of which nothing but one SYN is known, kept packed: in a flood of SYNs the table holds records, not flows.
 
-use super::FlowTable;
+use super::{FlowTable, Name};
 use crate::decode::{Ip, Packet, Segment};
 use crate::event::PacketRef;
 use crate::flow::embryo::Syn;
@@ -68,9 +68,10 @@ impl<S: Sink> FlowTable<S> {
     fn unpack(&mut self, syn: &Syn, enter: Enter<S>, sink: &mut S) -> u32 {
         let (key, way) = syn.key();
         let flow = Flow { unanswered: true, ..Flow::new(key, way, RoleSource::Handshake) };
-        let slot = enter(self, flow, key.hash(self.seed), syn.at(), None, sink);
+        let name = Name { key, hash: key.hash(self.seed), way };
+        let slot = enter(self, flow, name.hash, syn.at(), None, sink);
         // There it finds its place; a second call of what it does with a segment would keep both from being put in line.
-        self.work_in(&syn.packet(), sink);
+        self.work_in(&name, None, &syn.packet(), sink);
         slot
     }
 
