@@ -1,60 +1,304 @@
-//! A packet that is looked at later: its octets are copied to where others of them lie, the rest stands apart.
+//! Packets that are looked at later: what each says is written small, and its octets lie behind those of the others.
 
-use super::{Datagram, Ip, Link, Packet, Segment, Transport};
-use crate::event::PacketRef;
+use super::{Datagram, Flags, Ip, Link, Packet, Segment, Transport};
+use crate::event::{PacketRef, Stamp};
+use crate::wire::seq::Seq;
+use crate::wire::{Address, Endpoint};
 
-/// A TCP or UDP packet whose options and payload lie in a buffer.
-#[derive(Debug)]
-pub(crate) struct Kept {
-    at: PacketRef,
-    interface: u16,
-    link: Link,
-    ip: Option<Ip>,
-    cut: bool,
-    transport: KeptTransport,
+/// Packets and octets that one pile holds: small enough to stay in the caches while it is filled and worked in, large enough that handing it
+/// over costs nothing for a packet.
+pub const PACKETS: usize = 256;
+pub const OCTETS: usize = 64 << 10;
+/// Octets that come from memory at once.
+const LINE: usize = 64;
+
+/// TCP and UDP packets in the order they came, and their octets: options and payloads.
+#[derive(Debug, Default)]
+pub struct Pile {
+    packets: Vec<Kept>,
+    octets: Vec<u8>,
 }
 
+/// What tells the flow of a packet, and what it means for how long that lasts.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// When, and which.
+    pub at: PacketRef,
+    /// Who sent it.
+    pub source: Endpoint,
+    /// To whom.
+    pub destination: Endpoint,
+    /// No segment, but a datagram.
+    pub udp: bool,
+    /// Of the segment, or none.
+    pub flags: Flags,
+    /// Octets of it that lie in the pile.
+    pub octets: u32,
+}
+
+/// What a packet says beside its octets.
 #[derive(Debug)]
-enum KeptTransport {
-    Tcp { segment: Segment<'static>, options: (u32, u32), payload: (u32, u32) },
-    Udp { datagram: Datagram<'static>, payload: (u32, u32) },
+struct Kept {
+    at: Stamp,
+    link: Link,
+    interface: u16,
+    /// Of the segment, or 0.
+    window: u16,
+    seq: Seq,
+    ack: Seq,
+    /// Octets of the IP packet, and of the payload, on the wire.
+    ip_len: u32,
+    payload_len: u32,
+    /// Where its octets lie: the addresses of IPv6, options, payload.
+    begin: u32,
+    end: u32,
+    /// The addresses of IPv4.
+    narrow: [u32; 2],
+    ports: [u16; 2],
+    id: Option<u16>,
+    checksum: u16,
+    options: u8,
+    flags: Flags,
+    ttl: u8,
+    wide: bool,
+    udp: bool,
+    cut: bool,
+    reassembled: bool,
+    tunnelled: bool,
+}
+
+const _: () = assert!(size_of::<Kept>() <= 96);
+
+impl Pile {
+    /// What the packets of a full pile take, and their octets.
+    pub const WEIGHT: usize = PACKETS * size_of::<Kept>() + OCTETS;
+
+    /// How many packets there are.
+    pub fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// Whether it has no room for another packet.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.packets.len() >= PACKETS || self.octets.len() >= OCTETS
+    }
+
+    /// Keeps one more packet. `false` where it is neither TCP nor UDP.
+    #[inline]
+    pub fn push(&mut self, packet: &Packet<'_>) -> bool {
+        if self.packets.capacity() == 0 {
+            self.packets.reserve_exact(PACKETS);
+            self.octets.reserve_exact(OCTETS + 2048);
+        }
+        let Some(kept) = Kept::of(packet, &mut self.octets) else { return false };
+        self.packets.push(kept);
+        true
+    }
+
+    /// The packet of a place as it was. Made where it is used: moving it costs as much as making it.
+    #[inline(always)]
+    pub fn packet(&self, place: usize) -> Option<Packet<'_>> {
+        let kept = self.packets.get(place)?;
+        Some(kept.packet(self.octets_of(kept)))
+    }
+
+    /// The head of the packet of a place.
+    #[inline(always)]
+    pub fn head(&self, place: usize) -> Option<Head> {
+        let kept = self.packets.get(place)?;
+        let (source, destination, _) = kept.addresses(self.octets_of(kept));
+        let [source, destination] = [Endpoint::new(source, kept.ports[0]), Endpoint::new(destination, kept.ports[1])];
+        let (udp, flags, octets) = (kept.udp, kept.flags, kept.end - kept.begin);
+        Some(Head { at: kept.at.packet(), source, destination, udp, flags, octets })
+    }
+
+    fn octets_of(&self, kept: &Kept) -> &[u8] {
+        self.octets.get(kept.begin as usize..kept.end as usize).unwrap_or(&[])
+    }
+
+    /// Looks at what the packet says, so that it comes from memory.
+    #[inline]
+    pub fn fetch(&self, place: usize) -> u8 {
+        self.packets.get(place).map_or(0, |kept| kept.at.time().0 as u8 ^ kept.ttl)
+    }
+
+    /// The same with its octets.
+    #[inline]
+    pub fn fetch_octets(&self, place: usize) -> u8 {
+        let octets = self.packets.get(place).map_or(&[][..], |kept| self.octets_of(kept));
+        octets.iter().step_by(LINE).fold(0, |sum, octet| sum ^ octet)
+    }
+
+    /// Its memory, and nothing in it.
+    pub fn emptied(mut self) -> Self {
+        self.packets.clear();
+        self.octets.clear();
+        self.octets.shrink_to(2 * OCTETS);
+        self
+    }
 }
 
 impl Kept {
-    /// Keeps a packet, its octets behind those in `octets`. `None` where it is neither TCP nor UDP.
-    pub(crate) fn of(packet: &Packet<'_>, octets: &mut Vec<u8>) -> Option<Self> {
-        let mut put = |more: &[u8]| {
-            let from = octets.len() as u32;
-            octets.extend_from_slice(more);
-            (from, octets.len() as u32)
-        };
-        let transport = match &packet.transport {
-            Transport::Tcp(segment) => KeptTransport::Tcp {
-                options: put(segment.options),
-                payload: put(segment.payload),
-                segment: Segment { options: &[], payload: &[], ..*segment },
-            },
-            Transport::Udp(datagram) => {
-                KeptTransport::Udp { payload: put(datagram.payload), datagram: Datagram { payload: &[], ..*datagram } }
+    #[inline(always)]
+    fn of(packet: &Packet<'_>, all: &mut Vec<u8>) -> Option<Self> {
+        let begin = all.len() as u32;
+        let ip = packet.ip.as_ref()?;
+        let ((seq, ack, window, checksum, flags), options, payload, payload_len, ports, udp) = match &packet.transport {
+            Transport::Tcp(s) => {
+                let own = (s.seq, s.ack, s.window, s.checksum, s.flags);
+                (own, s.options, s.payload, s.payload_len, [s.source_port, s.destination_port], false)
+            }
+            Transport::Udp(d) => {
+                let own = (Seq(0), Seq(0), 0, 0, Flags(0));
+                (own, &[][..], d.payload, d.payload_len, [d.source_port, d.destination_port], true)
             }
             _ => return None,
         };
-        let Packet { at, interface, link, ip, cut, .. } = *packet;
-        Some(Self { at, interface, link, ip, cut, transport })
+        let options_len = u8::try_from(options.len()).ok()?;
+        let wide = !(ip.source.is_v4() && ip.destination.is_v4());
+        if wide {
+            all.extend_from_slice(&ip.source.0.to_ne_bytes());
+            all.extend_from_slice(&ip.destination.0.to_ne_bytes());
+        }
+        if !options.is_empty() {
+            all.extend_from_slice(options);
+        }
+        all.extend_from_slice(payload);
+        Some(Self {
+            at: packet.at.into(),
+            link: packet.link,
+            interface: packet.interface,
+            window,
+            seq,
+            ack,
+            ip_len: ip.len,
+            payload_len,
+            begin,
+            end: all.len() as u32,
+            narrow: [ip.source.0 as u32, ip.destination.0 as u32],
+            ports,
+            id: ip.id,
+            checksum,
+            options: options_len,
+            flags,
+            ttl: ip.ttl,
+            wide,
+            udp,
+            cut: packet.cut,
+            reassembled: ip.reassembled,
+            tunnelled: ip.tunnelled,
+        })
     }
 
-    /// The packet as it was; `all` are the octets it was kept with.
-    pub(crate) fn packet<'a>(&self, all: &'a [u8]) -> Packet<'a> {
-        let octets = |(from, to): (u32, u32)| all.get(from as usize..to as usize).unwrap_or(&[]);
-        let transport = match &self.transport {
-            KeptTransport::Tcp { segment, options, payload } => {
-                Transport::Tcp(Segment { options: octets(*options), payload: octets(*payload), ..*segment })
+    /// Source and destination, and what lies behind them of `octets`, which are its own.
+    #[inline(always)]
+    fn addresses<'a>(&self, octets: &'a [u8]) -> (Address, Address, &'a [u8]) {
+        match octets.split_first_chunk::<32>() {
+            Some((both, octets)) if self.wide => {
+                let [source, destination] = [both.first_chunk(), both.last_chunk()];
+                let whole = |half: Option<&[u8; 16]>| Address(half.map_or(0, |half| u128::from_ne_bytes(*half)));
+                (whole(source), whole(destination), octets)
             }
-            KeptTransport::Udp { datagram, payload } => {
-                Transport::Udp(Datagram { payload: octets(*payload), ..*datagram })
+            _ => {
+                let narrow = |address: u32| Address::v4(address.to_be_bytes());
+                (narrow(self.narrow[0]), narrow(self.narrow[1]), octets)
             }
+        }
+    }
+
+    /// The packet as it was; `octets` are its own.
+    #[inline(always)]
+    fn packet<'a>(&self, octets: &'a [u8]) -> Packet<'a> {
+        let (source, destination, octets) = self.addresses(octets);
+        let (options, payload) = octets.split_at_checked(usize::from(self.options)).unwrap_or((&[], octets));
+        let [source_port, destination_port] = self.ports;
+        let Self { at, link, interface, window, seq, ack, payload_len, id, checksum, flags, ttl, .. } = *self;
+        let transport = if self.udp {
+            Transport::Udp(Datagram { source_port, destination_port, payload, payload_len })
+        } else {
+            Transport::Tcp(Segment {
+                source_port,
+                destination_port,
+                seq,
+                ack,
+                flags,
+                window,
+                options,
+                payload,
+                payload_len,
+                checksum,
+            })
         };
-        let Self { at, interface, link, ip, cut, .. } = *self;
-        Packet { at, interface, link, ip, transport, cut }
+        let ip = Ip {
+            source,
+            destination,
+            ttl,
+            id,
+            len: self.ip_len,
+            reassembled: self.reassembled,
+            tunnelled: self.tunnelled,
+        };
+        Packet { at: at.packet(), interface, link, ip: Some(ip), transport, cut: self.cut }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::{Decoder, samples};
+
+    #[test]
+    fn every_packet_comes_back_as_it_was() {
+        let mut decoder = Decoder::new(Default::default());
+        let (mut wide, mut both) = (0, 0);
+        for (name, records) in samples::links() {
+            let mut pile = Pile::default();
+            let mut came = Vec::new();
+            for record in &records {
+                let frame = record.frame();
+                let packet = decoder.decode(&frame);
+                let belongs = matches!(packet.transport, Transport::Tcp(_) | Transport::Udp(_));
+                assert_eq!(pile.push(&packet), belongs, "{name}");
+                if belongs {
+                    came.push(format!("{packet:?}"));
+                    wide += u32::from(packet.ip.is_some_and(|ip| !ip.source.is_v4()));
+                }
+            }
+            both += came.len();
+            for (place, was) in came.iter().enumerate() {
+                assert_eq!(pile.packet(place).map(|packet| format!("{packet:?}")).as_ref(), Some(was), "{name}");
+            }
+            assert!(pile.packet(came.len()).is_none());
+            let empty = pile.emptied();
+            assert_eq!((empty.len(), empty.is_full()), (0, false));
+        }
+        assert!(both > 500 && wide > 100, "{both} packets, {wide} over IPv6");
+    }
+
+    #[test]
+    fn a_datagram_comes_back_and_a_pile_is_full_of_packets_or_of_octets() {
+        let [source, destination] = [Address::v4([10, 0, 0, 1]), Address::v4([10, 0, 0, 2])];
+        let ip = Ip { source, destination, ttl: 64, id: None, len: 2028, reassembled: true, tunnelled: false };
+        let payload = [7; 2000];
+        let datagram = Datagram { source_port: 4000, destination_port: 53, payload: &payload, payload_len: 2000 };
+        let at = PacketRef { file: 1, number: 2, time: crate::time::Timestamp(3) };
+        let transport = Transport::Udp(datagram);
+        let packet = Packet { at, interface: 0, link: Link::default(), ip: Some(ip), transport, cut: true };
+        let mut pile = Pile::default();
+        while !pile.is_full() {
+            assert!(pile.push(&packet));
+        }
+        assert_eq!(pile.len(), 33, "it was full of octets");
+        assert_eq!(pile.packet(32).map(|packet| format!("{packet:?}")), Some(format!("{packet:?}")));
+        let head = pile.head(32).expect("the last one");
+        assert_eq!((head.at, head.udp, head.octets), (at, true, 2000));
+        assert_eq!((head.source, head.destination), (Endpoint::new(source, 4000), Endpoint::new(destination, 53)));
+        let bare = Datagram { payload: &[], payload_len: 0, ..datagram };
+        let mut pile = Pile::default();
+        while !pile.is_full() {
+            assert!(pile.push(&Packet { transport: Transport::Udp(bare), ..packet }));
+        }
+        assert_eq!(pile.len(), PACKETS);
     }
 }

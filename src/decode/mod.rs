@@ -9,7 +9,7 @@ mod fast;
 mod fragment;
 mod hash;
 mod ip;
-mod kept;
+pub mod kept;
 mod link;
 mod mpls;
 mod span;
@@ -26,7 +26,7 @@ pub use decoder::Decoder;
 pub use fragment::{FragmentCounts, Limits, LostDatagram, LostFragments};
 pub(crate) use hash::fold;
 pub use hash::{flow_hash, keyed_flow_hash};
-pub(crate) use kept::Kept;
+pub use kept::{Head, Pile};
 
 use crate::event::PacketRef;
 use crate::wire::seq::Seq;

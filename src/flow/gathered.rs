@@ -4,16 +4,15 @@
 //! flow's memory, which lies outside the near caches (more than half of the whole time, docs/performance.md). Put aside, a packet is
 //! only written, and when its flow is worked in, all of it lies near.
 
+use std::sync::Arc;
+
 use hashbrown::HashTable;
 
-use super::facts::IpProtocol;
-use super::half::Stamp;
 use super::key::{Key, Way};
 use super::wheel::step_for;
-use crate::decode::{Datagram, Flags, Ip, Link, Packet, Segment, Transport};
+use crate::decode::{Flags, Head, Packet, Pile, kept};
 use crate::event::PacketRef;
 use crate::time::Elapsed;
-use crate::wire::seq::Seq;
 
 /// A flow is put aside for so many steps at most: a second, because nobody's wait is judged and no hole is looked at before.
 const STEPS: i64 = 8;
@@ -22,215 +21,157 @@ const RING: i64 = 16;
 /// Packets and octets of one flow: what goes on longer is no short flow.
 const PACKETS: usize = 64;
 const OCTETS: u32 = 32 << 10;
-/// Flows of a table, and pieces of memory: one packet that is still needed keeps all of a piece.
+/// Flows of a table, and piles: one packet that is still needed keeps all of a pile.
 const MOST: usize = 4096;
-const PIECES: usize = 160;
-/// Octets that come from memory at once.
-const LINE: usize = 64;
-/// Packets and octets that lie in one piece of memory.
-const PIECE: (usize, usize) = (256, 64 << 10);
+const PILES: usize = 160;
 
 /// The packets of one flow; none of them: the place is free.
 struct Entry {
     key: Option<Key>,
-    packets: Vec<u32>,
+    packets: Vec<Place>,
     octets: u32,
     id: PacketRef,
     /// The step at which it is worked in.
     due: i64,
 }
 
-/// The packets of all flows as they came, so that they are written one behind the other: in pieces, each of which is used again when nobody
-/// needs a packet of it any more.
+/// Where a packet lies, and its way: the number of its pile, eight bits of place in it, and the way in the last bit.
+#[derive(Clone, Copy)]
+struct Place(u32);
+
+impl Place {
+    fn new(pile: u32, place: usize, way: Way) -> Self {
+        Self(pile << 9 | (place as u32 & 0xff) << 1 | way as u32)
+    }
+
+    fn pile(self) -> usize {
+        (self.0 >> 9) as usize
+    }
+
+    fn place(self) -> usize {
+        (self.0 >> 1 & 0xff) as usize
+    }
+
+    fn way(self) -> Way {
+        if self.0 & 1 == 0 { Way::Low } else { Way::High }
+    }
+}
+
+const _: () = assert!(kept::PACKETS <= 1 << 8);
+
+/// A packet in the pile it came with; the table keeps the pile as long as it needs a packet of it.
+pub struct Lent<'p> {
+    /// The pile.
+    pub pile: &'p Arc<Pile>,
+    /// Where in it the packet lies.
+    pub place: usize,
+    /// The number the table gave the pile when it first needed a packet of it. To be given back with [`FlowTable::settle`].
+    ///
+    /// [`FlowTable::settle`]: super::table::FlowTable::settle
+    pub number: &'p mut Option<u32>,
+}
+
+/// Piles of which somebody needs a packet, by number.
 #[derive(Default)]
 pub(super) struct Heap {
-    pieces: Vec<Piece>,
+    piles: Vec<Held>,
     free: Vec<u32>,
-    current: Option<u32>,
-}
-
-/// What a packet says beside its octets and the name of its flow.
-struct Aside {
-    at: Stamp,
-    link: Link,
-    interface: u16,
-    /// Of the segment, or 0.
-    window: u16,
-    seq: Seq,
-    ack: Seq,
-    /// Octets of the IP packet, and of the payload, on the wire.
-    ip_len: u32,
-    payload_len: u32,
-    /// Where its octets lie: options, then payload.
-    begin: u32,
-    end: u32,
-    id: Option<u16>,
-    checksum: u16,
-    options: u8,
-    flags: Flags,
-    ttl: u8,
-    way: Way,
-    cut: bool,
-    reassembled: bool,
-    tunnelled: bool,
-}
-
-impl Aside {
-    /// Of a packet of `way`, its octets behind those in `all`. `None` where it is neither TCP nor UDP.
-    #[inline]
-    fn of(way: Way, packet: &Packet<'_>, all: &mut Vec<u8>) -> Option<Self> {
-        let begin = all.len() as u32;
-        let ip = packet.ip.as_ref()?;
-        let (seq, ack, window, checksum, flags, options, payload, payload_len) = match &packet.transport {
-            Transport::Tcp(s) => (s.seq, s.ack, s.window, s.checksum, s.flags, s.options, s.payload, s.payload_len),
-            Transport::Udp(d) => (Seq(0), Seq(0), 0, 0, Flags(0), &[][..], d.payload, d.payload_len),
-            _ => return None,
-        };
-        let options_len = u8::try_from(options.len()).ok()?;
-        if !options.is_empty() {
-            all.extend_from_slice(options);
-        }
-        all.extend_from_slice(payload);
-        Some(Self {
-            at: packet.at.into(),
-            link: packet.link,
-            interface: packet.interface,
-            window,
-            seq,
-            ack,
-            ip_len: ip.len,
-            payload_len,
-            begin,
-            end: all.len() as u32,
-            id: ip.id,
-            checksum,
-            options: options_len,
-            flags,
-            ttl: ip.ttl,
-            way,
-            cut: packet.cut,
-            reassembled: ip.reassembled,
-            tunnelled: ip.tunnelled,
-        })
-    }
-
-    fn octets<'a>(&self, all: &'a [u8]) -> &'a [u8] {
-        all.get(self.begin as usize..self.end as usize).unwrap_or(&[])
-    }
-
-    /// The packet of the flow `key` as it was.
-    #[inline]
-    fn packet<'a>(&self, key: &Key, all: &'a [u8]) -> Packet<'a> {
-        let (source, destination) = (key.end(self.way), key.end(self.way.other()));
-        let octets = self.octets(all);
-        let (options, payload) = octets.split_at_checked(usize::from(self.options)).unwrap_or((&[], octets));
-        let (source_port, destination_port) = (source.port, destination.port);
-        let Self { at, link, interface, window, seq, ack, payload_len, id, checksum, flags, ttl, .. } = *self;
-        let transport = match key.protocol() {
-            IpProtocol::Tcp => Transport::Tcp(Segment {
-                source_port,
-                destination_port,
-                seq,
-                ack,
-                flags,
-                window,
-                options,
-                payload,
-                payload_len,
-                checksum,
-            }),
-            IpProtocol::Udp => Transport::Udp(Datagram { source_port, destination_port, payload, payload_len }),
-        };
-        let ip = Ip {
-            source: source.address,
-            destination: destination.address,
-            ttl,
-            id,
-            len: self.ip_len,
-            reassembled: self.reassembled,
-            tunnelled: self.tunnelled,
-        };
-        Packet { at: at.packet(), interface, link, ip: Some(ip), transport, cut: self.cut }
-    }
+    /// The memory of those that nobody needs any more.
+    spare: Vec<Pile>,
 }
 
 #[derive(Default)]
-struct Piece {
-    packets: Vec<Aside>,
-    octets: Vec<u8>,
+struct Held {
+    pile: Option<Arc<Pile>>,
     /// Packets that somebody needs.
     needed: u32,
+    /// More of its packets are coming.
+    coming: bool,
 }
 
 impl Heap {
-    /// Adds a packet: where it lies, and how many octets it has.
-    fn push(&mut self, way: Way, packet: &Packet<'_>) -> Option<(u32, u32)> {
-        let open = |piece: &Piece| piece.packets.len() < PIECE.0 && piece.octets.len() < PIECE.1;
-        let current = self.current.filter(|number| self.pieces.get(*number as usize).is_some_and(open));
-        let number = current.or_else(|| self.turn())?;
-        let piece = self.pieces.get_mut(number as usize)?;
-        let (index, before) = (piece.packets.len() as u32, piece.octets.len());
-        piece.packets.push(Aside::of(way, packet, &mut piece.octets)?);
-        piece.needed += 1;
-        Some((number * PIECE.0 as u32 + index, (piece.octets.len() - before) as u32))
+    /// Keeps a packet of `way`, if there is room for its pile.
+    #[inline]
+    fn need(&mut self, lent: Lent<'_>, way: Way) -> Option<Place> {
+        if lent.number.is_none() {
+            *lent.number = self.hold(lent.pile);
+        }
+        let number = (*lent.number)?;
+        self.piles.get_mut(number as usize)?.needed += 1;
+        Some(Place::new(number, lent.place, way))
     }
 
-    /// The current piece is full: another one, unless all are needed.
     #[cold]
     #[inline(never)]
-    fn turn(&mut self) -> Option<u32> {
-        if let Some(full) = self.current.take() {
-            self.tidy(full);
+    fn hold(&mut self, pile: &Arc<Pile>) -> Option<u32> {
+        if self.free.is_empty() && self.piles.len() < PILES {
+            self.piles.push(Held::default());
+            self.free.push(self.piles.len() as u32 - 1);
         }
-        if self.free.is_empty() && self.pieces.len() < PIECES {
-            let (packets, octets) = (Vec::with_capacity(PIECE.0), Vec::with_capacity(PIECE.1 + (2 << 10)));
-            self.pieces.push(Piece { packets, octets, needed: 0 });
-            self.free.push(self.pieces.len() as u32 - 1);
-        }
-        self.current = self.free.pop();
-        self.current
+        let number = self.free.pop()?;
+        *self.piles.get_mut(number as usize)? = Held { pile: Some(pile.clone()), needed: 0, coming: true };
+        Some(number)
     }
 
-    /// The packet of the flow `key` that lies there, and its way.
-    #[inline]
-    pub(super) fn packet(&self, key: &Key, place: u32) -> Option<(Way, Packet<'_>)> {
-        let (piece, aside) = self.at(place)?;
-        Some((aside.way, aside.packet(key, &piece.octets)))
+    /// No more packets of it are coming.
+    fn settle(&mut self, number: u32) {
+        if let Some(held) = self.piles.get_mut(number as usize) {
+            held.coming = false;
+            self.tidy(number as usize);
+        }
     }
 
-    #[inline]
-    fn at(&self, place: u32) -> Option<(&Piece, &Aside)> {
-        let piece = self.pieces.get((place / PIECE.0 as u32) as usize)?;
-        Some((piece, piece.packets.get((place % PIECE.0 as u32) as usize)?))
+    fn pile(&self, place: Place) -> Option<&Pile> {
+        self.piles.get(place.pile())?.pile.as_deref()
     }
 
     /// Looks at every line of these packets, so that they come from memory side by side and not, one waiting for the other, when they are
     /// worked in.
-    pub(super) fn fetch(&self, places: &[u32]) {
-        let packets = || places.iter().filter_map(|place| self.at(*place));
-        let sides = packets().fold(0, |sum, (_, aside)| sum ^ aside.at.time().0 as u8 ^ aside.ttl);
-        let octets = packets().fold(sides, |sum, (piece, aside)| {
-            aside.octets(&piece.octets).iter().step_by(LINE).fold(sum, |sum, octet| sum ^ octet)
-        });
-        std::hint::black_box(octets);
+    fn fetch(&self, places: &[Place]) {
+        let piles = || places.iter().filter_map(|place| Some((self.pile(*place)?, place)));
+        let sides = piles().fold(0, |sum, (pile, place)| sum ^ pile.fetch(place.place()));
+        std::hint::black_box(piles().fold(sides, |sum, (pile, place)| sum ^ pile.fetch_octets(place.place())));
     }
 
     /// Nobody needs the packet that lies there.
-    pub(super) fn release(&mut self, place: u32) {
-        let number = place / PIECE.0 as u32;
-        let Some(piece) = self.pieces.get_mut(number as usize) else { return };
-        piece.needed = piece.needed.saturating_sub(1);
-        if self.current != Some(number) {
-            self.tidy(number);
+    fn release(&mut self, place: Place) {
+        let Some(held) = self.piles.get_mut(place.pile()) else { return };
+        held.needed = held.needed.saturating_sub(1);
+        if held.needed == 0 {
+            self.tidy(place.pile());
         }
     }
 
-    fn tidy(&mut self, number: u32) {
-        if let Some(piece) = self.pieces.get_mut(number as usize).filter(|piece| piece.needed == 0) {
-            piece.packets.clear();
-            piece.octets.clear();
-            piece.octets.shrink_to(2 * PIECE.1);
-            self.free.push(number);
+    /// Piles that are held, and memory of others.
+    fn piles(&self) -> usize {
+        self.piles.len() - self.free.len() + self.spare.len()
+    }
+
+    fn tidy(&mut self, number: usize) {
+        if let Some(held) = self.piles.get_mut(number).filter(|held| held.needed == 0 && !held.coming) {
+            // Whoever lends it may have it still.
+            self.spare.extend(held.pile.take().and_then(Arc::into_inner).map(Pile::emptied));
+            self.free.push(number as u32);
+        }
+    }
+}
+
+/// The packets of a flow that was taken out.
+pub(super) struct Taken {
+    number: u32,
+    packets: Vec<Place>,
+    heap: Heap,
+}
+
+impl Taken {
+    /// Shows them in the order they came, each with its way.
+    #[inline(always)]
+    pub(super) fn each(&self, mut show: impl FnMut(Way, &Packet<'_>)) {
+        self.heap.fetch(&self.packets);
+        for place in &self.packets {
+            if let Some(packet) = self.heap.pile(*place).and_then(|pile| pile.packet(place.place())) {
+                show(place.way(), &packet);
+            }
         }
     }
 }
@@ -238,7 +179,9 @@ impl Heap {
 /// All flows of a table that are put aside.
 pub(super) struct Gathered {
     /// Their packets.
-    pub(super) heap: Heap,
+    heap: Heap,
+    /// Piles of memory that takes, also while it is [`Taken`].
+    piles: usize,
     seed: u64,
     index: HashTable<u32>,
     entries: Vec<Entry>,
@@ -246,8 +189,6 @@ pub(super) struct Gathered {
     ring: Vec<Vec<u32>>,
     /// Up to here the ring was looked at.
     now: i64,
-    /// Pieces of memory taken.
-    pieces: usize,
     len: usize,
 }
 
@@ -263,7 +204,7 @@ impl Gathered {
     pub(super) fn new(seed: u64) -> Self {
         let ring = (0..RING).map(|_| Vec::new()).collect();
         let (index, entries, free) = (HashTable::new(), Vec::new(), Vec::new());
-        Self { heap: Heap::default(), seed, index, entries, free, ring, now: i64::MIN, pieces: 0, len: 0 }
+        Self { heap: Heap::default(), piles: 0, seed, index, entries, free, ring, now: i64::MIN, len: 0 }
     }
 
     /// Flows put aside.
@@ -273,14 +214,26 @@ impl Gathered {
 
     /// Octets they take, about.
     pub(super) fn memory(&self) -> usize {
-        self.pieces * (PIECE.0 * size_of::<Aside>() + PIECE.1) + self.entries.len() * size_of::<Entry>()
+        self.piles * Pile::WEIGHT + self.entries.len() * size_of::<Entry>()
     }
 
     /// Gives memory back that nobody needs.
     pub(super) fn give_up(&mut self) {
-        if self.len == 0 {
-            (self.heap, self.pieces) = (Heap::default(), 0);
-        }
+        self.piles -= self.heap.spare.len();
+        self.heap.spare = Vec::new();
+    }
+
+    /// No more packets come of the pile that has this number; nobody may need it.
+    pub(super) fn settle(&mut self, number: u32) {
+        self.heap.settle(number);
+        self.piles = self.heap.piles();
+    }
+
+    /// The memory of a pile that nobody needs any more.
+    pub(super) fn spare(&mut self) -> Option<Pile> {
+        let spare = self.heap.spare.pop();
+        self.piles = self.heap.piles();
+        spare
     }
 
     /// The number of the flow of this name.
@@ -296,13 +249,13 @@ impl Gathered {
     }
 
     /// Begins a flow, of which this is the first packet, and which holds nothing yet; the table stands at step `now`. Returns its number.
-    pub(super) fn begin(&mut self, (key, hash): (Key, u64), now: i64, packet: &Packet<'_>) -> u32 {
+    pub(super) fn begin(&mut self, (key, hash): (Key, u64), now: i64, at: PacketRef) -> u32 {
         let number = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(Entry::new(packet.at));
+            self.entries.push(Entry::new(at));
             self.entries.len() as u32 - 1
         });
         let Some(entry) = self.entries.get_mut(number as usize) else { return number };
-        (entry.key, entry.id, entry.due) = (Some(key), packet.at, i64::MAX);
+        (entry.key, entry.id, entry.due) = (Some(key), at, i64::MAX);
         if self.len == 0 {
             self.now = self.now.max(now);
         }
@@ -317,24 +270,24 @@ impl Gathered {
 
     /// Puts one more packet aside. `false`: it cannot be, or the flow holds all that one may.
     #[inline]
-    pub(super) fn add(&mut self, number: u32, way: Way, packet: &Packet<'_>, lingers: Lingers) -> bool {
+    pub(super) fn add(&mut self, number: u32, way: Way, head: &Head, lent: Lent<'_>, lingers: Lingers) -> bool {
         let Some(entry) = self.entries.get_mut(number as usize) else { return false };
         if entry.packets.len() >= PACKETS || entry.octets >= OCTETS {
             return false;
         }
-        let Some((place, octets)) = self.heap.push(way, packet) else { return false };
-        self.pieces = self.heap.pieces.len();
-        entry.octets += octets;
+        let Some(place) = self.heap.need(lent, way) else { return false };
+        self.piles = self.heap.piles();
         entry.packets.push(place);
+        entry.octets += head.octets;
         // Never later than it may leave the table: its latest packet is not older. What still comes is worked in at once.
-        let linger = match &packet.transport {
-            Transport::Tcp(segment) if segment.flags.has(Flags::FIN) || segment.flags.has(Flags::RST) => {
-                lingers.settled
-            }
-            Transport::Udp(_) => lingers.answered,
-            _ => return true,
+        let linger = if head.udp {
+            lingers.answered
+        } else if head.flags.has(Flags::FIN) || head.flags.has(Flags::RST) {
+            lingers.settled
+        } else {
+            return true;
         };
-        self.plan(number, step_for(packet.at.time + linger, linger));
+        self.plan(number, step_for(head.at.time + linger, linger));
         true
     }
 
@@ -381,8 +334,8 @@ impl Gathered {
         some.map(|(number, entry)| (entry.id, number))
     }
 
-    /// Takes a flow out: its name, and where its packets lie, in the order they came.
-    pub(super) fn take(&mut self, number: u32) -> Option<(Key, Vec<u32>)> {
+    /// Takes a flow out: its name and its packets, which are to be given back.
+    pub(super) fn take(&mut self, number: u32) -> Option<(Key, Taken)> {
         let entry = self.entries.get_mut(number as usize)?;
         let key = entry.key.take()?;
         let packets = std::mem::take(&mut entry.packets);
@@ -391,14 +344,17 @@ impl Gathered {
         }
         entry.octets = 0;
         self.len -= 1;
-        Some((key, packets))
+        Some((key, Taken { number, packets, heap: std::mem::take(&mut self.heap) }))
     }
 
-    /// Gives the places of a flow back that was taken out: nobody needs its packets.
-    pub(super) fn give_back(&mut self, number: u32, mut packets: Vec<u32>) {
+    /// Gives back what was taken out: nobody needs it.
+    pub(super) fn give_back(&mut self, taken: Taken) {
+        let Taken { number, mut packets, heap } = taken;
+        self.heap = heap;
         for place in packets.drain(..) {
             self.heap.release(place);
         }
+        self.piles = self.heap.piles();
         if let Some(entry) = self.entries.get_mut(number as usize) {
             entry.packets = packets;
         }

@@ -1,9 +1,11 @@
 //! Hand-made packets for the tests of this floor, and a sink that writes everything down.
 
+use std::sync::Arc;
+
 use super::facts::FlowFacts;
-use super::table::{FlowTable, Limits};
+use super::table::{FlowTable, Lent, Limits};
 use super::{Ended, FlowHead, Sink, Wants, checksum};
-use crate::decode::{Datagram, Flags, Ip, Link, Packet, Segment, Transport};
+use crate::decode::{Datagram, Flags, Ip, Link, Packet, Pile, Segment, Transport};
 use crate::event::cold::{Freezer, Thawer};
 use crate::event::{Event, Kind, PacketRef, Side};
 use crate::time::Timestamp;
@@ -236,7 +238,7 @@ impl Script {
             transport: Transport::Tcp(segment),
             cut: shot.cut > 0,
         };
-        self.table.packet(&packet, &mut self.sink);
+        self.work(&packet);
     }
 
     /// A UDP datagram between the client's port and port 53 of the server, at `ms`.
@@ -267,7 +269,18 @@ impl Script {
             }),
             cut: false,
         };
-        self.table.packet(&packet, &mut self.sink);
+        self.work(&packet);
+    }
+
+    /// The table may keep the packet, in a pile of its own.
+    fn work(&mut self, packet: &Packet<'_>) {
+        let mut pile = Pile::default();
+        assert!(pile.push(packet));
+        let mut number = None;
+        let head = pile.head(0).expect("the packet");
+        let lent = Lent { pile: &Arc::new(pile), place: 0, number: &mut number };
+        self.table.lent(&head, lent, &mut self.sink);
+        number.into_iter().for_each(|number| self.table.settle(number));
     }
 
     /// Capture time comes to `second`.

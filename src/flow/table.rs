@@ -19,6 +19,7 @@ use super::embryo::Embryos;
 use super::facts::{FlowFacts, IpProtocol, RoleSource};
 use super::frozen::Frozen;
 use super::gathered::Gathered;
+pub use super::gathered::Lent;
 use super::half::{Marks, Stamp};
 use super::key::{Key, Way};
 use super::limits::Shared;
@@ -29,7 +30,7 @@ use super::roles::{self, Listeners};
 use super::tombstone::{Met, Tombstones};
 use super::wheel::Wheel;
 use super::{Ended, FlowHead, Sink};
-use crate::decode::{Datagram, Flags, Ip, Packet, Segment, Transport};
+use crate::decode::{Datagram, Flags, Head, Ip, Packet, Segment, Transport};
 use crate::event::{PacketRef, What};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::Endpoint;
@@ -109,10 +110,25 @@ impl<S: Sink> FlowTable<S> {
 
     /// Works one packet in. Only TCP and UDP belong to flows; others are passed over.
     pub fn packet(&mut self, packet: &Packet<'_>, sink: &mut S) {
-        let Some(name) = self.name(packet) else { return };
+        let Some(name) = self.name_of(packet) else { return };
         self.wheel.start(packet.at.time);
-        if !self.gathers() || !self.gather(&name, packet, sink) {
-            self.packet_now(&name, None, packet, sink);
+        self.work_off_named(&name.key, sink);
+        self.packet_now(&name, None, packet, sink);
+    }
+
+    /// The same with a packet that may stay for a while where it lies; `head` is its own. The pile is to be settled when no more of its
+    /// packets come.
+    #[inline]
+    pub fn lent(&mut self, head: &Head, lent: Lent<'_>, sink: &mut S) {
+        let protocol = if head.udp { IpProtocol::Udp } else { IpProtocol::Tcp };
+        let name = self.name(head.source, head.destination, protocol);
+        self.wheel.start(head.at.time);
+        let (pile, place) = (lent.pile, lent.place);
+        if self.gathers() && self.gather(&name, head, lent, sink) {
+            return;
+        }
+        if let Some(packet) = pile.packet(place) {
+            self.packet_now(&name, None, &packet, sink);
         }
     }
 
@@ -126,16 +142,18 @@ impl<S: Sink> FlowTable<S> {
     }
 
     #[inline]
-    fn name(&self, packet: &Packet<'_>) -> Option<Name> {
-        let ip = packet.ip.as_ref()?;
-        let (source, destination, protocol) = match &packet.transport {
-            Transport::Tcp(segment) => (segment.source_port, segment.destination_port, IpProtocol::Tcp),
-            Transport::Udp(datagram) => (datagram.source_port, datagram.destination_port, IpProtocol::Udp),
+    fn name(&self, source: Endpoint, destination: Endpoint, protocol: IpProtocol) -> Name {
+        let (key, way) = Key::of(source, destination, protocol);
+        Name { key, hash: key.hash(self.seed), way }
+    }
+
+    fn name_of(&self, packet: &Packet<'_>) -> Option<Name> {
+        let protocol = match &packet.transport {
+            Transport::Tcp(_) => IpProtocol::Tcp,
+            Transport::Udp(_) => IpProtocol::Udp,
             _ => return None,
         };
-        let (source, destination) = (Endpoint::new(ip.source, source), Endpoint::new(ip.destination, destination));
-        let (key, way) = Key::of(source, destination, protocol);
-        Some(Name { key, hash: key.hash(self.seed), way })
+        Some(self.name(packet.source()?, packet.destination()?, protocol))
     }
 
     #[inline(never)]

@@ -4,15 +4,16 @@
 //! the same for any number of threads.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::recorder::{Recorder, Recording};
-use crate::decode::{Kept, Packet};
+use crate::decode::{Packet, Pile};
 use crate::diagnose::Merged;
 use crate::event::PacketRef;
-use crate::flow::table::{FlowTable, Limits};
+use crate::flow::table::{FlowTable, Lent, Limits};
 use crate::rule::summary::Digest;
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::icmp::IcmpError;
@@ -68,10 +69,37 @@ impl Shard {
         self.points.get(usize::from(at.file)).copied().map_or(0, usize::from)
     }
 
-    #[inline]
-    fn packet(&mut self, packet: &Packet<'_>) {
-        let place = self.place(packet.at);
-        self.tables[place].packet(packet, &mut self.recorder);
+    /// Works a batch in. Returns memory for another one, its own as a rule.
+    fn work(&mut self, batch: Batch) -> Option<Pile> {
+        let pile = Arc::new(batch.pile);
+        let mut numbers = Vec::new();
+        let mut place = 0;
+        for (before, item) in batch.items {
+            self.packets(&pile, place..before, &mut numbers);
+            place = before;
+            match item {
+                Item::Icmp { at, error } => self.icmp(at, &error),
+                Item::Point { file, point } => self.point(file, point),
+                Item::Tick(now) => self.tick(now),
+            }
+        }
+        self.packets(&pile, place..pile.len(), &mut numbers);
+        for (table, number) in self.tables.iter_mut().zip(numbers) {
+            number.into_iter().for_each(|number| table.settle(number));
+        }
+        let own = Arc::into_inner(pile).map(Pile::emptied);
+        own.or_else(|| self.tables.iter_mut().find_map(FlowTable::spare_pile))
+    }
+
+    /// Works these packets of a pile in; `numbers` are those that the tables gave it.
+    fn packets(&mut self, pile: &Arc<Pile>, places: Range<usize>, numbers: &mut Vec<Option<u32>>) {
+        numbers.resize(self.tables.len(), None);
+        for place in places {
+            let Some(head) = pile.head(place) else { return };
+            let table = self.place(head.at);
+            let number = &mut numbers[table];
+            self.tables[table].lent(&head, Lent { pile, place, number }, &mut self.recorder);
+        }
     }
 
     fn icmp(&mut self, at: PacketRef, error: &IcmpError) {
@@ -161,105 +189,124 @@ pub fn together(mut parts: Vec<(usize, Part)>) -> Merged {
     merged
 }
 
-/// All shards: in this thread, or spread over workers.
-pub enum Shards {
+/// All shards: in this thread, or spread over workers; and what waits for them.
+pub struct Shards {
+    /// For each shard, being filled.
+    batches: Vec<Batch>,
+    hands: Hands,
+}
+
+enum Hands {
     /// The plain loop, the oracle of the other.
     Here(Vec<Shard>),
     /// Batches to worker threads.
     Workers(Workers),
 }
 
+/// Packets of one shard in capture order, and what happens between them.
+#[derive(Default)]
+struct Batch {
+    pile: Pile,
+    /// Each before the packet of that place.
+    items: Vec<(usize, Item)>,
+}
+
+enum Item {
+    Icmp { at: PacketRef, error: IcmpError },
+    Point { file: u16, point: u16 },
+    Tick(Timestamp),
+}
+
+/// A batch of so many items is handed over, however few packets are between them.
+const ITEMS: usize = 64;
+
 impl Shards {
     /// `threads` ≤ 1 works in the calling thread. `limits` are those of all shards together.
     pub fn new(threads: usize, recording: &Recording, limits: &Limits) -> Self {
         let seed = seed();
         let shards = (0..SHARDS).map(|_| Shard::new(recording, limits.clone(), seed));
-        if threads <= 1 {
-            return Self::Here(shards.collect());
-        }
-        let threads = threads.min(SHARDS);
-        let mut hands: Vec<Vec<(usize, Shard)>> = (0..threads).map(|_| Vec::new()).collect();
-        for (n, shard) in shards.enumerate() {
-            hands[n % threads].push((n, shard));
-        }
-        // There are no more batches than are under way, so this is bounded by the others.
-        let (done, spare) = unbounded();
-        let start = |own| {
-            // Eight batches of slack: the reader is never more than a few megabytes ahead.
-            let (batches, receiver) = bounded(8);
-            let done = done.clone();
-            Worker { batches, handle: std::thread::spawn(move || work(own, receiver, &done)) }
-        };
-        let workers = hands.into_iter().map(start).collect();
-        Self::Workers(Workers { workers, batch: Batch::default(), spare })
+        let hands =
+            if threads <= 1 { Hands::Here(shards.collect()) } else { Hands::Workers(Workers::new(threads, shards)) };
+        Self { batches: (0..SHARDS).map(|_| Batch::default()).collect(), hands }
     }
 
     /// Hands a packet to its shard.
     #[inline]
     pub fn packet(&mut self, shard: usize, packet: &Packet<'_>) {
-        match self {
-            Self::Here(shards) => shards[shard % SHARDS].packet(packet),
-            Self::Workers(workers) => workers.packet(shard % SHARDS, packet),
+        let shard = shard % SHARDS;
+        let pile = &mut self.batches[shard].pile;
+        pile.push(packet);
+        if pile.is_full() {
+            self.hand_over(shard);
         }
     }
 
     /// Hands an ICMP error to the shard of the flow it quotes.
     pub fn icmp(&mut self, shard: usize, at: PacketRef, error: &IcmpError) {
-        match self {
-            Self::Here(shards) => shards[shard % SHARDS].icmp(at, error),
-            Self::Workers(workers) => workers.push(Item::Icmp { shard: (shard % SHARDS) as u8, at, error: *error }),
-        }
+        self.push(shard % SHARDS, Item::Icmp { at, error: *error });
     }
 
     /// Input `file` was recorded at `point`.
     pub fn point(&mut self, file: u16, point: u16) {
-        match self {
-            Self::Here(shards) => shards.iter_mut().for_each(|shard| shard.point(file, point)),
-            Self::Workers(workers) => workers.push(Item::Point { file, point }),
-        }
+        (0..SHARDS).for_each(|shard| self.push(shard, Item::Point { file, point }));
     }
 
     /// Capture time has come to `now`, the beginning of an eighth of a second.
     pub fn tick(&mut self, now: Timestamp) {
-        match self {
-            Self::Here(shards) => shards.iter_mut().for_each(|shard| shard.tick(now)),
-            Self::Workers(workers) => workers.push(Item::Tick(now)),
+        (0..SHARDS).for_each(|shard| self.push(shard, Item::Tick(now)));
+    }
+
+    fn push(&mut self, shard: usize, item: Item) {
+        let batch = &mut self.batches[shard];
+        batch.items.push((batch.pile.len(), item));
+        if batch.items.len() >= ITEMS {
+            self.hand_over(shard);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn hand_over(&mut self, shard: usize) {
+        let batch = std::mem::take(&mut self.batches[shard]);
+        self.batches[shard].pile = match &mut self.hands {
+            Hands::Here(shards) => shards[shard].work(batch),
+            Hands::Workers(workers) => workers.hand_over(shard, batch),
+        }
+        .unwrap_or_default();
+    }
+
+    /// Hands over what waits for a batch to be full.
+    pub fn flush(&mut self) {
+        for shard in 0..SHARDS {
+            if self.batches[shard].pile.len() + self.batches[shard].items.len() > 0 {
+                self.hand_over(shard);
+            }
         }
     }
 
     /// The capture is over.
-    pub fn finish(self, now: Timestamp) -> Merged {
-        together(match self {
-            Self::Here(shards) => shards.into_iter().map(|shard| shard.finish(now)).enumerate().collect(),
-            Self::Workers(workers) => workers.finish(now),
+    pub fn finish(mut self, now: Timestamp) -> Merged {
+        self.flush();
+        together(match self.hands {
+            Hands::Here(shards) => shards.into_iter().map(|shard| shard.finish(now)).enumerate().collect(),
+            Hands::Workers(workers) => workers.finish(now),
         })
     }
 
     /// What would be known if the capture ended now; `all` as in [`Recorder::peek`]. Workers answer when they have come so far; the channel
     /// ends with the last part.
     pub fn peek(&mut self, all: bool, now: Timestamp) -> Parts {
+        self.flush();
         let (told, parts) = bounded(SHARDS);
-        match self {
-            Self::Here(shards) => {
+        match &mut self.hands {
+            Hands::Here(shards) => {
                 let answers = shards.iter_mut().map(|shard| shard.peek(all, now)).enumerate();
                 // There is room for all of them, and somebody listens.
                 answers.for_each(|answer| drop(told.send(answer)));
             }
-            Self::Workers(workers) => {
-                workers.push(Item::Peek { all, now, told });
-                workers.flush();
-            }
+            Hands::Workers(workers) => workers.tell(&Message::Peek { all, now, told }),
         }
         parts
-    }
-
-    /// Hands over what waits for a batch to be full.
-    pub fn flush(&mut self) {
-        if let Self::Workers(workers) = self
-            && !workers.batch.items.is_empty()
-        {
-            workers.flush();
-        }
     }
 }
 
@@ -282,76 +329,66 @@ fn seed() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
-/// Worker threads and the batch that is being filled for them.
-pub struct Workers {
+/// Worker threads.
+struct Workers {
     workers: Vec<Worker>,
-    batch: Batch,
-    /// Batches that all workers are done with: their memory is used again, rather than taken by one thread and given back by another.
-    spare: Receiver<Batch>,
+    /// Memory of batches that were worked in: it is used again, rather than taken by one thread and given back by another.
+    spare: Receiver<Pile>,
 }
 
 struct Worker {
-    batches: Sender<Message>,
+    messages: Sender<Message>,
     handle: std::thread::JoinHandle<Vec<(usize, Part)>>,
 }
 
-#[derive(Clone)]
 enum Message {
-    Batch(Arc<Batch>),
+    Batch { shard: usize, batch: Batch },
+    Peek { all: bool, now: Timestamp, told: Sender<(usize, Part)> },
     Finish(Timestamp),
 }
 
-/// Packets of all shards in capture order, with their options and payloads in one buffer.
-#[derive(Default)]
-struct Batch {
-    items: Vec<Item>,
-    octets: Vec<u8>,
-}
-
-enum Item {
-    Packet { shard: u8, packet: Kept },
-    Icmp { shard: u8, at: PacketRef, error: IcmpError },
-    Point { file: u16, point: u16 },
-    Tick(Timestamp),
-    Peek { all: bool, now: Timestamp, told: Sender<(usize, Part)> },
-}
-
-/// A batch is sent when it holds this many packets or octets: large enough that handing over costs nothing per packet.
-const BATCH_ITEMS: usize = 2048;
-const BATCH_OCTETS: usize = 512 * 1024;
+/// Batches of slack for each worker: the reader is never more than a few megabytes ahead.
+const SLACK: usize = 32;
 
 impl Workers {
-    #[inline(never)]
-    fn packet(&mut self, shard: usize, packet: &Packet<'_>) {
-        if let Some(kept) = Kept::of(packet, &mut self.batch.octets) {
-            self.push(Item::Packet { shard: shard as u8, packet: kept });
+    fn new(threads: usize, shards: impl Iterator<Item = Shard>) -> Self {
+        let threads = threads.min(SHARDS);
+        let mut hands: Vec<Vec<(usize, Shard)>> = (0..threads).map(|_| Vec::new()).collect();
+        for (n, shard) in shards.enumerate() {
+            hands[n % threads].push((n, shard));
         }
+        // There are no more piles than are under way or needed, so this is bounded by the others.
+        let (done, spare) = unbounded();
+        let start = |own| {
+            let (messages, receiver) = bounded(SLACK);
+            let done = done.clone();
+            Worker { messages, handle: std::thread::spawn(move || work(own, receiver, &done)) }
+        };
+        Self { workers: hands.into_iter().map(start).collect(), spare }
     }
 
-    fn push(&mut self, item: Item) {
-        self.batch.items.push(item);
-        if self.batch.items.len() >= BATCH_ITEMS || self.batch.octets.len() >= BATCH_OCTETS {
-            self.flush();
-        }
+    fn hand_over(&mut self, shard: usize, batch: Batch) -> Option<Pile> {
+        // A worker that is gone has panicked; join() reports it.
+        let _ = self.workers[shard % self.workers.len()].messages.send(Message::Batch { shard, batch });
+        self.spare.try_recv().ok()
     }
 
-    fn flush(&mut self) {
-        let next = self.spare.try_recv().unwrap_or_default();
-        let batch = Arc::new(std::mem::replace(&mut self.batch, next));
+    fn tell(&self, message: &Message) {
         for worker in &self.workers {
-            // A worker that is gone has panicked; join() reports it.
-            let _ = worker.batches.send(Message::Batch(batch.clone()));
+            let message = match message {
+                Message::Peek { all, now, told } => Message::Peek { all: *all, now: *now, told: told.clone() },
+                Message::Finish(now) => Message::Finish(*now),
+                Message::Batch { .. } => continue,
+            };
+            let _ = worker.messages.send(message);
         }
     }
 
-    fn finish(mut self, now: Timestamp) -> Vec<(usize, Part)> {
-        self.flush();
-        for worker in &self.workers {
-            let _ = worker.batches.send(Message::Finish(now));
-        }
+    fn finish(self, now: Timestamp) -> Vec<(usize, Part)> {
+        self.tell(&Message::Finish(now));
         let mut parts = Vec::new();
         for worker in self.workers {
-            drop(worker.batches);
+            drop(worker.messages);
             match worker.handle.join() {
                 Ok(part) => parts.extend(part),
                 Err(panic) => std::panic::resume_unwind(panic),
@@ -361,50 +398,18 @@ impl Workers {
     }
 }
 
-impl Batch {
-    /// Nothing in its memory.
-    fn emptied(mut self) -> Self {
-        self.items.clear();
-        self.octets.clear();
-        self
-    }
-}
-
-/// One worker: its shards, all batches, only its own items.
-fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>, done: &Sender<Batch>) -> Vec<(usize, Part)> {
-    let mut place = [usize::MAX; SHARDS];
-    for (position, (n, _)) in shards.iter().enumerate() {
-        place[*n] = position;
-    }
+/// One worker: its shards and their batches.
+fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>, done: &Sender<Pile>) -> Vec<(usize, Part)> {
     for message in messages {
         match message {
-            Message::Batch(batch) => {
-                for item in &batch.items {
-                    match item {
-                        Item::Packet { shard, packet } => {
-                            if let Some((_, shard)) = shards.get_mut(place[usize::from(*shard)]) {
-                                shard.packet(&packet.packet(&batch.octets));
-                            }
-                        }
-                        Item::Icmp { shard, at, error } => {
-                            if let Some((_, shard)) = shards.get_mut(place[usize::from(*shard)]) {
-                                shard.icmp(*at, error);
-                            }
-                        }
-                        Item::Point { file, point } => {
-                            shards.iter_mut().for_each(|(_, shard)| shard.point(*file, *point));
-                        }
-                        Item::Tick(now) => shards.iter_mut().for_each(|(_, shard)| shard.tick(*now)),
-                        Item::Peek { all, now, told } => {
-                            // Whoever asked may have gone.
-                            shards.iter_mut().for_each(|(n, shard)| drop(told.send((*n, shard.peek(*all, *now)))));
-                        }
-                    }
-                }
-                // Whoever is last gives it back; a reader that is gone needs no more of them.
-                if let Some(batch) = Arc::into_inner(batch) {
-                    let _ = done.send(batch.emptied());
-                }
+            Message::Batch { shard, batch } => {
+                let own = shards.iter_mut().find(|(n, _)| *n == shard);
+                // A reader that is gone needs no more of them.
+                own.and_then(|(_, own)| own.work(batch)).into_iter().for_each(|pile| drop(done.send(pile)));
+            }
+            // Whoever asked may have gone.
+            Message::Peek { all, now, told } => {
+                shards.iter_mut().for_each(|(n, shard)| drop(told.send((*n, shard.peek(all, now)))));
             }
             Message::Finish(now) => {
                 return shards.into_iter().map(|(n, shard)| (n, shard.finish(now))).collect();
@@ -417,7 +422,11 @@ fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>, done: &Sen
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::{Flags, Ip, Link, Segment, Transport};
     use crate::rule::testing::Scene;
+    use crate::rule::threshold::Thresholds;
+    use crate::wire::Address;
+    use crate::wire::seq::Seq;
 
     #[test]
     fn the_digests_of_all_shards_are_one_map() {
@@ -433,23 +442,43 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_everybody_is_done_with_comes_back_empty() {
-        let (batches, receiver) = bounded(1);
-        let (done, spare) = unbounded();
-        let items = vec![Item::Tick(Timestamp(1))];
-        let batch = Arc::new(Batch { items, octets: vec![0; 1000] });
-        let other = batch.clone();
-        let worker = std::thread::spawn(move || work(Vec::new(), receiver, &done));
-        assert!(batches.send(Message::Batch(batch)).is_ok());
-        drop(batches);
-        assert!(worker.join().is_ok_and(|parts| parts.is_empty()));
-        assert!(spare.try_recv().is_err(), "another worker has it still");
-        let (done, spare) = unbounded();
-        let (batches, receiver) = bounded(2);
-        assert!(batches.send(Message::Batch(other)).is_ok());
-        drop(batches);
-        work(Vec::new(), receiver, &done);
-        let batch = spare.try_recv().expect("it comes back");
-        assert_eq!((batch.items.len(), batch.octets.len(), batch.octets.capacity()), (0, 0, 1000));
+    fn the_memory_of_a_batch_comes_back_when_nobody_needs_its_packets() {
+        let syn = |number: u64| {
+            let [source, destination] = [Address::v4([10, 0, 0, 1]), Address::v4([10, 0, 0, 2])];
+            let ip = Ip { source, destination, ttl: 64, id: None, len: 40, reassembled: false, tunnelled: false };
+            let segment = Segment {
+                source_port: 1024 + number as u16,
+                destination_port: 80,
+                seq: Seq(7),
+                ack: Seq(0),
+                flags: Flags::SYN,
+                window: 1,
+                options: &[],
+                payload: &[],
+                payload_len: 0,
+                checksum: 0,
+            };
+            let at = PacketRef { file: 0, number, time: Timestamp(number as i64) };
+            let transport = Transport::Tcp(segment);
+            Packet { at, interface: 0, link: Link::default(), ip: Some(ip), transport, cut: false }
+        };
+        let batch = |number| {
+            let mut batch = Batch::default();
+            assert!(batch.pile.push(&syn(number)));
+            batch
+        };
+        let limits = |gathered_from| Limits { gathered_from, ..Limits::default() };
+        let recording = Recording { thresholds: Thresholds::default(), all_flows: false, keep: None, progress: None };
+        let mut plain = Shard::new(&recording, limits(usize::MAX), 7);
+        let memory = plain.work(batch(1)).expect("the packet was worked in");
+        assert_eq!((memory.len(), memory.is_full()), (0, false));
+        let mut shard = Shard::new(&recording, limits(0), 7);
+        assert!(shard.work(batch(1)).is_none(), "the packet waits in its pile");
+        let mut quiet = Batch::default();
+        quiet.items.push((0, Item::Tick(Timestamp(0))));
+        quiet.items.push((0, Item::Tick(Timestamp(5_000_000_000))));
+        let two = [shard.work(quiet).is_some(), shard.tables[0].spare_pile().is_some()];
+        assert_eq!(two, [true, true], "after a second nobody needs it");
+        assert!(shard.tables[0].spare_pile().is_none());
     }
 }

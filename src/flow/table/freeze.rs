@@ -12,7 +12,7 @@ use crate::flow::{Ended, Sink};
 use crate::time::{Elapsed, Timestamp};
 
 /// By this bit of a slot the wheel tells a frozen flow.
-const COLD: u32 = 1 << 31;
+pub(super) const COLD: u32 = 1 << 31;
 /// Open flows looked at for one that can be frozen, each time there is one more of them, and places that hold none.
 const LOOKS: usize = 8;
 const STEPS: usize = 64;

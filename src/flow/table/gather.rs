@@ -1,9 +1,10 @@
 //! Flows that have just begun wait where many do, and are worked in packet behind packet when they are over.
 
+use super::freeze::COLD;
 use super::{FlowTable, Name};
-use crate::decode::{Flags, Packet, Transport};
+use crate::decode::{Flags, Head, Pile};
 use crate::event::PacketRef;
-use crate::flow::gathered::Lingers;
+use crate::flow::gathered::{Lent, Lingers};
 use crate::flow::key::{Key, Way};
 use crate::flow::{Ended, Sink};
 use crate::time::Timestamp;
@@ -19,35 +20,39 @@ impl<S: Sink> FlowTable<S> {
     }
 
     /// Puts a packet aside. `false`: it is to be worked in at once, as are those before it.
-    pub(super) fn gather(&mut self, &Name { key, hash, way }: &Name, packet: &Packet<'_>, sink: &mut S) -> bool {
+    pub(super) fn gather(
+        &mut self,
+        &Name { key, hash, way }: &Name,
+        head: &Head,
+        lent: Lent<'_>,
+        sink: &mut S,
+    ) -> bool {
         let now = self.wheel.now().unwrap_or_default();
         let limits = &self.shared.limits;
         let lingers = Lingers { settled: limits.settled_linger, answered: limits.answered_linger };
         // Where clocks run backwards, ticks and packets are worked in as they come.
-        let backwards = packet.at.time.eighth() < now;
+        let backwards = head.at.time.eighth() < now;
         if let Some(number) = self.gathered.find(&key, hash) {
             let mut again = false;
-            if let Transport::Tcp(segment) = &packet.transport
-                && segment.flags.has(Flags::SYN)
-            {
+            if head.flags.has(Flags::SYN) {
                 // Others want to know at once who listens; another SYN may end the flow at once.
-                again = !segment.flags.has(Flags::ACK);
+                again = !head.flags.has(Flags::ACK);
                 if !again {
-                    self.listeners.note(key.end(way));
+                    self.listeners.note(head.source);
                 }
             }
-            if !backwards && !again && self.gathered.add(number, way, packet, lingers) {
+            if !backwards && !again && self.gathered.add(number, way, head, lent, lingers) {
                 return true;
             }
             self.work_off(number, sink);
             return false;
         }
-        if backwards || !begins(packet) || !self.gathers_more() || self.is_known(&key, hash) {
+        if backwards || !begins(head) || !self.gathers_more() || self.is_known(&key, hash) {
             return false;
         }
-        let number = self.gathered.begin((key, hash), now.max(packet.at.time.eighth()), packet);
+        let number = self.gathered.begin((key, hash), now.max(head.at.time.eighth()), head.at);
         self.shared.counts.peak_flows = self.shared.counts.peak_flows.max(self.len());
-        let kept = self.gathered.add(number, way, packet, lingers);
+        let kept = self.gathered.add(number, way, head, lent, lingers);
         if !kept {
             self.work_off(number, sink);
         }
@@ -72,19 +77,24 @@ impl<S: Sink> FlowTable<S> {
     /// Works the packets of a flow in, in the order they came.
     #[inline(never)]
     fn work_off(&mut self, number: u32, sink: &mut S) -> Option<Key> {
-        let (key, packets) = self.gathered.take(number)?;
-        let heap = std::mem::take(&mut self.gathered.heap);
-        heap.fetch(&packets);
+        let (key, taken) = self.gathered.take(number)?;
         let (mut name, mut slot) = (Name { key, hash: key.hash(self.seed), way: Way::Low }, None);
-        for place in &packets {
-            if let Some((way, packet)) = heap.packet(&key, *place) {
-                name.way = way;
-                slot = self.packet_now(&name, slot, &packet, sink);
-            }
-        }
-        self.gathered.heap = heap;
-        self.gathered.give_back(number, packets);
+        taken.each(|way, packet| {
+            name.way = way;
+            slot = self.packet_now(&name, slot, packet, sink);
+        });
+        self.gathered.give_back(taken);
         Some(key)
+    }
+
+    /// No more packets come of the pile that has this number.
+    pub fn settle(&mut self, number: u32) {
+        self.gathered.settle(number);
+    }
+
+    /// The memory of a pile that was lent, if one is there that nobody needs.
+    pub fn spare_pile(&mut self) -> Option<Pile> {
+        self.gathered.spare()
     }
 
     /// The same for the flow of a name, if its packets were put aside.
@@ -107,7 +117,7 @@ impl<S: Sink> FlowTable<S> {
 
     /// Whether a slot is that of a flow whose packets were put aside.
     pub(super) fn is_gathered(slot: u32) -> bool {
-        slot & (ASIDE | 1 << 31) == ASIDE
+        slot & (ASIDE | COLD) == ASIDE
     }
 
     /// Those whose time is over by `now`, with slots for [`FlowTable::leave`].
@@ -130,11 +140,11 @@ impl<S: Sink> FlowTable<S> {
 }
 
 /// A SYN, or a question to a name server: what comes first of a short flow.
-fn begins(packet: &Packet<'_>) -> bool {
-    match &packet.transport {
-        Transport::Tcp(segment) => segment.flags.has(Flags::SYN) && !segment.flags.has(Flags::ACK),
-        Transport::Udp(datagram) => datagram.destination_port == 53 && datagram.source_port > 1023,
-        _ => false,
+fn begins(head: &Head) -> bool {
+    if head.udp {
+        head.destination.port == 53 && head.source.port > 1023
+    } else {
+        head.flags.has(Flags::SYN) && !head.flags.has(Flags::ACK)
     }
 }
 
@@ -190,7 +200,7 @@ mod tests {
             script.send(0, Shot { port: n + 1, flags: "S", ..Shot::default() });
         }
         assert_eq!(script.table.len(), 6_000);
-        assert!(script.table.gathered.len() <= 4_096);
+        assert_eq!(script.table.gathered.len(), 160, "each lies in a pile of its own");
         let before = script.table.memory();
         script.finish();
         assert_eq!((script.sink.closed.len(), script.table.gathered.len()), (6_000, 0));
