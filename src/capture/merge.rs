@@ -254,7 +254,7 @@ impl Source {
     }
 
     /// Goes to the next record of input `n`, if there is one; closes it at its end.
-    #[inline]
+    #[inline(always)]
     fn advance(&mut self, n: usize) -> bool {
         let Some(input) = self.inputs.get_mut(n) else { return false };
         let State::Open(reader) = &mut input.state else { return false };

@@ -89,11 +89,17 @@ pub(crate) struct Window {
 impl Window {
     #[inline]
     fn holds(&mut self, time: Timestamp) -> bool {
-        let at = |bound: &TimeBound| bound.at(time);
-        let (from, to) = *self.ends.get_or_insert_with(|| {
-            (self.since.as_ref().map_or(Timestamp::MIN, at), self.until.as_ref().map_or(Timestamp::MAX, at))
-        });
+        let (from, to) = self.ends.unwrap_or_else(|| self.count_from(time));
         (from..=to).contains(&time)
+    }
+
+    /// Both ends, by the time of the first packet.
+    #[cold]
+    #[inline(never)]
+    fn count_from(&mut self, first: Timestamp) -> (Timestamp, Timestamp) {
+        let at = |bound: &TimeBound| bound.at(first);
+        let ends = (self.since.as_ref().map_or(Timestamp::MIN, at), self.until.as_ref().map_or(Timestamp::MAX, at));
+        *self.ends.insert(ends)
     }
 }
 
@@ -268,7 +274,7 @@ impl Opened {
         while let Some(frame) = source.next()? {
             trip.frame(&frame, &mut shards);
             if let Some(progress) = &diagnosis.progress {
-                progress.read(trip.packets.read, &mut seen);
+                progress.read(trip.known.packets.read, &mut seen);
             }
             if diagnosis.stopped() {
                 interrupted = true;
@@ -276,7 +282,7 @@ impl Opened {
             }
         }
         if let Some(progress) = &diagnosis.progress {
-            progress.conclude(trip.packets.read);
+            progress.conclude(trip.known.packets.read);
         }
         // What was stopped, or asked for up to a time, is known no further than that.
         let whole = !interrupted && diagnosis.until.is_none();
