@@ -79,7 +79,7 @@ impl Pcap {
     }
 
     /// The next record, which stays at the front of the buffer; `false` at the end.
-    #[inline]
+    #[inline(always)]
     pub(super) fn next(&mut self, buffer: &mut Buffer, info: &mut CaptureInfo, record: &mut Record) -> bool {
         let ready = buffer.ready();
         if let Some(words) = ready.first_chunk()

@@ -109,9 +109,9 @@ impl Reader {
         info.packets += 1;
         self.number = info.packets;
         info.octets += u64::from(record.wire_len);
-        // Where one is later than all before it, the first remains the first.
-        match info.last {
-            Some(last) if record.time >= last => info.last = Some(record.time),
+        // As long as times do not run backwards, the first remains the first.
+        match &mut info.last {
+            Some(last) if record.time >= *last => *last = record.time,
             _ => among(record.time, info),
         }
         if let Some(interface) = info.interfaces.get_mut(usize::from(record.interface)) {
@@ -156,8 +156,9 @@ impl Reader {
     }
 }
 
-/// The time of a record that is the first one, or not later than those before it.
+/// The time of a record that is the first one, or earlier than one before it.
 #[cold]
+#[inline(never)]
 fn among(time: Timestamp, info: &mut CaptureInfo) {
     info.first = Some(info.first.map_or(time, |first| first.min(time)));
     info.last = Some(info.last.map_or(time, |last| last.max(time)));

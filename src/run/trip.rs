@@ -37,10 +37,12 @@ pub(super) struct Trip {
 
 /// One interface of a file, and its latest packet.
 struct Clock {
-    file: u16,
     interface: u16,
     latest: PacketRef,
 }
+
+/// Clocks that are looked at.
+const CLOCKS: usize = 4096;
 
 /// What is known apart from flows so far.
 pub(super) struct Known {
@@ -63,6 +65,13 @@ impl Apart {
         merged.packets = self.packets;
         merged.neighbors = self.neighbors;
         merged.grid.merge(self.grid);
+    }
+}
+
+impl Clock {
+    #[inline]
+    fn is_of(&self, frame: &Frame<'_>) -> bool {
+        self.latest.file == frame.file && self.interface == frame.interface
     }
 }
 
@@ -90,12 +99,11 @@ impl Trip {
     #[inline(always)]
     pub(super) fn frame(&mut self, frame: &Frame<'_>, shards: &mut Shards) {
         self.known.packets.read += 1;
-        let at = PacketRef { file: frame.file, number: frame.number, time: frame.time };
         if !self.wanted(frame) {
-            self.pass_over(at);
+            self.pass_over(frame);
             return;
         }
-        self.clock(at, frame, shards);
+        self.clock(frame, shards);
         self.tick(frame.time, shards);
         // Looked at where it lies: moving a packet costs as much as decoding it.
         let plain = Decoder::plain(frame);
@@ -115,7 +123,8 @@ impl Trip {
 
     #[cold]
     #[inline(never)]
-    fn pass_over(&mut self, at: PacketRef) {
+    fn pass_over(&mut self, frame: &Frame<'_>) {
+        let at = reference(frame);
         let packets = &mut self.known.packets;
         packets.filtered += 1;
         packets.filtered_first.get_or_insert(at);
@@ -163,28 +172,23 @@ impl Trip {
 
     /// A packet is the latest of its interface, and nearly always of the same one as its predecessor, and no older.
     #[inline]
-    fn clock(&mut self, at: PacketRef, frame: &Frame<'_>, shards: &mut Shards) {
+    fn clock(&mut self, frame: &Frame<'_>, shards: &mut Shards) {
         match self.clocks.get_mut(self.clock) {
-            Some(clock)
-                if (clock.file, clock.interface) == (frame.file, frame.interface) && at.time >= clock.latest.time =>
-            {
-                clock.latest = at;
-            }
-            _ => self.other_clock(at, frame, shards),
+            Some(clock) if clock.is_of(frame) && frame.time >= clock.latest.time => clock.latest = reference(frame),
+            _ => self.other_clock(frame, shards),
         }
     }
 
     /// The first packet of an interface, or one of another interface than that of the packet before, or one that is older.
     #[inline(never)]
-    fn other_clock(&mut self, at: PacketRef, frame: &Frame<'_>, shards: &mut Shards) {
+    fn other_clock(&mut self, frame: &Frame<'_>, shards: &mut Shards) {
         // All packets of a file were recorded at one point.
         self.point(frame, shards);
-        let key = (frame.file, frame.interface);
-        let place = self.clocks.iter().position(|clock| (clock.file, clock.interface) == key);
-        let Some(place) = place else {
-            if self.clocks.len() < 4096 {
+        let at = reference(frame);
+        let Some(place) = self.clocks.iter().position(|clock| clock.is_of(frame)) else {
+            if self.clocks.len() < CLOCKS {
                 self.clock = self.clocks.len();
-                self.clocks.push(Clock { file: frame.file, interface: frame.interface, latest: at });
+                self.clocks.push(Clock { interface: frame.interface, latest: at });
             }
             self.reach(at);
             return;
@@ -326,6 +330,11 @@ impl Known {
             }
         }
     }
+}
+
+#[inline]
+fn reference(frame: &Frame<'_>) -> PacketRef {
+    PacketRef { file: frame.file, number: frame.number, time: frame.time }
 }
 
 fn quote(at: PacketRef, packet: &Packet<'_>, error: Option<IcmpError>, shards: &mut Shards) {
