@@ -352,8 +352,13 @@ impl Way {
     /// A question. Whether an earlier one seems to be unanswered for long: [`Way::wait`] looks closely.
     #[inline]
     fn ask(&mut self, now: &Now) -> bool {
-        let asked = *self.asked.get_or_insert(now.stamp);
-        self.waits.is_some() || asked.time() <= now.late
+        match self.asked {
+            Some(asked) => asked.time() <= now.late || self.waits.is_some(),
+            None => {
+                self.asked = Some(now.stamp);
+                false
+            }
+        }
     }
 
     /// One more question while an earlier one is unanswered for long.

@@ -87,19 +87,17 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    #[inline]
-    fn holds(&mut self, time: Timestamp) -> bool {
-        let (from, to) = self.ends.unwrap_or_else(|| self.count_from(time));
-        (from..=to).contains(&time)
+    /// Whether no time is asked for: all of them are.
+    fn is_open(&self) -> bool {
+        self.since.is_none() && self.until.is_none()
     }
 
-    /// Both ends, by the time of the first packet.
-    #[cold]
-    #[inline(never)]
-    fn count_from(&mut self, first: Timestamp) -> (Timestamp, Timestamp) {
-        let at = |bound: &TimeBound| bound.at(first);
-        let ends = (self.since.as_ref().map_or(Timestamp::MIN, at), self.until.as_ref().map_or(Timestamp::MAX, at));
-        *self.ends.insert(ends)
+    fn holds(&mut self, time: Timestamp) -> bool {
+        let at = |bound: &TimeBound| bound.at(time);
+        let (from, to) = *self.ends.get_or_insert_with(|| {
+            (self.since.as_ref().map_or(Timestamp::MIN, at), self.until.as_ref().map_or(Timestamp::MAX, at))
+        });
+        (from..=to).contains(&time)
     }
 }
 
