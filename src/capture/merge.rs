@@ -18,7 +18,7 @@ pub struct Source {
     infos: Vec<CaptureInfo>,
     options: OpenOptions,
     /// The input whose record was handed out last.
-    current: Option<usize>,
+    current: Option<Current>,
     /// Inputs that were recorded at one place, found out by an earlier reading.
     together: Vec<(u16, u16)>,
     /// The input that is due when the current one is past it.
@@ -42,7 +42,16 @@ enum State {
     /// Time of its first packet is known; it is opened when that is due.
     Waiting(Timestamp),
     Open(Box<Reader>),
+    /// Open, and its reader is at hand.
+    Current,
     Done,
+}
+
+/// An input at hand: what each of its packets would have to be asked for.
+struct Current {
+    n: usize,
+    point: u16,
+    reader: Box<Reader>,
 }
 
 impl Source {
@@ -64,15 +73,14 @@ impl Source {
             let named = named(path, label);
             let mut info = named.clone();
             let mut reader = Reader::open(path, options, &mut info)?;
-            let more = reader.advance(&mut info);
+            reader.advance(&mut info);
             let state = match reader.time() {
-                Some(time) if more && !alone && Path::new(path).is_file() => {
+                Some(time) if !alone && Path::new(path).is_file() => {
                     // Read anew from its beginning when its first packet is due.
                     info = named;
                     State::Waiting(time)
                 }
-                _ if more => State::Open(Box::new(reader)),
-                _ => State::Done,
+                _ => State::of(Box::new(reader)),
             };
             source.inputs.push(Input { path: path.to_owned(), state, point: None });
             source.infos.push(info);
@@ -89,8 +97,8 @@ impl Source {
         for (name, reader) in readers {
             let mut info = named(&name, None);
             let mut reader = Reader::new(reader, &source.options, &mut info)?;
-            let state = if reader.advance(&mut info) { State::Open(Box::new(reader)) } else { State::Done };
-            source.inputs.push(Input { path: name, state, point: None });
+            reader.advance(&mut info);
+            source.inputs.push(Input { path: name, state: State::of(Box::new(reader)), point: None });
             source.infos.push(info);
         }
         Ok(source)
@@ -117,27 +125,31 @@ impl Source {
     /// overlap.
     #[inline(always)]
     fn goes_on(&mut self) -> bool {
-        let Some(n) = self.current else { return false };
-        self.advance(n) && self.rival.is_none_or(|rival| self.due(n).is_some_and(|due| due < rival))
+        let Some(Current { n, reader, .. }) = &mut self.current else { return false };
+        let Some(info) = self.infos.get_mut(*n) else { return false };
+        reader.advance(info) && self.rival.is_none_or(|rival| reader.time().is_some_and(|time| (time, *n) < rival))
     }
 
     /// The current record.
     #[inline]
     fn frame(&self) -> Option<Frame<'_>> {
-        let n = self.current?;
-        let Input { state: State::Open(reader), point: Some(point), .. } = self.inputs.get(n)? else { return None };
-        reader.frame(n as u16, *point)
+        let Current { n, point, reader } = self.current.as_ref()?;
+        reader.frame(*n as u16, *point)
     }
 
     /// Another input is due, or the first one, or none.
     #[cold]
     #[inline(never)]
     fn turn(&mut self) -> Result<()> {
-        self.current = self.first_due()?;
-        if let Some(n) = self.current
-            && self.inputs[n].point.is_none()
-        {
-            self.place(n);
+        if let Some(Current { n, reader, .. }) = self.current.take() {
+            self.inputs[n].state = State::of(reader);
+        }
+        let Some(n) = self.first_due()? else { return Ok(()) };
+        let point = self.inputs[n].point.unwrap_or_else(|| self.place(n));
+        let input = &mut self.inputs[n];
+        input.point = Some(point);
+        if let State::Open(reader) = std::mem::replace(&mut input.state, State::Current) {
+            self.current = Some(Current { n, point, reader });
         }
         Ok(())
     }
@@ -168,8 +180,8 @@ impl Source {
         self.inputs.iter().map(|input| input.point.unwrap_or(0)).collect()
     }
 
-    /// Gives input `n`, whose first packet is due, its point: that of its label, else the first that no capture beside it has.
-    fn place(&mut self, n: usize) {
+    /// The point of input `n`, whose first packet is due: that of its label, else the first that no capture beside it has.
+    fn place(&self, n: usize) -> u16 {
         let beside = |(a, b): &(u16, u16)| match n {
             n if n == usize::from(*a) => Some(usize::from(*b)),
             n if n == usize::from(*b) => Some(usize::from(*a)),
@@ -177,24 +189,19 @@ impl Source {
         };
         let known = |other: usize| self.inputs.get(other).and_then(|input| input.point);
         if let Some(point) = self.together.iter().filter_map(beside).find_map(known) {
-            self.inputs[n].point = Some(point);
-            return;
+            return point;
         }
         let label = self.infos[n].label.as_deref();
         let mut taken = Vec::new();
         for other in (0..self.inputs.len()).filter(|other| *other != n) {
             let Some(point) = self.inputs[other].point else { continue };
             match (label, self.infos[other].label.as_deref()) {
-                (Some(mine), Some(theirs)) if mine == theirs => {
-                    self.inputs[n].point = Some(point);
-                    return;
-                }
+                (Some(mine), Some(theirs)) if mine == theirs => return point,
                 (None, None) if !self.beside(other, n) => {}
                 _ => taken.push(point),
             }
         }
-        let point = (0..=u16::MAX).find(|point| !taken.contains(point)).unwrap_or(0);
-        self.inputs[n].point = Some(point);
+        (0..=u16::MAX).find(|point| !taken.contains(point)).unwrap_or(0)
     }
 
     /// Whether `other` goes on while `n` has begun. The pieces of a rotated capture follow each other, give or take the disorder of
@@ -238,9 +245,9 @@ impl Source {
             if !matches!(self.inputs[n].state, State::Waiting(_)) {
                 return Ok(Some(n));
             }
-            let reader = Reader::open(&self.inputs[n].path, &self.options, &mut self.infos[n])?;
-            self.inputs[n].state = State::Open(Box::new(reader));
-            self.advance(n);
+            let mut reader = Reader::open(&self.inputs[n].path, &self.options, &mut self.infos[n])?;
+            reader.advance(&mut self.infos[n]);
+            self.inputs[n].state = State::of(Box::new(reader));
         }
     }
 
@@ -248,22 +255,16 @@ impl Source {
         let time = match &self.inputs[n].state {
             State::Waiting(time) => Some(*time),
             State::Open(reader) => reader.time(),
-            State::Done => None,
+            State::Current | State::Done => None,
         };
         Some((time?, n))
     }
+}
 
-    /// Goes to the next record of input `n`, if there is one; closes it at its end.
-    #[inline]
-    fn advance(&mut self, n: usize) -> bool {
-        let Some(input) = self.inputs.get_mut(n) else { return false };
-        let State::Open(reader) = &mut input.state else { return false };
-        let Some(info) = self.infos.get_mut(n) else { return false };
-        let more = reader.advance(info);
-        if !more {
-            input.state = State::Done;
-        }
-        more
+impl State {
+    /// A reader that went on: it is closed at its end.
+    fn of(reader: Box<Reader>) -> Self {
+        if reader.time().is_some() { Self::Open(reader) } else { Self::Done }
     }
 }
 

@@ -93,7 +93,7 @@ impl Reader {
     }
 
     /// Goes to the next record; `false` at the end.
-    #[inline]
+    #[inline(always)]
     pub(super) fn advance(&mut self, info: &mut CaptureInfo) -> bool {
         self.buffer.consume(self.current.len as usize);
         let record = &mut self.current;
@@ -109,11 +109,10 @@ impl Reader {
         info.packets += 1;
         self.number = info.packets;
         info.octets += u64::from(record.wire_len);
-        if info.first.is_none_or(|first| record.time < first) {
-            info.first = Some(record.time);
-        }
-        if info.last.is_none_or(|last| record.time > last) {
-            info.last = Some(record.time);
+        // As long as times do not run backwards, the first remains the first.
+        match &mut info.last {
+            Some(last) if record.time >= *last => *last = record.time,
+            _ => among(record.time, info),
         }
         if let Some(interface) = info.interfaces.get_mut(usize::from(record.interface)) {
             interface.packets += 1;
@@ -124,7 +123,7 @@ impl Reader {
     #[cold]
     #[inline(never)]
     fn end(&mut self, info: &mut CaptureInfo) {
-        self.current = Record::default();
+        self.current.len = 0;
         (info.sha256, info.stored) = self.digest.as_ref().and_then(|digest| digest.get().cloned()).unzip();
     }
 
@@ -155,6 +154,14 @@ impl Reader {
             flags: record.flags,
         })
     }
+}
+
+/// The time of a record that is the first one, or earlier than one before it.
+#[cold]
+#[inline(never)]
+fn among(time: Timestamp, info: &mut CaptureInfo) {
+    info.first = Some(info.first.map_or(time, |first| first.min(time)));
+    info.last = Some(info.last.map_or(time, |last| last.max(time)));
 }
 
 /// Sniffs the magic of an unpacked stream.

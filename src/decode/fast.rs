@@ -20,13 +20,24 @@ pub(super) fn packet<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
     }
     let (ethernet, rest) = Span::new(frame.bytes, frame.wire_len).take::<14>("").ok()?;
     let ether_type = u16::from_be_bytes([ethernet[12], ethernet[13]]);
-    if ether_type == link::IPV4 && rest.bytes.get(9) == Some(&number::TCP) {
-        return ipv4(frame, ethernet, None, rest);
+    match ether_type {
+        link::IPV4 if rest.bytes.get(9) == Some(&number::TCP) => ipv4(frame, ethernet, None, rest),
+        link::IPV6 => over_ipv6(frame),
+        _ => other(frame),
     }
-    other(frame)
 }
 
-/// The same for all that the fast path reads: VLAN tags, IPv6, UDP.
+/// TCP over IPv6 without a tag has a place of its own too.
+#[inline(never)]
+fn over_ipv6<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
+    let (ethernet, rest) = Span::new(frame.bytes, frame.wire_len).take::<14>("").ok()?;
+    if rest.bytes.get(6) != Some(&number::TCP) {
+        return other(frame);
+    }
+    ipv6(frame, ethernet, None, rest)
+}
+
+/// The same for all that the fast path reads: VLAN tags and UDP too.
 #[inline(never)]
 fn other<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
     let (ethernet, mut rest) = Span::new(frame.bytes, frame.wire_len).take::<14>("").ok()?;

@@ -30,7 +30,7 @@ pub(super) fn tcp(span: Span<'_>) -> Result<Segment<'_>, Reason> {
     if header_len > span.wire {
         return Err("TCP header length beyond the packet");
     }
-    let (options, payload) = rest.split_at_checked(header_len as usize - 20).unwrap_or((rest, &[]));
+    let (options, payload) = rest.split_at(rest.len().min(header_len as usize - 20));
     Ok(Segment {
         source_port: u16::from_be_bytes([head[0], head[1]]),
         destination_port: u16::from_be_bytes([head[2], head[3]]),

@@ -113,9 +113,8 @@ fn kind_of(packet: &Packet<'_>, frame: &[u8]) -> Option<SignKind> {
             probe.then_some(SignKind::Probe).or(neighbor.gratuitous.then_some(SignKind::Announcement))
         }
         Transport::Udp(datagram) => {
-            let unspecified = packet.ip?.source.to_ip().is_unspecified();
-            (unspecified && (datagram.source_port, datagram.destination_port) == (68, 67))
-                .then_some(SignKind::DhcpRequest)
+            let asks = (datagram.source_port, datagram.destination_port) == (68, 67);
+            (asks && packet.ip?.source.to_ip().is_unspecified()).then_some(SignKind::DhcpRequest)
         }
         _ => None,
     }

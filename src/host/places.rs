@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use crate::wire::{Address, Endpoint, Mac};
+use crate::wire::{Address, Endpoint};
 
 /// Values by key, at most so many.
 #[derive(Clone)]
@@ -34,13 +34,6 @@ impl Key for Address {
 impl Key for Endpoint {
     fn number(&self) -> u64 {
         self.address.number() ^ u64::from(self.port) << 40
-    }
-}
-
-impl Key for Mac {
-    fn number(&self) -> u64 {
-        let Mac([a, b, c, d, e, f]) = *self;
-        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
     }
 }
 

@@ -4,7 +4,7 @@
 //! a DNS query. Frames that are no TCP, UDP or ICMP are never an answer from beyond the link.
 
 use super::grid::{Cell, Grid, Quiet, Silence};
-use super::places::Places;
+use super::places::{Key, Places};
 use crate::decode::{Flags, Packet, Transport, flow_hash};
 use crate::event::{PacketRef, Stamp};
 use crate::time::{Elapsed, Timestamp};
@@ -16,7 +16,7 @@ use crate::wire::{Address, Mac};
 pub struct Watch {
     lanes: Places<Address, Lane>,
     /// What came from each link address, and what was sent through it.
-    hops: Places<Mac, Way>,
+    hops: Places<Hop, Way>,
     grid: Grid,
     /// The second at hand, when it begins, and how long it lasts: no time at all before the first packet.
     second: i64,
@@ -45,11 +45,18 @@ struct Way {
 }
 
 /// Packets in this and the previous ten seconds.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Rate {
-    since: i64,
+    /// The second with which the next ten begin.
+    until: i64,
     now: u32,
     before: u32,
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self { until: WINDOW, now: 0, before: 0 }
+    }
 }
 
 /// What was asked since, once the answer is late.
@@ -70,6 +77,31 @@ struct Waits {
     /// When ARP of a host that was asked came, and the first question after it.
     alive: Option<Timestamp>,
     ignored: Option<Timestamp>,
+}
+
+/// A link address in one word, as it is looked up for every packet.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Hop(u64);
+
+impl From<Mac> for Hop {
+    #[inline]
+    fn from(Mac([a, b, c, d, e, f]): Mac) -> Self {
+        Self(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+}
+
+impl Hop {
+    fn mac(self) -> Mac {
+        let [a, b, c, d, e, f, _, _] = self.0.to_le_bytes();
+        Mac([a, b, c, d, e, f])
+    }
+}
+
+impl Key for Hop {
+    #[inline]
+    fn number(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Hosts watched; the packets of others are counted as unwatched.
@@ -101,9 +133,10 @@ impl Watch {
     }
 
     /// Looks at one packet.
+    #[inline(always)]
     pub fn packet(&mut self, packet: &Packet<'_>) {
         let Some(ip) = packet.ip.as_ref() else { return };
-        if ip.source == ip.destination || ip.source.is_loopback() {
+        if ip.source == ip.destination || stays_inside(ip.source) {
             return;
         }
         let asks = self.count(packet, ip.len);
@@ -130,13 +163,13 @@ impl Watch {
         }
         // The same for the link addresses: what is sent through a router, and whether anything comes from it.
         let (Some(source), Some(destination)) = (packet.link.source, packet.link.destination) else { return };
-        if let Some(way) = self.hops.get(source)
+        if let Some(way) = self.hops.get(Hop::from(source))
             && way.hear(&now)
         {
             way.ended((None, Quiet::Hop, Some(source)), packet, self.black, &mut self.grid);
         }
         if asks
-            && let Some(way) = self.hops.get(destination)
+            && let Some(way) = self.hops.get(Hop::from(destination))
             && way.ask(&now)
         {
             way.wait(packet, ip.destination, ip.source);
@@ -182,8 +215,8 @@ impl Watch {
                 open.extend(way.silence((Some(host), quiet, None), None, end, self.black));
             }
         }
-        for (mac, way) in self.hops.into_all() {
-            open.extend(way.silence((None, Quiet::Hop, Some(mac)), None, end, self.black));
+        for (hop, way) in self.hops.into_all() {
+            open.extend(way.silence((None, Quiet::Hop, Some(hop.mac())), None, end, self.black));
         }
         // Places in the grid are by key: the order does not show.
         open.into_iter().for_each(|silence| self.grid.keep(silence));
@@ -226,6 +259,13 @@ impl Watch {
         (self.second, self.cell) = (time.second(), Cell::default());
         (self.begins, self.lasts) = (self.second.wrapping_mul(1_000_000_000), 1_000_000_000);
     }
+}
+
+/// Whether packets from an address never leave the host. Nearly all are told from those by one word.
+#[inline]
+fn stays_inside(source: Address) -> bool {
+    let low = source.0 as u64;
+    (low == 1 || low >> 24 == 0xff_ff7f) && source.is_loopback()
 }
 
 /// The moment of a packet, once for everybody who hears of it.
@@ -312,8 +352,13 @@ impl Way {
     /// A question. Whether an earlier one seems to be unanswered for long: [`Way::wait`] looks closely.
     #[inline]
     fn ask(&mut self, now: &Now) -> bool {
-        let asked = *self.asked.get_or_insert(now.stamp);
-        self.waits.is_some() || asked.time() <= now.late
+        match self.asked {
+            Some(asked) => asked.time() <= now.late || self.waits.is_some(),
+            None => {
+                self.asked = Some(now.stamp);
+                false
+            }
+        }
     }
 
     /// One more question while an earlier one is unanswered for long.
@@ -371,12 +416,17 @@ impl Waits {
 impl Rate {
     #[inline]
     fn count(&mut self, second: i64) {
-        let passed = second - self.since;
-        if passed >= WINDOW {
-            self.before = if passed < 2 * WINDOW { self.now } else { 0 };
-            (self.since, self.now) = (second, 0);
+        if second >= self.until {
+            self.begin(second);
         }
         self.now = self.now.saturating_add(1);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn begin(&mut self, second: i64) {
+        self.before = if second < self.until + WINDOW { self.now } else { 0 };
+        (self.until, self.now) = (second + WINDOW, 0);
     }
 }
 

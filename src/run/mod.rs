@@ -87,7 +87,11 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    #[inline]
+    /// Whether no time is asked for: all of them are.
+    fn is_open(&self) -> bool {
+        self.since.is_none() && self.until.is_none()
+    }
+
     fn holds(&mut self, time: Timestamp) -> bool {
         let at = |bound: &TimeBound| bound.at(time);
         let (from, to) = *self.ends.get_or_insert_with(|| {
@@ -268,7 +272,7 @@ impl Opened {
         while let Some(frame) = source.next()? {
             trip.frame(&frame, &mut shards);
             if let Some(progress) = &diagnosis.progress {
-                progress.read(trip.packets.read, &mut seen);
+                progress.read(trip.known.packets.read, &mut seen);
             }
             if diagnosis.stopped() {
                 interrupted = true;
@@ -276,7 +280,7 @@ impl Opened {
             }
         }
         if let Some(progress) = &diagnosis.progress {
-            progress.conclude(trip.packets.read);
+            progress.conclude(trip.known.packets.read);
         }
         // What was stopped, or asked for up to a time, is known no further than that.
         let whole = !interrupted && diagnosis.until.is_none();
