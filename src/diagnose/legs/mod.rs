@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::PacketRef;
 use crate::rule::finding::Confidence;
 use crate::rule::summary::{Digest, FlowSummary};
-use crate::rule::view::{ExchangePair, Link, LinkMethod, OpenLink};
+use crate::rule::view::{ExchangePair, Known, Link, LinkMethod, OpenLink};
 use crate::time::Elapsed;
 
 /// Candidates that are looked at for one leg.
@@ -131,11 +131,11 @@ fn join(all: &[Candidate], links: &mut BTreeMap<(PacketRef, PacketRef), Link>) {
 }
 
 /// The same packets before and after address translation keep their initial sequence number: one connection, no second leg.
-fn same_connection(a: &Digest, b: &Digest, flows: &BTreeMap<PacketRef, FlowSummary>) -> bool {
-    if a.numbers != 0 && b.numbers != 0 {
-        return a.numbers == b.numbers;
+fn same_connection(a: Known<'_>, b: Known<'_>) -> bool {
+    if a.digest.numbers != 0 && b.digest.numbers != 0 {
+        return a.digest.numbers == b.digest.numbers;
     }
-    let isn = |digest: &Digest| flows.get(&digest.id).and_then(|flow| flow.facts.from_client.isn);
+    let isn = |leg: Known<'_>| leg.whole.and_then(|flow| flow.facts.from_client.isn);
     matches!((isn(a), isn(b)), (Some(a), Some(b)) if a == b)
 }
 

@@ -99,7 +99,7 @@ pub(super) fn candidates(
                 && client.exchange.request < backend.exchange.request
                 && client.waits_at(backend.at())
                 && client.flow.facts.server != backend.flow.facts.server
-                && !same_connection(&client.flow.digest, &backend.flow.digest, flows)
+                && !same_connection(client.flow.into(), backend.flow.into())
         };
         let near = index.near(all, backend);
         let near: BTreeSet<usize> = near.iter().filter(fits).copied().collect();
@@ -189,7 +189,7 @@ fn announced_elsewhere(
             } else {
                 (one.end(), (flow.facts.id, 0), one.pair(0))
             };
-            let free = !linked.contains(&backend.0) && !same_connection(&flow.digest, &one.flow.digest, flows);
+            let free = !linked.contains(&backend.0) && !same_connection(flow.into(), one.flow.into());
             if free && one.at() <= until {
                 let (method, certainty) = (LinkMethod::RequestId, Confidence::Certain);
                 found.push(Candidate { client, backend, method, certainty, pair: Some(pair) });
@@ -209,16 +209,17 @@ fn host_of(who: &str) -> &str {
 
 /// What the methods say about the candidates of one request.
 fn judge(all: &[Asked<'_>], backend: &Asked<'_>, near: &BTreeSet<usize>, hosts: &Hosts, found: &mut Vec<Candidate>) {
-    let meet = |place: &&usize| hosts.meet(all[**place].flow.facts.id, backend.flow.facts.id);
-    let alike = near.iter().filter(meet).filter(|place| line(&all[**place], backend).is_some()).count();
+    let meets = |place: &&usize| hosts.meet(all[**place].flow.facts.id, backend.flow.facts.id);
+    let meeting: BTreeSet<usize> = near.iter().filter(meets).copied().collect();
+    let alike = meeting.iter().filter(|place| line(&all[**place], backend).is_some()).count();
     let at_once = |client: &Asked<'_>| backend.at().since(client.at()) <= AT_ONCE;
     let first = |place: &usize| line(&all[*place], backend).is_some() && at_once(&all[*place]);
-    let only_at_once = near.iter().filter(meet).filter(|place| first(place)).count() == 1;
+    let only_at_once = meeting.iter().filter(|place| first(place)).count() == 1;
     let agent = |client: &Asked<'_>| {
         let (one, other) = (&client.exchange.head.user_agent, &backend.exchange.head.user_agent);
         one.is_some() && one == other && line(client, backend).is_some()
     };
-    let only_agent = near.iter().filter(meet).filter(|place| agent(&all[**place])).count() == 1;
+    let only_agent = meeting.iter().filter(|place| agent(&all[**place])).count() == 1;
     for place in near {
         let client = &all[*place];
         let mut add = |method, certainty| {
@@ -233,7 +234,7 @@ fn judge(all: &[Asked<'_>], backend: &Asked<'_>, near: &BTreeSet<usize>, hosts: 
         if let Some(certainty) = same_id(client, backend) {
             add(LinkMethod::RequestId, certainty);
         }
-        if !meet(&place) {
+        if !meeting.contains(place) {
             continue;
         }
         let line = line(client, backend);
