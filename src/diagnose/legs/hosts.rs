@@ -44,22 +44,25 @@ impl Hosts {
     pub(super) fn server(&self, flow: PacketRef) -> &[Host] {
         self.0.get(&flow).map_or(&[], |(_, server)| server)
     }
+}
 
-    /// Whether `client` ends where `backend` begins.
-    pub(super) fn meet(&self, client: PacketRef, backend: PacketRef) -> bool {
-        let ends = self.server(client);
-        self.client(backend).iter().any(|host| ends.contains(host))
-    }
+/// Whether `client` ends where `backend` begins.
+pub(super) fn meet(client: &FlowSummary, backend: &FlowSummary) -> bool {
+    let by_name = || {
+        let ends = runs_server(client);
+        runs_client(backend).iter().any(|host| ends.contains(host))
+    };
+    client.facts.server.address == backend.facts.client.address || by_name()
 }
 
 /// Names of the host that opened the flow.
-pub(super) fn runs_client(flow: &FlowSummary) -> Names {
+fn runs_client(flow: &FlowSummary) -> Names {
     let near = flow.facts.vantage == Vantage::NearClient;
     names(flow, flow.facts.client.address, &flow.facts.from_client, near)
 }
 
 /// Names of the host that was asked.
-pub(super) fn runs_server(flow: &FlowSummary) -> Names {
+fn runs_server(flow: &FlowSummary) -> Names {
     let near = flow.facts.vantage == Vantage::NearServer;
     names(flow, flow.facts.server.address, &flow.facts.from_server, near)
 }

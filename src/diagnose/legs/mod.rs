@@ -62,13 +62,13 @@ pub fn link(flows: &BTreeMap<PacketRef, FlowSummary>, digests: &BTreeMap<PacketR
     let mut legs = Legs::default();
     settle(whole::candidates(flows, digests), &mut legs);
     let linked = |legs: &Legs| -> BTreeSet<PacketRef> { legs.links.iter().map(|link| link.backend_leg).collect() };
-    let hosts = hosts::Hosts::of(flows);
     let asked = requests::asked(flows);
-    settle(requests::candidates(&asked, flows, &hosts, &linked(&legs)), &mut legs);
+    settle(requests::candidates(&asked, flows, &linked(&legs)), &mut legs);
     let known = linked(&legs);
     settle(brief::candidates(&asked, digests, |flow| known.contains(&flow)), &mut legs);
     let whole: BTreeSet<PacketRef> =
         legs.links.iter().filter(|link| link.exchanges.is_empty()).map(|link| link.client_leg).collect();
+    let hosts = hosts::Hosts::of(flows);
     settle(timing::candidates(&asked, flows, &hosts, &linked(&legs), &whole), &mut legs);
     let linked = linked(&legs);
     legs.open.retain(|open| !linked.contains(&open.backend_leg));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::hosts::Hosts;
+use super::hosts::meet;
 use super::{AT_ONCE, Candidate, LOOK, PASSED_ON, latest, same_connection};
 use crate::event::{PacketRef, What};
 use crate::rule::exchange::{Exchange, exchanges};
@@ -86,7 +86,6 @@ pub(super) fn asked(flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<Asked<'_>> 
 pub(super) fn candidates(
     all: &[Asked<'_>],
     flows: &BTreeMap<PacketRef, FlowSummary>,
-    hosts: &Hosts,
     linked: &BTreeSet<PacketRef>,
 ) -> Vec<Candidate> {
     let index = Index::of(all);
@@ -103,7 +102,7 @@ pub(super) fn candidates(
         };
         let near = index.near(all, backend);
         let near: BTreeSet<usize> = near.iter().filter(fits).copied().collect();
-        judge(all, backend, &near, hosts, &mut found);
+        judge(all, backend, &near, &mut found);
     }
     found
 }
@@ -208,9 +207,8 @@ fn host_of(who: &str) -> &str {
 }
 
 /// What the methods say about the candidates of one request.
-fn judge(all: &[Asked<'_>], backend: &Asked<'_>, near: &BTreeSet<usize>, hosts: &Hosts, found: &mut Vec<Candidate>) {
-    let meets = |place: &&usize| hosts.meet(all[**place].flow.facts.id, backend.flow.facts.id);
-    let meeting: BTreeSet<usize> = near.iter().filter(meets).copied().collect();
+fn judge(all: &[Asked<'_>], backend: &Asked<'_>, near: &BTreeSet<usize>, found: &mut Vec<Candidate>) {
+    let meeting: BTreeSet<usize> = near.iter().copied().filter(|place| meet(all[*place].flow, backend.flow)).collect();
     let alike = meeting.iter().filter(|place| line(&all[**place], backend).is_some()).count();
     let at_once = |client: &Asked<'_>| backend.at().since(client.at()) <= AT_ONCE;
     let first = |place: &usize| line(&all[*place], backend).is_some() && at_once(&all[*place]);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::hosts::{runs_client, runs_server};
+use super::hosts::meet;
 use super::{AT_ONCE, Candidate, LOOK, latest, same_connection};
 use crate::event::{PacketRef, Protocol, What};
 use crate::rule::finding::Confidence;
@@ -213,9 +213,8 @@ fn meets(client: Known<'_>, backend: Known<'_>) -> bool {
     if end == backend.digest.server() {
         return false;
     }
-    let by_name = |(client, backend)| {
-        let ends = runs_server(client);
-        runs_client(backend).iter().any(|key| ends.contains(key))
-    };
-    end.address == begin.address || client.whole.zip(backend.whole).is_some_and(by_name)
+    match (client.whole, backend.whole) {
+        (Some(client), Some(backend)) => meet(client, backend),
+        _ => end.address == begin.address,
+    }
 }
