@@ -143,14 +143,15 @@ impl Header {
     const LEN: usize = 12;
 
     fn parse(cursor: &mut Cursor<'_>) -> Result<Self, Malformed> {
-        const WHAT: &str = "DNS header";
+        let octets: [u8; Self::LEN] = cursor.array("DNS header")?;
+        let field = |n: usize| u16::from_be_bytes([octets[2 * n], octets[2 * n + 1]]);
         Ok(Self {
-            id: cursor.u16(WHAT)?,
-            flags: cursor.u16(WHAT)?,
-            questions: cursor.u16(WHAT)?,
-            answers: cursor.u16(WHAT)?,
-            authorities: cursor.u16(WHAT)?,
-            additional: cursor.u16(WHAT)?,
+            id: field(0),
+            flags: field(1),
+            questions: field(2),
+            answers: field(3),
+            authorities: field(4),
+            additional: field(5),
         })
     }
 }
