@@ -1,5 +1,7 @@
 //! One flow in words: a sentence for every flow, also for those on which nothing is wrong.
 
+use std::fmt;
+
 use crate::event::ResetKind;
 use crate::event::story::Story;
 use crate::event::{Kind, Protocol, Side, What};
@@ -7,12 +9,37 @@ use crate::flow::facts::{Close, FlowFacts, Handshake, IpProtocol};
 use crate::host::service::Lesson;
 use crate::rule::summary::{Verdict, protocol_of, spoken};
 use crate::rule::threshold::Thresholds;
-use crate::time::Timestamp;
+use crate::time::{Elapsed, Timestamp};
 use crate::wire::ShortText;
 use crate::wire::tls::version_name;
 
+/// Why a flow cannot be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undecided {
+    /// The other one is not in the capture.
+    OneDirection,
+    /// The SYN waited so long when the capture ended.
+    Syn(Elapsed),
+    /// The only request waited so long.
+    FirstRequest(Elapsed),
+    /// A later request waited so long.
+    Request(Elapsed),
+}
+
+impl fmt::Display for Undecided {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, waited) = match self {
+            Self::OneDirection => return f.write_str("only one direction is in the capture"),
+            Self::Syn(waited) => ("the SYN", waited),
+            Self::FirstRequest(waited) => ("the request", waited),
+            Self::Request(waited) => ("a request", waited),
+        };
+        write!(f, "{what} was unanswered for {waited} when the capture ended")
+    }
+}
+
 /// Why a flow without findings cannot be judged; `None` when it can.
-pub fn undecided(facts: &FlowFacts, story: &Story, now: Timestamp, thresholds: &Thresholds) -> Option<String> {
+pub fn undecided(facts: &FlowFacts, story: &Story, now: Timestamp, thresholds: &Thresholds) -> Option<Undecided> {
     if facts.transport == IpProtocol::Udp {
         return None;
     }
@@ -20,25 +47,24 @@ pub fn undecided(facts: &FlowFacts, story: &Story, now: Timestamp, thresholds: &
     let only_syns =
         facts.handshake == Handshake::Syn && facts.from_client.packets <= u64::from(facts.from_client.syn_count);
     if !facts.both_ways() && !only_syns {
-        return Some("only one direction is in the capture".into());
+        return Some(Undecided::OneDirection);
     }
     if !matches!(facts.close, Close::Open) {
         return None;
     }
     if facts.handshake == Handshake::Syn && facts.from_server.packets == 0 {
-        let waited = now.since(facts.id.time);
-        return Some(format!("the SYN was unanswered for {waited} when the capture ended"));
+        return Some(Undecided::Syn(now.since(facts.id.time)));
     }
     let request = facts.from_client.first_payload?;
     let waited = now.since(request.time);
     if facts.from_server.payload == 0 && !facts.mid_stream && waited < thresholds.hang {
-        return Some(format!("the request was unanswered for {waited} when the capture ended"));
+        return Some(Undecided::FirstRequest(waited));
     }
     let requests = story.events().filter(|e| e.what.kind() == Kind::Request).count();
     let responses = story.events().filter(|e| matches!(&e.what, What::Response(r) if r.status >= 200)).count();
     if requests > responses && story.left_out() == 0 && !facts.mid_stream {
         let last = story.events().rev().find(|e| e.what.kind() == Kind::Request)?;
-        return Some(format!("a request was unanswered for {} when the capture ended", now.since(last.at.time)));
+        return Some(Undecided::Request(now.since(last.at.time)));
     }
     None
 }

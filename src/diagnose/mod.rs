@@ -362,6 +362,7 @@ fn not_judged(merged: &Merged, settings: &Settings, selected: Option<&Selected>)
     let wanted = |flow: &&FlowSummary| selected.is_none_or(|selected| selected.holds(&flow.facts.id));
     for flow in merged.flows.values().filter(|flow| flow.digest.verdict == Verdict::Undecided).filter(wanted) {
         if let Some(reason) = explain::undecided(&flow.facts, &flow.story, end, &settings.thresholds) {
+            let reason = reason.to_string();
             // Waiting times differ; the kind of reason is what is counted.
             let kind = reason.split(" for ").next().unwrap_or(&reason).to_owned();
             *reasons.entry(kind).or_default() += 1;

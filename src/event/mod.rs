@@ -390,7 +390,7 @@ events! {
 pub const LARGE_HEAD: u32 = 4_000;
 
 impl What {
-    /// What an event holds beside its kind, so that rules about the unusual need not look at what is usual.
+    /// Adds what an event holds beside its kind, so that rules about the unusual need not look at what is usual.
     fn aspects(&self, seen: &mut KindSet) {
         let mut note = |holds: bool, aspect: Kind| {
             if holds {
@@ -438,12 +438,6 @@ impl KindSet {
             i += 1;
         }
         Self(bits)
-    }
-
-    /// Adds the kind of an event and what else it holds.
-    pub fn note(&mut self, what: &What) {
-        self.insert(what.kind());
-        what.aspects(self);
     }
 
     /// Adds a kind.

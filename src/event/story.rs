@@ -25,25 +25,14 @@ impl Story {
     /// Events of an ordinary flow.
     const FEW: usize = 8;
 
-    /// Kinds that are only noted as seen: the facts of the flow hold their packets, and nearly every flow has all of them.
-    const IN_FACTS: KindSet = KindSet::of(&[
-        Kind::Syn,
-        Kind::SynAck,
-        Kind::Established,
-        Kind::Fin,
-        Kind::FinAcknowledged,
-        Kind::FirstPayload,
-        Kind::FirstPayloadAcknowledged,
-    ]);
-
     /// Adds an event; when the story is full, one from the middle is given up (and counted).
     pub fn push(&mut self, event: Event) {
         let kind = event.what.kind();
-        if Self::IN_FACTS.has(kind) {
-            self.seen.insert(kind);
+        self.seen.insert(kind);
+        if Self::in_facts(kind) {
             return;
         }
-        self.seen.note(&event.what);
+        event.what.aspects(&mut self.seen);
         if let What::Recognised { protocol } = event.what
             && protocol != Protocol::Proxy
         {
@@ -121,6 +110,20 @@ impl Story {
     /// What was recognised last on a side, PROXY headers looked through.
     pub fn spoken(&self, side: Side) -> Option<Protocol> {
         self.spoken[side as usize]
+    }
+
+    /// Kinds that are only noted as seen: the facts of the flow hold their packets, and nearly every flow has all of them.
+    fn in_facts(kind: Kind) -> bool {
+        matches!(
+            kind,
+            Kind::Syn
+                | Kind::SynAck
+                | Kind::Established
+                | Kind::Fin
+                | Kind::FinAcknowledged
+                | Kind::FirstPayload
+                | Kind::FirstPayloadAcknowledged
+        )
     }
 
     /// Swaps the roles: the side that was taken for the client is the server.

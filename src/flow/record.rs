@@ -1,6 +1,7 @@
 //! One flow in the table: the record every packet touches (at most 256 octets) and the detail behind it.
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::FlowHead;
 use super::facts::{Close, FlowFacts, Half, Handshake, IpProtocol, RoleSource, Trouble, Unacknowledged};
@@ -261,6 +262,8 @@ impl Detail {
         }
     }
 
+    // Large, and written twice into what is larger: called, each would be copied there.
+    #[inline(always)]
     fn half(&self, flow: &Flow, way: Way) -> Half {
         let (track, trail) = (&flow.tracks[way], &self.trails[way]);
         let peer = &flow.tracks[way.other()];
@@ -280,7 +283,7 @@ impl Detail {
             window_scale: trail.window_scale,
             sack: trail.sack,
             timestamps: trail.timestamps,
-            syns: trail.syns.iter().map(|copy| copy.at.packet()).collect(),
+            syns: few(trail.syns.iter().map(|copy| copy.at.packet())),
             syn_count: trail.syn_count,
             first: trail.first.map(Stamp::packet),
             last: track.last.map(Stamp::packet),
@@ -295,10 +298,18 @@ impl Detail {
             min_rtt: trail.min_rtt,
             clock: trail.clock.map(Clock::facts),
             pace: trail.pace.as_ref().map(|pace| Box::new(pace.facts())),
-            faces: trail.faces.clone(),
+            faces: few(trail.faces.iter().cloned()),
             trouble: trouble(track, trail),
         }
     }
+}
+
+/// A list of mostly one item or none, for which `collect` makes much ado.
+#[inline]
+fn few<A: smallvec::Array>(items: impl Iterator<Item = A::Item>) -> SmallVec<A> {
+    let mut list = SmallVec::new();
+    items.for_each(|item| list.push(item));
+    list
 }
 
 /// What went wrong; most often nothing.

@@ -141,6 +141,11 @@ impl Analyzer for Tls {
         let mut rest = bytes;
         while !rest.is_empty() {
             let half = &mut self.sides[index(side)];
+            if let Some((len, later)) = half.whole_data(rest) {
+                rest = later;
+                self.application(side, at, len, emit);
+                continue;
+            }
             match half.place {
                 Place::Lost => match RecordHeader::parse(rest) {
                     // Four in ten million random beginnings pass for a record header.
@@ -357,6 +362,15 @@ impl Tls {
 }
 
 impl Half {
+    /// The length of a record of data that lies whole at the front of `rest`, and what follows it: most of what comes.
+    fn whole_data<'a>(&self, rest: &'a [u8]) -> Option<(u16, &'a [u8])> {
+        let Place::Header { have: 0, .. } = self.place else { return None };
+        let &[content::APPLICATION_DATA, _, _, high, low, ..] = rest else { return None };
+        let len = u16::from_be_bytes([high, low]);
+        let later = rest.get(RecordHeader::LEN + usize::from(len)..)?;
+        (self.begun && len > 0 && RecordHeader::parse(rest).is_ok()).then_some((len, later))
+    }
+
     /// Takes octets of a record header; how many. `None` when no record begins like this.
     fn header(&mut self, mut octets: [u8; RecordHeader::LEN], have: usize, rest: &[u8]) -> Option<usize> {
         if !self.begun && have == 0 && looks_like_sslv2_hello(rest) == Recognition::Yes {

@@ -111,29 +111,24 @@ impl<'a> FlowView<'a> {
         if self.protocol(Side::Client) == Some(Protocol::Http2) {
             return self.waiting_stream();
         }
-        let mut asked: Option<(&Event, &RequestHead)> = None;
-        let mut answered: Option<(&Event, &ResponseHead)> = None;
-        let (mut request_end, mut response_end): (Option<&Event>, Option<&Event>) = (None, None);
-        for event in self.story.events() {
+        let (mut request_end, mut response, mut ended, mut response_end) = (None, None, None, None);
+        // From the end: what came before the latest request does not matter.
+        for event in self.story.events().rev() {
             match &event.what {
                 What::Request(head) => {
-                    asked = Some((event, head));
-                    (request_end, answered, response_end) = (None, None, None);
+                    return Some(Exchange { request: event.at, head, request_end, response, response_end });
                 }
-                What::RequestEnd if asked.is_some() => request_end = Some(event),
-                What::Response(head) if asked.is_some() && head.is_final() => answered = Some((event, head)),
-                What::ResponseEnd if answered.is_some() => response_end = Some(event),
+                What::RequestEnd => request_end = request_end.or(Some(event.at)),
+                What::ResponseEnd => ended = ended.or(Some(event.at)),
+                What::Response(head) if head.is_final() => {
+                    response = response.or(Some((event.at, head.as_ref())));
+                    // An end without a beginning is that of an earlier answer.
+                    response_end = ended;
+                }
                 _ => {}
             }
         }
-        let (request, head) = asked?;
-        Some(Exchange {
-            request: request.at,
-            head,
-            request_end: request_end.map(|event| event.at),
-            response: answered.map(|(event, head)| (event.at, head)),
-            response_end: response_end.map(|event| event.at),
-        })
+        None
     }
 
     /// The first stream that waits, else the last one. Where events were left out, an answer may be among them: only what came behind

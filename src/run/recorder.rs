@@ -97,6 +97,8 @@ const HEALTHY_LATEST: usize = 64;
 const SPARE: usize = 128;
 /// Digests kept per shard inside the window.
 const DIGESTS: usize = 16_384;
+/// Where there are so many digests, room is made for all that are kept.
+const MANY: usize = DIGESTS / 16;
 
 impl Recorder {
     /// An empty one.
@@ -277,8 +279,11 @@ impl Recorder {
             let text = explain::healthy(&summary.facts, &summary.story);
             self.lines.push(flow_entry(&summary, summary.digest.verdict, format!("{text}.")));
         }
-        if self.digests.len() == DIGESTS {
-            self.digests.pop_front();
+        match self.digests.len() {
+            // Grown step by step, many of them would be moved again and again.
+            MANY => self.digests.reserve_exact(DIGESTS - MANY),
+            DIGESTS => drop(self.digests.pop_front()),
+            _ => {}
         }
         self.digests.push_back(summary.digest);
         if self.spare.len() < SPARE {

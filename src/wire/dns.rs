@@ -143,14 +143,15 @@ impl Header {
     const LEN: usize = 12;
 
     fn parse(cursor: &mut Cursor<'_>) -> Result<Self, Malformed> {
-        const WHAT: &str = "DNS header";
+        let octets: [u8; Self::LEN] = cursor.array("DNS header")?;
+        let field = |n: usize| u16::from_be_bytes([octets[2 * n], octets[2 * n + 1]]);
         Ok(Self {
-            id: cursor.u16(WHAT)?,
-            flags: cursor.u16(WHAT)?,
-            questions: cursor.u16(WHAT)?,
-            answers: cursor.u16(WHAT)?,
-            authorities: cursor.u16(WHAT)?,
-            additional: cursor.u16(WHAT)?,
+            id: field(0),
+            flags: field(1),
+            questions: field(2),
+            answers: field(3),
+            authorities: field(4),
+            additional: field(5),
         })
     }
 }
@@ -254,37 +255,38 @@ fn read_name<'a>(bytes: &'a [u8], cursor: &mut Cursor<'a>) -> Result<ShortText, 
 /// As [`read_name`], handing out the labels.
 fn walk_name<'a>(bytes: &'a [u8], cursor: &mut Cursor<'a>, mut each: impl FnMut(&'a [u8])) -> Result<(), Malformed> {
     const WHAT: &str = "DNS name";
-    let mut name_len = 0;
-    let mut start = cursor.position();
-    let mut behind = None;
-    let mut jumps = 0;
-    let mut reader = *cursor;
+    let (mut octets, mut at) = (cursor.bytes, cursor.at);
+    let (mut name_len, mut jumps) = (0, 0);
+    let (mut start, mut behind) = (at, None);
     loop {
-        let at = reader.position() as u32;
-        match reader.u8(WHAT)? {
-            0 => break,
-            len @ 1..=63 => {
-                name_len += usize::from(name_len > 0) + usize::from(len);
-                each(reader.take(len.into(), WHAT)?);
+        let wrong = Malformed::field(WHAT, at as u32);
+        let short = |need, got: &[u8]| Malformed::short(WHAT, at as u32 + 1, need, got.len() as u32);
+        match octets.get(at..).unwrap_or(&[]) {
+            [] => return Err(Malformed::short(WHAT, at as u32, 1, 0)),
+            [0, ..] => break,
+            [len @ 1..=63, rest @ ..] => {
+                let label = rest.get(..usize::from(*len)).ok_or_else(|| short(u32::from(*len), rest))?;
+                name_len += usize::from(name_len > 0) + label.len();
+                each(label);
+                at += 1 + label.len();
             }
-            high @ 0xc0.. => {
-                let target = usize::from(u16::from_be_bytes([high & 0x3f, reader.u8(WHAT)?]));
+            [high @ 0xc0..=0xff, rest @ ..] => {
+                let low = rest.first().ok_or_else(|| short(1, rest))?;
+                let target = usize::from(u16::from_be_bytes([high & 0x3f, *low]));
                 jumps += 1;
                 if target >= start || jumps > 127 {
-                    return Err(Malformed::field(WHAT, at));
+                    return Err(wrong);
                 }
-                behind.get_or_insert(reader);
-                start = target;
-                reader = Cursor::new(bytes);
-                reader.take(target, WHAT)?;
+                behind.get_or_insert(at + 2);
+                (octets, at, start) = (bytes, target, target);
             }
-            _ => return Err(Malformed::field(WHAT, at)),
+            _ => return Err(wrong),
         }
         if name_len > LONGEST_NAME {
-            return Err(Malformed::field(WHAT, at));
+            return Err(wrong);
         }
     }
-    *cursor = behind.unwrap_or(reader);
+    cursor.at = behind.unwrap_or(at + 1);
     Ok(())
 }
 

@@ -23,6 +23,7 @@ pub mod tls;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::Utf8Error;
 
 use serde::{Deserialize, Serialize};
 
@@ -115,7 +116,7 @@ pub(crate) fn text_of(bytes: &[u8], most: usize) -> ShortText {
     // A character that begins before the cut is whole three octets behind it.
     let bytes = bytes.get(..most + 3).unwrap_or(bytes);
     // Nearly all of it is UTF-8, which is found out many octets at a time.
-    let mut text = match std::str::from_utf8(bytes) {
+    let mut text = match Aligned::default().utf8(bytes) {
         Ok(text) => ShortText::from(text),
         Err(_) => ShortText::from(String::from_utf8_lossy(bytes)),
     };
@@ -123,6 +124,22 @@ pub(crate) fn text_of(bytes: &[u8], most: usize) -> ShortText {
         text.pop();
     }
     text
+}
+
+/// A place for short octets: [`std::str::from_utf8`] looks at sixteen at a time where they begin at a multiple of eight, and at the last few
+/// one by one.
+#[derive(Default)]
+#[repr(align(16))]
+struct Aligned([u8; 32]);
+
+impl Aligned {
+    fn utf8<'a>(&'a mut self, octets: &'a [u8]) -> Result<&'a str, Utf8Error> {
+        let Some(place) = self.0.get_mut(..octets.len()) else { return std::str::from_utf8(octets) };
+        place.copy_from_slice(octets);
+        let whole = self.0.get(..octets.len().next_multiple_of(16)).unwrap_or(&self.0);
+        // Zeros behind it end no character that it began.
+        std::str::from_utf8(whole).map(|text| text.get(..octets.len()).unwrap_or(text))
+    }
 }
 
 /// At most `most` octets of `text`, never cut within a character.

@@ -84,8 +84,12 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     if flow.protocol(Side::Client) != Some(Protocol::Http) {
         return None;
     }
+    let speaks = flow.protocol(Side::Server)?;
+    if speaks == Protocol::Http && !flow.saw(Kind::HttpBroken) {
+        return None;
+    }
     let exchange = flow.exchange()?;
-    match flow.protocol(Side::Server)? {
+    match speaks {
         Protocol::Unknown => strange(flow, &exchange),
         Protocol::Http2 if !asked_for_upgrade(flow) => {
             let at = flow.server().first_payload?;

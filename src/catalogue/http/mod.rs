@@ -19,15 +19,20 @@ pub mod websocket_upgrade_failed;
 
 pub(in crate::catalogue) use http_server_error::plain;
 
-use crate::event::PacketRef;
+use crate::event::{PacketRef, What};
 use crate::rule::exchange::exchanges;
 use crate::rule::view::FlowView;
 
 /// When the latest request was complete, if that was before `end` and no octet of an answer came; and how many requests were before it.
 fn unanswered(flow: &FlowView<'_>, end: PacketRef) -> Option<(PacketRef, usize)> {
+    // Most often something came behind the latest request: then nobody need put requests and answers together.
+    let latest = flow.story.events().rev().find(|event| matches!(event.what, What::Request(_)))?;
+    let began = flow.server().last_payload.is_some_and(|octets| octets > latest.at);
+    if began || flow.server().unseen > 0 {
+        return None;
+    }
     let all = exchanges(flow.story);
     let last = all.last().filter(|last| last.response.is_none())?;
     let asked = last.request_end.filter(|complete| *complete < end)?;
-    let began = flow.server().last_payload.is_some_and(|octets| octets > last.request);
-    (!began && flow.server().unseen == 0).then_some((asked, all.len() - 1))
+    Some((asked, all.len() - 1))
 }

@@ -5,8 +5,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use smallvec::{SmallVec, smallvec};
+
 use super::requests::Asked;
-use super::{Candidate, End, LOOK, latest};
+use super::{Candidate, End, LOOK};
 use crate::event::PacketRef;
 use crate::rule::finding::Confidence;
 use crate::rule::summary::{Digest, id_key, line_key};
@@ -24,7 +26,29 @@ struct Known<'a> {
     until: Timestamp,
     digest: &'a Digest,
     whole: bool,
-    keys: Vec<u32>,
+    keys: SmallVec<[u32; 2]>,
+}
+
+/// Requests of one key, in order of time.
+#[derive(Default)]
+struct Alike {
+    places: Vec<usize>,
+    /// Where in that list those of flows kept whole stand.
+    whole: Vec<usize>,
+}
+
+impl Alike {
+    /// The latest of those that are not later than `until`, latest first: all of them, or those of flows kept whole.
+    fn latest(&self, all: &[Known<'_>], until: Timestamp, only_whole: bool) -> impl Iterator<Item = usize> {
+        let end = self.places.partition_point(|place| all[*place].at <= until);
+        let from = end.saturating_sub(LOOK);
+        let (first, behind) = match only_whole {
+            true => (self.whole.partition_point(|at| *at < from), self.whole.partition_point(|at| *at < end)),
+            false => (from, end),
+        };
+        let nth = move |n| if only_whole { self.whole[n] } else { n };
+        (first..behind).rev().map(move |n| self.places[nth(n)])
+    }
 }
 
 /// What the two methods say of pairs of a flow kept whole and a digest.
@@ -42,17 +66,22 @@ pub(super) fn candidates(
         return Vec::new();
     }
     all.sort_by_key(|one| (one.at, one.end));
-    let mut by_key: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    let mut by_key: BTreeMap<u32, Alike> = BTreeMap::new();
     for (place, one) in all.iter().enumerate() {
         for key in &one.keys {
-            by_key.entry(*key).or_default().push(place);
+            let alike = by_key.entry(*key).or_default();
+            if one.whole {
+                alike.whole.push(alike.places.len());
+            }
+            alike.places.push(place);
         }
     }
     let mut found = Vec::new();
     for backend in all.iter().filter(|one| !linked(one.end.0)) {
         for key in &backend.keys {
             let Some(list) = by_key.get(key) else { continue };
-            let alike = latest(list, |place| all[*place].at, backend.at, LOOK).map(|place| &all[*place]);
+            // Of two digests nothing is believed.
+            let alike = list.latest(&all, backend.at, !backend.whole).map(|place| &all[place]);
             found
                 .extend(alike.filter(|client| fits(client, backend, *key)).map(|client| joined(client, backend, *key)));
         }
@@ -62,13 +91,13 @@ pub(super) fn candidates(
 
 fn of_digest(digest: &Digest) -> Known<'_> {
     let (at, until) = (digest.id.time, digest.last);
-    Known { end: (digest.id, 1), at, until, digest, whole: false, keys: vec![digest.request] }
+    Known { end: (digest.id, 1), at, until, digest, whole: false, keys: smallvec![digest.request] }
 }
 
 fn of_request<'a>(one: &Asked<'a>) -> Known<'a> {
     let answer = one.exchange.response.map(|(_, head)| head);
     let ids = request_ids(&one.exchange.head.ids).chain(answer.into_iter().flat_map(|head| request_ids(&head.ids)));
-    let mut keys: Vec<u32> = ids.map(id_key).collect();
+    let mut keys: SmallVec<[u32; 2]> = ids.map(id_key).collect();
     keys.push(line_key(one.exchange.head));
     keys.dedup();
     let until = one.answered().unwrap_or(Timestamp::MAX);

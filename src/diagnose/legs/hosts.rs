@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
+
 use crate::event::PacketRef;
 use crate::flow::facts::{Half, Vantage};
 use crate::rule::summary::FlowSummary;
@@ -22,7 +24,10 @@ pub(super) enum Host {
 }
 
 /// Flow and the names of both of its hosts.
-pub(super) struct Hosts(BTreeMap<PacketRef, (Vec<Host>, Vec<Host>)>);
+pub(super) struct Hosts(BTreeMap<PacketRef, (Names, Names)>);
+
+/// Names of one host: one of each kind at most.
+pub(super) type Names = SmallVec<[Host; 3]>;
 
 impl Hosts {
     /// The hosts of all flows that are kept whole.
@@ -39,29 +44,33 @@ impl Hosts {
     pub(super) fn server(&self, flow: PacketRef) -> &[Host] {
         self.0.get(&flow).map_or(&[], |(_, server)| server)
     }
+}
 
-    /// Whether `client` ends where `backend` begins.
-    pub(super) fn meet(&self, client: PacketRef, backend: PacketRef) -> bool {
-        let ends = self.server(client);
-        self.client(backend).iter().any(|host| ends.contains(host))
-    }
+/// Whether `client` ends where `backend` begins.
+pub(super) fn meet(client: &FlowSummary, backend: &FlowSummary) -> bool {
+    let by_name = || {
+        let ends = runs_server(client);
+        runs_client(backend).iter().any(|host| ends.contains(host))
+    };
+    client.facts.server.address == backend.facts.client.address || by_name()
 }
 
 /// Names of the host that opened the flow.
-pub(super) fn runs_client(flow: &FlowSummary) -> Vec<Host> {
+fn runs_client(flow: &FlowSummary) -> Names {
     let near = flow.facts.vantage == Vantage::NearClient;
     names(flow, flow.facts.client.address, &flow.facts.from_client, near)
 }
 
 /// Names of the host that was asked.
-pub(super) fn runs_server(flow: &FlowSummary) -> Vec<Host> {
+fn runs_server(flow: &FlowSummary) -> Names {
     let near = flow.facts.vantage == Vantage::NearServer;
     names(flow, flow.facts.server.address, &flow.facts.from_server, near)
 }
 
-fn names(flow: &FlowSummary, address: Address, half: &Half, near: bool) -> Vec<Host> {
+fn names(flow: &FlowSummary, address: Address, half: &Half, near: bool) -> Names {
     let file = flow.facts.id.file;
-    let mut names = vec![Host::Address(address)];
+    let mut names = Names::new();
+    names.push(Host::Address(address));
     // A router's copies come in at one side and go out at the other; what only goes out was sent here.
     let sent_here = !half.faces.is_empty() && half.faces.iter().all(|face| face.direction == 2);
     // Round trips tell where the capture point is, but a router beside the host looks the same: only where nothing better is known.

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::PacketRef;
 use crate::rule::finding::Confidence;
 use crate::rule::summary::{Digest, FlowSummary};
-use crate::rule::view::{ExchangePair, Link, LinkMethod, OpenLink};
+use crate::rule::view::{ExchangePair, Known, Link, LinkMethod, OpenLink};
 use crate::time::Elapsed;
 
 /// Candidates that are looked at for one leg.
@@ -62,13 +62,13 @@ pub fn link(flows: &BTreeMap<PacketRef, FlowSummary>, digests: &BTreeMap<PacketR
     let mut legs = Legs::default();
     settle(whole::candidates(flows, digests), &mut legs);
     let linked = |legs: &Legs| -> BTreeSet<PacketRef> { legs.links.iter().map(|link| link.backend_leg).collect() };
-    let hosts = hosts::Hosts::of(flows);
     let asked = requests::asked(flows);
-    settle(requests::candidates(&asked, flows, &hosts, &linked(&legs)), &mut legs);
+    settle(requests::candidates(&asked, flows, &linked(&legs)), &mut legs);
     let known = linked(&legs);
     settle(brief::candidates(&asked, digests, |flow| known.contains(&flow)), &mut legs);
     let whole: BTreeSet<PacketRef> =
         legs.links.iter().filter(|link| link.exchanges.is_empty()).map(|link| link.client_leg).collect();
+    let hosts = hosts::Hosts::of(flows);
     settle(timing::candidates(&asked, flows, &hosts, &linked(&legs), &whole), &mut legs);
     let linked = linked(&legs);
     legs.open.retain(|open| !linked.contains(&open.backend_leg));
@@ -131,11 +131,11 @@ fn join(all: &[Candidate], links: &mut BTreeMap<(PacketRef, PacketRef), Link>) {
 }
 
 /// The same packets before and after address translation keep their initial sequence number: one connection, no second leg.
-fn same_connection(a: &Digest, b: &Digest, flows: &BTreeMap<PacketRef, FlowSummary>) -> bool {
-    if a.numbers != 0 && b.numbers != 0 {
-        return a.numbers == b.numbers;
+fn same_connection(a: Known<'_>, b: Known<'_>) -> bool {
+    if a.digest.numbers != 0 && b.digest.numbers != 0 {
+        return a.digest.numbers == b.digest.numbers;
     }
-    let isn = |digest: &Digest| flows.get(&digest.id).and_then(|flow| flow.facts.from_client.isn);
+    let isn = |leg: Known<'_>| leg.whole.and_then(|flow| flow.facts.from_client.isn);
     matches!((isn(a), isn(b)), (Some(a), Some(b)) if a == b)
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::hosts::Hosts;
+use super::hosts::meet;
 use super::{AT_ONCE, Candidate, LOOK, PASSED_ON, latest, same_connection};
 use crate::event::{PacketRef, What};
 use crate::rule::exchange::{Exchange, exchanges};
@@ -86,7 +86,6 @@ pub(super) fn asked(flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<Asked<'_>> 
 pub(super) fn candidates(
     all: &[Asked<'_>],
     flows: &BTreeMap<PacketRef, FlowSummary>,
-    hosts: &Hosts,
     linked: &BTreeSet<PacketRef>,
 ) -> Vec<Candidate> {
     let index = Index::of(all);
@@ -99,11 +98,11 @@ pub(super) fn candidates(
                 && client.exchange.request < backend.exchange.request
                 && client.waits_at(backend.at())
                 && client.flow.facts.server != backend.flow.facts.server
-                && !same_connection(&client.flow.digest, &backend.flow.digest, flows)
+                && !same_connection(client.flow.into(), backend.flow.into())
         };
         let near = index.near(all, backend);
         let near: BTreeSet<usize> = near.iter().filter(fits).copied().collect();
-        judge(all, backend, &near, hosts, &mut found);
+        judge(all, backend, &near, &mut found);
     }
     found
 }
@@ -189,7 +188,7 @@ fn announced_elsewhere(
             } else {
                 (one.end(), (flow.facts.id, 0), one.pair(0))
             };
-            let free = !linked.contains(&backend.0) && !same_connection(&flow.digest, &one.flow.digest, flows);
+            let free = !linked.contains(&backend.0) && !same_connection(flow.into(), one.flow.into());
             if free && one.at() <= until {
                 let (method, certainty) = (LinkMethod::RequestId, Confidence::Certain);
                 found.push(Candidate { client, backend, method, certainty, pair: Some(pair) });
@@ -208,17 +207,17 @@ fn host_of(who: &str) -> &str {
 }
 
 /// What the methods say about the candidates of one request.
-fn judge(all: &[Asked<'_>], backend: &Asked<'_>, near: &BTreeSet<usize>, hosts: &Hosts, found: &mut Vec<Candidate>) {
-    let meet = |place: &&usize| hosts.meet(all[**place].flow.facts.id, backend.flow.facts.id);
-    let alike = near.iter().filter(meet).filter(|place| line(&all[**place], backend).is_some()).count();
+fn judge(all: &[Asked<'_>], backend: &Asked<'_>, near: &BTreeSet<usize>, found: &mut Vec<Candidate>) {
+    let meeting: BTreeSet<usize> = near.iter().copied().filter(|place| meet(all[*place].flow, backend.flow)).collect();
+    let alike = meeting.iter().filter(|place| line(&all[**place], backend).is_some()).count();
     let at_once = |client: &Asked<'_>| backend.at().since(client.at()) <= AT_ONCE;
     let first = |place: &usize| line(&all[*place], backend).is_some() && at_once(&all[*place]);
-    let only_at_once = near.iter().filter(meet).filter(|place| first(place)).count() == 1;
+    let only_at_once = meeting.iter().filter(|place| first(place)).count() == 1;
     let agent = |client: &Asked<'_>| {
         let (one, other) = (&client.exchange.head.user_agent, &backend.exchange.head.user_agent);
         one.is_some() && one == other && line(client, backend).is_some()
     };
-    let only_agent = near.iter().filter(meet).filter(|place| agent(&all[**place])).count() == 1;
+    let only_agent = meeting.iter().filter(|place| agent(&all[**place])).count() == 1;
     for place in near {
         let client = &all[*place];
         let mut add = |method, certainty| {
@@ -233,7 +232,7 @@ fn judge(all: &[Asked<'_>], backend: &Asked<'_>, near: &BTreeSet<usize>, hosts: 
         if let Some(certainty) = same_id(client, backend) {
             add(LinkMethod::RequestId, certainty);
         }
-        if !meet(&place) {
+        if !meeting.contains(place) {
             continue;
         }
         let line = line(client, backend);

@@ -49,7 +49,6 @@ pub(super) fn candidates(
 
 /// Requests and flows by the host that was asked, each list in order of time.
 struct Places<'a> {
-    flows: &'a BTreeMap<PacketRef, FlowSummary>,
     all: &'a [Asked<'a>],
     hosts: &'a Hosts,
     requests: BTreeMap<Host, Vec<usize>>,
@@ -64,7 +63,7 @@ impl<'a> Places<'a> {
         hosts: &'a Hosts,
         whole: &BTreeSet<PacketRef>,
     ) -> Self {
-        let mut places = Self { flows, all, hosts, requests: BTreeMap::new(), streams: BTreeMap::new() };
+        let mut places = Self { all, hosts, requests: BTreeMap::new(), streams: BTreeMap::new() };
         for (place, one) in all.iter().enumerate() {
             for host in hosts.server(one.flow.facts.id) {
                 places.requests.entry(*host).or_default().push(place);
@@ -114,10 +113,7 @@ impl<'a> Places<'a> {
 
     fn other_leg(&self, client: &FlowSummary, backend: &FlowSummary) -> bool {
         let (a, b) = (&client.facts, &backend.facts);
-        a.id < b.id
-            && a.server != b.server
-            && a.client != b.client
-            && !same_connection(&client.digest, &backend.digest, self.flows)
+        a.id < b.id && a.server != b.server && a.client != b.client && !same_connection(client.into(), backend.into())
     }
 
     /// A connection that never carried anything, opened while a request waited (method 8).

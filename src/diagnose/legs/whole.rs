@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::hosts::{runs_client, runs_server};
+use super::hosts::meet;
 use super::{AT_ONCE, Candidate, LOOK, latest, same_connection};
 use crate::event::{PacketRef, Protocol, What};
 use crate::rule::finding::Confidence;
 use crate::rule::summary::{Digest, FlowSummary};
-use crate::rule::view::LinkMethod;
+use crate::rule::view::{Known, LinkMethod};
 use crate::time::Elapsed;
-use crate::wire::Endpoint;
 use crate::wire::proxy::ProxyHeader;
+use crate::wire::{Address, Endpoint};
 
 /// A PROXY header's addresses link only legs that began this close together: ports are used again.
 const HEADER_AGE: Elapsed = Elapsed::secs(60);
@@ -23,7 +23,7 @@ pub(super) fn candidates(
     flows: &BTreeMap<PacketRef, FlowSummary>,
     digests: &BTreeMap<PacketRef, Digest>,
 ) -> Vec<Candidate> {
-    let known: Vec<&Digest> = flows.values().map(|flow| &flow.digest).chain(digests.values()).collect();
+    let known: Vec<Known<'_>> = flows.values().map(Known::from).chain(digests.values().map(Known::from)).collect();
     let certain = |method| {
         move |(client, backend): (PacketRef, PacketRef)| Candidate {
             client: (client, 0),
@@ -34,7 +34,7 @@ pub(super) fn candidates(
         }
     };
     let mut found: Vec<Candidate> = Vec::new();
-    found.extend(by_hello(&known, flows).into_iter().map(certain(LinkMethod::ClientHelloRandom)));
+    found.extend(by_hello(&known).into_iter().map(certain(LinkMethod::ClientHelloRandom)));
     found.extend(by_header(&known, flows).into_iter().map(|((client, backend), certainty)| Candidate {
         client: (client, 0),
         backend: (backend, 0),
@@ -44,23 +44,24 @@ pub(super) fn candidates(
     }));
     let taken: std::collections::BTreeSet<PacketRef> =
         found.iter().flat_map(|one| [one.client.0, one.backend.0]).collect();
-    by_prefix(&known, flows, |flow| taken.contains(&flow), &mut found);
+    by_prefix(&known, |flow| taken.contains(&flow), &mut found);
     found
 }
 
 /// Method 1: 32 random octets are equal on no two connections unless one passes the other's ClientHello on (RFC 8446 §4.1.2).
-fn by_hello(known: &[&Digest], flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<(PacketRef, PacketRef)> {
+fn by_hello(known: &[Known<'_>]) -> Vec<(PacketRef, PacketRef)> {
     let mut pairs = Vec::new();
-    for group in alike(known.iter().map(|digest| (digest.hello, *digest))) {
+    for group in alike(known.iter().map(|one| (one.digest.hello, *one))) {
         for (i, backend) in group.iter().enumerate().skip(1) {
             // A chain of proxies: the leg that ends at the host where this one begins; else the latest that another host began.
             // A hello that is sent again to the same server is no leg.
-            let earlier = || group[..i].iter().rev().filter(|leg| leg.server() != backend.server());
-            let adjacent = earlier().find(|leg| leg.server().address == backend.client().address);
-            let other = || earlier().find(|leg| leg.client().address != backend.client().address);
+            let earlier = || group[..i].iter().rev().filter(|leg| leg.digest.server() != backend.digest.server());
+            let begins = backend.digest.client().address;
+            let adjacent = earlier().find(|leg| leg.digest.server().address == begins);
+            let other = || earlier().find(|leg| leg.digest.client().address != begins);
             let Some(client) = adjacent.or_else(other) else { continue };
-            if !same_connection(client, backend, flows) {
-                pairs.push((client.id, backend.id));
+            if !same_connection(*client, *backend) {
+                pairs.push((client.digest.id, backend.digest.id));
             }
         }
     }
@@ -75,18 +76,21 @@ struct Announced<'a> {
 }
 
 /// Method 2: the backend leg's header names the client leg's own address and port.
-fn by_header(known: &[&Digest], flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<((PacketRef, PacketRef), Confidence)> {
+fn by_header(
+    known: &[Known<'_>],
+    flows: &BTreeMap<PacketRef, FlowSummary>,
+) -> Vec<((PacketRef, PacketRef), Confidence)> {
     let headers: Vec<Announced<'_>> = flows.values().filter_map(announced).collect();
     if headers.is_empty() {
         return Vec::new();
     }
-    let mut by_port: BTreeMap<u16, Vec<&Digest>> = headers.iter().map(|one| (one.source.port, Vec::new())).collect();
-    for digest in known {
-        if let Some(legs) = by_port.get_mut(&digest.client().port) {
-            legs.push(digest);
+    let mut by_port: BTreeMap<u16, Vec<Known<'_>>> = headers.iter().map(|one| (one.source.port, Vec::new())).collect();
+    for leg in known {
+        if let Some(legs) = by_port.get_mut(&leg.digest.client().port) {
+            legs.push(*leg);
         }
     }
-    by_port.values_mut().for_each(|legs| legs.sort_by_key(|leg| leg.id));
+    by_port.values_mut().for_each(|legs| legs.sort_by_key(|leg| leg.digest.id));
     let mut pairs = Vec::new();
     for (place, one) in headers.iter().enumerate() {
         let backend = one.leg.facts.id;
@@ -97,27 +101,29 @@ fn by_header(known: &[&Digest], flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec
         }
         let legs = by_port.get(&one.source.port).map(Vec::as_slice).unwrap_or(&[]);
         let age = |leg: &Digest| backend.time.since(leg.id.time);
-        let fits = |leg: &&&Digest| {
+        let fits = |leg: &&Digest| {
             leg.id < backend
                 && leg.client() == one.source
                 && one.header.destination.is_none_or(|destination| destination == leg.server())
         };
-        let before = || latest(legs, |leg| leg.id.time, backend.time, LOOK).filter(|leg| age(leg) <= HEADER_AGE);
-        if let Some(client) = before().find(fits) {
+        let latest = || latest(legs, |leg| leg.digest.id.time, backend.time, LOOK);
+        let before = || latest().filter(|leg| age(leg.digest) <= HEADER_AGE);
+        if let Some(client) = before().map(|leg| leg.digest).find(fits) {
             pair(client.id, Confidence::Certain);
             continue;
         }
         // Before address translation the client, or what it asked for, had another address; its port mostly stays.
-        let seen = legs.iter().any(|leg| leg.client() == one.source && Some(leg.server()) == one.header.destination);
-        let translated = |leg: &&&Digest| {
-            leg.id < backend
-                && leg.last >= backend.time
-                && age(leg) <= TRANSLATED_AGE
-                && meets(leg, &one.leg.digest, flows)
-                && !same_connection(leg, &one.leg.digest, flows)
+        let asks = |leg: &Digest| leg.client() == one.source && Some(leg.server()) == one.header.destination;
+        let seen = legs.iter().any(|leg| asks(leg.digest));
+        let translated = |leg: &&Known<'_>| {
+            leg.digest.id < backend
+                && leg.digest.last >= backend.time
+                && age(leg.digest) <= TRANSLATED_AGE
+                && meets(**leg, one.leg.into())
+                && !same_connection(**leg, one.leg.into())
         };
         if !seen {
-            before().filter(translated).for_each(|leg| pair(leg.id, Confidence::High));
+            before().filter(translated).for_each(|leg| pair(leg.digest.id, Confidence::High));
         }
     }
     pairs
@@ -147,27 +153,29 @@ fn previous_hop(earlier: &[Announced<'_>], one: &Announced<'_>) -> Option<Packet
 }
 
 /// Method 3: the same first octets, from the host where the client leg ends. Octets of no text protocol are as good as random.
-fn by_prefix(
-    known: &[&Digest],
-    flows: &BTreeMap<PacketRef, FlowSummary>,
-    taken: impl Fn(PacketRef) -> bool,
-    found: &mut Vec<Candidate>,
-) {
-    let free = known.iter().filter(|digest| !taken(digest.id));
-    for group in alike(free.map(|digest| (digest.prefix, *digest))) {
+fn by_prefix(known: &[Known<'_>], taken: impl Fn(PacketRef) -> bool, found: &mut Vec<Candidate>) {
+    let free = known.iter().filter(|one| !taken(one.digest.id));
+    for group in alike(free.map(|one| (one.digest.prefix, *one))) {
+        let ends: HashSet<Address, foldhash::fast::RandomState> =
+            group.iter().map(|leg| leg.digest.server().address).collect();
         for backend in &group {
-            let began = backend.id.time;
-            let fits = |client: &&&Digest| {
-                client.id < backend.id
-                    && client.last >= began
-                    && began.since(client.id.time) <= HEADER_AGE
-                    && meets(client, backend, flows)
-                    && !same_connection(client, backend, flows)
+            // What many clients ask of a few servers is the same, and no server of them is a client: most groups are that.
+            if backend.whole.is_none() && !ends.contains(&backend.digest.client().address) {
+                continue;
+            }
+            let (id, began) = (backend.digest.id, backend.digest.id.time);
+            let fits = |client: &Known<'_>| {
+                client.digest.id < id
+                    && client.digest.last >= began
+                    && began.since(client.digest.id.time) <= HEADER_AGE
+                    && meets(*client, *backend)
+                    && !same_connection(*client, *backend)
             };
-            let candidates: Vec<&&Digest> = latest(&group, |leg| leg.id.time, began, LOOK).filter(fits).collect();
-            let near: Vec<&&Digest> =
-                candidates.iter().copied().filter(|leg| began.since(leg.id.time) <= AT_ONCE).collect();
-            let text = !matches!(backend.protocol, None | Some(Protocol::Unknown | Protocol::Tls));
+            let before = latest(&group, |leg| leg.digest.id.time, began, LOOK);
+            let candidates: Vec<PacketRef> = before.filter(|leg| fits(leg)).map(|leg| leg.digest.id).collect();
+            let near: Vec<PacketRef> =
+                candidates.iter().copied().filter(|leg| began.since(leg.time) <= AT_ONCE).collect();
+            let text = !matches!(backend.digest.protocol, None | Some(Protocol::Unknown | Protocol::Tls));
             let sure = if text { Confidence::High } else { Confidence::Certain };
             // Of several, the only one that began at once before it.
             let (chosen, certainty) = match (candidates.len(), near.len()) {
@@ -175,8 +183,8 @@ fn by_prefix(
                 _ => (candidates, sure),
             };
             found.extend(chosen.into_iter().map(|client| Candidate {
-                client: (client.id, 0),
-                backend: (backend.id, 0),
+                client: (client, 0),
+                backend: (id, 0),
                 method: LinkMethod::PayloadPrefix,
                 certainty,
                 pair: None,
@@ -186,29 +194,27 @@ fn by_prefix(
 }
 
 /// Flows of the same hash, two and more of each, in the order of their first packets; 0 is no hash.
-fn alike<'a>(hashed: impl Iterator<Item = (u64, &'a Digest)>) -> Vec<Vec<&'a Digest>> {
-    let mut hashed: Vec<(u64, &Digest)> = hashed.filter(|(hash, _)| *hash != 0).collect();
+fn alike<'a>(hashed: impl Iterator<Item = (u64, Known<'a>)>) -> Vec<Vec<Known<'a>>> {
+    let mut hashed: Vec<(u64, Known<'_>)> = hashed.filter(|(hash, _)| *hash != 0).collect();
     // Most are the only ones of their hash, and need not be sorted.
     let mut known: HashSet<u64, foldhash::fast::RandomState> = HashSet::default();
     known.reserve(hashed.len());
     let again: HashSet<u64, foldhash::fast::RandomState> =
         hashed.iter().map(|(hash, _)| *hash).filter(|hash| !known.insert(*hash)).collect();
     hashed.retain(|(hash, _)| again.contains(hash));
-    hashed.sort_unstable_by_key(|(hash, digest)| (*hash, digest.id));
+    hashed.sort_unstable_by_key(|(hash, one)| (*hash, one.digest.id));
     let groups = hashed.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1);
-    groups.map(|group| group.iter().map(|(_, digest)| *digest).collect()).collect()
+    groups.map(|group| group.iter().map(|(_, one)| *one).collect()).collect()
 }
 
 /// Whether the client leg ends at the host where the backend leg begins.
-fn meets(client: &Digest, backend: &Digest, flows: &BTreeMap<PacketRef, FlowSummary>) -> bool {
-    if client.server() == backend.server() {
+fn meets(client: Known<'_>, backend: Known<'_>) -> bool {
+    let (end, begin) = (client.digest.server(), backend.digest.client());
+    if end == backend.digest.server() {
         return false;
     }
-    match (flows.get(&client.id), flows.get(&backend.id)) {
-        (Some(client), Some(backend)) => {
-            let ends = runs_server(client);
-            runs_client(backend).iter().any(|key| ends.contains(key))
-        }
-        _ => client.server().address == backend.client().address,
+    match (client.whole, backend.whole) {
+        (Some(client), Some(backend)) => meet(client, backend),
+        _ => end.address == begin.address,
     }
 }

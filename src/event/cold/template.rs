@@ -44,9 +44,11 @@ impl Templates {
         let template = template.filter(|template| template.all.len() == tokens.all.len());
         write_number(out, template.and(number).map_or(0, |number| u64::from(number) + 1));
         let mut between = 0;
+        let all = template.map_or(&[][..], |template| &template.all);
         for (place, token) in tokens.all.iter().enumerate() {
-            let known = template.and_then(|template| template.all.get(place));
-            let same = match (*token, known) {
+            let same = match (*token, all.get(place)) {
+                // Nearly all.
+                (Token::Number(number), Some(Token::Number(known))) if number == *known => true,
                 (Token::Number(number), known) => number_apart(number, known, &mut between, out),
                 (Token::Text(..), known) => {
                     let known = template.zip(known).map_or(&[][..], |(template, known)| template.text_of(*known));
@@ -66,19 +68,19 @@ impl Templates {
             Some(number) => Some(self.all.get(usize::try_from(number).map_err(|_| Refused)?).ok_or(Refused)?),
             None => None,
         };
-        let len = template.map_or(0, |template| template.all.len());
-        let mut tokens = Tokens { all: Vec::with_capacity(len), texts: Vec::with_capacity(64) };
+        // Nearly all values are the template's.
+        let mut tokens = template.cloned().unwrap_or_default();
+        let mut place = 0;
         while let Some((head, rest)) = octets.split_first() {
             octets = rest;
             let mut between = u64::from(head >> 4);
             if between == FAR {
                 between += read_number(&mut octets)?;
             }
-            copy(&mut tokens, template, between)?;
-            let place = tokens.all.len();
+            place = skip(&mut tokens, template.is_some(), place, between)?;
             let known = template.and_then(|template| template.all.get(place));
             match head & 0xf {
-                0 => {}
+                0 => continue,
                 TEXT => {
                     let known = template.zip(known).map_or(&[][..], |(template, known)| template.text_of(*known));
                     read_text(&mut octets, known, &mut tokens)?;
@@ -91,9 +93,12 @@ impl Templates {
                     tokens.number(base(known).wrapping_add(unfolded(u64::from_le_bytes(all)) as u64));
                 }
             }
+            // What was read lies at the end; it takes the place of what the template has there.
+            if place + 1 < tokens.all.len() {
+                tokens.all.swap_remove(place);
+            }
+            place += 1;
         }
-        let rest = len.saturating_sub(tokens.all.len()) as u64;
-        copy(&mut tokens, template, rest)?;
         Ok(tokens)
     }
 }
@@ -163,23 +168,15 @@ fn read_text(octets: &mut &[u8], known: &[u8], tokens: &mut Tokens) -> Result<()
     Ok(())
 }
 
-/// Takes over so many values that do not differ.
-fn copy(tokens: &mut Tokens, template: Option<&Tokens>, count: u64) -> Result<(), Refused> {
-    let from = tokens.all.len();
-    let count = usize::try_from(count).map_err(|_| Refused)?;
-    let Some(template) = template else {
-        // As many as were written at most.
-        if count > super::MOST {
-            return Err(Refused);
-        }
-        tokens.all.resize(from + count, Token::Number(0));
-        return Ok(());
-    };
-    for token in template.all.get(from..from.checked_add(count).ok_or(Refused)?).ok_or(Refused)? {
-        match token {
-            Token::Number(number) => tokens.number(*number),
-            Token::Text(..) => tokens.text(template.text_of(*token)),
-        }
+/// The place behind so many values that do not differ; without a template they are zero.
+fn skip(tokens: &mut Tokens, known: bool, place: usize, count: u64) -> Result<usize, Refused> {
+    let behind = place.checked_add(usize::try_from(count).map_err(|_| Refused)?).ok_or(Refused)?;
+    // As many as were written at most.
+    if behind > if known { tokens.all.len() } else { super::MOST } {
+        return Err(Refused);
     }
-    Ok(())
+    if !known {
+        tokens.all.resize(behind, Token::Number(0));
+    }
+    Ok(behind)
 }

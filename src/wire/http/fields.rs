@@ -11,7 +11,7 @@ macro_rules! names {
         pub(super) enum Name { $( $name, )* }
 
         impl Name {
-            /// All of them, the shortest first.
+            /// All of them.
             const ALL: &[Self] = &[$( Self::$name, )*];
 
             /// As it is written in lower case.
@@ -66,31 +66,35 @@ names! {
     XCloudTraceContext = "x-cloud-trace-context",
 }
 
-/// Longest name that is asked for.
-const LONGEST: usize = 21;
-
-/// Where in [`Name::ALL`] the names of each length begin.
-const BEGIN: [u8; LONGEST + 2] = {
-    let mut begin = [0; LONGEST + 2];
-    let (mut len, mut place) = (0, 0);
-    while len < begin.len() {
-        while place < Name::ALL.len() && Name::ALL[place].text().len() < len {
-            place += 1;
-        }
-        begin[len] = place as u8;
-        len += 1;
+/// Names by their [`hash`].
+static BY_HASH: [Option<Name>; 128] = {
+    let mut by_hash = [None; 128];
+    let mut place = 0;
+    while place < Name::ALL.len() {
+        let hash = hash(Name::ALL[place].text().as_bytes());
+        assert!(by_hash[hash].is_none(), "two names have one hash: it needs another factor");
+        by_hash[hash] = Some(Name::ALL[place]);
+        place += 1;
     }
-    assert!(place == Name::ALL.len() && place <= 64, "sorted by length, one bit each, none longer than the longest");
-    begin
+    assert!(place <= 64, "one bit each");
+    by_hash
 };
+
+/// A perfect hash of the names that are asked for, the same in either case: by length, first and middle octet. The factor was found by
+/// trying.
+const fn hash(name: &[u8]) -> usize {
+    if name.is_empty() {
+        return 0;
+    }
+    let (first, middle) = (name[0] | 0x20, name[name.len() / 2] | 0x20);
+    (name.len() + first as usize + 23 * middle as usize) % 128
+}
 
 impl Name {
     /// The one that is written so, in either case.
     fn of(name: &str) -> Option<Self> {
         let name = name.as_bytes();
-        let (from, to) = (BEGIN.get(name.len())?, BEGIN.get(name.len() + 1)?);
-        let same = |known: &&Self| alike(name, known.text().as_bytes());
-        Self::ALL.get(usize::from(*from)..usize::from(*to))?.iter().find(same).copied()
+        BY_HASH[hash(name)].filter(|known| alike(name, known.text().as_bytes()))
     }
 
     /// A bit for each of `names`.
@@ -104,21 +108,29 @@ impl Name {
     }
 }
 
-/// Whether `name` is `known`, which is in lower case and as long, without regard to case. Eight octets at a time,
-/// because every name of every head comes by here.
+/// Whether `name` is `known`, which is in lower case, without regard to case. Eight octets at a time, because every name of every head
+/// comes by here.
 fn alike(name: &[u8], known: &[u8]) -> bool {
     // Letters in lower case have the bit 0x40, and may differ in the bit 0x20.
-    let word = |name: &[u8; 8], known: &[u8; 8]| {
-        let (name, known) = (u64::from_le_bytes(*name), u64::from_le_bytes(*known));
-        (name ^ known) & !((known & 0x4040_4040_4040_4040) >> 1) == 0
-    };
-    match (name.last_chunk(), known.last_chunk()) {
-        (Some(end), Some(known_end)) => {
-            let words = name.as_chunks().0.iter().zip(known.as_chunks().0);
-            word(end, known_end) && words.into_iter().all(|(name, known)| word(name, known))
-        }
-        _ => name.eq_ignore_ascii_case(known),
+    let same = |name: u64, known: u64| (name ^ known) & !((known & 0x4040_4040_4040_4040) >> 1) == 0;
+    let word = |name: &[u8; 8], known: &[u8; 8]| same(u64::from_le_bytes(*name), u64::from_le_bytes(*known));
+    if name.len() != known.len() {
+        return false;
     }
+    let (Some(end), Some(known_end)) = (name.last_chunk(), known.last_chunk()) else {
+        return match ends(name).zip(ends(known)) {
+            Some((name, known)) => same(name, known),
+            None => name.eq_ignore_ascii_case(known),
+        };
+    };
+    let mut words = name.as_chunks().0.iter().zip(known.as_chunks().0);
+    word(end, known_end) && words.all(|(name, known)| word(name, known))
+}
+
+/// The first and the last four octets: all there are of a name of four to eight.
+fn ends(name: &[u8]) -> Option<u64> {
+    let half = |octets: &[u8; 4]| u64::from(u32::from_le_bytes(*octets));
+    Some(half(name.first_chunk()?) << 32 | half(name.last_chunk()?))
 }
 
 /// The header fields of one head. Every name is looked at once, so that questions for fields cost nothing.
@@ -180,12 +192,13 @@ impl<'a> Fields<'a> {
 
     /// Whether a list holds a word, in either case, with or without parameters.
     pub(super) fn lists(&self, name: Name, word: &str) -> bool {
-        // Most values are shorter than the word.
-        self.all(name).any(|value| value.len() >= word.len())
-            && self.entries(name).any(|entry| {
-                let bare = entry.split(|octet| *octet == b';').next().unwrap_or(entry);
-                bare.trim_ascii().eq_ignore_ascii_case(word.as_bytes())
-            })
+        // Most values are the word alone, or shorter.
+        self.first(name).is_some_and(|value| value.eq_ignore_ascii_case(word.as_bytes()))
+            || self.all(name).any(|value| value.len() >= word.len())
+                && self.entries(name).any(|entry| {
+                    let bare = entry.split(|octet| *octet == b';').next().unwrap_or(entry);
+                    bare.trim_ascii().eq_ignore_ascii_case(word.as_bytes())
+                })
     }
 
     /// How the body ends, and whether the fields contradict each other. `without` is what holds when no field says it. RFC 9112 §6.3.
