@@ -4,14 +4,15 @@
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use tls_parser::{TlsMessage, TlsMessageHandshake, parse_tls_message_handshake};
+use tls_parser::TlsMessageHandshake;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::time::ASN1Time;
 
 use super::Certificate;
+use super::hello::whole;
 use crate::time::Timestamp;
-use crate::wire::{Cursor, Malformed, text_of};
+use crate::wire::{Malformed, text_of};
 
 /// Certificates read of one chain.
 const MOST: usize = 16;
@@ -33,18 +34,6 @@ pub fn parse_certificates(message: &[u8]) -> Result<Vec<Certificate>, Malformed>
         return Err(Malformed::field("certificate", 10));
     }
     Ok(chain)
-}
-
-/// The handshake message that `message` is.
-fn whole<'a>(message: &'a [u8], what: &'static str) -> Result<TlsMessageHandshake<'a>, Malformed> {
-    let mut cursor = Cursor::new(message);
-    cursor.u8(what)?;
-    let len = cursor.u24(what)? as usize;
-    cursor.take(len, what)?;
-    match parse_tls_message_handshake(message) {
-        Ok((_, TlsMessage::Handshake(message))) => Ok(message),
-        _ => Err(Malformed::field(what, 4)),
-    }
 }
 
 fn parse_certificate(der: &[u8]) -> Option<Certificate> {
