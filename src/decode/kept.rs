@@ -78,6 +78,11 @@ impl Pile {
         self.packets.len()
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
     /// Whether it has no room for another packet.
     #[inline]
     pub fn is_full(&self) -> bool {
@@ -271,7 +276,7 @@ mod tests {
             }
             assert!(pile.packet(came.len()).is_none());
             let empty = pile.emptied();
-            assert_eq!((empty.len(), empty.is_full()), (0, false));
+            assert_eq!((empty.is_empty(), empty.is_full()), (true, false));
         }
         assert!(both > 500 && wide > 100, "{both} packets, {wide} over IPv6");
     }

@@ -219,6 +219,8 @@ fn ordinary() -> impl Strategy<Value = Vec<u8>> {
     (shape, fields).prop_map(|((choice, source, destination, numbers), (seqs, options, payload, trailer))| {
         let [tagged, v6, is_udp] = choice;
         let [source_port, destination_port, window] = numbers;
+        // What may be a tunnel is not ordinary.
+        let destination_port = if tunnel::may_be(destination_port) { 53 } else { destination_port };
         let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
         let v4 = |address: [u8; 16]| [address[0], address[1], address[2], address[3]];
         let network: PacketBuilderStep<etherparse::IpHeaders> = match (tagged, v6) {

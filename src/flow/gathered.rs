@@ -369,3 +369,46 @@ impl Entry {
 }
 
 const _: () = assert!(STEPS < RING);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::facts::IpProtocol;
+    use crate::time::Timestamp;
+    use crate::wire::{Address, Endpoint};
+
+    #[test]
+    fn there_is_room_for_so_many_flows_and_again_when_one_is_gone() {
+        let mut gathered = Gathered::new(7);
+        let pile = Arc::new(Pile::default());
+        let mut last = 0;
+        for n in 0..MOST as u32 {
+            assert!(gathered.room());
+            let at = PacketRef { file: 0, number: u64::from(n) + 1, time: Timestamp(0) };
+            let end = |address, port| Endpoint::new(Address::v4(address), port);
+            let [source, destination] = [end(n.to_be_bytes(), 4000), end([10, 0, 0, 1], 80)];
+            let (key, way) = Key::of(source, destination, IpProtocol::Tcp);
+            last = gathered.begin((key, key.hash(7)), 0, at);
+            let head = Head { at, source, destination, udp: false, flags: Flags::SYN, octets: 0 };
+            let lingers = Lingers { settled: Elapsed::ZERO, answered: Elapsed::ZERO };
+            // A pile for every 64 of them; they share it, as far as this test goes.
+            let mut number = (n % 64 > 0).then_some(n / 64);
+            let lent = Lent { pile: &pile, place: n as usize % 64, number: &mut number };
+            assert!(gathered.add(last, way, &head, lent, lingers));
+            if n % 64 == 63 {
+                gathered.settle(n / 64);
+            }
+        }
+        assert!(!gathered.room());
+        let full = gathered.memory();
+        assert_eq!(gathered.piles, MOST / 64);
+        let (_, taken) = gathered.take(last).expect("the last one");
+        gathered.give_back(taken);
+        assert!(gathered.room() && gathered.memory() == full, "others need the pile");
+        for number in (0..MOST as u32).filter(|number| *number != last) {
+            let (_, taken) = gathered.take(number).expect("each of them");
+            gathered.give_back(taken);
+        }
+        assert_eq!((gathered.len(), gathered.piles), (0, 0), "whoever lent the piles has them");
+    }
+}
