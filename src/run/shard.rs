@@ -91,14 +91,20 @@ impl Shard {
         own.or_else(|| self.tables.iter_mut().find_map(FlowTable::spare_pile))
     }
 
-    /// Works these packets of a pile in; `numbers` are those that the tables gave it.
+    /// Works these packets of a pile in; `numbers` are those that the tables gave it. A pile of few packets, as when one listens to little
+    /// traffic, is not worth keeping.
     fn packets(&mut self, pile: &Arc<Pile>, places: Range<usize>, numbers: &mut Vec<Option<u32>>) {
         numbers.resize(self.tables.len(), None);
+        let few = pile.len() < self.limits.gathered_from;
         for place in places {
             let Some(head) = pile.head(place) else { return };
-            let table = self.place(head.at);
-            let number = &mut numbers[table];
-            self.tables[table].lent(&head, Lent { pile, place, number }, &mut self.recorder);
+            let n = self.place(head.at);
+            let (table, number) = (&mut self.tables[n], &mut numbers[n]);
+            if !few {
+                table.lent(&head, Lent { pile, place, number }, &mut self.recorder);
+            } else if let Some(packet) = pile.packet(place) {
+                table.packet(&packet, &mut self.recorder);
+            }
         }
     }
 
