@@ -30,8 +30,8 @@ pub struct Limits {
     /// Listening ends remembered, as a hint for the roles of flows that began before the capture. 0: no hint; then the roles depend on the
     /// flow's own packets only, however flows are shared out between tables.
     pub listeners: usize,
-    /// From so many flows on, and packets in the batch they came with, the packets of those that begin are put aside, and such a flow is worked in at once when it is over, or
-    /// after a second. Nothing else shows of it.
+    /// From so many flows on, and packets in the batch they came with, the packets of those that begin are put aside, and such a flow is
+    /// worked in at once when it is over, or after a second. Nothing else shows of it.
     pub gathered_from: usize,
     /// From so many SYNs without an answer on, flows of which only one SYN was seen are kept packed. Nothing else shows of it.
     pub packed_from: usize,
