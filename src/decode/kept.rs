@@ -9,6 +9,8 @@ use crate::wire::{Address, Endpoint};
 /// over costs nothing for a packet.
 pub const PACKETS: usize = 256;
 pub const OCTETS: usize = 64 << 10;
+/// Room for the octets of a pile and the last packet of ordinary size.
+const ROOM: usize = OCTETS + (2 << 10);
 /// Octets that come from memory at once.
 const LINE: usize = 64;
 
@@ -71,7 +73,7 @@ const _: () = assert!(size_of::<Kept>() <= 96);
 
 impl Pile {
     /// What the packets of a full pile take, and their octets.
-    pub const WEIGHT: usize = PACKETS * size_of::<Kept>() + OCTETS;
+    pub const WEIGHT: usize = PACKETS * size_of::<Kept>() + ROOM;
 
     /// How many packets there are.
     pub fn len(&self) -> usize {
@@ -94,7 +96,7 @@ impl Pile {
     pub fn push(&mut self, packet: &Packet<'_>) -> bool {
         if self.packets.capacity() == 0 {
             self.packets.reserve_exact(PACKETS);
-            self.octets.reserve_exact(OCTETS + 2048);
+            self.octets.reserve_exact(ROOM);
         }
         let Some(kept) = Kept::of(packet, &mut self.octets) else { return false };
         self.packets.push(kept);
@@ -139,7 +141,7 @@ impl Pile {
     pub fn emptied(mut self) -> Self {
         self.packets.clear();
         self.octets.clear();
-        self.octets.shrink_to(2 * OCTETS);
+        self.octets.shrink_to(ROOM);
         self
     }
 }

@@ -23,7 +23,7 @@ const PACKETS: usize = 64;
 const OCTETS: u32 = 32 << 10;
 /// Flows of a table, and piles: one packet that is still needed keeps all of a pile.
 const MOST: usize = 4096;
-const PILES: usize = 160;
+const PILES: usize = 96;
 
 /// The packets of one flow; none of them: the place is free.
 struct Entry {

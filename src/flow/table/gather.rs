@@ -200,7 +200,7 @@ mod tests {
             script.send(0, Shot { port: n + 1, flags: "S", ..Shot::default() });
         }
         assert_eq!(script.table.len(), 6_000);
-        assert_eq!(script.table.gathered.len(), 160, "each lies in a pile of its own");
+        assert_eq!(script.table.gathered.len(), 96, "each lies in a pile of its own");
         let before = script.table.memory();
         script.finish();
         assert_eq!((script.sink.closed.len(), script.table.gathered.len()), (6_000, 0));
