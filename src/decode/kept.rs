@@ -5,9 +5,10 @@ use crate::event::{PacketRef, Stamp};
 use crate::wire::seq::Seq;
 use crate::wire::{Address, Endpoint};
 
-/// Packets and octets that one pile holds: small enough to stay in the caches while it is filled and worked in, large enough that handing it
-/// over costs nothing for a packet.
+/// Packets that one pile holds: few enough to stay in the caches while it is filled and worked in, enough that handing it over costs nothing
+/// for a packet.
 pub const PACKETS: usize = 256;
+/// Octets after which no further packet is added.
 pub const OCTETS: usize = 64 << 10;
 /// Room for the octets of a pile and the last packet of ordinary size.
 const ROOM: usize = OCTETS + (2 << 10);

@@ -1,8 +1,8 @@
 //! Packets of flows that have just begun, put aside: such a flow is worked in at once when it is over, or has gone on for a while.
 //!
 //! Most flows of a busy capture are short, and thousands of them are under way at a time: worked in packet by packet, each packet waits for its
-//! flow's memory, which lies outside the near caches (more than half of the whole time, docs/performance.md). Put aside, a packet is
-//! only written, and when its flow is worked in, all of it lies near.
+//! flow's memory, which lies outside the near caches (more than half of the whole time, docs/performance.md). Put aside, a packet stays in the
+//! pile it came with, and when its flow is worked in, all of it lies near.
 
 use std::sync::Arc;
 
