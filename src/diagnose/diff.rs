@@ -153,7 +153,7 @@ fn total(merged: &Merged) -> Total {
 
 fn profiles(merged: &Merged) -> BTreeMap<Endpoint, Profile> {
     let mut profiles: BTreeMap<Endpoint, Profile> = BTreeMap::new();
-    for digest in merged.digests.values() {
+    for digest in merged.digests.iter() {
         profiles.entry(digest.server()).or_default().count(digest);
     }
     for flow in merged.flows.values() {

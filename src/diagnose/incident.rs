@@ -227,8 +227,9 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
         servers.insert(flow.facts.server);
         senders.insert(flow.facts.client.address);
         let origin = capture.links_of(flow.facts.id).find(|link| link.backend_leg == flow.facts.id);
-        let known =
-            |id: &PacketRef| capture.flows.get(id).map(|flow| flow.digest).or_else(|| capture.digests.get(id).copied());
+        let known = |id: &PacketRef| {
+            capture.flows.get(id).map(|flow| flow.digest).or_else(|| capture.digests.get(*id).copied())
+        };
         match origin.and_then(|link| known(&link.client_leg)) {
             Some(leg) => clients.insert(leg.client().address),
             None => clients.insert(flow.facts.client.address),

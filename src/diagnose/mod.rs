@@ -38,8 +38,9 @@ use crate::host::names::Names;
 use crate::host::neighbor::Neighbors;
 use crate::host::service::Services;
 use crate::host::sockets::Sockets;
+use crate::rule::digests::Digests;
 use crate::rule::finding::{Confidence, Finding, Severity};
-use crate::rule::summary::{Digest, FlowSummary, Verdict};
+use crate::rule::summary::{FlowSummary, Verdict};
 use crate::rule::tally::{PacketTally, Tally};
 use crate::rule::threshold::Thresholds;
 use crate::rule::view::{CaptureView, Index, LegsView, index_links};
@@ -60,7 +61,7 @@ pub struct Merged {
     /// Flows kept whole.
     pub flows: BTreeMap<PacketRef, FlowSummary>,
     /// Digests of the others, inside the window.
-    pub digests: BTreeMap<PacketRef, Digest>,
+    pub digests: Digests,
     /// What servers speak.
     pub services: Services,
     /// What ARP and neighbour discovery told.
@@ -101,7 +102,7 @@ impl Merged {
     /// Adds what another shard knows. Associative; both sides may hold any flows.
     pub fn merge(&mut self, other: Self) {
         self.flows.extend(other.flows);
-        self.digests.extend(other.digests);
+        self.digests.merge(other.digests);
         self.services.merge(other.services);
         self.neighbors.merge(other.neighbors);
         self.names.merge(other.names);
@@ -304,8 +305,9 @@ fn flows(
         }
     }
     if all_flows {
-        let ids: Option<BTreeSet<(u16, u64)>> = selected
-            .map(|_| merged.digests.keys().filter(|id| wanted_flow(id)).map(|id| (id.file, id.number)).collect());
+        let ids: Option<BTreeSet<(u16, u64)>> = selected.map(|_| {
+            merged.digests.iter().map(|digest| digest.id).filter(wanted_flow).map(|id| (id.file, id.number)).collect()
+        });
         let wanted = |entry: &&FlowEntry| ids.as_ref().is_none_or(|ids| ids.contains(&(entry.file, entry.id)));
         entries.extend(merged.lines.iter().filter(wanted).cloned());
         entries.sort_by_key(|entry| (entry.file, entry.id));

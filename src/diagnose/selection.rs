@@ -45,7 +45,7 @@ impl Ends {
             return None;
         }
         let mut own: BTreeMap<PacketRef, Fits> =
-            capture.digests.iter().map(|(id, digest)| (*id, self.digest(digest))).collect();
+            capture.digests.iter().map(|digest| (digest.id, self.digest(digest))).collect();
         own.extend(capture.flows.iter().map(|(id, flow)| (*id, self.flow(flow))));
         for (id, others) in &faces.others {
             let Some(fits) = own.get_mut(id) else { continue };
@@ -130,7 +130,7 @@ impl Selected {
     /// The flows that are meant and no longer kept whole.
     pub(super) fn count(&self, merged: &Merged) -> FlowCounts {
         let mut counts = FlowCounts { total: self.0.len() as u64, healthy: 0, undecided: 0, degraded: 0, failed: 0 };
-        for digest in self.0.iter().filter(|id| !merged.flows.contains_key(id)).filter_map(|id| merged.digests.get(id))
+        for digest in self.0.iter().filter(|id| !merged.flows.contains_key(id)).filter_map(|id| merged.digests.get(*id))
         {
             match digest.verdict {
                 Verdict::Healthy => counts.healthy += 1,

@@ -3,6 +3,7 @@
 //! A rule is one static ([`Rule`]) in one file of `catalogue/`: what it needs to have seen, a check that returns a [`Finding`], and the
 //! words for people. A check sees its own flow only; siblings and what a port speaks come in through `corroborate`.
 
+pub mod digests;
 pub mod exchange;
 pub mod finding;
 pub mod gateway;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::digests::Digests;
 use super::finding::Finding;
 use super::summary::{Digest, FlowSummary, Verdict};
 use super::tally::{PacketTally, Tally};
@@ -429,7 +430,7 @@ pub struct World {
     /// Flows kept whole.
     pub flows: BTreeMap<PacketRef, FlowSummary>,
     /// Digests of others.
-    pub digests: BTreeMap<PacketRef, Digest>,
+    pub digests: Digests,
     /// What servers speak.
     pub services: Services,
     /// What ARP told.
@@ -472,7 +473,7 @@ impl World {
         Self {
             infos: vec![info],
             flows: BTreeMap::new(),
-            digests: BTreeMap::new(),
+            digests: Digests::default(),
             services: Services::default(),
             neighbors: Neighbors::default(),
             names: Names::default(),
@@ -524,7 +525,7 @@ impl World {
         self.packets.last = self.packets.last.max(Some(facts.last));
         self.end = self.end.max(scene.now);
         if good {
-            self.digests.insert(facts.id, summary.digest);
+            self.digests.merge(Digests::of(vec![summary.digest]));
         } else {
             self.flows.insert(facts.id, summary);
         }

@@ -5,6 +5,7 @@ mod index;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
+use super::digests::Digests;
 use super::exchange::{Exchange, Pending};
 use super::finding::{Confidence, Finding};
 use super::mismatch::Refusal;
@@ -301,7 +302,7 @@ pub struct CaptureView<'a> {
     /// The flows kept whole, by number.
     pub flows: &'a BTreeMap<PacketRef, FlowSummary>,
     /// Digests of the other flows still inside the window.
-    pub digests: &'a BTreeMap<PacketRef, Digest>,
+    pub digests: &'a Digests,
     /// What servers speak.
     pub services: &'a Services,
     /// What ARP and neighbour discovery told.
@@ -386,11 +387,11 @@ impl CaptureView<'_> {
     /// Short facts of at most twice `n` flows that began before `flow`, kept whole or not: the latest of each kind first.
     pub fn latest_before(&self, flow: PacketRef, n: usize) -> impl Iterator<Item = &Digest> {
         let kept = self.flows.range(..flow).rev().take(n).map(|(_, flow)| &flow.digest);
-        kept.chain(self.digests.range(..flow).rev().take(n).map(|(_, digest)| digest))
+        kept.chain(self.digests.before(flow).iter().rev().take(n))
     }
 
     /// Short facts of a flow, kept whole or not.
     pub fn digest_of(&self, flow: PacketRef) -> Option<&Digest> {
-        self.flows.get(&flow).map(|flow| &flow.digest).or_else(|| self.digests.get(&flow))
+        self.flows.get(&flow).map(|flow| &flow.digest).or_else(|| self.digests.get(flow))
     }
 }

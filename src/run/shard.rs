@@ -3,7 +3,7 @@
 //! The number of shards never depends on the number of workers, so caps, evictions and ticks fall on the same packets and the report is
 //! the same for any number of threads.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use crate::decode::{Packet, Pile};
 use crate::diagnose::Merged;
 use crate::event::PacketRef;
 use crate::flow::table::{FlowTable, Lent, Limits};
+use crate::rule::digests::Digests;
 use crate::rule::summary::Digest;
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::icmp::IcmpError;
@@ -186,12 +187,13 @@ pub type Parts = Receiver<(usize, Part)>;
 pub fn together(mut parts: Vec<(usize, Part)>) -> Merged {
     parts.sort_by_key(|(n, _)| *n);
     let mut merged = Merged::default();
-    let mut digests: Vec<VecDeque<Digest>> = Vec::with_capacity(SHARDS);
+    let mut digests = Vec::new();
+    digests.reserve_exact(parts.iter().map(|(_, part)| part.digests.len()).sum());
     for (_, part) in parts {
         merged.merge(part.merged);
-        digests.push(part.digests);
+        digests.extend(part.digests);
     }
-    merged.digests = in_order(&digests);
+    merged.digests = Digests::of(digests);
     merged
 }
 
@@ -316,19 +318,6 @@ impl Shards {
     }
 }
 
-/// All digests by the first packet. Their times and places are sorted, not they themselves, and a map made of so many as there are of what
-/// is in order already moves each once and takes no room twice.
-fn in_order(digests: &[VecDeque<Digest>]) -> BTreeMap<PacketRef, Digest> {
-    let mut order: Vec<(Timestamp, u8, u32)> = Vec::with_capacity(digests.iter().map(VecDeque::len).sum());
-    for (part, digests) in (0..).zip(digests) {
-        order.extend((0..).zip(digests).map(|(place, digest)| (digest.id.time, part, place)));
-    }
-    let of = |(_, part, place): &(Timestamp, u8, u32)| &digests[usize::from(*part)][*place as usize];
-    // Only those that began at the same moment are looked at again.
-    order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| of(a).id.cmp(&of(b).id)));
-    order.iter().map(of).map(|digest| (digest.id, *digest)).collect()
-}
-
 /// Captures are chosen by attackers, so the tables' hash must not be known beforehand; no result depends on it.
 fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
@@ -429,23 +418,9 @@ fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>, done: &Sen
 mod tests {
     use super::*;
     use crate::decode::{Flags, Ip, Link, Segment, Transport};
-    use crate::rule::testing::Scene;
     use crate::rule::threshold::Thresholds;
     use crate::wire::Address;
     use crate::wire::seq::Seq;
-
-    #[test]
-    fn the_digests_of_all_shards_are_one_map() {
-        let digest =
-            |number: u64| Scene::starting("10.0.0.1:40000", "10.0.0.2:80", number, number as i64).summary().digest;
-        let parts: Vec<VecDeque<Digest>> = [vec![7, 2, 9], vec![], vec![1, 8]]
-            .into_iter()
-            .map(|numbers| numbers.into_iter().map(digest).collect())
-            .collect();
-        let all = in_order(&parts);
-        assert_eq!(all.keys().map(|id| id.number).collect::<Vec<_>>(), [1, 2, 7, 8, 9]);
-        assert!(all.iter().all(|(id, kept)| *kept == digest(id.number)));
-    }
 
     #[test]
     fn the_memory_of_a_batch_comes_back_when_nobody_needs_its_packets() {

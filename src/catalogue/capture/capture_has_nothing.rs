@@ -94,7 +94,7 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
 fn hung(capture: &CaptureView<'_>) -> Vec<Finding> {
     let Some(sockets) = capture.sockets else { return Vec::new() };
     let kept = capture.flows.values().map(|flow| (flow.facts.client, flow.facts.server));
-    let known = capture.digests.values().map(|digest| (digest.client(), digest.server()));
+    let known = capture.digests.iter().map(|digest| (digest.client(), digest.server()));
     let seen: BTreeSet<(Endpoint, Endpoint)> = kept.chain(known).collect();
     let spoke =
         |socket: &Socket| seen.contains(&(socket.local, socket.peer)) || seen.contains(&(socket.peer, socket.local));

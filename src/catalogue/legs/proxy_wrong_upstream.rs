@@ -63,7 +63,7 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     }
     let expected: BTreeSet<Endpoint> = capture.expected.iter().copied().collect();
     let hosts: BTreeSet<Address> = expected.iter().map(|end| end.address).collect();
-    let known = || capture.flows.values().map(|flow| &flow.digest).chain(capture.digests.values());
+    let known = || capture.flows.values().map(|flow| &flow.digest).chain(capture.digests.iter());
     let used = known().any(|digest| expected.contains(&digest.server()));
     let seen = known().find(|digest| hosts.contains(&digest.server().address)).map(|digest| digest.id);
     let names: Vec<String> = expected.iter().map(ToString::to_string).collect();

@@ -123,10 +123,10 @@ fn method_3_two_streams_that_begin_with_the_same_octets_are_two_candidates() {
         (summary.facts.id, summary)
     };
     let back = || prefix(opened(OUT, BACK, 100, 20));
-    let legs = link(&BTreeMap::from([prefix(opened(CLIENT, FRONT, 1, 0)), back()]), &BTreeMap::new());
+    let legs = link(&BTreeMap::from([prefix(opened(CLIENT, FRONT, 1, 0)), back()]), &Digests::default());
     assert_eq!(by(&legs), [(1, 100, LinkMethod::PayloadPrefix, Confidence::Certain)]);
     let both = [prefix(opened(CLIENT, FRONT, 1, 0)), prefix(opened(OTHER, FRONT, 50, 1)), back()];
-    let legs = link(&BTreeMap::from(both), &BTreeMap::new());
+    let legs = link(&BTreeMap::from(both), &Digests::default());
     assert_eq!((by(&legs), open(&legs)), (vec![], vec![(100, 2)]));
 }
 
@@ -241,7 +241,7 @@ fn method_10_a_fetch_that_two_pages_may_have_made_is_open() {
 #[test]
 fn a_digest_is_found_by_its_first_request() {
     let kept = |scene: Scene| BTreeMap::from([(scene.facts.id, scene.summary())]);
-    let brief = |scenes: &[Scene]| scenes.iter().map(|scene| (scene.facts.id, scene.summary().digest)).collect();
+    let brief = |scenes: &[Scene]| Digests::of(scenes.iter().map(|scene| scene.summary().digest).collect());
     let front = |client: &str, number: u64, head: RequestHead| {
         answers(asks(opened(client, FRONT, number, 0), 3, head), 300, 200, 0)
     };

@@ -10,6 +10,7 @@ use smallvec::{SmallVec, smallvec};
 use super::requests::Asked;
 use super::{Candidate, End, LOOK};
 use crate::event::PacketRef;
+use crate::rule::digests::Digests;
 use crate::rule::finding::Confidence;
 use crate::rule::summary::{Digest, id_key, line_key};
 use crate::rule::view::{ExchangePair, LinkMethod};
@@ -52,16 +53,12 @@ impl Alike {
 }
 
 /// What the two methods say of pairs of a flow kept whole and a digest.
-pub(super) fn candidates(
-    asked: &[Asked<'_>],
-    digests: &BTreeMap<PacketRef, Digest>,
-    linked: impl Fn(PacketRef) -> bool,
-) -> Vec<Candidate> {
+pub(super) fn candidates(asked: &[Asked<'_>], digests: &Digests, linked: impl Fn(PacketRef) -> bool) -> Vec<Candidate> {
     let mut all: Vec<Known<'_>> = asked.iter().map(of_request).collect();
     // Two digests are never joined: only what a request is asked for by is looked for among them.
     let wanted: HashSet<u32, foldhash::fast::RandomState> = all.iter().flat_map(|one| &one.keys).copied().collect();
     let whole = all.len();
-    all.extend(digests.values().filter(|digest| wanted.contains(&digest.request)).map(of_digest));
+    all.extend(digests.iter().filter(|digest| wanted.contains(&digest.request)).map(of_digest));
     if all.len() == whole {
         return Vec::new();
     }

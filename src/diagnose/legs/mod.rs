@@ -20,8 +20,9 @@ mod whole;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::PacketRef;
+use crate::rule::digests::Digests;
 use crate::rule::finding::Confidence;
-use crate::rule::summary::{Digest, FlowSummary};
+use crate::rule::summary::FlowSummary;
 use crate::rule::view::{ExchangePair, Known, Link, LinkMethod, OpenLink};
 use crate::time::Elapsed;
 
@@ -58,7 +59,7 @@ struct Candidate {
 }
 
 /// All links among the flows that are still known.
-pub fn link(flows: &BTreeMap<PacketRef, FlowSummary>, digests: &BTreeMap<PacketRef, Digest>) -> Legs {
+pub fn link(flows: &BTreeMap<PacketRef, FlowSummary>, digests: &Digests) -> Legs {
     let mut legs = Legs::default();
     settle(whole::candidates(flows, digests), &mut legs);
     let linked = |legs: &Legs| -> BTreeSet<PacketRef> { legs.links.iter().map(|link| link.backend_leg).collect() };

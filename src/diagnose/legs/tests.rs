@@ -1,5 +1,6 @@
 //! Which legs are joined, and which are not.
 
+use crate::rule::digests::Digests;
 use std::collections::BTreeMap;
 
 use super::*;
@@ -16,7 +17,7 @@ pub(super) const BACK: &str = "10.0.0.3:8080";
 pub(super) fn joined(scenes: &[Scene]) -> Legs {
     let flows: BTreeMap<PacketRef, FlowSummary> =
         scenes.iter().map(|scene| (scene.facts.id, scene.summary())).collect();
-    link(&flows, &BTreeMap::new())
+    link(&flows, &Digests::default())
 }
 
 /// Client leg and backend leg by number, methods, certainty.
@@ -139,7 +140,7 @@ fn the_same_first_octets_join_streams_through_the_proxys_host_only() {
     let stranger = prefix(opened("10.0.0.9:50000", BACK, 200, 5), 5);
     let other = prefix(opened(OUT, "10.0.0.4:8080", 300, 2000), 6);
     let flows = BTreeMap::from([front, back, stranger, other]);
-    let legs = link(&flows, &BTreeMap::new());
+    let legs = link(&flows, &Digests::default());
     assert_eq!(told(&legs), [(1, 100, vec![LinkMethod::PayloadPrefix], Confidence::Certain)]);
 }
 
@@ -217,7 +218,7 @@ fn a_fetch_that_ended_before_the_page_was_answered_belongs_to_it_and_one_that_ou
 
 #[test]
 fn fifty_thousand_flows_are_joined_in_no_time() {
-    let mut digests = BTreeMap::new();
+    let mut digests = Vec::new();
     let mut flows = BTreeMap::new();
     for n in 0..25_000u64 {
         let start = n as i64;
@@ -230,10 +231,11 @@ fn fifty_thousand_flows_are_joined_in_no_time() {
             if n % 2 == 0 {
                 flows.insert(scene.facts.id, summary);
             } else {
-                digests.insert(scene.facts.id, summary.digest);
+                digests.push(summary.digest);
             }
         }
     }
+    let digests = Digests::of(digests);
     let before = std::time::Instant::now();
     link(&flows, &digests);
     assert!(before.elapsed().as_secs() < 30, "{:?}", before.elapsed());

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::hosts::meet;
 use super::{AT_ONCE, Candidate, LOOK, latest, same_connection};
 use crate::event::{PacketRef, Protocol, What};
+use crate::rule::digests::Digests;
 use crate::rule::finding::Confidence;
 use crate::rule::summary::{Digest, FlowSummary};
 use crate::rule::view::{Known, LinkMethod};
@@ -19,11 +20,8 @@ const HEADER_AGE: Elapsed = Elapsed::secs(60);
 const TRANSLATED_AGE: Elapsed = Elapsed::secs(1);
 
 /// What the three methods say.
-pub(super) fn candidates(
-    flows: &BTreeMap<PacketRef, FlowSummary>,
-    digests: &BTreeMap<PacketRef, Digest>,
-) -> Vec<Candidate> {
-    let known: Vec<Known<'_>> = flows.values().map(Known::from).chain(digests.values().map(Known::from)).collect();
+pub(super) fn candidates(flows: &BTreeMap<PacketRef, FlowSummary>, digests: &Digests) -> Vec<Candidate> {
+    let known: Vec<Known<'_>> = flows.values().map(Known::from).chain(digests.iter().map(Known::from)).collect();
     let certain = |method| {
         move |(client, backend): (PacketRef, PacketRef)| Candidate {
             client: (client, 0),

@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::CaptureView;
 use crate::event::PacketRef;
 use crate::flow::facts::IpProtocol;
+use crate::rule::digests::Digests;
 use crate::rule::summary::{Digest, FlowSummary};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::{Address, Endpoint};
@@ -31,7 +32,7 @@ pub struct Index<'a> {
 
 impl<'a> Index<'a> {
     /// Of all flows that are still known.
-    pub fn of(flows: &'a BTreeMap<PacketRef, FlowSummary>, digests: &'a BTreeMap<PacketRef, Digest>) -> Self {
+    pub fn of(flows: &'a BTreeMap<PacketRef, FlowSummary>, digests: &'a Digests) -> Self {
         let mut index = Self::default();
         for flow in flows.values() {
             index.kept.entry(flow.facts.server).or_default().push(flow);
@@ -46,7 +47,7 @@ impl<'a> Index<'a> {
             found.servers.dedup();
         }
         let mut all: Vec<Known<'a>> = Vec::with_capacity(flows.len() + digests.len());
-        all.extend(flows.values().map(Known::from).chain(digests.values().map(Known::from)));
+        all.extend(flows.values().map(Known::from).chain(digests.iter().map(Known::from)));
         index.by_time =
             [&all[..flows.len()], &all[flows.len()..]].map(|part| part.iter().map(|one| one.digest).collect());
         // The stable sort finds that these are two lists in order, and only merges them.
