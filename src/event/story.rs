@@ -52,11 +52,11 @@ impl Story {
         self.tail.push_back(event);
     }
 
-    /// An empty one with the memory of one that is over.
+    /// An empty one with the memory of one that is over, as far as an ordinary flow needs it: else in time all had that of the longest.
     pub fn renewed(mut self) -> Self {
         self.head.clear();
-        self.tail.clear();
-        Self { head: self.head, tail: self.tail, ..Self::default() }
+        self.head.shrink_to(2 * Self::FEW);
+        Self { head: self.head, ..Self::default() }
     }
 
     /// Gives back what it has at hand for more.

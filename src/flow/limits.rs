@@ -59,7 +59,7 @@ impl Default for Limits {
             listeners: 65_536,
             gathered_from: 64,
             packed_from: 256,
-            frozen_from: 2048,
+            frozen_from: 1024,
             frozen_after: Elapsed::secs(1),
             memory: Self::of_tables(2 << 30),
         }
