@@ -167,13 +167,15 @@ fn sum(ip: &Ip, segment: &Segment<'_>) -> u16 {
 
 /// Sum of the pseudo header of a segment of `len` octets.
 fn pseudo(ip: &Ip, len: u64) -> u64 {
-    let mut sum = 6 + len;
-    for address in [ip.source.0, ip.destination.0] {
-        // The mapped form's 0xffff must not be added for IPv4.
-        let address = if ip.source.is_v4() { address & 0xffff_ffff } else { address };
-        sum += (0..4).map(|i| (address >> (32 * i)) as u64 & 0xffff_ffff).sum::<u64>();
-    }
-    sum
+    let words = |address: u128| u64::from(address as u32);
+    let ends = [ip.source.0, ip.destination.0];
+    let addresses: u64 = if ip.source.is_v4() {
+        // The mapped form's 0xffff must not be added.
+        ends.into_iter().map(words).sum()
+    } else {
+        ends.into_iter().flat_map(|address| [0, 32, 64, 96].map(|by| words(address >> by))).sum()
+    };
+    6 + len + addresses
 }
 
 /// Nobody has finished the checksum yet: the field holds the sum of the pseudo header (with the length or without it), or nothing.

@@ -79,8 +79,10 @@ impl Mark {
         let meant = segment.payload_len > 0 || segment.flags.has(Flags::SYN);
         if id == 0 {
             tag = mix(tag, u64::from(segment.checksum));
-            for chunk in segment.options.chunks(8) {
-                tag = mix(tag, octets(chunk));
+            let (eights, rest) = segment.options.as_chunks::<8>();
+            tag = eights.iter().fold(tag, |tag, eight| mix(tag, u64::from_be_bytes(*eight)));
+            if !rest.is_empty() {
+                tag = mix(tag, octets(rest));
             }
         }
         Self { tag, strong: id != 0 || meant }
