@@ -75,6 +75,8 @@ pub struct FlowTable<S: Sink> {
     /// With more flows among the places than these, idle ones are frozen; where the search for them goes on.
     warm: usize,
     warm_hand: usize,
+    /// So many flows more may stay among the places, because as many came back from the frost lately.
+    lively: usize,
     wheel: Wheel,
     listeners: Listeners,
     tombstones: Tombstones,
@@ -93,6 +95,7 @@ impl<S: Sink> FlowTable<S> {
             tombstones: Tombstones::new(seed, limits.tombstones()),
             warm: limits.frozen_from,
             warm_hand: 0,
+            lively: 0,
             shared: Shared { limits, counts: Counts::default(), held: 0, unanswered: 0, weight: 0 },
             index: HashTable::new(),
             places: Vec::new(),

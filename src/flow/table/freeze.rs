@@ -20,13 +20,15 @@ const STEPS: usize = 64;
 const AT_ONCE: usize = 2;
 /// What is heavier than this is not written down.
 const HEAVY: usize = 16 << 10;
+/// Of the flows for which there is more room because they came back, this part loses it with every tick: a sixtieth in a second, about.
+const FADES: usize = 512;
 
 impl<S: Sink> FlowTable<S> {
     /// There is one more open flow: for it, others that are idle are frozen.
     #[cold]
     #[inline(never)]
     pub(super) fn chill(&mut self, now: Timestamp) {
-        let (from, after) = (self.shared.limits.frozen_from, self.shared.limits.frozen_after);
+        let (from, after) = (self.frozen_from(), self.shared.limits.frozen_after);
         // The more there are, the shorter is the silence that is enough: half for every sixteenth beyond.
         let excess = 16 * self.live.saturating_sub(from) / from.max(1);
         let idle = Elapsed(after.0 >> excess.min(40));
@@ -50,7 +52,18 @@ impl<S: Sink> FlowTable<S> {
 
     /// From how many open flows on the next ones are to be frozen: not more than there are.
     pub(super) fn cool_down(&mut self) {
+        self.lively -= self.lively.div_ceil(FADES);
         self.warm = self.live.max(self.shared.limits.frozen_from);
+    }
+
+    /// From how many open flows on others are frozen. Where many of them come back, to freeze them costs more than it saves, as long as there
+    /// is plenty of room.
+    fn frozen_from(&mut self) -> usize {
+        let limits = &self.shared.limits;
+        if limits.frozen_after == Elapsed::ZERO || self.memory() > limits.memory / 2 {
+            self.lively = 0;
+        }
+        self.shared.limits.frozen_from + self.lively
     }
 
     /// Freezes a flow. `None`: it stays as it is, because something is due, or because it holds much.
@@ -93,6 +106,7 @@ impl<S: Sink> FlowTable<S> {
             return None;
         }
         let number = self.frozen.find(key, hash)?;
+        self.lively += 1;
         self.thaw(number, true)
     }
 

@@ -45,6 +45,31 @@ fn only_where_many_are_open_those_that_are_idle_are_frozen() {
 }
 
 #[test]
+fn flows_that_come_back_stay_until_they_are_silent_for_long() {
+    const FLOWS: u16 = 300;
+    let mut script = many(Limits { frozen_from: 100, ..Limits::default() }, FLOWS);
+    let table = |script: &Script| (script.table.live, script.table.frozen.len());
+    let (live, frozen) = table(&script);
+    assert!(live < 150 && frozen > 150, "{live} open, {frozen} frozen");
+    // All of them say something every three seconds.
+    for second in 3..60 {
+        script.tick(second);
+        for port in (1..=FLOWS).filter(|port| i64::from(port % 3) == second % 3) {
+            let (ms, seq) = (second * 1000 + i64::from(port), 1 + second as u32);
+            script.send(ms, Shot { port: FIRST + port, seq, payload: b"x", ..Shot::default() });
+        }
+    }
+    let (live, frozen) = table(&script);
+    assert!(frozen < 30, "{live} open, {frozen} frozen");
+    (60..400).for_each(|second| script.tick(second));
+    for port in 1..=FLOWS {
+        script.send(400_000 + i64::from(port), Shot { port: 2 * FLOWS + port, payload: b"x", ..Shot::default() });
+    }
+    let (live, frozen) = table(&script);
+    assert!(live < 2 * usize::from(FLOWS) - 200 && frozen > 200, "{live} open, {frozen} frozen");
+}
+
+#[test]
 fn a_frozen_flow_takes_some_hundred_octets_and_they_are_counted() {
     let script = many(freezing(), 5000);
     assert_eq!((script.table.live, script.table.frozen.len()), (0, 5000));
