@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::finding::{RuleId, rule_order};
 use crate::decode::LostFragments;
 use crate::event::PacketRef;
 use crate::time::{Elapsed, Timestamp};
@@ -73,7 +74,7 @@ pub struct Tally {
     /// Flows evicted because of the memory all of them took.
     pub relieved: u64,
     /// Full summaries that were not kept because of the cap, by rule.
-    pub beyond_cap: BTreeMap<String, u64>,
+    pub beyond_cap: BTreeMap<RuleId, u64>,
     /// The same by rule and server end, in that order, the first 1024 of each shard: how far an incident reaches beyond the kept flows.
     pub beyond: Vec<Beyond>,
     /// Flows by verdict of their own findings that are not among the kept ones.
@@ -95,7 +96,7 @@ impl Tally {
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Beyond {
     /// The rule of their worst finding.
-    pub rule: String,
+    pub rule: RuleId,
     /// The server end.
     pub server: Endpoint,
     /// How many.
@@ -237,8 +238,8 @@ impl Tally {
 
     /// Adds flows that are not kept whole; at most `cap` entries.
     pub fn add_beyond(&mut self, more: &Beyond, cap: usize) {
-        let key = |beyond: &Beyond| (beyond.rule.clone(), beyond.server);
-        match self.beyond.binary_search_by_key(&key(more), key) {
+        let order = |beyond: &Beyond| rule_order(&beyond.rule, &more.rule).then(beyond.server.cmp(&more.server));
+        match self.beyond.binary_search_by(order) {
             Ok(place) => self.beyond[place].add(more),
             Err(place) if self.beyond.len() < cap => self.beyond.insert(place, more.clone()),
             Err(_) => {}

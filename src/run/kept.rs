@@ -4,9 +4,11 @@
 //! are kept takes the place of the latest one of a kind of which many are; the first ones, which tell how it began, stay. Where all kinds
 //! are small, one that has been quiet for an hour makes room: a capture that goes on for days must see what breaks today.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::PacketRef;
+use crate::rule::finding::{RuleId, rule_order};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::Endpoint;
 
@@ -19,12 +21,28 @@ const FAIR: usize = 32;
 const QUIET: Elapsed = Elapsed::secs(3600);
 
 /// The rule of a flow's worst finding (empty: it cannot be judged) and its server.
-pub(super) type Kind = (String, Endpoint);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failing {
+    pub(super) rule: RuleId,
+    pub(super) server: Endpoint,
+}
+
+impl Ord for Failing {
+    fn cmp(&self, other: &Self) -> Ordering {
+        rule_order(&self.rule, &other.rule).then_with(|| self.server.cmp(&other.server))
+    }
+}
+
+impl PartialOrd for Failing {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 /// Who is kept, by kind.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kept {
-    kinds: BTreeMap<Kind, Members>,
+    kinds: BTreeMap<Failing, Members>,
     len: usize,
     /// Kinds with more than [`FAIR`] flows.
     large: usize,
@@ -51,7 +69,7 @@ pub(super) enum Place {
 
 impl Kept {
     /// Finds a place for flow `id`, whose last packet came at `last`.
-    pub(super) fn place(&mut self, kind: Kind, id: PacketRef, last: Timestamp) -> Place {
+    pub(super) fn place(&mut self, kind: Failing, id: PacketRef, last: Timestamp) -> Place {
         let alike = self.kinds.get(&kind).map_or(0, |members| members.flows.len());
         if alike >= KEPT_ALIKE {
             return Place::None;
@@ -70,7 +88,7 @@ impl Kept {
         }
     }
 
-    fn enter(&mut self, kind: Kind, id: PacketRef, last: Timestamp) {
+    fn enter(&mut self, kind: Failing, id: PacketRef, last: Timestamp) {
         let members = self.kinds.entry(kind).or_insert_with(|| Members { flows: BTreeSet::new(), last });
         members.flows.insert(id);
         members.last = members.last.max(last);
@@ -110,8 +128,8 @@ mod tests {
     use super::*;
     use crate::wire::Address;
 
-    fn kind(n: usize) -> Kind {
-        ("connect-refused".into(), Endpoint::new(Address(n as u128), 80))
+    fn kind(n: usize) -> Failing {
+        Failing { rule: "connect-refused".into(), server: Endpoint::new(Address(n as u128), 80) }
     }
 
     fn at(number: u64, seconds: i64) -> PacketRef {

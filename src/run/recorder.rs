@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::kept::{Kept, Place};
+use super::kept::{Failing, Kept, Place};
 use super::prefix::Prefix;
 use super::progress::Progress;
 use super::tally::{count, mark};
@@ -219,9 +219,9 @@ impl Recorder {
     }
 
     fn keep(&mut self, mut summary: FlowSummary) {
-        let told = worst(&summary.findings).map(|finding| finding.rule.to_string());
+        let told = worst(&summary.findings).map(|finding| finding.rule.clone());
         let (server, id, last) = (summary.facts.server, summary.facts.id, summary.facts.last.time);
-        match self.places.place((told.unwrap_or_default(), server), id, last) {
+        match self.places.place(Failing { rule: told.unwrap_or_default(), server }, id, last) {
             Place::Kept => {}
             Place::Instead(victim) => {
                 if let Some(victim) = self.kept.remove(&victim) {
@@ -236,7 +236,7 @@ impl Recorder {
 
     /// There is no room for it: it is counted by its worst finding.
     fn beyond(&mut self, summary: FlowSummary) {
-        if let Some(rule) = worst(&summary.findings).map(|finding| finding.rule.to_string()) {
+        if let Some(rule) = worst(&summary.findings).map(|finding| finding.rule.clone()) {
             *self.tally.beyond_cap.entry(rule.clone()).or_default() += 1;
             let facts = &summary.facts;
             let (server, id, clients) = (facts.server, facts.id, vec![facts.client.address]);
