@@ -1,6 +1,5 @@
 //! Which legs are joined, and which are not.
 
-use crate::rule::digests::Digests;
 use std::collections::BTreeMap;
 
 use super::*;

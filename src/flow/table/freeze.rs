@@ -20,7 +20,7 @@ const STEPS: usize = 64;
 const AT_ONCE: usize = 2;
 /// What is heavier than this is not written down.
 const HEAVY: usize = 16 << 10;
-/// Of the flows for which there is more room because they came back, this part loses it with every tick: a sixtieth in a second, about.
+/// With every tick, one in so many of the places made for flows that came back is lost: a sixtieth in a second, about.
 const FADES: usize = 512;
 
 impl<S: Sink> FlowTable<S> {
