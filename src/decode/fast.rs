@@ -12,7 +12,7 @@ use crate::wire::{Address, Mac};
 
 /// The packet of an ordinary frame; `None` when the walk must look.
 ///
-/// Only TCP over IPv4 without a tag is read in the caller's place, so that what nearly all packets need is short and in one piece.
+/// Only TCP over IPv4 and IPv6 without a tag is read in the caller's place, so that what nearly all packets need is short and in one piece.
 #[inline(always)]
 pub(super) fn packet<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
     if frame.link != LinkType::ETHERNET {
@@ -22,19 +22,9 @@ pub(super) fn packet<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
     let ether_type = u16::from_be_bytes([ethernet[12], ethernet[13]]);
     match ether_type {
         link::IPV4 if rest.bytes.get(9) == Some(&number::TCP) => ipv4(frame, ethernet, None, rest),
-        link::IPV6 => over_ipv6(frame),
+        link::IPV6 if rest.bytes.get(6) == Some(&number::TCP) => ipv6(frame, ethernet, None, rest),
         _ => other(frame),
     }
-}
-
-/// TCP over IPv6 without a tag has a place of its own too.
-#[inline(never)]
-fn over_ipv6<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
-    let (ethernet, rest) = Span::new(frame.bytes, frame.wire_len).take::<14>("").ok()?;
-    if rest.bytes.get(6) != Some(&number::TCP) {
-        return other(frame);
-    }
-    ipv6(frame, ethernet, None, rest)
 }
 
 /// The same for all that the fast path reads: VLAN tags and UDP too.
@@ -123,14 +113,15 @@ fn made<'a>(
     transport: Transport<'a>,
     cut: bool,
 ) -> Packet<'a> {
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, _, _] = *ethernet;
+    // As slices: octet by octet they would be read again before all of them are written.
+    let [destination, source] = [&ethernet[..6], &ethernet[6..12]].map(|mac| mac.try_into().ok().map(Mac));
     Packet {
         at: PacketRef { file: frame.file, number: frame.number, time: frame.time },
         interface: frame.interface,
         link: Link {
             direction: told(frame),
-            source: Some(Mac([s0, s1, s2, s3, s4, s5])),
-            destination: Some(Mac([d0, d1, d2, d3, d4, d5])),
+            source,
+            destination,
             ifindex: 0,
             vlan,
         },

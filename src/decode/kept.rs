@@ -1,9 +1,11 @@
 //! Packets that are looked at later: what each says is written small, and its octets lie behind those of the others.
 
+use prefetch_index::prefetch_index;
+
 use super::{Datagram, Flags, Ip, Link, Packet, Segment, Transport};
 use crate::event::{PacketRef, Stamp};
 use crate::wire::seq::Seq;
-use crate::wire::{Address, Endpoint};
+use crate::wire::{Address, Endpoint, Mac};
 
 /// Packets that one pile holds: few enough to stay in the caches while it is filled and worked in, enough that handing it over costs nothing
 /// for a packet.
@@ -14,12 +16,18 @@ pub const OCTETS: usize = 64 << 10;
 const ROOM: usize = OCTETS + (2 << 10);
 /// Octets that come from memory at once.
 const LINE: usize = 64;
+/// Links that are found again.
+const RECENT: usize = 16;
 
 /// TCP and UDP packets in the order they came, and their octets: options and payloads.
 #[derive(Debug, Default)]
 pub struct Pile {
     packets: Vec<Kept>,
     octets: Vec<u8>,
+    /// What the link layer said of them, with the interface; of some twice.
+    links: Vec<(Link, u16)>,
+    /// By link addresses, one of `links` that had them lately.
+    recent: [u8; RECENT],
 }
 
 /// What tells the flow of a packet, and what it means for how long that lasts.
@@ -39,14 +47,11 @@ pub struct Head {
     pub octets: u32,
 }
 
-/// What a packet says beside its octets.
+/// What a packet says beside its octets: one line of memory.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Kept {
     at: Stamp,
-    link: Link,
-    interface: u16,
-    /// Of the segment, or 0.
-    window: u16,
     seq: Seq,
     ack: Seq,
     /// Octets of the IP packet, and of the payload, on the wire.
@@ -58,19 +63,45 @@ struct Kept {
     /// The addresses of IPv4.
     narrow: [u32; 2],
     ports: [u16; 2],
-    id: Option<u16>,
+    /// Of the segment, or 0.
+    window: u16,
+    /// Where [`Marks::ID`] says that there is one.
+    id: u16,
     checksum: u16,
     options: u8,
     flags: Flags,
     ttl: u8,
-    wide: bool,
-    udp: bool,
-    cut: bool,
-    reassembled: bool,
-    tunnelled: bool,
+    marks: Marks,
+    /// Which of the pile's links it came by.
+    link: u8,
 }
 
-const _: () = assert!(size_of::<Kept>() <= 96);
+const _: () = assert!(size_of::<Kept>() == LINE);
+
+/// What is so or not so of a packet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Marks(u8);
+
+impl Marks {
+    /// Its addresses are those of IPv6.
+    const WIDE: Self = Self(1);
+    const UDP: Self = Self(1 << 1);
+    const CUT: Self = Self(1 << 2);
+    const REASSEMBLED: Self = Self(1 << 3);
+    const TUNNELLED: Self = Self(1 << 4);
+    /// Its IP header has an identification.
+    const ID: Self = Self(1 << 5);
+
+    #[inline]
+    fn of(all: [(Self, bool); 6]) -> Self {
+        Self(all.into_iter().fold(0, |marks, (mark, set)| marks | if set { mark.0 } else { 0 }))
+    }
+
+    #[inline]
+    fn has(self, mark: Self) -> bool {
+        self.0 & mark.0 != 0
+    }
+}
 
 impl Pile {
     /// What the packets of a full pile take, and their octets.
@@ -92,23 +123,55 @@ impl Pile {
         self.packets.len() >= PACKETS || self.octets.len() >= OCTETS
     }
 
-    /// Keeps one more packet. `false` where it is neither TCP nor UDP.
+    /// Keeps one more packet. `false` where it is neither TCP nor UDP, or the pile has all that it may.
     #[inline]
     pub fn push(&mut self, packet: &Packet<'_>) -> bool {
+        self.push_at(packet, packet.at.into())
+    }
+
+    /// The same where `at`, which is the packet's own, is at hand.
+    #[inline]
+    pub(crate) fn push_at(&mut self, packet: &Packet<'_>, at: Stamp) -> bool {
         if self.packets.capacity() == 0 {
             self.packets.reserve_exact(PACKETS);
             self.octets.reserve_exact(ROOM);
         }
-        let Some(kept) = Kept::of(packet, &mut self.octets) else { return false };
+        if self.packets.len() >= PACKETS {
+            return false;
+        }
+        let Some(mut kept) = Kept::of(packet, at, &mut self.octets) else { return false };
+        kept.link = self.link_of(packet);
         self.packets.push(kept);
         true
+    }
+
+    /// Which of `links` is that of a packet.
+    #[inline]
+    fn link_of(&mut self, packet: &Packet<'_>) -> u8 {
+        let low = |mac: Option<Mac>| mac.map_or(0, |Mac([.., octet])| octet);
+        let slot = (low(packet.link.source) ^ low(packet.link.destination).rotate_left(3)) as usize % RECENT;
+        let known = self.recent[slot];
+        match self.links.get(usize::from(known)) {
+            Some((link, interface)) if *link == packet.link && *interface == packet.interface => known,
+            _ => self.new_link(slot, packet),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn new_link(&mut self, slot: usize, packet: &Packet<'_>) -> u8 {
+        // There are no more of them than packets.
+        let new = self.links.len() as u8;
+        self.links.push((packet.link, packet.interface));
+        self.recent[slot] = new;
+        new
     }
 
     /// The packet of a place as it was. Made where it is used: moving it costs as much as making it.
     #[inline(always)]
     pub fn packet(&self, place: usize) -> Option<Packet<'_>> {
         let kept = self.packets.get(place)?;
-        Some(kept.packet(self.octets_of(kept)))
+        Some(kept.packet(self.octets_of(kept), self.links.get(usize::from(kept.link))?))
     }
 
     /// The head of the packet of a place.
@@ -117,7 +180,7 @@ impl Pile {
         let kept = self.packets.get(place)?;
         let (source, destination, _) = kept.addresses(self.octets_of(kept));
         let [source, destination] = [Endpoint::new(source, kept.ports[0]), Endpoint::new(destination, kept.ports[1])];
-        let (udp, flags, octets) = (kept.udp, kept.flags, kept.end - kept.begin);
+        let (udp, flags, octets) = (kept.marks.has(Marks::UDP), kept.flags, kept.end - kept.begin);
         Some(Head { at: kept.at.packet(), source, destination, udp, flags, octets })
     }
 
@@ -125,23 +188,27 @@ impl Pile {
         self.octets.get(kept.begin as usize..kept.end as usize).unwrap_or(&[])
     }
 
-    /// Looks at what the packet says, so that it comes from memory.
+    /// Sends for what the packet says.
     #[inline]
-    pub fn fetch(&self, place: usize) -> u8 {
-        self.packets.get(place).map_or(0, |kept| kept.at.time().0 as u8 ^ kept.ttl)
+    pub fn fetch(&self, place: usize) {
+        prefetch_index(&self.packets, place);
     }
 
-    /// The same with its octets.
+    /// Sends for its octets.
     #[inline]
-    pub fn fetch_octets(&self, place: usize) -> u8 {
-        let octets = self.packets.get(place).map_or(&[][..], |kept| self.octets_of(kept));
-        octets.iter().step_by(LINE).fold(0, |sum, octet| sum ^ octet)
+    pub fn fetch_octets(&self, place: usize) {
+        if let Some(kept) = self.packets.get(place) {
+            for octet in (kept.begin as usize..kept.end as usize).step_by(LINE) {
+                prefetch_index(&self.octets, octet);
+            }
+        }
     }
 
     /// Its memory, and nothing in it.
     pub fn emptied(mut self) -> Self {
         self.packets.clear();
         self.octets.clear();
+        self.links.clear();
         self.octets.shrink_to(ROOM);
         self
     }
@@ -149,7 +216,7 @@ impl Pile {
 
 impl Kept {
     #[inline(always)]
-    fn of(packet: &Packet<'_>, all: &mut Vec<u8>) -> Option<Self> {
+    fn of(packet: &Packet<'_>, at: Stamp, all: &mut Vec<u8>) -> Option<Self> {
         let begin = all.len() as u32;
         let ip = packet.ip.as_ref()?;
         let ((seq, ack, window, checksum, flags), options, payload, payload_len, ports, udp) = match &packet.transport {
@@ -174,10 +241,7 @@ impl Kept {
         }
         all.extend_from_slice(payload);
         Some(Self {
-            at: packet.at.into(),
-            link: packet.link,
-            interface: packet.interface,
-            window,
+            at,
             seq,
             ack,
             ip_len: ip.len,
@@ -186,16 +250,21 @@ impl Kept {
             end: all.len() as u32,
             narrow: [ip.source.0 as u32, ip.destination.0 as u32],
             ports,
-            id: ip.id,
+            window,
+            id: ip.id.unwrap_or_default(),
             checksum,
             options: options_len,
             flags,
             ttl: ip.ttl,
-            wide,
-            udp,
-            cut: packet.cut,
-            reassembled: ip.reassembled,
-            tunnelled: ip.tunnelled,
+            marks: Marks::of([
+                (Marks::WIDE, wide),
+                (Marks::UDP, udp),
+                (Marks::CUT, packet.cut),
+                (Marks::REASSEMBLED, ip.reassembled),
+                (Marks::TUNNELLED, ip.tunnelled),
+                (Marks::ID, ip.id.is_some()),
+            ]),
+            link: 0,
         })
     }
 
@@ -203,7 +272,7 @@ impl Kept {
     #[inline(always)]
     fn addresses<'a>(&self, octets: &'a [u8]) -> (Address, Address, &'a [u8]) {
         match octets.split_first_chunk::<32>() {
-            Some((both, octets)) if self.wide => {
+            Some((both, octets)) if self.marks.has(Marks::WIDE) => {
                 let [source, destination] = [both.first_chunk(), both.last_chunk()];
                 let whole = |half: Option<&[u8; 16]>| Address(half.map_or(0, |half| u128::from_ne_bytes(*half)));
                 (whole(source), whole(destination), octets)
@@ -215,14 +284,14 @@ impl Kept {
         }
     }
 
-    /// The packet as it was; `octets` are its own.
+    /// The packet as it was; octets, link and interface are its own.
     #[inline(always)]
-    fn packet<'a>(&self, octets: &'a [u8]) -> Packet<'a> {
+    fn packet<'a>(&self, octets: &'a [u8], (link, interface): &(Link, u16)) -> Packet<'a> {
         let (source, destination, octets) = self.addresses(octets);
         let (options, payload) = octets.split_at_checked(usize::from(self.options)).unwrap_or((&[], octets));
         let [source_port, destination_port] = self.ports;
-        let Self { at, link, interface, window, seq, ack, payload_len, id, checksum, flags, ttl, .. } = *self;
-        let transport = if self.udp {
+        let Self { at, window, seq, ack, payload_len, id, checksum, flags, ttl, marks, .. } = *self;
+        let transport = if marks.has(Marks::UDP) {
             Transport::Udp(Datagram { source_port, destination_port, payload, payload_len })
         } else {
             Transport::Tcp(Segment {
@@ -242,12 +311,13 @@ impl Kept {
             source,
             destination,
             ttl,
-            id,
+            id: marks.has(Marks::ID).then_some(id),
             len: self.ip_len,
-            reassembled: self.reassembled,
-            tunnelled: self.tunnelled,
+            reassembled: marks.has(Marks::REASSEMBLED),
+            tunnelled: marks.has(Marks::TUNNELLED),
         };
-        Packet { at: at.packet(), interface, link, ip: Some(ip), transport, cut: self.cut }
+        let cut = marks.has(Marks::CUT);
+        Packet { at: at.packet(), interface: *interface, link: *link, ip: Some(ip), transport, cut }
     }
 }
 

@@ -23,6 +23,8 @@ const MORE: u16 = 512;
 /// Wrong segments remembered, and damaged ones.
 const SUSPECTS: usize = 16;
 const DAMAGED: usize = 16;
+/// Octets that are summed up at once.
+const BLOCK: usize = 32;
 
 /// A segment with a wrong checksum that may have been damaged on its way.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -204,18 +206,22 @@ pub(super) fn right(ip: &Ip, segment: &Segment<'_>) -> u16 {
     !sum(ip, &Segment { checksum: 0, ..*segment })
 }
 
-/// Sum of the 16-bit words, eight octets at a time with the carry added at the other end, which the sum does not mind, nor that it is made in
-/// the machine's own order and turned when it is done (RFC 1071 §2(B), §2(C)).
+/// Sum of the 16-bit words: four octets at a time in eight sums beside each other, which a processor adds at once; what is left over eight
+/// octets at a time with the carry added at the other end. The sum does not mind, nor that it is made in the machine's own order and turned
+/// when it is done (RFC 1071 §2(B), §2(C)).
 fn words(octets: &[u8]) -> u64 {
-    let mut sum = 0u64;
+    let (blocks, rest) = octets.as_chunks::<BLOCK>();
+    let mut sums = [0u64; BLOCK / 4];
+    for block in blocks {
+        for (sum, four) in sums.iter_mut().zip(block.as_chunks::<4>().0) {
+            *sum += u64::from(u32::from_ne_bytes(*four));
+        }
+    }
+    let mut sum: u64 = sums.iter().sum();
     let mut add = |eight: [u8; 8]| {
         let (next, carry) = sum.overflowing_add(u64::from_ne_bytes(eight));
         sum = next + u64::from(carry);
     };
-    let (blocks, rest) = octets.as_chunks::<32>();
-    for block in blocks {
-        block.as_chunks::<8>().0.iter().for_each(|eight| add(*eight));
-    }
     let (eights, rest) = rest.as_chunks::<8>();
     eights.iter().for_each(|eight| add(*eight));
     if !rest.is_empty() {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashTable;
+use prefetch_index::prefetch_index;
 
 use super::key::{Key, Way};
 use super::wheel::step_for;
@@ -125,12 +126,17 @@ impl Heap {
         self.piles.get(place.pile())?.pile.as_deref()
     }
 
-    /// Looks at every line of these packets, so that they come from memory side by side and not, one waiting for the other, when they are
-    /// worked in.
+    /// Sends for what these packets say, so that it comes from memory while others are worked in.
     fn fetch(&self, places: &[Place]) {
-        let piles = || places.iter().filter_map(|place| Some((self.pile(*place)?, place)));
-        let sides = piles().fold(0, |sum, (pile, place)| sum ^ pile.fetch(place.place()));
-        std::hint::black_box(piles().fold(sides, |sum, (pile, place)| sum ^ pile.fetch_octets(place.place())));
+        for place in places {
+            self.pile(*place).into_iter().for_each(|pile| pile.fetch(place.place()));
+        }
+    }
+
+    /// Sends for the octets of a packet. What it says should be at hand.
+    #[inline]
+    fn fetch_octets(&self, place: Place) {
+        self.pile(place).into_iter().for_each(|pile| pile.fetch_octets(place.place()));
     }
 
     /// Nobody needs the packet that lies there.
@@ -156,23 +162,40 @@ impl Heap {
     }
 }
 
+/// The flow that is worked in next.
+#[derive(Default)]
+struct Coming {
+    number: Option<u32>,
+    packets: Vec<Place>,
+}
+
 /// The packets of a flow that was taken out.
 pub(super) struct Taken {
     number: u32,
     packets: Vec<Place>,
     heap: Heap,
+    /// Somebody sent for its packets already.
+    sent_for: bool,
+    coming: Coming,
 }
 
 impl Taken {
-    /// Shows them in the order they came, each with its way.
+    /// Shows them in the order they came, each with its way. With each of them one of the next flow is sent for: all at once they would keep
+    /// what this one needs from being read.
     #[inline(always)]
     pub(super) fn each(&self, mut show: impl FnMut(Way, &Packet<'_>)) {
-        self.heap.fetch(&self.packets);
+        if !self.sent_for {
+            self.heap.fetch(&self.packets);
+            self.packets.iter().for_each(|place| self.heap.fetch_octets(*place));
+        }
+        let mut coming = self.coming.packets.iter();
         for place in &self.packets {
+            coming.next().into_iter().for_each(|place| self.heap.fetch_octets(*place));
             if let Some(packet) = self.heap.pile(*place).and_then(|pile| pile.packet(place.place())) {
                 show(place.way(), &packet);
             }
         }
+        coming.for_each(|place| self.heap.fetch_octets(*place));
     }
 }
 
@@ -190,6 +213,9 @@ pub(super) struct Gathered {
     /// Up to here the ring was looked at.
     now: i64,
     len: usize,
+    /// Of which flow the packets were sent for, and whose are next.
+    sent_for: Option<u32>,
+    coming: Coming,
 }
 
 /// How long an ended flow, and an answered DNS query, stay in the table.
@@ -204,7 +230,8 @@ impl Gathered {
     pub(super) fn new(seed: u64) -> Self {
         let ring = (0..RING).map(|_| Vec::new()).collect();
         let (index, entries, free) = (HashTable::new(), Vec::new(), Vec::new());
-        Self { heap: Heap::default(), piles: 0, seed, index, entries, free, ring, now: i64::MIN, len: 0 }
+        let (heap, coming) = (Heap::default(), Coming::default());
+        Self { heap, piles: 0, seed, index, entries, free, ring, now: i64::MIN, len: 0, sent_for: None, coming }
     }
 
     /// Flows put aside.
@@ -239,7 +266,7 @@ impl Gathered {
     /// The number of the flow of this name.
     #[inline]
     pub(super) fn find(&self, key: &Key, hash: u64) -> Option<u32> {
-        let same = |number: &u32| self.entries.get(*number as usize).is_some_and(|entry| entry.key == Some(*key));
+        let same = |number: &u32| self.entries.get(*number as usize).is_some_and(|entry| entry.key.as_ref() == Some(key));
         self.index.find(hash, same).copied()
     }
 
@@ -328,6 +355,24 @@ impl Gathered {
         }
     }
 
+    /// These flows are worked in behind the one at hand, so what they need is sent for: of the first one its octets, of the second what its
+    /// packets say, which tells where octets lie, and so on.
+    pub(super) fn approach(&mut self, [first, second, third, fourth]: [Option<u32>; 4]) {
+        let packets = |number: Option<u32>| {
+            number.and_then(|number| self.entries.get(number as usize)).map_or(&[][..], |entry| &entry.packets)
+        };
+        if let Some(number) = fourth {
+            prefetch_index(&self.entries, number as usize);
+            // It may reach into the line where the next one begins.
+            prefetch_index(&self.entries, number as usize + 1);
+        }
+        prefetch_index(packets(third), 0);
+        self.heap.fetch(packets(second));
+        self.coming.packets.clear();
+        self.coming.packets.extend_from_slice(packets(first));
+        self.sent_for = std::mem::replace(&mut self.coming.number, first);
+    }
+
     /// All of them.
     pub(super) fn all(&self) -> impl Iterator<Item = (PacketRef, u32)> {
         let some = (0..).zip(&self.entries).filter(|(_, entry)| !entry.packets.is_empty());
@@ -344,13 +389,14 @@ impl Gathered {
         }
         entry.octets = 0;
         self.len -= 1;
-        Some((key, Taken { number, packets, heap: std::mem::take(&mut self.heap) }))
+        let (heap, coming) = (std::mem::take(&mut self.heap), std::mem::take(&mut self.coming));
+        Some((key, Taken { number, packets, heap, sent_for: self.sent_for == Some(number), coming }))
     }
 
     /// Gives back what was taken out: nobody needs it.
     pub(super) fn give_back(&mut self, taken: Taken) {
-        let Taken { number, mut packets, heap } = taken;
-        self.heap = heap;
+        let Taken { number, mut packets, heap, coming, .. } = taken;
+        (self.heap, self.coming) = (heap, coming);
         for place in packets.drain(..) {
             self.heap.release(place);
         }

@@ -3,6 +3,7 @@
 //! The ends are put in numeric order, so a packet and its answer have one key; [`Way`] says which of the two ends sent. Roles come later
 //! and may be swapped without touching the key.
 
+use std::num::NonZeroU64;
 use std::ops::{Index, IndexMut};
 
 use serde::{Deserialize, Serialize};
@@ -52,13 +53,18 @@ impl<T> IndexMut<Way> for Pair<T> {
     }
 }
 
-/// Both ends in numeric order, as integers of 8 octets so that the record keeps its size.
+/// Both ends in numeric order, as integers of 8 octets: the record keeps its size, and what is written in words can be read again at once,
+/// while a processor lets a load that covers several stores wait until all of them have reached the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     low: [u64; 2],
     high: [u64; 2],
-    ports: [u16; 2],
-    protocol: IpProtocol,
+    /// The lower end's port, the higher one's, one bit for UDP, and a bit that is always set.
+    rest: NonZeroU64,
+}
+
+fn rest(ports: [u16; 2], protocol: IpProtocol) -> NonZeroU64 {
+    NonZeroU64::MIN | u64::from(ports[0]) << 32 | u64::from(ports[1]) << 8 | (protocol as u64) << 1
 }
 
 fn halves(address: Address) -> [u64; 2] {
@@ -74,33 +80,50 @@ impl Key {
     pub(super) fn of(source: Endpoint, destination: Endpoint, protocol: IpProtocol) -> (Self, Way) {
         let (low, high, way) =
             if source <= destination { (source, destination, Way::Low) } else { (destination, source, Way::High) };
-        let key = Self { low: halves(low.address), high: halves(high.address), ports: [low.port, high.port], protocol };
-        (key, way)
+        let rest = rest([low.port, high.port], protocol);
+        (Self { low: halves(low.address), high: halves(high.address), rest }, way)
     }
 
     /// The end that sends in direction `way`.
     pub(super) fn end(&self, way: Way) -> Endpoint {
         match way {
-            Way::Low => Endpoint::new(whole(self.low), self.ports[0]),
-            Way::High => Endpoint::new(whole(self.high), self.ports[1]),
+            Way::Low => Endpoint::new(whole(self.low), self.ports()[0]),
+            Way::High => Endpoint::new(whole(self.high), self.ports()[1]),
         }
     }
 
     /// TCP or UDP.
     pub(super) fn protocol(&self) -> IpProtocol {
-        self.protocol
+        if self.rest.get() & 2 == 0 { IpProtocol::Tcp } else { IpProtocol::Udp }
+    }
+
+    /// Its five words, for who keeps many; the upper 16 bits of the last are free.
+    pub(super) fn words(&self) -> [u64; 5] {
+        [self.low[0], self.low[1], self.high[0], self.high[1], self.rest.get()]
+    }
+
+    /// The key of such words, whatever the free bits hold.
+    pub(super) fn of_words([a, b, c, d, rest]: [u64; 5]) -> Self {
+        Self { low: [a, b], high: [c, d], rest: NonZeroU64::MIN | (rest & (1 << Self::FREE) - 1) }
+    }
+
+    /// The first free bit of the last word.
+    pub(super) const FREE: u32 = 48;
+
+    fn ports(&self) -> [u16; 2] {
+        [(self.rest.get() >> 32) as u16, (self.rest.get() >> 8) as u16]
     }
 
     /// All of it in 13 octets, or 37 for IPv6: `flags low high port port`; flags: 1 IPv6, 2 UDP.
     pub(super) fn short(&self) -> SmallVec<[u8; 64]> {
         let wide = !(whole(self.low).is_v4() && whole(self.high).is_v4());
         let mut short = SmallVec::new();
-        short.push(u8::from(wide) | u8::from(self.protocol == IpProtocol::Udp) << 1);
+        short.push(u8::from(wide) | u8::from(self.protocol() == IpProtocol::Udp) << 1);
         for end in [self.low, self.high] {
             let octets = whole(end).0.to_be_bytes();
             short.extend_from_slice(if wide { &octets } else { octets.last_chunk::<4>().unwrap_or(&[0; 4]) });
         }
-        for port in self.ports {
+        for port in self.ports() {
             short.extend_from_slice(&port.to_be_bytes());
         }
         short
@@ -121,16 +144,15 @@ impl Key {
         let ([a, b, c, d], rest) = rest.split_first_chunk::<4>()?;
         let ports = [u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])];
         let protocol = if flags & 2 == 0 { IpProtocol::Tcp } else { IpProtocol::Udp };
-        Some((Self { low: halves(low), high: halves(high), ports, protocol }, rest))
+        Some((Self { low: halves(low), high: halves(high), rest: self::rest(ports, protocol) }, rest))
     }
 
     /// Two folded multiplications over a secret seed: what a capture holds is chosen by strangers, who must not choose the buckets.
     pub(super) fn hash(&self, seed: u64) -> u64 {
         const K: u64 = 0x9e37_79b9_7f4a_7c15;
-        let ports = u64::from(self.ports[0]) << 32 | u64::from(self.ports[1]) << 8 | self.protocol as u64;
         let one = fold(self.low[0] ^ seed, self.low[1] ^ seed.rotate_left(23) ^ K);
         let two = fold(self.high[0] ^ seed.rotate_left(41), self.high[1] ^ seed.rotate_left(7) ^ K);
-        fold(one ^ ports ^ K, two.rotate_left(32) ^ seed)
+        fold(one ^ self.rest.get() ^ K, two.rotate_left(32) ^ seed)
     }
 }
 

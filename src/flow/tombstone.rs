@@ -4,17 +4,15 @@ use std::collections::VecDeque;
 
 use hashbrown::HashTable;
 
-use super::facts::IpProtocol;
 use super::key::{Key, Way};
 use crate::decode::{Flags, Segment};
 use crate::event::{PacketRef, Stamp};
 use crate::time::Timestamp;
 use crate::wire::seq::Seq;
-use crate::wire::{Address, Endpoint};
 
 /// One reported flow.
-pub(super) struct Tombstone {
-    pub(super) key: Key,
+pub(super) struct Tombstone<'k> {
+    pub(super) key: &'k Key,
     pub(super) id: PacketRef,
     pub(super) until: Timestamp,
     /// Final sequence numbers, low end first; `None` where the side was never seen.
@@ -50,7 +48,7 @@ impl Tombstones {
     }
 
     /// Adds one; the oldest makes room.
-    pub(super) fn bury(&mut self, hash: u64, stone: Tombstone) {
+    pub(super) fn bury(&mut self, hash: u64, stone: Tombstone<'_>) {
         if self.stones.len >= self.limit {
             self.forget_oldest();
         }
@@ -112,11 +110,8 @@ impl Tombstones {
 
 /// A tombstone as it is kept: there is one for each flow of the last minute.
 struct Stone {
-    low: [u64; 2],
-    high: [u64; 2],
-    ports: [u16; 2],
-    /// Whether [`Stone::next`] means something.
-    seen: [bool; 2],
+    /// Those of the key; the free bits say for each way whether [`Stone::next`] means something.
+    words: [u64; 5],
     next: [Seq; 2],
     id: Stamp,
     until: Timestamp,
@@ -125,28 +120,25 @@ struct Stone {
 const _: () = assert!(size_of::<Stone>() <= 72);
 
 impl Stone {
-    fn of(stone: &Tombstone) -> Self {
-        let [low, high] = Way::BOTH.map(|way| stone.key.end(way));
-        let halves = |address: Address| [(address.0 >> 64) as u64, address.0 as u64];
-        Self {
-            low: halves(low.address),
-            high: halves(high.address),
-            ports: [low.port, high.port],
-            seen: stone.next.map(|next| next.is_some()),
-            next: stone.next.map(|next| next.unwrap_or(Seq(0))),
-            id: stone.id.into(),
-            until: stone.until,
+    fn of(stone: &Tombstone<'_>) -> Self {
+        let mut words = stone.key.words();
+        for way in Way::BOTH {
+            words[4] |= u64::from(stone.next[way as usize].is_some()) << Self::seen(way);
         }
+        Self { words, next: stone.next.map(|next| next.unwrap_or(Seq(0))), id: stone.id.into(), until: stone.until }
+    }
+
+    fn seen(way: Way) -> u32 {
+        Key::FREE + way as u32
     }
 
     fn key(&self) -> Key {
-        let end = |[high, low]: [u64; 2], port| Endpoint::new(Address(u128::from(high) << 64 | u128::from(low)), port);
-        Key::of(end(self.low, self.ports[0]), end(self.high, self.ports[1]), IpProtocol::Tcp).0
+        Key::of_words(self.words)
     }
 
     /// Where the octets of a side ended, if it was seen.
     fn end(&self, way: Way) -> Option<Seq> {
-        self.seen[way as usize].then_some(self.next[way as usize])
+        (self.words[4] >> Self::seen(way) & 1 == 1).then_some(self.next[way as usize])
     }
 }
 

@@ -132,15 +132,15 @@ impl Watch {
         }
     }
 
-    /// Looks at one packet.
+    /// Looks at one packet; `at` is its own.
     #[inline(always)]
-    pub fn packet(&mut self, packet: &Packet<'_>) {
+    pub(crate) fn packet(&mut self, packet: &Packet<'_>, at: Stamp) {
         let Some(ip) = packet.ip.as_ref() else { return };
-        if ip.source == ip.destination || stays_inside(ip.source) {
+        if same(ip.source, ip.destination) || stays_inside(ip.source) {
             return;
         }
-        let asks = self.count(packet, ip.len);
-        let now = Now { stamp: packet.at.into(), late: packet.at.time - LATE, second: self.second };
+        let asks = self.count(packet, at.time(), ip.len);
+        let now = Now { stamp: at, late: at.time() - LATE, second: self.second };
         if let Some(lane) = self.lanes.get(ip.source) {
             if lane.from.hear(&now) {
                 lane.from.ended((Some(ip.source), Quiet::Mute, None), packet, self.black, &mut self.grid);
@@ -225,9 +225,9 @@ impl Watch {
 
     /// Counts a packet in the cell of its second; whether it wants an answer.
     #[inline]
-    fn count(&mut self, packet: &Packet<'_>, octets: u32) -> bool {
-        if packet.at.time.0.wrapping_sub(self.begins) as u64 >= self.lasts {
-            self.turn(packet.at.time);
+    fn count(&mut self, packet: &Packet<'_>, time: Timestamp, octets: u32) -> bool {
+        if time.0.wrapping_sub(self.begins) as u64 >= self.lasts {
+            self.turn(time);
         }
         self.cell.packets += 1;
         self.cell.octets += u64::from(octets);
@@ -259,6 +259,14 @@ impl Watch {
         (self.second, self.cell) = (time.second(), Cell::default());
         (self.begins, self.lasts) = (self.second.wrapping_mul(1_000_000_000), 1_000_000_000);
     }
+}
+
+/// Whether two addresses that were just written, half by half, are the same: compared in halves too, because a load of all 16 octets would
+/// wait until both stores, and all those of the packet before, have reached the cache.
+#[inline]
+fn same(a: Address, b: Address) -> bool {
+    let [high, low] = [(a.0 >> 64) as u64 ^ (b.0 >> 64) as u64, a.0 as u64 ^ b.0 as u64];
+    high | low == 0
 }
 
 /// Whether packets from an address never leave the host. Nearly all are told from those by one word.
@@ -471,7 +479,7 @@ mod tests {
         };
         let transport = Transport::Udp(Datagram { source_port, destination_port, payload: &payload, payload_len: 4 });
         let link = Link::default();
-        watch.packet(&Packet { at: at(ms), interface: 0, link, ip: Some(ip), transport, cut: false });
+        watch.packet(&Packet { at: at(ms), interface: 0, link, ip: Some(ip), transport, cut: false }, at(ms).into());
     }
 
     /// Host 1 gets answers of host 2 for a second, then repeats three questions in vain for nine.

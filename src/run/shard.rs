@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::recorder::{Recorder, Recording};
 use crate::decode::{Packet, Pile};
 use crate::diagnose::Merged;
-use crate::event::PacketRef;
+use crate::event::{PacketRef, Stamp};
 use crate::flow::table::{FlowTable, Lent, Limits};
 use crate::rule::digests::Digests;
 use crate::rule::summary::Digest;
@@ -238,12 +238,12 @@ impl Shards {
         Self { batches: (0..SHARDS).map(|_| Batch::default()).collect(), hands }
     }
 
-    /// Hands a packet to its shard.
+    /// Hands a packet to its shard; `at` is its own.
     #[inline]
-    pub fn packet(&mut self, shard: usize, packet: &Packet<'_>) {
+    pub(super) fn packet(&mut self, shard: usize, packet: &Packet<'_>, at: Stamp) {
         let shard = shard % SHARDS;
         let pile = &mut self.batches[shard].pile;
-        pile.push(packet);
+        pile.push_at(packet, at);
         if pile.is_full() {
             self.hand_over(shard);
         }

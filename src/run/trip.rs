@@ -4,7 +4,7 @@ use crate::capture::Frame;
 use crate::capture::filter::{Filter, Pass};
 use crate::decode::{Decoder, Packet, Transport, flow_hash};
 use crate::diagnose::Merged;
-use crate::event::PacketRef;
+use crate::event::{PacketRef, Stamp};
 use crate::host::grid::Grid;
 use crate::host::neighbor::Neighbors;
 use crate::host::watch::Watch;
@@ -111,7 +111,7 @@ impl Trip {
         // Looked at where it lies: moving a packet costs as much as decoding it.
         let plain = Decoder::plain(frame);
         match &plain {
-            Some(packet) => self.known.take(packet, frame, shards),
+            Some(packet) => self.known.take(packet, reference(frame).into(), frame, shards),
             None => self.odd(frame, shards),
         }
     }
@@ -121,7 +121,7 @@ impl Trip {
     #[inline(never)]
     fn odd(&mut self, frame: &Frame<'_>, shards: &mut Shards) {
         let packet = self.decoder.odd(frame);
-        self.known.take(&packet, frame, shards);
+        self.known.take(&packet, packet.at.into(), frame, shards);
     }
 
     #[cold]
@@ -264,10 +264,10 @@ impl Trip {
 }
 
 impl Known {
-    /// Counts a packet, and hands it to the shard of its flow.
+    /// Counts a packet, and hands it to the shard of its flow. `at` is its own: read from it again it would have to wait until it is written.
     #[inline(always)]
-    fn take(&mut self, packet: &Packet<'_>, frame: &Frame<'_>, shards: &mut Shards) {
-        self.watch.packet(packet);
+    fn take(&mut self, packet: &Packet<'_>, at: Stamp, frame: &Frame<'_>, shards: &mut Shards) {
+        self.watch.packet(packet, at);
         let (source, destination, protocol) = match &packet.transport {
             Transport::Tcp(segment) => {
                 self.packets.tcp += 1;
@@ -285,7 +285,7 @@ impl Known {
         // Both directions and all faces with the same ends agree.
         if let Some(ip) = &packet.ip {
             let ends = (Endpoint::new(ip.source, source), Endpoint::new(ip.destination, destination));
-            shards.packet(flow_hash(ends.0, ends.1, protocol) as usize, packet);
+            shards.packet(flow_hash(ends.0, ends.1, protocol) as usize, packet, at);
         }
     }
 

@@ -20,19 +20,16 @@ impl<S: Sink> FlowTable<S> {
     }
 
     /// Puts a packet aside. `false`: it is to be worked in at once, as are those before it.
-    pub(super) fn gather(
-        &mut self,
-        &Name { key, hash, way }: &Name,
-        head: &Head,
-        lent: Lent<'_>,
-        sink: &mut S,
-    ) -> bool {
+    pub(super) fn gather(&mut self, name: &Name, head: &Head, lent: Lent<'_>, sink: &mut S) -> bool {
+        // Not copied: what was written a moment ago is read again as it was written, word by word.
+        let Name { key, hash, way } = name;
+        let (hash, way) = (*hash, *way);
         let now = self.wheel.now().unwrap_or_default();
         let limits = &self.shared.limits;
         let lingers = Lingers { settled: limits.settled_linger, answered: limits.answered_linger };
         // Where clocks run backwards, ticks and packets are worked in as they come.
         let backwards = head.at.time.eighth() < now;
-        if let Some(number) = self.gathered.find(&key, hash) {
+        if let Some(number) = self.gathered.find(key, hash) {
             let mut again = false;
             if head.flags.has(Flags::SYN) {
                 // Others want to know at once who listens; another SYN may end the flow at once.
@@ -47,10 +44,10 @@ impl<S: Sink> FlowTable<S> {
             self.work_off(number, sink);
             return false;
         }
-        if backwards || !begins(head) || !self.gathers_more() || self.is_known(&key, hash) {
+        if backwards || !begins(head) || !self.gathers_more() || self.is_known(key, hash) {
             return false;
         }
-        let number = self.gathered.begin((key, hash), now.max(head.at.time.eighth()), head.at);
+        let number = self.gathered.begin((*key, hash), now.max(head.at.time.eighth()), head.at);
         self.shared.counts.peak_flows = self.shared.counts.peak_flows.max(self.len());
         let kept = self.gathered.add(number, way, head, lent, lingers);
         if !kept {
@@ -127,6 +124,12 @@ impl<S: Sink> FlowTable<S> {
         ripe.sort_unstable();
         ripe.dedup();
         ended.extend(ripe.into_iter().map(|(id, number)| (id, number | ASIDE, Ended::Closed)));
+    }
+
+    /// What the flows need that leave behind the one at hand is sent for: it lies outside the near caches.
+    pub(super) fn approach(&mut self, ended: &[(PacketRef, u32, Ended)]) {
+        let aside = |n: usize| ended.get(n).map(|(_, slot, _)| *slot).filter(|slot| Self::is_gathered(*slot));
+        self.gathered.approach([0, 1, 2, 3].map(|n| aside(n).map(|slot| slot & !ASIDE)));
     }
 
     /// Works in a flow whose packets were put aside; if it is due it leaves at once, while all of it is at hand.

@@ -88,11 +88,12 @@ impl<S: Sink> FlowTable<S> {
         self.embryos.due(until, &mut packed);
         packed.sort_unstable();
         let mut packed = packed.into_iter().peekable();
-        for (id, slot, why_flow) in ended {
-            while let Some((_, place)) = packed.next_if(|(at, _)| *at < id) {
+        for (place, (id, slot, why_flow)) in ended.iter().enumerate() {
+            while let Some((_, place)) = packed.next_if(|(at, _)| at < id) {
                 self.end_packed(place, why, now, sink);
             }
-            self.leave(slot, why_flow, now, sink);
+            self.approach(&ended[place + 1..]);
+            self.leave(*slot, *why_flow, now, sink);
         }
         for (_, place) in packed {
             self.end_packed(place, why, now, sink);

@@ -116,14 +116,13 @@ impl<S: Sink> FlowTable<S> {
         let Some(Place { flow, detail, conversation }) = self.places.get_mut(slot as usize) else { return };
         let (Some(detail), Some(conversation)) = (detail.take(), conversation.take()) else { return };
         self.shared.unanswered -= usize::from(flow.unanswered);
-        let key = flow.key;
-        let hash = key.hash(self.seed);
+        let hash = flow.key.hash(self.seed);
         let facts = Box::new(detail.facts(flow));
         if why == Ended::Closed {
             let next =
                 Way::BOTH.map(|way| Some(&flow.tracks[way]).filter(|t| t.marks.has(Marks::SEEN)).map(|t| t.next));
             let until = last.time + self.shared.limits.closed_linger + self.shared.limits.tombstone;
-            self.tombstones.bury(hash, Tombstone { key, id: detail.id, until, next });
+            self.tombstones.bury(hash, Tombstone { key: &flow.key, id: detail.id, until, next });
         }
         for way in Way::BOTH {
             if let Some(rare) = &detail.trails[way].rare {
