@@ -197,11 +197,12 @@ impl Pile {
     /// Sends for its octets.
     #[inline]
     pub fn fetch_octets(&self, place: usize) {
-        if let Some(kept) = self.packets.get(place) {
-            for octet in (kept.begin as usize..kept.end as usize).step_by(LINE) {
-                prefetch_index(&self.octets, octet);
-            }
+        let Some(kept) = self.packets.get(place).filter(|kept| kept.begin < kept.end) else { return };
+        for octet in (kept.begin as usize..kept.end as usize).step_by(LINE) {
+            prefetch_index(&self.octets, octet);
         }
+        // Steps that begin within a line end before the last one.
+        prefetch_index(&self.octets, kept.end as usize - 1);
     }
 
     /// Its memory, and nothing in it.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use prefetch_index::prefetch_index;
 use serde::{Deserialize, Serialize};
 
 use super::{Event, Kind, KindSet, Protocol, Side, What};
@@ -57,6 +58,11 @@ impl Story {
         self.head.clear();
         self.head.shrink_to(2 * Self::FEW);
         Self { head: self.head, ..Self::default() }
+    }
+
+    /// Sends for its first events.
+    pub(crate) fn approach(&self) {
+        (0..self.head.len().min(Self::FEW)).for_each(|place| prefetch_index(&self.head, place));
     }
 
     /// Gives back what it has at hand for more.

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use prefetch_index::prefetch_index;
 
-use super::key::{Key, Way};
+use super::Distance;
+use super::key::{Key, Name, Way};
 use super::wheel::step_for;
 use crate::decode::{Flags, Head, Packet, Pile, kept};
 use crate::event::PacketRef;
 use crate::time::Elapsed;
+use crate::wire::Endpoint;
 
 /// A flow is put aside for so many steps at most: a second, because nobody's wait is judged and no hole is looked at before.
 const STEPS: i64 = 8;
@@ -24,11 +26,15 @@ const PACKETS: usize = 64;
 const OCTETS: u32 = 32 << 10;
 /// Flows of a table, and piles: one packet that is still needed keeps all of a pile.
 const MOST: usize = 4096;
+/// Flows that are found at the first look, most of them.
+const LIKELY: usize = 4096;
 const PILES: usize = 96;
 
 /// The packets of one flow; none of them: the place is free.
 struct Entry {
     key: Option<Key>,
+    /// Who sent the first packet.
+    client: Way,
     packets: Vec<Place>,
     octets: u32,
     id: PacketRef,
@@ -207,6 +213,8 @@ pub(super) struct Gathered {
     piles: usize,
     seed: u64,
     index: HashTable<u32>,
+    /// By hash, the flow that was begun last of those that have it.
+    likely: Box<[u32; LIKELY]>,
     entries: Vec<Entry>,
     free: Vec<u32>,
     ring: Vec<Vec<u32>>,
@@ -216,6 +224,12 @@ pub(super) struct Gathered {
     /// Of which flow the packets were sent for, and whose are next.
     sent_for: Option<u32>,
     coming: Coming,
+}
+
+/// Where the number of a flow with this hash is told.
+#[inline]
+fn likely(hash: u64) -> usize {
+    (hash >> (u64::BITS - LIKELY.ilog2())) as usize
 }
 
 /// How long an ended flow, and an answered DNS query, stay in the table.
@@ -229,9 +243,20 @@ impl Gathered {
     /// None yet.
     pub(super) fn new(seed: u64) -> Self {
         let ring = (0..RING).map(|_| Vec::new()).collect();
-        let (index, entries, free) = (HashTable::new(), Vec::new(), Vec::new());
-        let (heap, coming) = (Heap::default(), Coming::default());
-        Self { heap, piles: 0, seed, index, entries, free, ring, now: i64::MIN, len: 0, sent_for: None, coming }
+        Self {
+            heap: Heap::default(),
+            piles: 0,
+            seed,
+            index: HashTable::new(),
+            likely: Box::new([0; LIKELY]),
+            entries: Vec::new(),
+            free: Vec::new(),
+            ring,
+            now: i64::MIN,
+            len: 0,
+            sent_for: None,
+            coming: Coming::default(),
+        }
     }
 
     /// Flows put aside.
@@ -263,9 +288,30 @@ impl Gathered {
         spare
     }
 
+    /// Sends for where the number of a flow is told.
+    #[inline]
+    pub(super) fn approach_slot(&self, hash: u64) {
+        prefetch_index(self.likely.as_slice(), likely(hash));
+    }
+
+    /// Sends for the flow that is told there.
+    #[inline]
+    pub(super) fn approach_entry(&self, hash: u64) {
+        let number = self.likely[likely(hash)] as usize;
+        prefetch_index(&self.entries, number);
+        // It may reach into the line where the next one begins.
+        prefetch_index(&self.entries, number + 1);
+    }
+
     /// The number of the flow of this name.
     #[inline]
     pub(super) fn find(&self, key: &Key, hash: u64) -> Option<u32> {
+        let number = self.likely[likely(hash)];
+        let likely = self.entries.get(number as usize);
+        if likely.is_some_and(|entry| entry.key.as_ref() == Some(key)) { Some(number) } else { self.search(key, hash) }
+    }
+
+    fn search(&self, key: &Key, hash: u64) -> Option<u32> {
         let same = |number: &u32| self.entries.get(*number as usize).is_some_and(|entry| entry.key.as_ref() == Some(key));
         self.index.find(hash, same).copied()
     }
@@ -276,13 +322,13 @@ impl Gathered {
     }
 
     /// Begins a flow, of which this is the first packet, and which holds nothing yet; the table stands at step `now`. Returns its number.
-    pub(super) fn begin(&mut self, (key, hash): (Key, u64), now: i64, at: PacketRef) -> u32 {
+    pub(super) fn begin(&mut self, &Name { key, hash, way }: &Name, now: i64, at: PacketRef) -> u32 {
         let number = self.free.pop().unwrap_or_else(|| {
             self.entries.push(Entry::new(at));
             self.entries.len() as u32 - 1
         });
         let Some(entry) = self.entries.get_mut(number as usize) else { return number };
-        (entry.key, entry.id, entry.due) = (Some(key), at, i64::MAX);
+        (entry.key, entry.client, entry.id, entry.due) = (Some(key), way, at, i64::MAX);
         if self.len == 0 {
             self.now = self.now.max(now);
         }
@@ -291,6 +337,7 @@ impl Gathered {
         let rehash =
             |number: &u32| entries.get(*number as usize).and_then(|entry| entry.key).map_or(0, |key| key.hash(seed));
         self.index.insert_unique(hash, number, rehash);
+        self.likely[likely(hash)] = number;
         self.plan(number, now.saturating_add(STEPS));
         number
     }
@@ -357,7 +404,11 @@ impl Gathered {
 
     /// These flows are worked in behind the one at hand, so what they need is sent for: of the first one its octets, of the second what its
     /// packets say, which tells where octets lie, and so on.
-    pub(super) fn approach(&mut self, [first, second, third, fourth]: [Option<u32>; 4]) {
+    pub(super) fn approach(
+        &mut self,
+        [first, second, third, fourth]: [Option<u32>; 4],
+        mut server: impl FnMut(Endpoint, Distance),
+    ) {
         let packets = |number: Option<u32>| {
             number.and_then(|number| self.entries.get(number as usize)).map_or(&[][..], |entry| &entry.packets)
         };
@@ -367,6 +418,11 @@ impl Gathered {
             prefetch_index(&self.entries, number as usize + 1);
         }
         prefetch_index(packets(third), 0);
+        for (number, distance) in [(third, Distance::Far), (second, Distance::Near), (first, Distance::Next)] {
+            let entry = number.and_then(|number| self.entries.get(number as usize));
+            let end = entry.and_then(|entry| Some(entry.key?.end(entry.client.other())));
+            end.into_iter().for_each(|end| server(end, distance));
+        }
         self.heap.fetch(packets(second));
         self.coming.packets.clear();
         self.coming.packets.extend_from_slice(packets(first));
@@ -410,7 +466,7 @@ impl Gathered {
 
 impl Entry {
     fn new(id: PacketRef) -> Self {
-        Self { key: None, packets: Vec::new(), octets: 0, id, due: i64::MAX }
+        Self { key: None, client: Way::Low, packets: Vec::new(), octets: 0, id, due: i64::MAX }
     }
 }
 
@@ -434,7 +490,7 @@ mod tests {
             let end = |address, port| Endpoint::new(Address::v4(address), port);
             let [source, destination] = [end(n.to_be_bytes(), 4000), end([10, 0, 0, 1], 80)];
             let (key, way) = Key::of(source, destination, IpProtocol::Tcp);
-            last = gathered.begin((key, key.hash(7)), 0, at);
+            last = gathered.begin(&Name { key, hash: key.hash(7), way }, 0, at);
             let head = Head { at, source, destination, udp: false, flags: Flags::SYN, octets: 0 };
             let lingers = Lingers { settled: Elapsed::ZERO, answered: Elapsed::ZERO };
             // A pile for every 64 of them; they share it, as far as this test goes.

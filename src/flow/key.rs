@@ -67,6 +67,13 @@ fn rest(ports: [u16; 2], protocol: IpProtocol) -> NonZeroU64 {
     NonZeroU64::MIN | u64::from(ports[0]) << 32 | u64::from(ports[1]) << 8 | (protocol as u64) << 1
 }
 
+/// The flow of a packet by name, and which of its ends sent the packet.
+pub struct Name {
+    pub(super) key: Key,
+    pub(super) hash: u64,
+    pub(super) way: Way,
+}
+
 fn halves(address: Address) -> [u64; 2] {
     [(address.0 >> 64) as u64, address.0 as u64]
 }

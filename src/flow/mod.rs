@@ -95,6 +95,17 @@ pub enum Came {
     Doubled,
 }
 
+/// How far ahead something is that will be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distance {
+    /// Two others come before.
+    Far,
+    /// One other.
+    Near,
+    /// Nothing.
+    Next,
+}
+
 /// Where a flow's events and octets go. Push, static dispatch.
 pub trait Sink {
     /// What is kept per flow.
@@ -119,6 +130,9 @@ pub trait Sink {
     fn tells(_conversation: &Self::Conversation) -> bool {
         false
     }
+
+    /// Much will be said soon of a flow to this server: what is known of the server may be sent for.
+    fn approach(&mut self, _server: Endpoint, _distance: Distance) {}
 
     /// A flow begins.
     fn open(&mut self, flow: &FlowHead) -> Self::Conversation;

@@ -279,7 +279,8 @@ impl Script {
         let mut number = None;
         let head = pile.head(0).expect("the packet");
         let lent = Lent { pile: &Arc::new(pile), place: 0, number: &mut number };
-        self.table.lent(&head, lent, &mut self.sink);
+        let name = self.table.approach(&head);
+        self.table.lent(&head, &name, lent, &mut self.sink);
         number.into_iter().for_each(|number| self.table.settle(number));
     }
 

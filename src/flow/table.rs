@@ -21,6 +21,7 @@ use super::frozen::Frozen;
 use super::gathered::Gathered;
 pub use super::gathered::Lent;
 use super::half::{Marks, Stamp};
+pub use super::key::Name;
 use super::key::{Key, Way};
 use super::limits::Shared;
 pub use super::limits::{Counts, Limits};
@@ -46,13 +47,6 @@ struct Place<C> {
     // Boxed, so that the slab does not copy it when it grows.
     detail: Option<Box<Detail>>,
     conversation: Option<C>,
-}
-
-/// The flow of a packet by name, and which of its ends sent the packet.
-struct Name {
-    key: Key,
-    hash: u64,
-    way: Way,
 }
 
 /// The flows of one worker. Feed it packets in capture order and ticks of capture time.
@@ -119,20 +113,33 @@ impl<S: Sink> FlowTable<S> {
         self.packet_now(&name, None, packet, sink);
     }
 
-    /// The same with a packet that may stay for a while where it lies; `head` is its own. The pile is to be settled when no more of its
-    /// packets come.
+    /// The same with a packet that may stay for a while where it lies; `head` and `name` are its own. The pile is to be settled when no more
+    /// of its packets come.
     #[inline]
-    pub fn lent(&mut self, head: &Head, lent: Lent<'_>, sink: &mut S) {
-        let protocol = if head.udp { IpProtocol::Udp } else { IpProtocol::Tcp };
-        let name = self.name(head.source, head.destination, protocol);
+    pub fn lent(&mut self, head: &Head, name: &Name, lent: Lent<'_>, sink: &mut S) {
         self.wheel.start(head.at.time);
         let (pile, place) = (lent.pile, lent.place);
-        if self.gathers() && self.gather(&name, head, lent, sink) {
+        if self.gathers() && self.gather(name, head, lent, sink) {
             return;
         }
         if let Some(packet) = pile.packet(place) {
-            self.packet_now(&name, None, &packet, sink);
+            self.packet_now(name, None, &packet, sink);
         }
+    }
+
+    /// The flow of a packet that comes soon. Where it is told whether its packets are put aside is sent for.
+    #[inline]
+    pub fn approach(&self, head: &Head) -> Name {
+        let protocol = if head.udp { IpProtocol::Udp } else { IpProtocol::Tcp };
+        let name = self.name(head.source, head.destination, protocol);
+        self.gathered.approach_slot(name.hash);
+        name
+    }
+
+    /// The same once that may be at hand: those packets' list is sent for.
+    #[inline]
+    pub fn near(&self, name: &Name) {
+        self.gathered.approach_entry(name.hash);
     }
 
     /// The same at once; `slot`: where its flow was a packet ago. Returns where it is.

@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
+use prefetch_index::prefetch_index;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Values by key, in the order of the keys. Serialised as a map.
@@ -68,6 +69,11 @@ impl<K: Ord, V> Few<K, V> {
             place
         });
         &mut self.0[place].1
+    }
+
+    /// Sends for the first of them.
+    pub(crate) fn approach(&self) {
+        prefetch_index(&self.0, 0);
     }
 
     /// Keys and values.

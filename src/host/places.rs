@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use prefetch_index::prefetch_index;
+
 use crate::wire::{Address, Endpoint};
 
 /// Values by key, at most so many.
@@ -46,12 +48,29 @@ impl<K: Key, V: Default> Places<K, V> {
     /// The value of a key, new if need be; `None` when there is no room for another.
     #[inline(always)]
     pub(crate) fn get(&mut self, key: K) -> Option<&mut V> {
-        let slot = (key.number().wrapping_mul(SPREAD) >> (u64::BITS - RECENT.ilog2())) as usize;
+        let slot = Self::slot(key);
         let mut place = self.recent[slot] as usize;
         if self.all.get(place).is_none_or(|(known, _)| *known != key) {
             place = self.place(key, slot)?;
         }
         self.all.get_mut(place).map(|(_, value)| value)
+    }
+
+    /// Sends for where the place of a key is told, for [`Places::near`].
+    #[inline]
+    pub(crate) fn approach(&self, key: K) {
+        prefetch_index(self.recent.as_slice(), Self::slot(key));
+    }
+
+    /// The place where the value of a key is, if it is at hand; nothing was read of it yet.
+    #[inline]
+    pub(crate) fn near(&self, key: K) -> Option<&(K, V)> {
+        self.all.get(*self.recent.get(Self::slot(key))? as usize)
+    }
+
+    #[inline]
+    fn slot(key: K) -> usize {
+        (key.number().wrapping_mul(SPREAD) >> (u64::BITS - RECENT.ilog2())) as usize
     }
 
     /// The place of a key that is not at hand, which it is from now on.

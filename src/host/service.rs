@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::slice;
 
+use prefetch_index::prefetch_index;
 use serde::{Deserialize, Serialize};
 
 use super::few::Few;
 use super::places::{Key, Places, SPREAD};
 use crate::event::{PacketRef, Protocol};
+use crate::flow::Distance;
 use crate::time::Timestamp;
 use crate::wire::{Address, Endpoint};
 
@@ -114,6 +117,30 @@ impl Default for Learner {
 }
 
 impl Learner {
+    /// Sends for what is known of a server from which is learnt soon.
+    pub(crate) fn approach(&self, server: Endpoint, distance: Distance) {
+        let near = || self.services.near(server);
+        match distance {
+            Distance::Far => self.services.approach(server),
+            Distance::Near => {
+                if let Some((end, Learnt { counted, service })) = near() {
+                    prefetch_index(slice::from_ref(end), 0);
+                    prefetch_index(slice::from_ref(counted), 0);
+                    prefetch_index(slice::from_ref(&service.flows), 0);
+                    prefetch_index(slice::from_ref(&service.last_good), 0);
+                    prefetch_index(slice::from_ref(&service.clients), 0);
+                    prefetch_index(slice::from_ref(&service.plain), 0);
+                }
+            }
+            Distance::Next => {
+                if let Some((_, Learnt { service, .. })) = near() {
+                    service.clients.approach();
+                    service.plain.approach();
+                }
+            }
+        }
+    }
+
     /// Learns from one closed flow.
     pub fn learn(&mut self, lesson: &Lesson) {
         match self.services.get(lesson.server) {

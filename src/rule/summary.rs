@@ -1,5 +1,8 @@
 //! What is kept of a closed flow: everything while it may matter, a digest for a while, then only counters.
 
+use std::slice;
+
+use prefetch_index::prefetch_index;
 use serde::{Deserialize, Serialize};
 
 use super::finding::Finding;
@@ -38,6 +41,20 @@ pub struct FlowSummary {
     pub findings: Vec<Finding>,
     /// Link keys and the short facts.
     pub digest: Digest,
+}
+
+impl FlowSummary {
+    /// Sends for what is read of it when it is given back.
+    pub(crate) fn approach(&self) {
+        let FlowFacts { from_client, from_server, .. } = &*self.facts;
+        prefetch_index(slice::from_ref(&*self.facts), 0);
+        for half in [from_client, from_server] {
+            prefetch_index(slice::from_ref(&half.syns), 0);
+            prefetch_index(slice::from_ref(&half.faces), 0);
+            prefetch_index(slice::from_ref(&half.trouble), 0);
+        }
+        self.story.approach();
+    }
 }
 
 /// What stays of every closed flow for the window W: enough to link it, count it and tell how it went.

@@ -15,7 +15,7 @@ use crate::event::story::Story;
 use crate::event::{Event, Kind, KindSet, PacketRef, Side, What};
 use crate::flow::facts::FlowFacts;
 use crate::flow::table::FlowTable;
-use crate::flow::{Ended, FlowHead, Sink, Wants};
+use crate::flow::{Distance, Ended, FlowHead, Sink, Wants};
 use crate::host::grid::{Grid, Seconds};
 use crate::host::icmp::StrayErrors;
 use crate::host::names::Names;
@@ -258,6 +258,8 @@ impl Recorder {
             && let Some(oldest) = self.latest.pop_front()
         {
             self.leave(oldest);
+            // The one after the next: what is given back must be read, and was not for long.
+            self.latest.get(1).into_iter().for_each(FlowSummary::approach);
         }
         self.latest.push_back(summary);
     }
@@ -363,6 +365,10 @@ impl Sink for Recorder {
     fn thaw(from: &mut Thawer) -> Option<Conversation> {
         let (story, prefix, watched, interim) = from.take()?;
         Some(Conversation { story, prefix, watched, interim, dissector: Dissector::thaw(from)? })
+    }
+
+    fn approach(&mut self, server: Endpoint, distance: Distance) {
+        self.services.approach(server, distance);
     }
 
     fn open(&mut self, _flow: &FlowHead) -> Conversation {

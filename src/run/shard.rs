@@ -13,7 +13,7 @@ use super::recorder::{Recorder, Recording};
 use crate::decode::{Packet, Pile};
 use crate::diagnose::Merged;
 use crate::event::{PacketRef, Stamp};
-use crate::flow::table::{FlowTable, Lent, Limits};
+use crate::flow::table::{FlowTable, Lent, Limits, Name};
 use crate::rule::digests::Digests;
 use crate::rule::summary::Digest;
 use crate::time::{Elapsed, Timestamp};
@@ -22,6 +22,9 @@ use crate::wire::icmp::IcmpError;
 /// Shards, and the most workers there can be: what each keeps (services, the first flows, stories at hand) is multiplied by them, and four
 /// workers are as many as one reader can feed.
 pub const SHARDS: usize = 4;
+
+/// Packets whose flows are looked for at a time.
+const AHEAD: usize = 16;
 
 /// Where shorter waits are judged, nothing is put aside: a flow may be for a second.
 const SHORT: Elapsed = Elapsed::secs(1);
@@ -37,6 +40,8 @@ pub struct Shard {
     recorder: Recorder,
     /// That of the latest tick.
     second: Option<i64>,
+    /// Packets that come next: where they lie, the table, and the flow; empty between batches.
+    names: Vec<(usize, usize, Name)>,
 }
 
 impl Shard {
@@ -50,7 +55,7 @@ impl Shard {
         let gathered_from = if recording.thresholds.hang < SHORT { usize::MAX } else { limits.gathered_from };
         let limits = Limits { gathered_from, ..limits };
         let tables = vec![FlowTable::new(limits.clone(), seed)];
-        Self { tables, points: Vec::new(), limits, seed, recorder: Recorder::new(recording.clone()), second: None }
+        Self { tables, points: Vec::new(), limits, seed, recorder: Recorder::new(recording.clone()), second: None, names: Vec::new() }
     }
 
     fn point(&mut self, file: u16, point: u16) {
@@ -96,17 +101,30 @@ impl Shard {
     /// traffic, is not worth keeping.
     fn packets(&mut self, pile: &Arc<Pile>, places: Range<usize>, numbers: &mut Vec<Option<u32>>) {
         numbers.resize(self.tables.len(), None);
-        let few = pile.len() < self.limits.gathered_from;
-        for place in places {
-            let Some(head) = pile.head(place) else { return };
-            let n = self.place(head.at);
-            let (table, number) = (&mut self.tables[n], &mut numbers[n]);
-            if !few {
-                table.lent(&head, Lent { pile, place, number }, &mut self.recorder);
-            } else if let Some(packet) = pile.packet(place) {
-                table.packet(&packet, &mut self.recorder);
+        if pile.len() < self.limits.gathered_from {
+            for packet in places.filter_map(|place| pile.packet(place)) {
+                let n = self.place(packet.at);
+                self.tables[n].packet(&packet, &mut self.recorder);
+            }
+            return;
+        }
+        let mut names = std::mem::take(&mut self.names);
+        for begin in places.clone().step_by(AHEAD) {
+            // What these packets need lies anywhere: it is sent for at once, not for each when it is needed.
+            let heads = (begin..places.end.min(begin + AHEAD)).filter_map(|place| Some((place, pile.head(place)?)));
+            names.extend(heads.map(|(place, head)| {
+                let n = self.place(head.at);
+                (place, n, self.tables[n].approach(&head))
+            }));
+            names.iter().for_each(|(_, n, name)| self.tables[*n].near(name));
+            for (place, n, name) in names.drain(..) {
+                let (table, number) = (&mut self.tables[n], &mut numbers[n]);
+                if let Some(head) = pile.head(place) {
+                    table.lent(&head, &name, Lent { pile, place, number }, &mut self.recorder);
+                }
             }
         }
+        self.names = names;
     }
 
     fn icmp(&mut self, at: PacketRef, error: &IcmpError) {

@@ -47,7 +47,7 @@ impl<S: Sink> FlowTable<S> {
         if backwards || !begins(head) || !self.gathers_more() || self.is_known(key, hash) {
             return false;
         }
-        let number = self.gathered.begin((*key, hash), now.max(head.at.time.eighth()), head.at);
+        let number = self.gathered.begin(name, now.max(head.at.time.eighth()), head.at);
         self.shared.counts.peak_flows = self.shared.counts.peak_flows.max(self.len());
         let kept = self.gathered.add(number, way, head, lent, lingers);
         if !kept {
@@ -127,9 +127,10 @@ impl<S: Sink> FlowTable<S> {
     }
 
     /// What the flows need that leave behind the one at hand is sent for: it lies outside the near caches.
-    pub(super) fn approach(&mut self, ended: &[(PacketRef, u32, Ended)]) {
+    pub(super) fn approach_ended(&mut self, ended: &[(PacketRef, u32, Ended)], sink: &mut S) {
         let aside = |n: usize| ended.get(n).map(|(_, slot, _)| *slot).filter(|slot| Self::is_gathered(*slot));
-        self.gathered.approach([0, 1, 2, 3].map(|n| aside(n).map(|slot| slot & !ASIDE)));
+        let numbers = [0, 1, 2, 3].map(|n| aside(n).map(|slot| slot & !ASIDE));
+        self.gathered.approach(numbers, |server, distance| sink.approach(server, distance));
     }
 
     /// Works in a flow whose packets were put aside; if it is due it leaves at once, while all of it is at hand.

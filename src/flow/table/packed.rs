@@ -92,7 +92,7 @@ impl<S: Sink> FlowTable<S> {
             while let Some((_, place)) = packed.next_if(|(at, _)| at < id) {
                 self.end_packed(place, why, now, sink);
             }
-            self.approach(&ended[place + 1..]);
+            self.approach_ended(&ended[place + 1..], sink);
             self.leave(*slot, *why_flow, now, sink);
         }
         for (_, place) in packed {
