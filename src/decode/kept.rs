@@ -16,6 +16,8 @@ pub const OCTETS: usize = 64 << 10;
 const ROOM: usize = OCTETS + (2 << 10);
 /// Octets that come from memory at once.
 const LINE: usize = 64;
+/// Octets behind the last one from which on room is sent for.
+const AHEAD: usize = 1024;
 /// Links that are found again.
 const RECENT: usize = 16;
 
@@ -141,7 +143,12 @@ impl Pile {
         }
         let Some(mut kept) = Kept::of(packet, at, &mut self.octets) else { return false };
         kept.link = self.link_of(packet);
+        let next = kept.end as usize + AHEAD;
+        for octet in (0..(kept.end - kept.begin) as usize).step_by(LINE) {
+            prefetch_index(&self.octets, next + octet);
+        }
         self.packets.push(kept);
+        prefetch_index(&self.packets, self.packets.len() + 3);
         true
     }
 

@@ -49,6 +49,17 @@ struct Place<C> {
     conversation: Option<C>,
 }
 
+/// What is known of where a packet's flow is.
+#[derive(Clone, Copy)]
+enum Hint {
+    /// Nothing: it is looked up.
+    None,
+    /// It was put aside, and is of a flow that nobody knew before.
+    New,
+    /// It was put aside as well, and this is where its flow was a packet ago.
+    At(u32),
+}
+
 /// The flows of one worker. Feed it packets in capture order and ticks of capture time.
 pub struct FlowTable<S: Sink> {
     seed: u64,
@@ -110,7 +121,7 @@ impl<S: Sink> FlowTable<S> {
         let Some(name) = self.name_of(packet) else { return };
         self.wheel.start(packet.at.time);
         self.work_off_named(&name.key, sink);
-        self.packet_now(&name, None, packet, sink);
+        self.packet_now(&name, Hint::None, packet, sink);
     }
 
     /// The same with a packet that may stay for a while where it lies; `head` and `name` are its own. The pile is to be settled when no more
@@ -123,7 +134,7 @@ impl<S: Sink> FlowTable<S> {
             return;
         }
         if let Some(packet) = pile.packet(place) {
-            self.packet_now(name, None, &packet, sink);
+            self.packet_now(name, Hint::None, &packet, sink);
         }
     }
 
@@ -142,9 +153,9 @@ impl<S: Sink> FlowTable<S> {
         self.gathered.approach_entry(name.hash);
     }
 
-    /// The same at once; `slot`: where its flow was a packet ago. Returns where it is.
-    fn packet_now(&mut self, name: &Name, slot: Option<u32>, packet: &Packet<'_>, sink: &mut S) -> Option<u32> {
-        let slot = self.work_in(name, slot, packet, sink);
+    /// The same at once. Returns where its flow is.
+    fn packet_now(&mut self, name: &Name, hint: Hint, packet: &Packet<'_>, sink: &mut S) -> Option<u32> {
+        let slot = self.work_in(name, hint, packet, sink);
         if self.live > self.warm {
             self.chill(packet.at.time);
         }
@@ -167,12 +178,16 @@ impl<S: Sink> FlowTable<S> {
     }
 
     #[inline(never)]
-    fn work_in(&mut self, name: &Name, slot: Option<u32>, packet: &Packet<'_>, sink: &mut S) -> Option<u32> {
+    fn work_in(&mut self, name: &Name, hint: Hint, packet: &Packet<'_>, sink: &mut S) -> Option<u32> {
         let ip = packet.ip.as_ref()?;
         match &packet.transport {
             Transport::Tcp(segment) => {
-                let slot = self.tcp_slot(name, slot, packet, ip, segment, sink)?;
+                let slot = self.tcp_slot(name, hint, packet, ip, segment, sink)?;
                 self.tcp(slot, name.way, packet, ip, segment, sink);
+                // Of what was put aside that was noted when it came.
+                if matches!(hint, Hint::None) && segment.flags.has(Flags::SYN) && segment.flags.has(Flags::ACK) {
+                    self.listeners.note(Endpoint::new(ip.source, segment.source_port));
+                }
                 self.weigh(slot, name.way, packet.at.time, sink);
                 Some(slot)
             }
@@ -447,26 +462,32 @@ impl<S: Sink> FlowTable<S> {
     fn tcp_slot(
         &mut self,
         name: &Name,
-        slot: Option<u32>,
+        hint: Hint,
         packet: &Packet<'_>,
         ip: &Ip,
         segment: &Segment<'_>,
         sink: &mut S,
     ) -> Option<u32> {
+        let slot = match hint {
+            Hint::New => return self.tcp_slot_of_syn(name, true, packet, ip, segment, sink),
+            Hint::At(slot) => Some(slot),
+            Hint::None => None,
+        };
         let still = |slot: &u32| {
             self.places.get(*slot as usize).is_some_and(|place| place.detail.is_some() && place.flow.key == name.key)
         };
         match slot.filter(still).or_else(|| self.find(&name.key, name.hash)) {
             Some(slot) if !segment.flags.has(Flags::SYN) => Some(slot),
-            _ => self.tcp_slot_of_syn(name, packet, ip, segment, sink),
+            _ => self.tcp_slot_of_syn(name, false, packet, ip, segment, sink),
         }
     }
 
-    /// The same for a SYN, and for a segment whose flow is not among the places.
+    /// The same for a SYN, and for a segment whose flow is not among the places. `new`: nobody knows the flow.
     #[inline(never)]
     fn tcp_slot_of_syn(
         &mut self,
         &Name { key, hash, way }: &Name,
+        new: bool,
         packet: &Packet<'_>,
         ip: &Ip,
         segment: &Segment<'_>,
@@ -475,14 +496,16 @@ impl<S: Sink> FlowTable<S> {
         let at = packet.at;
         let bare_syn = segment.flags.has(Flags::SYN) && !segment.flags.has(Flags::ACK);
         let mut reuses = None;
-        if let Some(slot) = self.known(&key, hash, sink) {
+        let known = if new { None } else { self.known(&key, hash, sink) };
+        if let Some(slot) = known {
             if !bare_syn || !self.begins_anew(slot, way, segment.seq) {
                 return Some(slot);
             }
             reuses = self.detail(slot).map(|detail| detail.id);
             self.close(slot, Ended::Replaced, at.time, sink);
         } else {
-            match self.tombstones.meet(hash, &key, way, at.time, segment) {
+            let met = if new { Met::Nobody } else { self.tombstones.meet(hash, &key, way, at.time, segment) };
+            match met {
                 Met::Late => {
                     self.shared.counts.late += 1;
                     return None;
@@ -560,9 +583,6 @@ impl<S: Sink> FlowTable<S> {
             Some((before, if ends { live.flow.stage() } else { Stage::Open }))
         });
         let Some(change) = change else { return };
-        if segment.flags.has(Flags::SYN) && segment.flags.has(Flags::ACK) {
-            self.listeners.note(packet.source().unwrap_or(Endpoint::new(ip.source, segment.source_port)));
-        }
         let (before, now) = change.unwrap_or((Stage::Open, Stage::Open));
         if before == Stage::Open
             && now > before

@@ -1,7 +1,7 @@
 //! Flows that have just begun wait where many do, and are worked in packet behind packet when they are over.
 
 use super::freeze::COLD;
-use super::{FlowTable, Name};
+use super::{FlowTable, Hint, Name};
 use crate::decode::{Flags, Head, Pile};
 use crate::event::PacketRef;
 use crate::flow::gathered::{Lent, Lingers};
@@ -75,10 +75,11 @@ impl<S: Sink> FlowTable<S> {
     #[inline(never)]
     fn work_off(&mut self, number: u32, sink: &mut S) -> Option<Key> {
         let (key, taken) = self.gathered.take(number)?;
-        let (mut name, mut slot) = (Name { key, hash: key.hash(self.seed), way: Way::Low }, None);
+        // Since its packets are put aside nobody else took that name.
+        let (mut name, mut hint) = (Name { key, hash: key.hash(self.seed), way: Way::Low }, Hint::New);
         taken.each(|way, packet| {
             name.way = way;
-            slot = self.packet_now(&name, slot, packet, sink);
+            hint = self.packet_now(&name, hint, packet, sink).map_or(Hint::None, Hint::At);
         });
         self.gathered.give_back(taken);
         Some(key)

@@ -1,6 +1,6 @@
 //! Flows of which nothing but one SYN is known, kept packed: in a flood of SYNs the table holds records, not flows.
 
-use super::{FlowTable, Name};
+use super::{FlowTable, Hint, Name};
 use crate::decode::{Ip, Packet, Segment};
 use crate::event::PacketRef;
 use crate::flow::embryo::Syn;
@@ -71,7 +71,7 @@ impl<S: Sink> FlowTable<S> {
         let name = Name { key, hash: key.hash(self.seed), way };
         let slot = enter(self, flow, name.hash, syn.at(), None, sink);
         // There it finds its place; a second call of what it does with a segment would keep both from being put in line.
-        self.work_in(&name, None, &syn.packet(), sink);
+        self.work_in(&name, Hint::None, &syn.packet(), sink);
         slot
     }
 
