@@ -200,21 +200,22 @@ impl Stones {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::facts::IpProtocol;
+    use crate::wire::{Address, Endpoint};
 
     fn key(port: u16) -> Key {
         let end = |last, port| Endpoint::new(Address::v4([10, 0, 0, last]), port);
         Key::of(end(1, port), end(2, 80), IpProtocol::Tcp).0
     }
 
-    fn stone(number: u64) -> Tombstone {
-        let id = PacketRef { file: 3, number, time: Timestamp(number as i64) };
-        let until = Timestamp(1_000 + number as i64);
-        Tombstone { key: key(number as u16), id, until, next: [Some(Seq(number as u32)), None] }
+    fn id(number: u64) -> PacketRef {
+        PacketRef { file: 3, number, time: Timestamp(number as i64) }
     }
 
     fn bury(stones: &mut Tombstones, number: u64) {
-        let stone = stone(number);
-        stones.bury(stone.key.hash(7), stone);
+        let (key, until) = (key(number as u16), Timestamp(1_000 + number as i64));
+        let next = [Some(Seq(number as u32)), None];
+        stones.bury(key.hash(stones.seed), Tombstone { key: &key, id: id(number), until, next });
     }
 
     fn segment(seq: u32, payload_len: u32) -> Segment<'static> {
@@ -236,7 +237,7 @@ mod tests {
         match stones.meet(key(port).hash(7), &key(port), way, Timestamp(0), segment) {
             Met::Nobody => "nobody",
             Met::Late => "late",
-            Met::Successor(id) if id == stone(port.into()).id => "successor",
+            Met::Successor(predecessor) if predecessor == id(port.into()) => "successor",
             Met::Successor(_) => "somebody else's successor",
         }
     }
@@ -275,8 +276,7 @@ mod tests {
         let taken = |seed| {
             let mut stones = Tombstones::new(seed, 440);
             let all = (1..=5_000).map(|number| {
-                let stone = stone(number);
-                stones.bury(stone.key.hash(seed), stone);
+                bury(&mut stones, number);
                 stones.memory()
             });
             all.collect::<Vec<_>>()
