@@ -118,13 +118,7 @@ fn made<'a>(
     Packet {
         at: PacketRef { file: frame.file, number: frame.number, time: frame.time },
         interface: frame.interface,
-        link: Link {
-            direction: told(frame),
-            source,
-            destination,
-            ifindex: 0,
-            vlan,
-        },
+        link: Link { direction: told(frame), source, destination, ifindex: 0, vlan },
         ip: Some(ip),
         transport,
         cut,

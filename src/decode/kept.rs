@@ -16,8 +16,8 @@ pub const OCTETS: usize = 64 << 10;
 const ROOM: usize = OCTETS + (2 << 10);
 /// Octets that come from memory at once.
 const LINE: usize = 64;
-/// Octets behind the last one from which on room is sent for.
-const AHEAD: usize = 1024;
+/// Octets of room that are sent for at a time.
+const BLOCK: usize = 512;
 /// Links that are found again.
 const RECENT: usize = 16;
 
@@ -143,9 +143,10 @@ impl Pile {
         }
         let Some(mut kept) = Kept::of(packet, at, &mut self.octets) else { return false };
         kept.link = self.link_of(packet);
-        let next = kept.end as usize + AHEAD;
-        for octet in (0..(kept.end - kept.begin) as usize).step_by(LINE) {
-            prefetch_index(&self.octets, next + octet);
+        // Others had this memory last: room for what comes soon is sent for, block by block.
+        let block = kept.end as usize / BLOCK;
+        if block != kept.begin as usize / BLOCK {
+            (0..BLOCK / LINE).for_each(|line| prefetch_index(&self.octets, (block + 2) * BLOCK + line * LINE));
         }
         self.packets.push(kept);
         prefetch_index(&self.packets, self.packets.len() + 3);

@@ -206,18 +206,12 @@ pub(super) fn right(ip: &Ip, segment: &Segment<'_>) -> u16 {
     !sum(ip, &Segment { checksum: 0, ..*segment })
 }
 
-/// Sum of the 16-bit words: four octets at a time in eight sums beside each other, which a processor adds at once; what is left over eight
-/// octets at a time with the carry added at the other end. The sum does not mind, nor that it is made in the machine's own order and turned
-/// when it is done (RFC 1071 §2(B), §2(C)).
+/// Sum of the 16-bit words: of blocks four octets at a time in eight sums beside each other, which a processor adds at once; what is left
+/// over eight octets at a time with the carry added at the other end. The sum does not mind, nor that it is made in the machine's own order
+/// and turned when it is done (RFC 1071 §2(B), §2(C)).
 fn words(octets: &[u8]) -> u64 {
     let (blocks, rest) = octets.as_chunks::<BLOCK>();
-    let mut sums = [0u64; BLOCK / 4];
-    for block in blocks {
-        for (sum, four) in sums.iter_mut().zip(block.as_chunks::<4>().0) {
-            *sum += u64::from(u32::from_ne_bytes(*four));
-        }
-    }
-    let mut sum: u64 = sums.iter().sum();
+    let mut sum = if blocks.is_empty() { 0 } else { long(blocks) };
     let mut add = |eight: [u8; 8]| {
         let (next, carry) = sum.overflowing_add(u64::from_ne_bytes(eight));
         sum = next + u64::from(carry);
@@ -236,6 +230,17 @@ fn words(octets: &[u8]) -> u64 {
         ));
     }
     u64::from(u16::from_be(folded(sum)))
+}
+
+/// Sum of many octets, four at a time.
+fn long(blocks: &[[u8; BLOCK]]) -> u64 {
+    let mut sums = [0u64; BLOCK / 4];
+    for block in blocks {
+        for (sum, four) in sums.iter_mut().zip(block.as_chunks::<4>().0) {
+            *sum += u64::from(u32::from_ne_bytes(*four));
+        }
+    }
+    sums.iter().sum()
 }
 
 #[cfg(test)]

@@ -312,7 +312,8 @@ impl Gathered {
     }
 
     fn search(&self, key: &Key, hash: u64) -> Option<u32> {
-        let same = |number: &u32| self.entries.get(*number as usize).is_some_and(|entry| entry.key.as_ref() == Some(key));
+        let same =
+            |number: &u32| self.entries.get(*number as usize).is_some_and(|entry| entry.key.as_ref() == Some(key));
         self.index.find(hash, same).copied()
     }
 

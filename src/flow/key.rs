@@ -111,7 +111,7 @@ impl Key {
 
     /// The key of such words, whatever the free bits hold.
     pub(super) fn of_words([a, b, c, d, rest]: [u64; 5]) -> Self {
-        Self { low: [a, b], high: [c, d], rest: NonZeroU64::MIN | (rest & (1 << Self::FREE) - 1) }
+        Self { low: [a, b], high: [c, d], rest: NonZeroU64::MIN | (rest & ((1 << Self::FREE) - 1)) }
     }
 
     /// The first free bit of the last word.

@@ -55,7 +55,15 @@ impl Shard {
         let gathered_from = if recording.thresholds.hang < SHORT { usize::MAX } else { limits.gathered_from };
         let limits = Limits { gathered_from, ..limits };
         let tables = vec![FlowTable::new(limits.clone(), seed)];
-        Self { tables, points: Vec::new(), limits, seed, recorder: Recorder::new(recording.clone()), second: None, names: Vec::new() }
+        Self {
+            tables,
+            points: Vec::new(),
+            limits,
+            seed,
+            recorder: Recorder::new(recording.clone()),
+            second: None,
+            names: Vec::new(),
+        }
     }
 
     fn point(&mut self, file: u16, point: u16) {
