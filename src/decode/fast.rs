@@ -113,12 +113,17 @@ fn made<'a>(
     transport: Transport<'a>,
     cut: bool,
 ) -> Packet<'a> {
-    // As slices: octet by octet they would be read again before all of them are written.
-    let [destination, source] = [&ethernet[..6], &ethernet[6..12]].map(|mac| mac.try_into().ok().map(Mac));
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, _, _] = *ethernet;
     Packet {
         at: PacketRef { file: frame.file, number: frame.number, time: frame.time },
         interface: frame.interface,
-        link: Link { direction: told(frame), source, destination, ifindex: 0, vlan },
+        link: Link {
+            direction: told(frame),
+            source: Some(Mac([s0, s1, s2, s3, s4, s5])),
+            destination: Some(Mac([d0, d1, d2, d3, d4, d5])),
+            ifindex: 0,
+            vlan,
+        },
         ip: Some(ip),
         transport,
         cut,

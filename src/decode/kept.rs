@@ -219,6 +219,7 @@ impl Pile {
         self.octets.clear();
         self.links.clear();
         self.octets.shrink_to(ROOM);
+        self.links.shrink_to(RECENT);
         self
     }
 }
