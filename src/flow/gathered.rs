@@ -297,10 +297,14 @@ impl Gathered {
     /// Sends for the flow that is told there.
     #[inline]
     pub(super) fn approach_entry(&self, hash: u64) {
-        let number = self.likely[likely(hash)] as usize;
-        prefetch_index(&self.entries, number);
+        self.fetch_entry(self.likely[likely(hash)]);
+    }
+
+    #[inline]
+    fn fetch_entry(&self, number: u32) {
+        prefetch_index(&self.entries, number as usize);
         // It may reach into the line where the next one begins.
-        prefetch_index(&self.entries, number + 1);
+        prefetch_index(&self.entries, number as usize + 1);
     }
 
     /// The number of the flow of this name.
@@ -413,11 +417,7 @@ impl Gathered {
         let packets = |number: Option<u32>| {
             number.and_then(|number| self.entries.get(number as usize)).map_or(&[][..], |entry| &entry.packets)
         };
-        if let Some(number) = fourth {
-            prefetch_index(&self.entries, number as usize);
-            // It may reach into the line where the next one begins.
-            prefetch_index(&self.entries, number as usize + 1);
-        }
+        fourth.into_iter().for_each(|number| self.fetch_entry(number));
         prefetch_index(packets(third), 0);
         for (number, distance) in [(third, Distance::Far), (second, Distance::Near), (first, Distance::Next)] {
             let entry = number.and_then(|number| self.entries.get(number as usize));
@@ -447,7 +447,9 @@ impl Gathered {
         entry.octets = 0;
         self.len -= 1;
         let (heap, coming) = (std::mem::take(&mut self.heap), std::mem::take(&mut self.coming));
-        Some((key, Taken { number, packets, heap, sent_for: self.sent_for == Some(number), coming }))
+        // Once: another flow may have the number later.
+        let sent_for = self.sent_for.take() == Some(number);
+        Some((key, Taken { number, packets, heap, sent_for, coming }))
     }
 
     /// Gives back what was taken out: nobody needs it.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::event::{Kind, ResetKind, Side};
-use crate::flow::facts::{Close, Handshake};
+use crate::flow::facts::{Close, Handshake, RoleSource};
 use crate::flow::script::{Script, Shot, UNREACHABLE};
 
 #[test]
