@@ -1,5 +1,7 @@
 //! The spine: from inputs to a report. [`Diagnosis`] is the library's door.
 
+#[cfg_attr(not(feature = "live"), allow(dead_code))]
+mod crew;
 pub mod dossier;
 #[cfg(test)]
 mod frugal;

@@ -1,14 +1,15 @@
-//! A fixed number of shards by flow hash, each with its own table; workers only decide who turns which shard's crank.
+//! A fixed number of shards by flow hash, each with its own table; threads only decide who turns which shard's crank.
 //!
-//! The number of shards never depends on the number of workers, so caps, evictions and ticks fall on the same packets and the report is
+//! The number of shards never depends on the number of threads, so caps, evictions and ticks fall on the same packets and the report is
 //! the same for any number of threads.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, bounded};
 
+use super::crew::Crew;
 use super::recorder::{Recorder, Recording};
 use crate::decode::{Packet, Pile};
 use crate::diagnose::Merged;
@@ -19,8 +20,8 @@ use crate::rule::summary::Digest;
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::icmp::IcmpError;
 
-/// Shards, and the most workers there can be: what each keeps (services, the first flows, stories at hand) is multiplied by them, and four
-/// workers are as many as one reader can feed.
+/// Shards, and the most threads there can be: what each keeps (services, the first flows, stories at hand) is multiplied by them, and four
+/// threads are as many as one reader can feed.
 pub const SHARDS: usize = 4;
 
 /// Packets whose flows are looked for at a time.
@@ -45,7 +46,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    fn new(recording: &Recording, whole: Limits, seed: u64) -> Self {
+    pub(super) fn new(recording: &Recording, whole: Limits, seed: u64) -> Self {
         let limits = Limits {
             max_flows: whole.max_flows / SHARDS,
             held_octets_total: whole.held_octets_total / SHARDS,
@@ -84,7 +85,7 @@ impl Shard {
     }
 
     /// Works a batch in. Returns memory for another one, its own as a rule.
-    fn work(&mut self, batch: Batch) -> Option<Pile> {
+    pub(super) fn work(&mut self, batch: Batch) -> Option<Pile> {
         let pile = Arc::new(batch.pile);
         let mut numbers = Vec::new();
         let mut place = 0;
@@ -178,7 +179,7 @@ impl Shard {
     }
 
     /// What it would know if the capture ended now.
-    fn peek(&mut self, all: bool, now: Timestamp) -> Part {
+    pub(super) fn peek(&mut self, all: bool, now: Timestamp) -> Part {
         self.tables.iter_mut().for_each(|table| table.work_off_all(&mut self.recorder));
         let (mut merged, digests) = self.recorder.peek(&self.tables, all, now);
         merged.tally.evicted = self.tables.iter().map(|table| table.counts().evicted).sum();
@@ -186,7 +187,7 @@ impl Shard {
         Part { merged, digests }
     }
 
-    fn finish(mut self, now: Timestamp) -> Part {
+    pub(super) fn finish(mut self, now: Timestamp) -> Part {
         let (mut evicted, mut relieved) = (0, 0);
         // Each table's memory goes before the recorder's is copied together.
         for mut table in self.tables {
@@ -223,7 +224,7 @@ pub fn together(mut parts: Vec<(usize, Part)>) -> Merged {
     merged
 }
 
-/// All shards: in this thread, or spread over workers; and what waits for them.
+/// All shards: in this thread, or shared with others; and what waits for them.
 pub struct Shards {
     /// For each shard, being filled.
     batches: Vec<Batch>,
@@ -233,13 +234,13 @@ pub struct Shards {
 enum Hands {
     /// The plain loop, the oracle of the other.
     Here(Vec<Shard>),
-    /// Batches to worker threads.
-    Workers(Workers),
+    /// Shared with other threads.
+    Crew(Crew),
 }
 
 /// Packets of one shard in capture order, and what happens between them.
 #[derive(Default)]
-struct Batch {
+pub(super) struct Batch {
     pile: Pile,
     /// Each before the packet of that place.
     items: Vec<(usize, Item)>,
@@ -259,8 +260,10 @@ impl Shards {
     pub fn new(threads: usize, recording: &Recording, limits: &Limits) -> Self {
         let seed = seed();
         let shards = (0..SHARDS).map(|_| Shard::new(recording, limits.clone(), seed));
-        let hands =
-            if threads <= 1 { Hands::Here(shards.collect()) } else { Hands::Workers(Workers::new(threads, shards)) };
+        let hands = match threads.min(SHARDS) {
+            0 | 1 => Hands::Here(shards.collect()),
+            threads => Hands::Crew(Crew::new(threads, shards)),
+        };
         Self { batches: (0..SHARDS).map(|_| Batch::default()).collect(), hands }
     }
 
@@ -304,7 +307,7 @@ impl Shards {
         let batch = std::mem::take(&mut self.batches[shard]);
         self.batches[shard].pile = match &mut self.hands {
             Hands::Here(shards) => shards[shard].work(batch),
-            Hands::Workers(workers) => workers.hand_over(shard, batch),
+            Hands::Crew(crew) => crew.hand_over(shard, batch),
         }
         .unwrap_or_default();
     }
@@ -323,11 +326,11 @@ impl Shards {
         self.flush();
         together(match self.hands {
             Hands::Here(shards) => shards.into_iter().map(|shard| shard.finish(now)).enumerate().collect(),
-            Hands::Workers(workers) => workers.finish(now),
+            Hands::Crew(crew) => crew.finish(now),
         })
     }
 
-    /// What would be known if the capture ended now; `all` as in [`Recorder::peek`]. Workers answer when they have come so far; the channel
+    /// What would be known if the capture ended now; `all` as in [`Recorder::peek`]. Shared ones answer when they have come so far; the channel
     /// ends with the last part.
     pub fn peek(&mut self, all: bool, now: Timestamp) -> Parts {
         self.flush();
@@ -338,7 +341,7 @@ impl Shards {
                 // There is room for all of them, and somebody listens.
                 answers.for_each(|answer| drop(told.send(answer)));
             }
-            Hands::Workers(workers) => workers.tell(&Message::Peek { all, now, told }),
+            Hands::Crew(crew) => crew.peek(all, now, &told),
         }
         parts
     }
@@ -348,96 +351,6 @@ impl Shards {
 fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::hash::RandomState::new().build_hasher().finish()
-}
-
-/// Worker threads.
-struct Workers {
-    workers: Vec<Worker>,
-    /// Memory of batches that were worked in: it is used again, rather than taken by one thread and given back by another.
-    spare: Receiver<Pile>,
-}
-
-struct Worker {
-    messages: Sender<Message>,
-    handle: std::thread::JoinHandle<Vec<(usize, Part)>>,
-}
-
-enum Message {
-    Batch { shard: usize, batch: Batch },
-    Peek { all: bool, now: Timestamp, told: Sender<(usize, Part)> },
-    Finish(Timestamp),
-}
-
-/// Batches of slack for each worker: the reader is never more than a few megabytes ahead.
-const SLACK: usize = 32;
-
-impl Workers {
-    fn new(threads: usize, shards: impl Iterator<Item = Shard>) -> Self {
-        let threads = threads.min(SHARDS);
-        let mut hands: Vec<Vec<(usize, Shard)>> = (0..threads).map(|_| Vec::new()).collect();
-        for (n, shard) in shards.enumerate() {
-            hands[n % threads].push((n, shard));
-        }
-        // There are no more piles than are under way or needed, so this is bounded by the others.
-        let (done, spare) = unbounded();
-        let start = |own| {
-            let (messages, receiver) = bounded(SLACK);
-            let done = done.clone();
-            Worker { messages, handle: std::thread::spawn(move || work(own, receiver, &done)) }
-        };
-        Self { workers: hands.into_iter().map(start).collect(), spare }
-    }
-
-    fn hand_over(&mut self, shard: usize, batch: Batch) -> Option<Pile> {
-        // A worker that is gone has panicked; join() reports it.
-        let _ = self.workers[shard % self.workers.len()].messages.send(Message::Batch { shard, batch });
-        self.spare.try_recv().ok()
-    }
-
-    fn tell(&self, message: &Message) {
-        for worker in &self.workers {
-            let message = match message {
-                Message::Peek { all, now, told } => Message::Peek { all: *all, now: *now, told: told.clone() },
-                Message::Finish(now) => Message::Finish(*now),
-                Message::Batch { .. } => continue,
-            };
-            let _ = worker.messages.send(message);
-        }
-    }
-
-    fn finish(self, now: Timestamp) -> Vec<(usize, Part)> {
-        self.tell(&Message::Finish(now));
-        let mut parts = Vec::new();
-        for worker in self.workers {
-            drop(worker.messages);
-            match worker.handle.join() {
-                Ok(part) => parts.extend(part),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        parts
-    }
-}
-
-/// One worker: its shards and their batches.
-fn work(mut shards: Vec<(usize, Shard)>, messages: Receiver<Message>, done: &Sender<Pile>) -> Vec<(usize, Part)> {
-    for message in messages {
-        match message {
-            Message::Batch { shard, batch } => {
-                let own = shards.iter_mut().find(|(n, _)| *n == shard);
-                // A reader that is gone needs no more of them.
-                own.and_then(|(_, own)| own.work(batch)).into_iter().for_each(|pile| drop(done.send(pile)));
-            }
-            // Whoever asked may have gone.
-            Message::Peek { all, now, told } => {
-                shards.iter_mut().for_each(|(n, shard)| drop(told.send((*n, shard.peek(all, now)))));
-            }
-            Message::Finish(now) => {
-                return shards.into_iter().map(|(n, shard)| (n, shard.finish(now))).collect();
-            }
-        }
-    }
-    Vec::new()
 }
 
 #[cfg(test)]
