@@ -107,7 +107,7 @@ impl Board {
     }
 
     fn put(&mut self, shard: usize, job: Job) {
-        if let Some(slot) = self.shards.get_mut(shard) {
+        if let Some(slot) = self.shards.get_mut(shard).filter(|_| !self.broken) {
             slot.jobs.push_back(job);
             self.waiting += 1;
         }
@@ -197,7 +197,11 @@ struct Alarm<'y>(&'y Yard);
 impl Drop for Alarm<'_> {
     fn drop(&mut self) {
         if panicking() {
-            self.0.board().broken = true;
+            let mut board = self.0.board();
+            board.broken = true;
+            // Who waits to be told something is not told any more.
+            board.shards.iter_mut().for_each(|slot| slot.jobs.clear());
+            drop(board);
             self.0.done.notify_one();
             self.0.work.notify_all();
         }
@@ -219,7 +223,13 @@ impl Crew {
     /// Hands a batch over. Returns memory for another one, if there is some.
     pub(super) fn hand_over(&mut self, shard: usize, batch: Batch) -> Option<Pile> {
         self.put(shard, Job::Batch(batch));
-        self.yard.until(|board| board.waiting < SLACK).spare.pop()
+        let mut board = self.yard.until(|board| board.waiting < SLACK);
+        if board.broken {
+            drop(board);
+            self.join();
+            return None;
+        }
+        board.spare.pop()
     }
 
     /// Asks all shards what they would know if the capture ended now.
@@ -231,13 +241,18 @@ impl Crew {
     pub(super) fn finish(mut self, now: Timestamp) -> Vec<(usize, Part)> {
         let all = self.put_all(|| Job::Finish(now));
         let parts = std::mem::take(&mut self.yard.until(|board| board.parts.len() == all).parts);
+        self.join();
+        parts
+    }
+
+    /// Nobody helps any more. The panic of a helper goes on here.
+    fn join(&mut self) {
         self.end();
-        for helper in std::mem::take(&mut self.helpers) {
+        for helper in self.helpers.drain(..) {
             if let Err(panic) = helper.join() {
                 resume_unwind(panic);
             }
         }
-        parts
     }
 
     fn put(&self, shard: usize, job: Job) {
@@ -318,12 +333,24 @@ mod tests {
 
     #[test]
     fn a_panic_of_a_helper_is_the_readers() {
-        let mut crew = Crew::new(1, shards());
-        let yard = crew.yard.clone();
-        crew.helpers.push(spawn(move || {
-            let _alarm = Alarm(&yard);
-            panic!("as a test wants it");
-        }));
-        assert!(catch_unwind(AssertUnwindSafe(|| crew.finish(Timestamp(0)))).is_err());
+        let broken = || {
+            let mut crew = Crew::new(1, shards());
+            let yard = crew.yard.clone();
+            crew.helpers.push(spawn(move || {
+                let _alarm = Alarm(&yard);
+                panic!("as a test wants it");
+            }));
+            crew
+        };
+        assert!(catch_unwind(|| broken().finish(Timestamp(0))).is_err());
+        let mut crew = broken();
+        let (told, parts) = crossbeam_channel::unbounded();
+        crew.peek(false, Timestamp(0), &told);
+        drop(told);
+        while !crew.yard.board().broken {
+            std::thread::yield_now();
+        }
+        assert!(parts.recv().is_err(), "nobody waits for it in vain");
+        assert!(catch_unwind(AssertUnwindSafe(|| crew.hand_over(0, Batch::default()))).is_err());
     }
 }
