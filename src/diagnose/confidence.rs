@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::event::Side;
 use crate::flow::facts::{Handshake, RoleSource};
 use crate::rule::Rule;
-use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::finding::{Confidence, Culprit, Finding, RuleId, Severity};
 use crate::rule::view::CaptureView;
 use crate::time::Elapsed;
 use crate::wire::Endpoint;
@@ -94,15 +94,15 @@ fn capture_loss(finding: &mut Finding, rule: &Rule, capture: &CaptureView<'_>) {
 
 /// M6 and M8 over all findings: one failure among many healthy siblings weighs less, many alike are surer.
 pub fn siblings(findings: &mut [Finding], capture: &CaptureView<'_>) {
-    let mut alike: BTreeMap<(String, Endpoint), u32> = BTreeMap::new();
+    let mut alike: BTreeMap<(RuleId, Endpoint), u32> = BTreeMap::new();
     for finding in findings.iter() {
         if let Some(flow) = capture.flow_of(finding) {
-            *alike.entry((finding.rule.to_string(), flow.facts.server)).or_default() += 1;
+            *alike.entry((finding.rule.clone(), flow.facts.server)).or_default() += 1;
         }
     }
     for finding in findings {
         let Some(server) = capture.flow_of(finding).map(|flow| flow.facts.server) else { continue };
-        let count = alike.get(&(finding.rule.to_string(), server)).copied().unwrap_or(0);
+        let count = alike.get(&(finding.rule.clone(), server)).copied().unwrap_or(0);
         // What the capture cannot show is no surer for being met often.
         let hidden = finding.confidence == Confidence::Low
             && crate::catalogue::rule(&finding.rule).is_some_and(|rule| rule.claims_absence);

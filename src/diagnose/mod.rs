@@ -24,6 +24,7 @@ mod scope;
 pub mod selection;
 mod severity;
 mod shared;
+pub(crate) mod spread;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,7 +45,7 @@ use crate::rule::summary::{FlowSummary, Verdict};
 use crate::rule::tally::{PacketTally, Tally};
 use crate::rule::threshold::Thresholds;
 use crate::rule::view::{CaptureView, Index, LegsView, index_links};
-use crate::rule::{Check, Keep};
+use crate::rule::{Check, Keep, Rule};
 use crate::time::Timestamp;
 use crate::wire::Endpoint;
 use build::Builder;
@@ -52,6 +53,7 @@ pub use entries::flow_entry;
 use report::{Counts, FlowCounts, FlowEntry, Report, SCHEMA, Tool};
 pub use same::one_place;
 use selection::{Ends, Selected};
+use spread::{both, spread};
 
 /// What all shards and inputs together know: plain data, the only thing the report is made from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -126,6 +128,8 @@ pub struct Settings {
     pub expected: Vec<Endpoint>,
     /// Which flows are reported.
     pub only: Ends,
+    /// In how many threads the report is made; it does not depend on it.
+    pub threads: usize,
 }
 
 impl Default for Settings {
@@ -136,12 +140,17 @@ impl Default for Settings {
             zone: jiff::tz::TimeZone::UTC,
             expected: Vec::new(),
             only: Ends::default(),
+            threads: 1,
         }
     }
 }
 
 /// Flows that are listed without `--all-flows`, beyond those the incidents cite.
 const LISTED_FLOWS: usize = 60;
+
+/// Of fewer flows one thread makes the report, and of more not more than there are parts of some size.
+const SHARED: usize = 1024;
+const THREADS: usize = 4;
 
 /// What happened, from all that is known. Pure.
 pub fn report(merged: &Merged, settings: &Settings) -> Report {
@@ -150,7 +159,9 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         Some((joined, faces)) => (joined, faces),
         None => (merged, &faces::Faces::default()),
     };
-    let legs = legs::link(&merged.flows, &merged.digests);
+    let threads = threads(merged, settings);
+    let (legs, index) =
+        both(threads, || legs::link(&merged.flows, &merged.digests), || Index::of(&merged.flows, &merged.digests));
     let links = legs.links;
     let capture = CaptureView {
         infos: &merged.infos,
@@ -171,9 +182,9 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         thresholds: &settings.thresholds,
         asked: &merged.asked,
         end: merged.end(),
-        index: Index::of(&merged.flows, &merged.digests),
+        index,
     };
-    let mut findings = all_findings(&capture);
+    let mut findings = all_findings(&capture, threads);
     let selected = settings.only.select(&capture, faces);
     if let Some(selected) = &selected {
         findings.retain(|finding| selected.wants(finding));
@@ -193,7 +204,7 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         })
         .collect();
     rank::order(&mut drafts, &findings);
-    let incidents: Vec<_> = drafts.iter().map(|(draft, extent)| builder.incident(draft, extent)).collect();
+    let incidents = spread(threads, &drafts, |(draft, extent)| builder.incident(draft, extent));
 
     let mut on_flow: BTreeMap<PacketRef, Vec<usize>> = BTreeMap::new();
     for (i, finding) in findings.iter().enumerate() {
@@ -219,23 +230,32 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
     }
 }
 
-/// Flow findings looked at again, legs and capture rules, and the modifiers, in the order (first packet, rule).
-fn all_findings(capture: &CaptureView<'_>) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = capture.flows.values().flat_map(|flow| flow.findings.iter().cloned()).collect();
-    for (rule, _) in catalogue::RULES {
-        match rule.check {
-            Check::Capture(check) => findings.extend(check(capture)),
-            Check::Legs(check) => findings.extend(capture.links.iter().filter_map(|link| {
-                check(&LegsView {
-                    link,
-                    client_leg: capture.flows.get(&link.client_leg),
-                    backend_leg: capture.flows.get(&link.backend_leg),
-                    capture,
-                })
-            })),
-            Check::Flow(_) | Check::Never => {}
+/// In how many threads the report is made: that of a few flows is made before another thread has begun.
+fn threads(merged: &Merged, settings: &Settings) -> usize {
+    if merged.flows.len() < SHARED { 1 } else { settings.threads.min(THREADS) }
+}
+
+/// What a rule about the capture or about legs says.
+fn found(rule: &Rule, capture: &CaptureView<'_>) -> Vec<Finding> {
+    match rule.check {
+        Check::Capture(check) => check(capture),
+        Check::Legs(check) => {
+            let view = |link| LegsView {
+                link,
+                client_leg: capture.flows.get(&link.client_leg),
+                backend_leg: capture.flows.get(&link.backend_leg),
+                capture,
+            };
+            capture.links.iter().filter_map(|link| check(&view(link))).collect()
         }
+        Check::Flow(_) | Check::Never => Vec::new(),
     }
+}
+
+/// Flow findings looked at again, legs and capture rules, and the modifiers, in the order (first packet, rule).
+fn all_findings(capture: &CaptureView<'_>, threads: usize) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = capture.flows.values().flat_map(|flow| flow.findings.iter().cloned()).collect();
+    findings.extend(spread(threads, catalogue::RULES, |(rule, _)| found(rule, capture)).into_iter().flatten());
     for finding in &mut findings {
         finding.evidence.sort_by_key(|e| e.at);
         finding.evidence.dedup_by_key(|e| e.at);

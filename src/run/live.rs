@@ -40,7 +40,7 @@ impl Look {
     pub fn report(self) -> Report {
         let Self { parts, apart, rest, settings } = self;
         let Merged { infos, asked, until, sockets, .. } = rest;
-        let mut merged = Merged { infos, asked, until, sockets, ..shard::together(parts.iter().collect()) };
+        let mut merged = Merged { infos, asked, until, sockets, ..shard::together(parts.iter().collect(), 1) };
         apart.join(&mut merged);
         report(&merged, &settings)
     }
@@ -179,7 +179,8 @@ impl Watching {
             sockets: self.diagnosis.sockets.clone(),
             ..Merged::default()
         };
-        let settings = self.diagnosis.settings.clone();
+        // What is being read goes before.
+        let settings = Settings { threads: 1, ..self.diagnosis.settings.clone() };
         Look { parts: self.shards.peek(all, end), apart: self.trip.peek(end), rest, settings }
     }
 

@@ -106,7 +106,7 @@ impl Window {
 impl Diagnosis {
     /// With the catalogue's numbers, on all cores, of everything.
     pub fn new() -> Self {
-        Self { threads: std::thread::available_parallelism().map_or(1, usize::from), ..Self::default() }
+        Self::default().workers(std::thread::available_parallelism().map_or(1, usize::from))
     }
 
     /// Sets the numbers of the rules.
@@ -118,6 +118,7 @@ impl Diagnosis {
     /// Worker threads; the report does not depend on it. 0 and 1: everything in the calling thread.
     pub fn workers(mut self, threads: usize) -> Self {
         self.threads = threads;
+        self.settings.threads = threads;
         self
     }
 

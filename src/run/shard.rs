@@ -13,6 +13,7 @@ use super::crew::Crew;
 use super::recorder::{Recorder, Recording};
 use crate::decode::{Packet, Pile};
 use crate::diagnose::Merged;
+use crate::diagnose::spread::both;
 use crate::event::{PacketRef, Stamp};
 use crate::flow::table::{FlowTable, Lent, Limits, Name};
 use crate::rule::digests::Digests;
@@ -211,17 +212,23 @@ pub struct Part {
 pub type Parts = Receiver<(usize, Part)>;
 
 /// All parts as one; what belongs to no flow is still to be added.
-pub fn together(mut parts: Vec<(usize, Part)>) -> Merged {
+pub fn together(mut parts: Vec<(usize, Part)>, threads: usize) -> Merged {
     parts.sort_by_key(|(n, _)| *n);
-    let mut merged = Merged::default();
-    let mut digests = Vec::new();
-    digests.reserve_exact(parts.iter().map(|(_, part)| part.digests.len()).sum());
-    for (_, part) in parts {
-        merged.merge(part.merged);
-        digests.extend(part.digests);
-    }
-    merged.digests = Digests::of(digests);
-    merged
+    let (parts, digests): (Vec<Merged>, Vec<_>) =
+        parts.into_iter().map(|(_, part)| (part.merged, part.digests)).unzip();
+    let sorted = move || {
+        let mut all = Vec::new();
+        all.reserve_exact(digests.iter().map(VecDeque::len).sum());
+        digests.into_iter().for_each(|digests| all.extend(digests));
+        Digests::of(all)
+    };
+    let merge = || {
+        let mut merged = Merged::default();
+        parts.into_iter().for_each(|part| merged.merge(part));
+        merged
+    };
+    let (merged, digests) = both(threads, merge, sorted);
+    Merged { digests, ..merged }
 }
 
 /// All shards: in this thread, or shared with others; and what waits for them.
@@ -324,10 +331,10 @@ impl Shards {
     /// The capture is over.
     pub fn finish(mut self, now: Timestamp) -> Merged {
         self.flush();
-        together(match self.hands {
-            Hands::Here(shards) => shards.into_iter().map(|shard| shard.finish(now)).enumerate().collect(),
-            Hands::Crew(crew) => crew.finish(now),
-        })
+        match self.hands {
+            Hands::Here(shards) => together(shards.into_iter().map(|shard| shard.finish(now)).enumerate().collect(), 1),
+            Hands::Crew(crew) => together(crew.finish(now), 2),
+        }
     }
 
     /// What would be known if the capture ended now; `all` as in [`Recorder::peek`]. Shared ones answer when they have come so far; the channel
