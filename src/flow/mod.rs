@@ -134,6 +134,11 @@ pub trait Sink {
     /// Much will be said soon of a flow to this server: what is known of the server may be sent for.
     fn approach(&mut self, _server: Endpoint, _distance: Distance) {}
 
+    /// Facts of another flow that nobody needs any more: their memory is written to again.
+    fn spare_facts(&mut self) -> Option<Box<FlowFacts>> {
+        None
+    }
+
     /// A flow begins.
     fn open(&mut self, flow: &FlowHead) -> Self::Conversation;
 

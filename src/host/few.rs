@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::slice;
 
 use prefetch_index::prefetch_index;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -74,6 +75,14 @@ impl<K: Ord, V> Few<K, V> {
     /// Sends for the first of them.
     pub(crate) fn approach(&self) {
         prefetch_index(&self.0, 0);
+    }
+
+    /// Sends for the keys that a search compares first.
+    pub(crate) fn approach_any(&self) {
+        let len = self.0.len();
+        for place in [len / 2, len / 4, len / 2 + len / 4] {
+            self.0.get(place).into_iter().for_each(|(key, _)| prefetch_index(slice::from_ref(key), 0));
+        }
     }
 
     /// Keys and values.

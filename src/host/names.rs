@@ -60,6 +60,12 @@ impl Names {
         }
     }
 
+    /// Sends for what is known of the addresses of an answer from which is learnt soon.
+    pub(crate) fn approach(&self, message: &DnsMessage) {
+        let known = message.addresses.iter().filter_map(|(address, _)| self.by_address.get(address));
+        known.for_each(Few::approach_any);
+    }
+
     /// Adds what another shard or file learnt: the latest answer by (time, packet) wins. Associative and commutative, below the caps.
     pub fn merge(&mut self, other: Self) {
         let Self { by_address, by_name, beyond_cap, octets: _ } = other;

@@ -87,14 +87,17 @@ pub struct Recorder {
     asked: Asked,
     /// Stories of flows that were not kept: the next flows write into their memory.
     spare: Vec<Story>,
+    /// The same of their facts. They go where they were read last, and not through all of the allocator's memory.
+    spare_facts: Vec<Box<FlowFacts>>,
 }
 
 /// Flows without a finding kept whole per shard, because they may be the other leg of a failure: the first, as the picture of how it was
 /// while it worked, and the latest, for what fails long after. A small capture is kept whole.
 const HEALTHY_FIRST: usize = 128;
 const HEALTHY_LATEST: usize = 64;
-/// Stories whose memory is at hand, per shard.
+/// Stories whose memory is at hand, per shard, and facts.
 const SPARE: usize = 128;
+const SPARE_FACTS: usize = 8;
 /// Digests kept per shard inside the window.
 const DIGESTS: usize = 16_384;
 /// Where there are so many digests, room is made for all that are kept.
@@ -119,6 +122,7 @@ impl Recorder {
             vigils: Vigils::default(),
             asked: Asked::default(),
             spare: Vec::new(),
+            spare_facts: Vec::new(),
         }
     }
 
@@ -187,6 +191,7 @@ impl Recorder {
             vigils: Vigils::default(),
             asked: Asked::default(),
             spare: Vec::new(),
+            spare_facts: Vec::new(),
         }
     }
 
@@ -291,6 +296,9 @@ impl Recorder {
         if self.spare.len() < SPARE {
             self.spare.push(summary.story.renewed());
         }
+        if self.spare_facts.len() < SPARE_FACTS {
+            self.spare_facts.push(summary.facts);
+        }
     }
 }
 
@@ -371,6 +379,10 @@ impl Sink for Recorder {
         self.services.approach(server, distance);
     }
 
+    fn spare_facts(&mut self) -> Option<Box<FlowFacts>> {
+        self.spare_facts.pop()
+    }
+
     fn open(&mut self, _flow: &FlowHead) -> Conversation {
         Conversation { story: self.spare.pop().unwrap_or_default(), ..Conversation::default() }
     }
@@ -423,6 +435,10 @@ impl Sink for Recorder {
     ) -> Wants {
         let Conversation { story, dissector, .. } = conversation;
         let wants = dissector.datagram(flow, side, at, bytes, len, &mut |event| story.push(event));
+        // As a rule it is over with that, and what it says is learnt.
+        if let Some(What::Dns(message)) = story.events().next_back().map(|event| &event.what) {
+            self.names.approach(message);
+        }
         flip_if_wanted(wants, story)
     }
 

@@ -25,8 +25,9 @@ use crate::wire::icmp::IcmpError;
 /// threads are as many as one reader can feed.
 pub const SHARDS: usize = 4;
 
-/// Packets whose flows are looked for at a time.
-const AHEAD: usize = 16;
+/// So many packets before one is worked in, it is looked for where its flow's number is told, and so many before, where its flow is.
+const FAR: usize = 16;
+const NEAR: usize = 8;
 
 /// Where shorter waits are judged, nothing is put aside: a flow may be for a second.
 const SHORT: Elapsed = Elapsed::secs(1);
@@ -43,7 +44,7 @@ pub struct Shard {
     /// That of the latest tick.
     second: Option<i64>,
     /// Packets that come next: where they lie, the table, and the flow; empty between batches.
-    names: Vec<(usize, usize, Name)>,
+    names: VecDeque<(usize, usize, Name)>,
 }
 
 impl Shard {
@@ -64,7 +65,7 @@ impl Shard {
             seed,
             recorder: Recorder::new(recording.clone()),
             second: None,
-            names: Vec::new(),
+            names: VecDeque::new(),
         }
     }
 
@@ -119,19 +120,27 @@ impl Shard {
             return;
         }
         let mut names = std::mem::take(&mut self.names);
-        for begin in places.clone().step_by(AHEAD) {
-            // What these packets need lies anywhere: it is sent for at once, not for each when it is needed.
-            let heads = (begin..places.end.min(begin + AHEAD)).filter_map(|place| Some((place, pile.head(place)?)));
-            names.extend(heads.map(|(place, head)| {
+        let (mut ahead, mut near) = (places, 0);
+        loop {
+            // What these packets need lies anywhere: it is sent for some packets before it is needed.
+            while names.len() < FAR
+                && let Some(place) = ahead.next()
+            {
+                let Some(head) = pile.head(place) else { continue };
                 let n = self.place(head.at);
-                (place, n, self.tables[n].approach(&head))
-            }));
-            names.iter().for_each(|(_, n, name)| self.tables[*n].near(name));
-            for (place, n, name) in names.drain(..) {
-                let (table, number) = (&mut self.tables[n], &mut numbers[n]);
-                if let Some(head) = pile.head(place) {
-                    table.lent(&head, &name, Lent { pile, place, number }, &mut self.recorder);
-                }
+                names.push_back((place, n, self.tables[n].approach(&head)));
+            }
+            while near < NEAR
+                && let Some((_, n, name)) = names.get(near)
+            {
+                self.tables[*n].near(name);
+                near += 1;
+            }
+            let Some((place, n, name)) = names.pop_front() else { break };
+            near -= 1;
+            let (table, number) = (&mut self.tables[n], &mut numbers[n]);
+            if let Some(head) = pile.head(place) {
+                table.lent(&head, &name, Lent { pile, place, number }, &mut self.recorder);
             }
         }
         self.names = names;

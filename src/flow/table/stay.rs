@@ -117,7 +117,13 @@ impl<S: Sink> FlowTable<S> {
         let (Some(detail), Some(conversation)) = (detail.take(), conversation.take()) else { return };
         self.shared.unanswered -= usize::from(flow.unanswered);
         let hash = flow.key.hash(self.seed);
-        let facts = Box::new(detail.facts(flow));
+        let facts = match sink.spare_facts() {
+            Some(mut spare) => {
+                *spare = detail.facts(flow);
+                spare
+            }
+            None => Box::new(detail.facts(flow)),
+        };
         if why == Ended::Closed {
             let next =
                 Way::BOTH.map(|way| Some(&flow.tracks[way]).filter(|t| t.marks.has(Marks::SEEN)).map(|t| t.next));
