@@ -115,7 +115,7 @@ impl Diagnosis {
         self
     }
 
-    /// Worker threads; the report does not depend on it. 0 and 1: everything in the calling thread.
+    /// Threads that share the work, the calling one among them; the report does not depend on it. 0 and 1: only that one.
     pub fn workers(mut self, threads: usize) -> Self {
         self.threads = threads;
         self.settings.threads = threads;

@@ -88,6 +88,7 @@ pub struct Recorder {
     /// Stories of flows that were not kept: the next flows write into their memory.
     spare: Vec<Story>,
     /// The same of their facts. They go where they were read last, and not through all of the allocator's memory.
+    #[allow(clippy::vec_box, reason = "the boxes are what is used again")]
     spare_facts: Vec<Box<FlowFacts>>,
 }
 

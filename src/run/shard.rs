@@ -220,7 +220,7 @@ pub struct Part {
 /// Parts of all shards, as they come.
 pub type Parts = Receiver<(usize, Part)>;
 
-/// All parts as one; what belongs to no flow is still to be added.
+/// All parts as one, put together by so many threads; what belongs to no flow is still to be added.
 pub fn together(mut parts: Vec<(usize, Part)>, threads: usize) -> Merged {
     parts.sort_by_key(|(n, _)| *n);
     let (parts, digests): (Vec<Merged>, Vec<_>) =

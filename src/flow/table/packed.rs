@@ -84,6 +84,8 @@ impl<S: Sink> FlowTable<S> {
         sink: &mut S,
     ) {
         ended.sort_unstable_by_key(|(id, slot, _)| (*id, *slot));
+        // The wheel may hold a slot twice for one step, once for a flow that was there before.
+        ended.dedup_by_key(|(id, slot, _)| (*id, *slot));
         let mut packed = Vec::new();
         self.embryos.due(until, &mut packed);
         packed.sort_unstable();
