@@ -128,7 +128,7 @@ pub struct Settings {
     pub expected: Vec<Endpoint>,
     /// Which flows are reported.
     pub only: Ends,
-    /// In how many threads the report is made; it does not depend on it.
+    /// In how many threads packets are worked in and the report is made; it does not depend on it.
     pub threads: usize,
 }
 

@@ -33,8 +33,6 @@ struct Yard {
 /// What there is to do.
 struct Board {
     shards: Vec<Slot>,
-    /// Jobs that nobody has begun.
-    waiting: usize,
     /// How many share the work. Each takes from its own shards first: what these know is in its caches.
     hands: usize,
     /// Helpers that sleep.
@@ -96,7 +94,6 @@ impl Board {
         let slot = |shard| Slot { shard: Some(Box::new(shard)), jobs: VecDeque::new() };
         Self {
             shards: shards.map(slot).collect(),
-            waiting: 0,
             hands,
             idle: 0,
             spare: Vec::new(),
@@ -109,8 +106,12 @@ impl Board {
     fn put(&mut self, shard: usize, job: Job) {
         if let Some(slot) = self.shards.get_mut(shard).filter(|_| !self.broken) {
             slot.jobs.push_back(job);
-            self.waiting += 1;
         }
+    }
+
+    /// Jobs that nobody has begun.
+    fn waiting(&self) -> usize {
+        self.shards.iter().map(|slot| slot.jobs.len()).sum()
     }
 
     /// The next job of a shard that nobody works on: of those of `hand` first, then of the one for which most waits.
@@ -120,9 +121,7 @@ impl Board {
         let (number, slot) = free
             .filter(|(_, slot)| !slot.jobs.is_empty())
             .max_by_key(|(number, slot)| (number % hands == hand, slot.jobs.len()))?;
-        let (job, shard) = (slot.jobs.pop_front()?, slot.shard.take()?);
-        self.waiting -= 1;
-        Some(Taken { number, shard, job })
+        Some(Taken { number, job: slot.jobs.pop_front()?, shard: slot.shard.take()? })
     }
 
     fn take_back(&mut self, done: Done) {
@@ -151,7 +150,7 @@ impl Yard {
         let mut board = self.board();
         board.take_back(done);
         // What waits for this shard could not be begun by anybody else.
-        if board.idle > 0 && board.waiting > 0 {
+        if board.idle > 0 && board.waiting() > 0 {
             self.work.notify_one();
         }
         board
@@ -220,10 +219,15 @@ impl Crew {
         Self { helpers: (1..threads).map(|hand| start(hand - 1)).collect(), yard }
     }
 
+    /// How many share the work, the calling one among them.
+    pub(super) fn threads(&self) -> usize {
+        self.helpers.len() + 1
+    }
+
     /// Hands a batch over. Returns memory for another one, if there is some.
     pub(super) fn hand_over(&mut self, shard: usize, batch: Batch) -> Option<Pile> {
         self.put(shard, Job::Batch(batch));
-        let mut board = self.yard.until(|board| board.waiting < SLACK);
+        let mut board = self.yard.until(|board| board.waiting() < SLACK);
         if board.broken {
             drop(board);
             self.join();
@@ -307,11 +311,11 @@ mod tests {
     fn two_never_work_on_one_shard() {
         let mut board = board([1, 1]);
         let taken = board.take(0).expect("somebody else's shard is better than none");
-        assert_eq!((taken.number, board.waiting), (1, 1));
+        assert_eq!((taken.number, board.waiting()), (1, 1));
         assert!(board.take(1).is_none());
         board.take_back(taken.work());
         assert_eq!(board.take(1).map(|taken| taken.number), Some(1));
-        assert_eq!((board.waiting, board.spare.len()), (0, 1));
+        assert_eq!((board.waiting(), board.spare.len()), (0, 1));
     }
 
     #[test]
@@ -327,7 +331,7 @@ mod tests {
         for n in 0..3 * SLACK {
             crew.hand_over(n % SHARDS, Batch::default());
         }
-        assert!(crew.yard.board().waiting < SLACK);
+        assert!(crew.yard.board().waiting() < SLACK);
         assert_eq!(crew.finish(Timestamp(0)).len(), SHARDS);
     }
 

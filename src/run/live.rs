@@ -51,7 +51,7 @@ impl Watching {
     pub fn new(diagnosis: Diagnosis, interfaces: &[Interface], file: Option<String>) -> Self {
         let window = Window { since: None, until: None, ends: None };
         let trip = Trip::new(None, window, &diagnosis.settings.thresholds);
-        let shards = Shards::new(diagnosis.threads, &diagnosis.recording(), &diagnosis.limits);
+        let shards = Shards::new(diagnosis.settings.threads, &diagnosis.recording(), &diagnosis.limits);
         let names: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
         let info = CaptureInfo {
             format: if file.is_some() { "pcapng" } else { CaptureInfo::LIVE }.into(),

@@ -57,7 +57,6 @@ use trip::Trip;
 #[derive(Clone, Debug, Default)]
 pub struct Diagnosis {
     settings: Settings,
-    threads: usize,
     filter: Option<String>,
     since: Option<TimeBound>,
     until: Option<TimeBound>,
@@ -117,7 +116,6 @@ impl Diagnosis {
 
     /// Threads that share the work, the calling one among them; the report does not depend on it. 0 and 1: only that one.
     pub fn workers(mut self, threads: usize) -> Self {
-        self.threads = threads;
         self.settings.threads = threads;
         self
     }
@@ -270,7 +268,7 @@ impl Opened {
         let asked = asked(&diagnosis);
         let window = Window { since: diagnosis.since.clone(), until: diagnosis.until.clone(), ends: None };
         let mut trip = Trip::new(filter, window, &diagnosis.settings.thresholds);
-        let mut shards = Shards::new(diagnosis.threads, &diagnosis.recording(), &diagnosis.limits);
+        let mut shards = Shards::new(diagnosis.settings.threads, &diagnosis.recording(), &diagnosis.limits);
         let (mut interrupted, mut seen) = (false, 0);
         while let Some(frame) = source.next()? {
             trip.frame(&frame, &mut shards);

@@ -342,7 +342,10 @@ impl Shards {
         self.flush();
         match self.hands {
             Hands::Here(shards) => together(shards.into_iter().map(|shard| shard.finish(now)).enumerate().collect(), 1),
-            Hands::Crew(crew) => together(crew.finish(now), 2),
+            Hands::Crew(crew) => {
+                let threads = crew.threads();
+                together(crew.finish(now), threads)
+            }
         }
     }
 
