@@ -399,14 +399,14 @@ impl What {
         };
         match self {
             Self::Request(head) => {
-                note(head.conflict, Kind::Contradictory);
+                note(head.conflict.is_some(), Kind::Contradictory);
                 note(head.expects_continue, Kind::ExpectsContinue);
                 note(head.upgrade.is_some(), Kind::AsksUpgrade);
             }
             Self::Response(head) => {
                 note(head.status >= 400, Kind::ErrorStatus);
                 note(head.len >= LARGE_HEAD, Kind::LargeHead);
-                note(head.conflict, Kind::Contradictory);
+                note(head.conflict.is_some(), Kind::Contradictory);
             }
             Self::Dns(message) if message.response => {
                 note(message.rcode != 0, Kind::LookupFailed);

@@ -108,7 +108,7 @@ impl Exchanges {
 
     /// A request head was read.
     pub(super) fn request(&mut self, at: PacketRef, head: Box<RequestHead>, emit: Emit<'_>) {
-        let unusual = head.conflict || head.objection.is_some();
+        let unusual = head.conflict.is_some() || head.objection.is_some();
         let early = self.open.iter().rposition(|exchange| exchange.asked.is_none() && !exchange.request_complete);
         let number = early.unwrap_or_else(|| self.add(false));
         if let Some(exchange) = self.open.get_mut(number) {
@@ -138,7 +138,7 @@ impl Exchanges {
         emit: Emit<'_>,
     ) -> Answered {
         let interim = matches!(head.status, 100 | 102..200);
-        let usual = matches!(head.status, 100 | 102..400) && !head.conflict && head.objection.is_none();
+        let usual = matches!(head.status, 100 | 102..400) && head.conflict.is_none() && head.objection.is_none();
         let awaited = self.open.iter().position(|exchange| exchange.answer == Answer::Awaited);
         let number = awaited.unwrap_or_else(|| self.add(!in_request && !interim));
         let (mut method, mut asked) = (Method::Other, None);

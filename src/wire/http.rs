@@ -41,9 +41,8 @@ pub struct RequestHead {
     pub len: u32,
     /// How the body ends.
     pub framing: Framing,
-    /// Both Content-Length and Transfer-Encoding, two lengths that differ, or a length or coding that means nothing: a proxy and a server
-    /// may take different ends for the message (RFC 9112 §11.2).
-    pub conflict: bool,
+    /// Why a proxy and a server may take different ends for the message, if they may.
+    pub conflict: Option<Conflict>,
     /// The strict reading failed and the lenient one succeeded: what the strict one objected to.
     pub objection: Option<ShortText>,
     /// HTTP/2: its stream; 0 in HTTP/1.
@@ -85,7 +84,7 @@ pub struct ResponseHead {
     /// How the body ends, were it the answer to a GET: the caller corrects for HEAD, CONNECT, 1xx, 204, 304 (§6.3).
     pub framing: Framing,
     /// As in [`RequestHead::conflict`].
-    pub conflict: bool,
+    pub conflict: Option<Conflict>,
     /// As in [`RequestHead::objection`].
     pub objection: Option<ShortText>,
     /// As in [`RequestHead::stream`].
@@ -122,6 +121,31 @@ pub enum Framing {
     Chunked,
     /// Up to the close of the connection.
     UntilClose,
+}
+
+/// Why two programs may take different ends for a message: what one takes for its body is another message to the other. RFC 9112 §6.3, §11.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Conflict {
+    /// Both Content-Length and Transfer-Encoding.
+    LengthAndCoding,
+    /// Several lengths that differ.
+    Lengths,
+    /// A length that is no number.
+    Length,
+    /// A request's last coding is not chunked.
+    Coding,
+}
+
+impl Conflict {
+    /// What the head has, in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::LengthAndCoding => "both Content-Length and Transfer-Encoding",
+            Self::Lengths => "two values of Content-Length that differ",
+            Self::Length => "a Content-Length that is no number",
+            Self::Coding => "a Transfer-Encoding that does not end in chunked",
+        }
+    }
 }
 
 /// What the octets at a message's beginning are.

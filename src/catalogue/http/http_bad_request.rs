@@ -100,8 +100,8 @@ fn flaw(head: &RequestHead) -> Option<String> {
     if let Some(objection) = &head.objection {
         return Some(format!("{line} has an {objection}"));
     }
-    if head.conflict {
-        return Some(format!("{line} names its length in two ways that contradict each other"));
+    if let Some(conflict) = head.conflict {
+        return Some(format!("{line} has {}", conflict.words()));
     }
     (head.minor >= 1 && head.host.is_none()).then(|| format!("{line} is HTTP/1.{} without Host", head.minor))
 }
@@ -137,6 +137,7 @@ fn is_the_first_to_refuse(finding: &mut Finding, capture: &CaptureView<'_>) -> K
 mod tests {
     use super::*;
     use crate::rule::testing::Scene;
+    use crate::wire::http::Conflict;
 
     fn refused(scene: Scene, ms: i64, status: u16, closes: bool) -> Scene {
         let head = ResponseHead { status, closes, server: Some("nginx".into()), ..Default::default() };
@@ -162,7 +163,7 @@ mod tests {
         assert_eq!((finding.evidence[0].at.number, finding.evidence[1].at.number), (5, 4));
         assert_eq!(finding.evidence[1].shows, "GET / is HTTP/1.1 without Host");
         for head in [
-            RequestHead { conflict: true, ..named() },
+            RequestHead { conflict: Some(Conflict::Lengths), ..named() },
             RequestHead { objection: Some("invalid header name".into()), ..named() },
         ] {
             assert_eq!(refused(asked(head), 5, 400, true).check(&RULE).expect("a flaw").severity, Severity::Warning);

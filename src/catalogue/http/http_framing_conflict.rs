@@ -1,10 +1,10 @@
-//! A message names its length in two ways that contradict each other, and was taken; or a server says more than it was asked.
+//! A message leaves open where it ends, and was taken; or a server says more than it was asked.
 //!
 //! ## How tcpwhy knows
-//! A head has Content-Length and Transfer-Encoding, two lengths that differ, or a coding that leaves the end open, and the server did not
-//! refuse it. Or octets of the server come behind a complete answer while no request is outstanding: the answer was longer than it
-//! promised, or another answer came that nobody asked for. Two programs on the way may take different ends for such a message, and what one
-//! takes for a body is a request to the other (request smuggling).
+//! A head has Content-Length and Transfer-Encoding, two lengths that differ, a length that is no number, or a coding that leaves the end
+//! open, and the server did not refuse it. Or octets of the server come behind a complete answer while no request is outstanding: the
+//! answer was longer than it promised, or another answer came that nobody asked for. Two programs on the way may take different ends for
+//! such a message, and what one takes for a body is a request to the other (request smuggling).
 //!
 //! ## What it is not
 //! - `http-bad-request`: there the server refused the message, as it should.
@@ -22,7 +22,7 @@ use crate::rule::exchange::exchanges;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::view::FlowView;
 use crate::rule::{Check, Needs, Recovery, Rule, Step};
-use crate::wire::http::RequestHead;
+use crate::wire::http::{Conflict, RequestHead};
 
 pub static RULE: Rule = Rule {
     id: "http-framing-conflict",
@@ -32,9 +32,9 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Client,
     needs: Needs::all(&[Kind::Request]).and_any(&[Kind::Response, Kind::HttpBroken]),
     symptom: true,
-    says: "{client_host} sent {request}, whose length is told in two ways, and {server} took it",
+    says: "{client_host} sent {request} with {conflict}, and {server} took it",
     variants: &[
-        "{server} answered {request} with a length that is told in two ways",
+        "{server} answered {request} with {conflict}",
         "{server} sent octets behind the end of its answer to {request}: its length is wrong",
         "{server} sent an answer {status} that nobody had asked for",
     ],
@@ -47,11 +47,11 @@ pub static RULE: Rule = Rule {
         Step { says: "On {client_host}: which program sends that?", command: "sudo ss -tnp 'dport = :{port}'" },
     ],
     verify: &[Step {
-        says: "from the client's host; a Content-Length beside a Transfer-Encoding must not come back:",
+        says: "from the client's host; {conflict} must not come back:",
         command: "curl -sS -m 30 -o /dev/null -D - http://{host}:{port}{path}",
     }],
     not: &[("packet-loss", "the octets of both sides are all in the capture")],
-    cannot_show: &["which of the two lengths the program behind takes"],
+    cannot_show: &["where the program behind takes the message to end"],
     sources: &["RFC 9112 §6.1 to §6.3, §11.2", "measured: Apache, HAProxy and nginx pass such answers on as 200"],
     check: Check::Flow(check),
     recovery: Recovery::LaterFlow,
@@ -77,30 +77,35 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 fn said_twice(flow: &FlowView<'_>) -> Option<Finding> {
     for exchange in exchanges(flow.story) {
         let Some((at, answer)) = exchange.response else { continue };
-        if !exchange.head.conflict && !answer.conflict {
+        if exchange.head.conflict.is_none() && answer.conflict.is_none() {
             continue;
         }
         let line = format!("{} {}", exchange.head.method, exchange.head.target);
-        if exchange.head.conflict && !REFUSALS.contains(&answer.status) {
-            let finding = RULE
-                .found(flow, exchange.request, Side::Client, format!("{line}: two lengths that contradict each other"))
-                .and(at, Side::Server, format!("answered {}", answer.status));
-            return Some(told(finding, line, &exchange.head.target));
+        let asked = exchange.head.conflict.filter(|_| !REFUSALS.contains(&answer.status));
+        if let Some(conflict) = asked.map(Conflict::words) {
+            let finding = RULE.found(flow, exchange.request, Side::Client, format!("{line}: {conflict}")).and(
+                at,
+                Side::Server,
+                format!("answered {}", answer.status),
+            );
+            return Some(told(finding, line, &exchange.head.target, conflict));
         }
-        if answer.conflict {
+        if let Some(conflict) = answer.conflict.map(Conflict::words) {
             let finding = RULE
-                .found(flow, at, Side::Server, format!("{}: two lengths that contradict each other", answer.status))
+                .found(flow, at, Side::Server, format!("{}: {conflict}", answer.status))
                 .and(exchange.request, Side::Client, format!("the request: {line}"))
                 .culprit(Culprit::Upstream)
                 .variant(1);
-            return Some(told(finding, line, &exchange.head.target));
+            return Some(told(finding, line, &exchange.head.target, conflict));
         }
     }
     None
 }
 
-fn told(finding: Finding, line: String, target: &str) -> Finding {
-    finding.with("path", super::http_server_error::plain(target)).with("request", line)
+/// With the request's `line` and the `conflict` that must not come back.
+fn told(finding: Finding, line: String, target: &str, conflict: &'static str) -> Finding {
+    let finding = finding.with("path", super::http_server_error::plain(target));
+    finding.with("request", line).with("conflict", conflict)
 }
 
 /// Octets of the server while nothing is outstanding.
@@ -134,7 +139,8 @@ fn beyond(flow: &FlowView<'_>) -> Option<Finding> {
                     let finding = RULE.found(flow, event.at, Side::Server, shows).variant(3);
                     let finding = finding.and_maybe(complete, Side::Server, "the answer before it is complete");
                     let line = latest.map(|(_, head)| format!("{} {}", head.method, head.target))?;
-                    let finding = told(finding, line, "/").culprit(Culprit::Upstream);
+                    let finding =
+                        told(finding, line, "/", "an answer that nobody asked for").culprit(Culprit::Upstream);
                     return Some(finding.with("status", u64::from(head.status)));
                 }
             }
@@ -147,7 +153,8 @@ fn beyond(flow: &FlowView<'_>) -> Option<Finding> {
                     .found(flow, event.at, Side::Server, shows)
                     .and(request.at, Side::Client, format!("the request: {line}"))
                     .and(complete, Side::Server, "its answer is complete by its own words");
-                return Some(told(finding, line, "/").culprit(Culprit::Upstream).variant(2));
+                let finding = told(finding, line, "/", "more than the length promises");
+                return Some(finding.culprit(Culprit::Upstream).variant(2));
             }
             _ => {}
         }
@@ -167,7 +174,9 @@ mod tests {
     use crate::rule::testing::Scene;
     use crate::wire::http::ResponseHead;
 
-    fn exchange(asked: bool, answered: bool, status: u16) -> Scene {
+    const NONE: Option<Conflict> = None;
+
+    fn exchange(asked: Option<Conflict>, answered: Option<Conflict>, status: u16) -> Scene {
         let head = RequestHead { method: "POST".into(), target: "/a".into(), conflict: asked, ..Default::default() };
         let answer = ResponseHead { status, conflict: answered, ..Default::default() };
         Scene::open()
@@ -183,38 +192,39 @@ mod tests {
 
     #[test]
     fn a_contradiction_that_was_taken_is_told_and_one_that_was_refused_is_not() {
-        let finding = exchange(true, false, 200).check(&RULE).expect("taken");
+        let finding = exchange(Some(Conflict::Length), NONE, 200).check(&RULE).expect("taken");
         assert_eq!((finding.variant, finding.evidence[0].at.number), (0, 4));
-        assert_eq!(exchange(true, false, 400).check(&RULE), None);
-        assert_eq!(exchange(false, false, 200).check(&RULE), None);
+        assert_eq!(finding.evidence[0].shows, "POST /a: a Content-Length that is no number");
+        assert_eq!(exchange(Some(Conflict::Length), NONE, 400).check(&RULE), None);
+        assert_eq!(exchange(NONE, NONE, 200).check(&RULE), None);
     }
 
     #[test]
     fn a_contradiction_in_an_answer_is_the_servers() {
-        let finding = exchange(false, true, 200).check(&RULE).expect("told");
+        let finding = exchange(NONE, Some(Conflict::Lengths), 200).check(&RULE).expect("told");
         assert_eq!((finding.variant, finding.culprit), (1, Culprit::Upstream));
     }
 
     #[test]
     fn octets_behind_a_complete_answer_are_told() {
-        let longer = exchange(false, false, 200).data(Side::Server, 6, 20).also(Side::Server, What::HttpBroken);
+        let longer = exchange(NONE, NONE, 200).data(Side::Server, 6, 20).also(Side::Server, What::HttpBroken);
         assert_eq!(longer.check(&RULE).expect("longer").variant, 2);
         let head = ResponseHead { status: 200, ..Default::default() };
-        let again = exchange(false, false, 200).data(Side::Server, 900, 80);
+        let again = exchange(NONE, NONE, 200).data(Side::Server, 900, 80);
         assert_eq!(again.also(Side::Server, What::Response(Box::new(head))).check(&RULE).expect("unasked").variant, 3);
     }
 
     #[test]
     fn a_408_on_an_idle_connection_ends_it() {
         let head = ResponseHead { status: 408, ..Default::default() };
-        let idle = exchange(false, false, 200).data(Side::Server, 60_000, 80);
+        let idle = exchange(NONE, NONE, 200).data(Side::Server, 60_000, 80);
         assert_eq!(idle.also(Side::Server, What::Response(Box::new(head))).check(&RULE), None);
     }
 
     #[test]
     fn what_comes_behind_the_clients_close_misleads_nobody() {
         let head = ResponseHead { status: 200, ..Default::default() };
-        let late = exchange(false, false, 200).fin(Side::Client, 50).data(Side::Server, 60, 80);
+        let late = exchange(NONE, NONE, 200).fin(Side::Client, 50).data(Side::Server, 60, 80);
         assert_eq!(late.also(Side::Server, What::Response(Box::new(head))).check(&RULE), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use httparse::Header;
 
-use super::Framing;
+use super::{Conflict, Framing};
 
 macro_rules! names {
     ($( $name:ident = $text:literal, )*) => {
@@ -201,20 +201,23 @@ impl<'a> Fields<'a> {
                 })
     }
 
-    /// How the body ends, and whether the fields contradict each other. `without` is what holds when no field says it. RFC 9112 §6.3.
-    pub(super) fn framing(&self, without: Framing) -> (Framing, bool) {
+    /// How the body ends, and why another may take another end. `without` is what holds when no field says it. RFC 9112 §6.3.
+    pub(super) fn framing(&self, without: Framing) -> (Framing, Option<Conflict>) {
         let length = self.content_length();
         if self.first(Name::TransferEncoding).is_some() {
             let last = self.entries(Name::TransferEncoding).last();
             let chunked = last.is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
             // A request whose last coding is not chunked has no end that could be told (§6.3 rule 4).
             let nonsense = !chunked && without == Framing::None;
-            return (if chunked { Framing::Chunked } else { without }, length != Length::Absent || nonsense);
+            let both = (length != Length::Absent).then_some(Conflict::LengthAndCoding);
+            let conflict = both.or_else(|| nonsense.then_some(Conflict::Coding));
+            return (if chunked { Framing::Chunked } else { without }, conflict);
         }
         match length {
-            Length::Absent => (without, false),
-            Length::Octets(octets) => (Framing::Length(octets), false),
-            Length::Wrong(first) => (first.map_or(without, Framing::Length), true),
+            Length::Absent => (without, None),
+            Length::Octets(octets) => (Framing::Length(octets), None),
+            Length::NoNumber => (without, Some(Conflict::Length)),
+            Length::Several(first) => (Framing::Length(first), Some(Conflict::Lengths)),
         }
     }
 
@@ -230,11 +233,11 @@ impl<'a> Fields<'a> {
     #[cold]
     fn unusual_length(&self) -> Length {
         let mut lengths = self.entries(Name::ContentLength).map(number);
-        let Some(first) = lengths.next() else { return Length::Wrong(None) };
-        match first {
+        match lengths.next().flatten() {
             // The same length twice is one length (RFC 9110 §8.6).
-            Some(octets) if lengths.all(|length| length == first) => Length::Octets(octets),
-            _ => Length::Wrong(first),
+            Some(first) if lengths.all(|length| length == Some(first)) => Length::Octets(first),
+            Some(first) => Length::Several(first),
+            None => Length::NoNumber,
         }
     }
 }
@@ -244,8 +247,9 @@ impl<'a> Fields<'a> {
 enum Length {
     Absent,
     Octets(u64),
-    /// It is no number, or several that differ; the first number.
-    Wrong(Option<u64>),
+    /// The first, and what follows is another or no number.
+    Several(u64),
+    NoNumber,
 }
 
 /// A number in digits alone.

@@ -263,6 +263,7 @@ fn ids(fields: &Fields<'_>) -> Vec<(ShortText, ShortText)> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::Conflict;
     use super::*;
     use crate::wire::samples::{self, octets};
 
@@ -286,7 +287,7 @@ mod tests {
         let head = request(&bytes);
         assert_eq!((head.method.as_str(), head.target.as_str(), head.minor), ("POST", "/", 1));
         assert_eq!((head.host.as_deref(), head.user_agent.as_deref()), (Some("10.99.1.1:1098"), Some("curl/7.88.1")));
-        assert_eq!((head.len as usize, head.framing, head.conflict), (bytes.len(), Framing::Length(3_000_000), false));
+        assert_eq!((head.len as usize, head.framing, head.conflict), (bytes.len(), Framing::Length(3_000_000), None));
         assert_eq!(head.objection, None);
         for end in 0..bytes.len() {
             assert_eq!(parse_request(&bytes[..end]), Head::Partial, "{end}");
@@ -338,19 +339,20 @@ mod tests {
 
     #[test]
     fn the_end_of_a_request_follows_the_rules() {
+        let none = None::<Conflict>;
         for (fields, framing, conflict) in [
-            ("", Framing::None, false),
-            ("Content-Length: 0\r\n", Framing::Length(0), false),
-            ("Content-Length: 5\r\nContent-Length: 5\r\n", Framing::Length(5), false),
-            ("Content-Length: 5, 5\r\n", Framing::Length(5), false),
-            ("Content-Length: 5\r\nContent-Length: 6\r\n", Framing::Length(5), true),
-            ("Content-Length: +5\r\n", Framing::None, true),
-            ("Content-Length:\r\n", Framing::None, true),
-            ("Content-Length: 99999999999999999999\r\n", Framing::None, true),
-            ("Transfer-Encoding: chunked\r\n", Framing::Chunked, false),
-            ("Transfer-Encoding: gzip, Chunked\r\n", Framing::Chunked, false),
-            ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", Framing::Chunked, true),
-            ("Transfer-Encoding: chunked, gzip\r\n", Framing::None, true),
+            ("", Framing::None, none),
+            ("Content-Length: 0\r\n", Framing::Length(0), none),
+            ("Content-Length: 5\r\nContent-Length: 5\r\n", Framing::Length(5), none),
+            ("Content-Length: 5, 5\r\n", Framing::Length(5), none),
+            ("Content-Length: 5\r\nContent-Length: 6\r\n", Framing::Length(5), Some(Conflict::Lengths)),
+            ("Content-Length: +5\r\n", Framing::None, Some(Conflict::Length)),
+            ("Content-Length:\r\n", Framing::None, Some(Conflict::Length)),
+            ("Content-Length: 99999999999999999999\r\n", Framing::None, Some(Conflict::Length)),
+            ("Transfer-Encoding: chunked\r\n", Framing::Chunked, none),
+            ("Transfer-Encoding: gzip, Chunked\r\n", Framing::Chunked, none),
+            ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", Framing::Chunked, Some(Conflict::LengthAndCoding)),
+            ("Transfer-Encoding: chunked, gzip\r\n", Framing::None, Some(Conflict::Coding)),
         ] {
             let head = request(format!("POST / HTTP/1.1\r\n{fields}\r\n").as_bytes());
             assert_eq!((head.framing, head.conflict), (framing, conflict), "{fields}");
@@ -366,7 +368,7 @@ mod tests {
         let head = response(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n");
         assert_eq!(head.framing_after("GET"), Framing::None);
         let head = response(b"HTTP/1.1 200 OK\r\n\r\n");
-        assert_eq!((head.framing_after("GET"), head.conflict), (Framing::UntilClose, false));
+        assert_eq!((head.framing_after("GET"), head.conflict), (Framing::UntilClose, None));
     }
 
     #[test]
