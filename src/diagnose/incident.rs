@@ -10,7 +10,7 @@ use crate::rule::Recovery;
 use crate::rule::finding::{Confidence, Finding, Reach, Severity, Standing};
 use crate::rule::summary::{Digest, Verdict};
 use crate::rule::tally::Beyond;
-use crate::rule::view::CaptureView;
+use crate::rule::view::{CaptureView, in_turn};
 use crate::time::Timestamp;
 use crate::wire::{Address, Endpoint};
 
@@ -31,8 +31,7 @@ pub(super) struct Good<'a>(BTreeMap<Endpoint, Vec<&'a Digest>>);
 impl<'a> Good<'a> {
     pub(super) fn of(capture: &'a CaptureView<'_>) -> Self {
         let good = |digest: &&Digest| digest.verdict == Verdict::Healthy && (digest.served || digest.accepted);
-        let by_server =
-            capture.servers().map(|(server, flows)| (*server, flows.iter().copied().filter(good).collect()));
+        let by_server = capture.servers().map(|(server, flows)| (*server, in_turn(flows).filter(good).collect()));
         Self(by_server.collect())
     }
 

@@ -144,6 +144,9 @@ impl<S: Sink> FlowTable<S> {
         let protocol = if head.udp { IpProtocol::Udp } else { IpProtocol::Tcp };
         let name = self.name(head.source, head.destination, protocol);
         self.gathered.approach_slot(name.hash);
+        if gather::begins(head) {
+            self.tombstones.approach(name.hash);
+        }
         name
     }
 

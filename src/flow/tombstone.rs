@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use hashbrown::HashTable;
+use prefetch_index::prefetch_index;
 
 use super::key::{Key, Way};
 use crate::decode::{Flags, Segment};
@@ -33,103 +33,148 @@ pub(super) enum Met {
 pub(super) struct Tombstones {
     seed: u64,
     limit: usize,
-    /// Numbers of stones, by the hash of their key.
-    index: HashTable<u32>,
+    /// By hash, the number of the stone that was put there last; it says which one was put there before. The number of one that is gone leads
+    /// nowhere, so nothing is taken out of here.
+    latest: Vec<u32>,
     stones: Stones,
 }
 
+/// Where the search begins has so many places at first, and twice as many whenever there are more stones than places.
+const PLACES: usize = 256;
+
 impl Tombstones {
-    /// What one takes, with its place in the index, which has up to twice as many as are taken.
-    pub(super) const WEIGHT: usize = size_of::<Stone>() + 2 * (size_of::<u32>() + 1);
+    /// What one takes, with the places where the search begins, of which there are up to twice as many.
+    pub(super) const WEIGHT: usize = size_of::<Stone>() + 2 * size_of::<u32>();
 
     /// None yet, at most `limit`.
     pub(super) fn new(seed: u64, limit: usize) -> Self {
-        Self { seed, limit, index: HashTable::new(), stones: Stones::default() }
+        Self { seed, limit, latest: Vec::new(), stones: Stones::default() }
     }
 
     /// Adds one; the oldest makes room.
     pub(super) fn bury(&mut self, hash: u64, stone: Tombstone<'_>) {
         if self.stones.len >= self.limit {
-            self.forget_oldest();
+            self.stones.pop();
         }
-        let number = self.stones.push(Stone::of(&stone));
-        let (seed, stones) = (self.seed, &self.stones);
-        let hash_of = |number: &u32| stones.get(*number).map_or(0, |stone| stone.key().hash(seed));
-        self.index.insert_unique(hash, number, hash_of);
+        if self.stones.len >= self.latest.len() {
+            self.make_places();
+        }
+        let place = self.place(hash);
+        if let Some(latest) = self.latest.get_mut(place) {
+            *latest = self.stones.push(Stone::of(&stone, *latest));
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_places(&mut self) {
+        let Self { seed, latest, stones, .. } = self;
+        let count = (latest.len() * 2).max(PLACES);
+        latest.clear();
+        latest.resize(count, stones.nobody());
+        stones.each(|number, stone| {
+            let place = stone.key().hash(*seed) as usize & (count - 1);
+            stone.before = std::mem::replace(&mut latest[place], number);
+        });
+    }
+
+    /// Where the search for a name begins.
+    #[inline]
+    fn place(&self, hash: u64) -> usize {
+        // Their number is a power of two.
+        hash as usize & self.latest.len().wrapping_sub(1)
+    }
+
+    /// Sends for the first stone that a search for this name looks at.
+    #[inline]
+    pub(super) fn approach(&self, hash: u64) {
+        self.latest.get(self.place(hash)).into_iter().for_each(|number| self.stones.fetch(*number));
+    }
+
+    /// The number of the stone of this name that was put there last, if none has succeeded it.
+    fn find(&self, hash: u64, key: &Key) -> Option<u32> {
+        let mut number = *self.latest.get(self.place(hash))?;
+        let mut stone = self.stones.get(number)?;
+        while stone.is_succeeded() || stone.key() != *key {
+            // Each leads to an older one.
+            let before = Some(stone.before).filter(|before| self.stones.rank(*before) < self.stones.rank(number))?;
+            (number, stone) = (before, self.stones.get(before)?);
+        }
+        Some(number)
     }
 
     /// What a segment that no flow claims belongs to. A SYN, or payload beyond the end of its side, begins something new.
     pub(super) fn meet(&mut self, hash: u64, key: &Key, way: Way, now: Timestamp, segment: &Segment<'_>) -> Met {
-        let stones = &self.stones;
-        let same = |number: &u32| stones.get(*number).is_some_and(|stone| stone.key() == *key);
-        let Ok(entry) = self.index.find_entry(hash, same) else { return Met::Nobody };
-        let Some(stone) = stones.get(*entry.get()) else { return Met::Nobody };
+        let found = self.find(hash, key);
+        let Some(stone) = found.and_then(|number| self.stones.get_mut(number)) else { return Met::Nobody };
         let beyond = segment.payload_len > 0 && stone.end(way).is_none_or(|end| !end.after(segment.seq));
         let bare_syn = segment.flags.has(Flags::SYN) && !segment.flags.has(Flags::ACK);
         if stone.until > now && !bare_syn && !beyond {
             return Met::Late;
         }
-        let id = stone.id.packet();
-        entry.remove();
-        Met::Successor(id)
+        stone.succeed();
+        Met::Successor(stone.id.packet())
     }
 
     /// Whether a flow of this name is remembered.
     pub(super) fn knows(&self, hash: u64, key: &Key) -> bool {
-        let same = |number: &u32| self.stones.get(*number).is_some_and(|stone| stone.key() == *key);
-        self.index.find(hash, same).is_some()
+        self.find(hash, key).is_some()
     }
 
-    /// Octets they take, about. What the index says of its own room depends on the seed, and nothing that is decided by this may.
+    /// Octets they take, about.
     pub(super) fn memory(&self) -> usize {
-        self.stones.len * (Self::WEIGHT - size_of::<Stone>()) + self.stones.memory()
+        size_of_val(&*self.latest) + self.stones.memory()
     }
 
     /// Forgets those whose time is over.
     pub(super) fn expire(&mut self, now: Timestamp) {
-        while self.stones.oldest().is_some_and(|(_, stone)| stone.until <= now) {
-            self.forget_oldest();
+        while self.stones.oldest().is_some_and(|stone| stone.until <= now) {
+            self.stones.pop();
         }
     }
 
     /// Forgets all.
     pub(super) fn clear(&mut self) {
-        (self.index, self.stones) = (HashTable::new(), Stones::default());
-    }
-
-    fn forget_oldest(&mut self) {
-        let Some((number, stone)) = self.stones.oldest() else { return };
-        let hash = stone.key().hash(self.seed);
-        // One that has a successor is not in the index any more.
-        if let Ok(entry) = self.index.find_entry(hash, |other| *other == number) {
-            entry.remove();
-        }
-        self.stones.pop();
+        (self.latest, self.stones) = (Vec::new(), Stones::default());
     }
 }
 
 /// A tombstone as it is kept: there is one for each flow of the last minute.
 struct Stone {
-    /// Those of the key; the free bits say for each way whether [`Stone::next`] means something.
+    /// Those of the key; the free bits say for each way whether [`Stone::next`] means something, and whether it has a successor.
     words: [u64; 5],
+    /// The number of the one that was put where this one was, before it.
+    before: u32,
     next: [Seq; 2],
     id: Stamp,
     until: Timestamp,
 }
 
-const _: () = assert!(size_of::<Stone>() <= 72);
+const _: () = assert!(size_of::<Stone>() <= 80);
 
 impl Stone {
-    fn of(stone: &Tombstone<'_>) -> Self {
+    const SUCCEEDED: u32 = Key::FREE + 2;
+
+    fn of(stone: &Tombstone<'_>, before: u32) -> Self {
         let mut words = stone.key.words();
         for way in Way::BOTH {
             words[4] |= u64::from(stone.next[way as usize].is_some()) << Self::seen(way);
         }
-        Self { words, next: stone.next.map(|next| next.unwrap_or(Seq(0))), id: stone.id.into(), until: stone.until }
+        let next = stone.next.map(|next| next.unwrap_or(Seq(0)));
+        Self { words, before, next, id: stone.id.into(), until: stone.until }
     }
 
     fn seen(way: Way) -> u32 {
         Key::FREE + way as u32
+    }
+
+    /// It was told of to a successor, and is nobody's name any more.
+    fn succeed(&mut self) {
+        self.words[4] |= 1 << Self::SUCCEEDED;
+    }
+
+    fn is_succeeded(&self) -> bool {
+        self.words[4] >> Self::SUCCEEDED & 1 == 1
     }
 
     fn key(&self) -> Key {
@@ -170,14 +215,43 @@ impl Stones {
         number
     }
 
-    fn get(&self, number: u32) -> Option<&Stone> {
-        let place = number.wrapping_sub(self.first) as usize;
-        self.pieces.get(place / PIECE)?.get(place % PIECE)
+    /// How many were there before that one, with those of the first piece that are gone.
+    fn rank(&self, number: u32) -> usize {
+        number.wrapping_sub(self.first) as usize
     }
 
-    fn oldest(&self) -> Option<(u32, &Stone)> {
-        let number = self.first.wrapping_add(self.gone as u32);
-        if self.len == 0 { None } else { Some((number, self.get(number)?)) }
+    /// `None` where it is gone.
+    fn get(&self, number: u32) -> Option<&Stone> {
+        let rank = Some(self.rank(number)).filter(|rank| *rank >= self.gone)?;
+        self.pieces.get(rank / PIECE)?.get(rank % PIECE)
+    }
+
+    fn get_mut(&mut self, number: u32) -> Option<&mut Stone> {
+        let rank = Some(self.rank(number)).filter(|rank| *rank >= self.gone)?;
+        self.pieces.get_mut(rank / PIECE)?.get_mut(rank % PIECE)
+    }
+
+    /// Sends for it.
+    #[inline]
+    fn fetch(&self, number: u32) {
+        let rank = self.rank(number);
+        self.pieces.get(rank / PIECE).into_iter().for_each(|piece| prefetch_index(piece, rank % PIECE));
+    }
+
+    /// All of them with their numbers, the oldest first.
+    fn each(&mut self, mut show: impl FnMut(u32, &mut Stone)) {
+        let numbers = (0..).map(|rank: u32| self.first.wrapping_add(rank));
+        let stones = numbers.zip(self.pieces.iter_mut().flatten());
+        stones.skip(self.gone).for_each(|(number, stone)| show(number, stone));
+    }
+
+    /// A number that is nobody's until all numbers were given.
+    fn nobody(&self) -> u32 {
+        self.first.wrapping_sub(1)
+    }
+
+    fn oldest(&self) -> Option<&Stone> {
+        if self.len == 0 { None } else { self.pieces.front()?.get(self.gone) }
     }
 
     /// Lets the oldest go.
@@ -256,7 +330,7 @@ mod tests {
         stones.expire(Timestamp(1_000 + 4_000));
         assert_eq!((stones.stones.len, met(&mut stones, 4_000, Way::Low, &segment(0, 0))), (2_000, "nobody"));
         stones.expire(Timestamp::MAX);
-        assert_eq!((stones.stones.len, stones.index.len()), (0, 0));
+        assert_eq!(stones.stones.len, 0);
     }
 
     #[test]

@@ -77,12 +77,9 @@ impl<K: Ord, V> Few<K, V> {
         prefetch_index(&self.0, 0);
     }
 
-    /// Sends for the keys that a search compares first.
+    /// Sends for the keys, which a search compares.
     pub(crate) fn approach_any(&self) {
-        let len = self.0.len();
-        for place in [len / 2, len / 4, len / 2 + len / 4] {
-            self.0.get(place).into_iter().for_each(|(key, _)| prefetch_index(slice::from_ref(key), 0));
-        }
+        self.keys().for_each(|key| prefetch_index(slice::from_ref(key), 0));
     }
 
     /// Keys and values.

@@ -29,6 +29,7 @@ use crate::wire::proxy::ProxyHeader;
 use crate::wire::tls::ClientHello;
 use crate::wire::{Address, Endpoint};
 pub use index::{Index, Known};
+pub(crate) use index::{in_turn, short};
 
 /// One flow, as its own rules see it.
 pub struct FlowView<'a> {

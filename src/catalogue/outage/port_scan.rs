@@ -23,7 +23,7 @@ use crate::event::{PacketRef, Side};
 use crate::flow::facts::IpProtocol;
 use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Standing, Subject};
 use crate::rule::summary::Digest;
-use crate::rule::view::CaptureView;
+use crate::rule::view::{CaptureView, short};
 use crate::rule::{Check, Explains, Rule, Scope, Step};
 use crate::time::Elapsed;
 use crate::wire::Address;
@@ -75,7 +75,7 @@ pub static RULE: Rule = Rule {
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for (source, flows) in capture.sources() {
-        let tcp = || flows.iter().map(|flow| flow.digest).filter(|digest| digest.transport == IpProtocol::Tcp);
+        let tcp = || short(flows).filter(|digest| digest.transport == IpProtocol::Tcp);
         // Where all of a source's failures are too few for one busy minute, no minute has enough.
         if tcp().filter(|digest| !digest.answered).count() * 100 < PORTS * BAD {
             continue;

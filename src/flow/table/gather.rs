@@ -145,7 +145,7 @@ impl<S: Sink> FlowTable<S> {
 }
 
 /// A SYN, or a question to a name server: what comes first of a short flow.
-fn begins(head: &Head) -> bool {
+pub(super) fn begins(head: &Head) -> bool {
     if head.udp {
         head.destination.port == 53 && head.source.port > 1023
     } else {

@@ -5,6 +5,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::ops::Range;
+use std::slice;
+
+use prefetch_index::prefetch_index;
 
 use super::CaptureView;
 use crate::event::PacketRef;
@@ -13,6 +16,9 @@ use crate::rule::digests::Digests;
 use crate::rule::summary::{Digest, FlowSummary};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::{Address, Endpoint};
+
+/// So many digests before its turn each is sent for.
+const AHEAD: usize = 8;
 
 /// Flows by what rules look them up by.
 #[derive(Default)]
@@ -26,7 +32,9 @@ pub struct Index<'a> {
     servers: Vec<(Endpoint, Range<usize>)>,
     /// All flows by client and server end, those of a pair in the order of their first packets.
     by_pair: Vec<Known<'a>>,
-    pairs: Vec<Range<usize>>,
+    pairs: Vec<Pair>,
+    /// Who opened flows, in order.
+    clients: Vec<Address>,
     dns_answers_alone: usize,
 }
 
@@ -63,14 +71,18 @@ impl<'a> Index<'a> {
         index.servers =
             parts(&by_server, |place| servers.of[place]).map(|(n, part)| (servers.keys[n as usize], part)).collect();
         index.by_pair = by_pair.iter().map(|place| all[*place]).collect();
-        index.pairs = parts(&by_pair, |place| (clients.of[place], servers.of[place])).map(|(_, part)| part).collect();
+        let pairs = parts(&by_pair, |place| (clients.of[place], servers.of[place]));
+        index.pairs = pairs.map(|((client, server), part)| Pair { client, server, flows: part }).collect();
+        index.clients = clients.keys;
         index
     }
+}
 
-    /// The client of a pair.
-    fn client(&self, pair: &Range<usize>) -> Address {
-        self.by_pair[pair.start].digest.client().address
-    }
+/// A client and a server end, by their places among all of them, and where the flows between them stand.
+struct Pair {
+    client: u32,
+    server: u32,
+    flows: Range<usize>,
 }
 
 /// The flows on which a rule found something, in the order of their first packets, and their servers in order.
@@ -115,7 +127,7 @@ impl CaptureView<'_> {
 
     /// Short facts of every flow that is still known, kept whole or not, by server end.
     pub fn known(&self) -> impl Iterator<Item = &Digest> {
-        self.index.by_server.iter().copied()
+        in_turn(&self.index.by_server)
     }
 
     /// Every server end of the flows that are still known, and the flows to it in the order of their first packets.
@@ -125,22 +137,25 @@ impl CaptureView<'_> {
 
     /// Every host that opened flows to a server end, by host and server, and these flows in the order of their first packets.
     pub fn pairs(&self) -> impl Iterator<Item = (Address, Endpoint, &[Known<'_>])> {
-        self.index.pairs.iter().map(|pair| {
-            let flows = &self.index.by_pair[pair.clone()];
-            (self.index.client(pair), flows[0].digest.server(), flows)
+        let index = &self.index;
+        index.pairs.iter().map(|pair| {
+            let (client, (server, _)) = (index.clients[pair.client as usize], &index.servers[pair.server as usize]);
+            (client, *server, &index.by_pair[pair.flows.clone()])
         })
     }
 
     /// Every host that opened flows, and its flows by server end.
     pub fn sources(&self) -> impl Iterator<Item = (Address, &[Known<'_>])> {
         let index = &self.index;
-        let same = index.pairs.chunk_by(|one, other| index.client(one) == index.client(other));
-        same.map(|pairs| (index.client(&pairs[0]), &index.by_pair[pairs[0].start..pairs[pairs.len() - 1].end]))
+        index.pairs.chunk_by(|one, other| one.client == other.client).map(|pairs| {
+            let (first, last) = (&pairs[0], &pairs[pairs.len() - 1]);
+            (index.clients[first.client as usize], &index.by_pair[first.flows.start..last.flows.end])
+        })
     }
 
     /// Whether a host opened any of the flows that are still known.
     pub fn opens(&self, host: Address) -> bool {
-        self.index.pairs.binary_search_by_key(&host, |pair| self.index.client(pair)).is_ok()
+        self.index.clients.binary_search(&host).is_ok()
     }
 
     /// Short facts of every flow to `server`, kept whole or not, that began within `from..=to`.
@@ -248,7 +263,27 @@ fn began<'a, 'd>(
 ) -> impl Iterator<Item = &'d Digest> + use<'a, 'd> {
     let first = list.partition_point(|digest| digest.id.time < from);
     let behind = list.partition_point(|digest| digest.id.time <= to);
-    list.get(first..behind).unwrap_or(&[]).iter().copied()
+    in_turn(list.get(first..behind).unwrap_or(&[]))
+}
+
+/// Each of a list, while one behind it is sent for: they lie in memory in the order of time.
+pub(crate) fn in_turn<'a, 'd>(list: &'a [&'d Digest]) -> impl DoubleEndedIterator<Item = &'d Digest> + use<'a, 'd> {
+    list.iter().enumerate().map(|(place, digest)| {
+        list.get(place + AHEAD).into_iter().for_each(|later| fetch(later));
+        *digest
+    })
+}
+
+/// The short facts of flows, in the same way.
+pub(crate) fn short<'a, 'd>(flows: &'a [Known<'d>]) -> impl Iterator<Item = &'d Digest> + use<'a, 'd> {
+    flows.iter().enumerate().map(|(place, flow)| {
+        flows.get(place + AHEAD).into_iter().for_each(|later| fetch(later.digest));
+        flow.digest
+    })
+}
+
+fn fetch(digest: &Digest) {
+    prefetch_index(slice::from_ref(digest), 0);
 }
 
 #[cfg(test)]
