@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use super::FlowHead;
 use crate::event::{PacketRef, ResetKind, Retransmission, Side};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::seq::Seq;
@@ -59,6 +60,35 @@ pub struct FlowFacts {
     pub from_client: Half,
     /// Server's direction.
     pub from_server: Half,
+}
+
+impl FlowFacts {
+    /// Those of a flow of which only the first packet is known.
+    pub(super) fn of(head: &FlowHead) -> Self {
+        Self {
+            id: head.id,
+            transport: head.transport,
+            client: head.client,
+            server: head.server,
+            role: head.role,
+            handshake: Handshake::default(),
+            mid_stream: head.mid_stream,
+            reuses: None,
+            last: head.id,
+            rtt_server: None,
+            rtt_client: None,
+            vantage: Vantage::default(),
+            close: Close::default(),
+            closer: None,
+            duplicates: 0,
+            duplicate: None,
+            rounds: 0,
+            established: None,
+            pause: None,
+            from_client: Half::default(),
+            from_server: Half::default(),
+        }
+    }
 }
 
 /// One direction of a flow: what its sender sent, and how the peer took it. What went wrong stands in [`Trouble`], whose fields read as if they

@@ -145,15 +145,18 @@ impl<S: Sink> FlowTable<S> {
         let name = self.name(head.source, head.destination, protocol);
         self.gathered.approach_slot(name.hash);
         if gather::begins(head) {
-            self.tombstones.approach(name.hash);
+            self.tombstones.approach_place(name.hash);
         }
         name
     }
 
-    /// The same once that may be at hand: those packets' list is sent for.
+    /// The same once that may be at hand: those packets' list is sent for, or who had the name lately.
     #[inline]
-    pub fn near(&self, name: &Name) {
+    pub fn near(&self, head: &Head, name: &Name) {
         self.gathered.approach_entry(name.hash);
+        if gather::begins(head) {
+            self.tombstones.approach(name.hash);
+        }
     }
 
     /// The same at once. Returns where its flow is.

@@ -85,7 +85,13 @@ impl Tombstones {
         hash as usize & self.latest.len().wrapping_sub(1)
     }
 
-    /// Sends for the first stone that a search for this name looks at.
+    /// Sends for where the search for a name begins.
+    #[inline]
+    pub(super) fn approach_place(&self, hash: u64) {
+        prefetch_index(&self.latest, self.place(hash));
+    }
+
+    /// Sends for the first stone that it looks at.
     #[inline]
     pub(super) fn approach(&self, hash: u64) {
         self.latest.get(self.place(hash)).into_iter().for_each(|number| self.stones.fetch(*number));

@@ -131,9 +131,9 @@ impl Shard {
                 names.push_back((place, n, self.tables[n].approach(&head)));
             }
             while near < NEAR
-                && let Some((_, n, name)) = names.get(near)
+                && let Some((place, n, name)) = names.get(near)
             {
-                self.tables[*n].near(name);
+                pile.head(*place).into_iter().for_each(|head| self.tables[*n].near(&head, name));
                 near += 1;
             }
             let Some((place, n, name)) = names.pop_front() else { break };

@@ -119,7 +119,7 @@ impl<S: Sink> FlowTable<S> {
         let hash = flow.key.hash(self.seed);
         let facts = match sink.spare_facts() {
             Some(mut spare) => {
-                *spare = detail.facts(flow);
+                detail.tell(flow, &mut spare);
                 spare
             }
             None => Box::new(detail.facts(flow)),
