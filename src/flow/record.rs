@@ -356,7 +356,7 @@ impl Detail {
         *clock = trail.clock.map(Clock::facts);
         *pace = trail.pace.as_ref().map(|pace| Box::new(pace.facts()));
         faces.clear();
-        trail.faces.iter().for_each(|face| faces.push(face.clone()));
+        trail.faces.iter().for_each(|face| faces.push(*face));
         *trouble = went_wrong(track, trail);
     }
 }
