@@ -78,10 +78,23 @@ impl Packing {
         };
         // Four chunks of slack let reading and inflating overlap; more only costs memory.
         let (chunks, receiver) = bounded(4);
-        let unpacker = Unpacker { packing: self, decoder, options: options.clone(), out: 0, chunks };
+        // As many as are on the way, the one that is being read and the one that is being filled.
+        let (spent, spare) = bounded(6);
+        let unpacker = Unpacker { packing: self, decoder, options: options.clone(), out: 0, chunks, spare };
         std::thread::Builder::new().name(self.name().into()).spawn(move || unpacker.run())?;
-        Ok(Box::new(Unpacked { chunks: receiver, chunk: Vec::new(), at: 0 }))
+        Ok(Box::new(Unpacked { chunks: receiver, spent, chunk: Chunk::default(), at: 0 }))
     }
+}
+
+/// Room of a chunk: a decoder gives a block of zstd's, 128 KB, at most.
+const ROOM: usize = 128 * 1024;
+
+/// A piece of the unpacked stream.
+#[derive(Default)]
+struct Chunk {
+    room: Vec<u8>,
+    /// Octets of it that mean something.
+    len: usize,
 }
 
 /// The sending side, on its own thread.
@@ -90,7 +103,9 @@ struct Unpacker {
     decoder: Decoder,
     options: OpenOptions,
     out: u64,
-    chunks: Sender<io::Result<Vec<u8>>>,
+    chunks: Sender<io::Result<Chunk>>,
+    /// Chunks that were read, to be filled again.
+    spare: Receiver<Chunk>,
 }
 
 enum Decoder {
@@ -102,18 +117,16 @@ enum Decoder {
 impl Unpacker {
     fn run(mut self) {
         loop {
-            let mut chunk = vec![0; 256 * 1024];
-            let read = self.decoder.read(&mut chunk).and_then(|n| {
+            let mut chunk = self.spare.try_recv().unwrap_or_default();
+            chunk.room.resize(ROOM, 0);
+            let read = self.decoder.read(&mut chunk.room).and_then(|n| {
                 self.out += n as u64;
                 self.within_caps()?;
                 Ok(n)
             });
             let message = match read {
                 Ok(0) => return,
-                Ok(n) => {
-                    chunk.truncate(n);
-                    Ok(chunk)
-                }
+                Ok(len) => Ok(Chunk { len, ..chunk }),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", self.packing.name()))),
             };
@@ -187,22 +200,27 @@ impl Read for Counted {
 
 /// The receiving side.
 struct Unpacked {
-    chunks: Receiver<io::Result<Vec<u8>>>,
-    chunk: Vec<u8>,
+    chunks: Receiver<io::Result<Chunk>>,
+    spent: Sender<Chunk>,
+    chunk: Chunk,
     at: usize,
 }
 
 impl Read for Unpacked {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.chunk.len() {
+        if self.at == self.chunk.len {
             match self.chunks.recv() {
-                Ok(Ok(chunk)) => (self.chunk, self.at) = (chunk, 0),
+                Ok(Ok(chunk)) => {
+                    // Where nobody wants it back, or has enough of them, it goes.
+                    let _ = self.spent.try_send(std::mem::replace(&mut self.chunk, chunk));
+                    self.at = 0;
+                }
                 Ok(Err(error)) => return Err(error),
                 Err(_) => return Ok(0),
             }
         }
-        let n = buffer.len().min(self.chunk.len() - self.at);
-        buffer[..n].copy_from_slice(&self.chunk[self.at..self.at + n]);
+        let n = buffer.len().min(self.chunk.len - self.at);
+        buffer[..n].copy_from_slice(&self.chunk.room[self.at..self.at + n]);
         self.at += n;
         Ok(n)
     }
