@@ -16,7 +16,7 @@
 //! Event streams and upgraded connections end this way. Octets of an unknown protocol may never want an answer: a notice. Words after
 //! which the client closes at once, where earlier ones were answered, are its goodbye (PostgreSQL's Terminate, close_notify): silent.
 
-use crate::event::{Kind, Protocol, Side};
+use crate::event::{Kind, PacketRef, Protocol, Side};
 use crate::rule::exchange::Pending;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::patience;
@@ -60,7 +60,13 @@ const GOODBYE: Elapsed = Elapsed::millis(50);
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let (_, close) = flow.facts.closer.filter(|(side, _)| *side == Side::Client && flow.facts.both_ways())?;
-    let pending = flow.pending().filter(|pending| pending.asked <= close)?;
+    let mut pending = flow.pending().filter(|pending| pending.asked <= close)?;
+    let head = pending.begun;
+    if flow.protocol(Side::Client) == Some(Protocol::Http) {
+        // Octets came, readable or not: that is an answer. Whoever says what they are cites them.
+        let came = |last: &PacketRef| pending.asked < *last && *last < close;
+        pending.begun = pending.begun.or(flow.server().last_payload.filter(came));
+    }
     // Where the snaplen hid octets of an answer, nobody knows whether it was complete.
     if flow.client().cut + flow.server().cut > 0 && flow.server().payload > 0 {
         return None;
@@ -79,11 +85,12 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let mut finding = RULE
         .found(flow, close, Side::Client, shows)
         .and(pending.asked, Side::Client, asked)
-        .and_maybe(pending.begun, Side::Server, "the answer begins")
+        .and_maybe(head, Side::Server, "the answer begins")
         .severity(severity)
         .with("wait", wait);
     if pending.begun.is_some() {
-        finding = finding.and_maybe(flow.server().last_payload, Side::Server, "last octets of the answer").variant(1);
+        let last = flow.server().last_payload.filter(|_| head.is_some());
+        finding = finding.and_maybe(last, Side::Server, "last octets of the answer").variant(1);
     }
     if let Some(timeout) = TIMEOUTS.iter().find(|s| (wait - Elapsed::secs(**s)).abs() <= Elapsed::millis(30 * **s)) {
         finding = finding.note(format!("the wait fits a client's timeout of {timeout} s"));
@@ -148,6 +155,13 @@ mod tests {
         let scene = asked().response(5, 200, 90).data(Side::Server, 5000, 1448);
         let finding = scene.rst(Side::Client, 5001, ResetKind::Abort, 0).check(&RULE).expect("cancelled");
         assert_eq!(finding.severity, Severity::Notice);
+    }
+
+    #[test]
+    fn an_answer_that_nobody_can_read_is_no_silence() {
+        let unread = asked().data(Side::Server, 5, 90).also(Side::Server, What::HttpBroken).acked(Side::Server, 6);
+        let finding = unread.fin(Side::Client, 7).check(&RULE).expect("given up");
+        assert_eq!((finding.severity, finding.variant), (Severity::Notice, 1));
     }
 
     #[test]
