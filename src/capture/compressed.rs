@@ -86,7 +86,7 @@ impl Packing {
     }
 }
 
-/// Room of a chunk: a decoder gives a block of zstd's, 128 KB, at most.
+/// Room of a chunk: a block of zstd, which is what its decoder gives at once.
 const ROOM: usize = 128 * 1024;
 
 /// A piece of the unpacked stream.

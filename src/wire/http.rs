@@ -130,7 +130,7 @@ pub enum Conflict {
     LengthAndCoding,
     /// Several lengths that differ.
     Lengths,
-    /// A length that is no number.
+    /// A length that is no number, or none that fits 64 bits.
     Length,
     /// A request's last coding is not chunked.
     Coding,
@@ -142,7 +142,7 @@ impl Conflict {
         match self {
             Self::LengthAndCoding => "both Content-Length and Transfer-Encoding",
             Self::Lengths => "two values of Content-Length that differ",
-            Self::Length => "a Content-Length that is no number",
+            Self::Length => "a Content-Length that cannot be read",
             Self::Coding => "a Transfer-Encoding that does not end in chunked",
         }
     }

@@ -33,7 +33,10 @@ pub static RULE: Rule = Rule {
     needs: Needs::all(&[Kind::FirstPayload]).and_any(&[Kind::Fin, Kind::Reset]),
     symptom: true,
     says: "{client_host} gave up on {server} after {wait} without one octet of an answer",
-    variants: &["{client_host} gave up on {server} in the middle of the answer, {wait} after its request"],
+    variants: &[
+        "{client_host} gave up on {server} in the middle of the answer, {wait} after its request",
+        "{client_host} closed {wait} after its request: what {server} had sent could not be read as a whole answer",
+    ],
     users_see: &["499", "CH", "CD", "460", "DC", "curl: (28) Operation timed out", "context deadline exceeded"],
     do_first: &[Step {
         says: "What was slow? From the server itself, does the same request answer at once?",
@@ -60,13 +63,11 @@ const GOODBYE: Elapsed = Elapsed::millis(50);
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let (_, close) = flow.facts.closer.filter(|(side, _)| *side == Side::Client && flow.facts.both_ways())?;
-    let mut pending = flow.pending().filter(|pending| pending.asked <= close)?;
-    let head = pending.begun;
-    if flow.protocol(Side::Client) == Some(Protocol::Http) {
-        // Octets came, readable or not: that is an answer. Whoever says what they are cites them.
-        let came = |last: &PacketRef| pending.asked < *last && *last < close;
-        pending.begun = pending.begun.or(flow.server().last_payload.filter(came));
-    }
+    let pending = flow.pending().filter(|pending| pending.asked <= close)?;
+    // Octets that came are no silence, although nobody could read an answer in them. Whoever says what they are cites them.
+    let came = |last: &PacketRef| pending.begun.is_none() && pending.asked < *last && *last < close;
+    let http = flow.protocol(Side::Client) == Some(Protocol::Http);
+    let unread = flow.server().last_payload.filter(|last| http && came(last));
     // Where the snaplen hid octets of an answer, nobody knows whether it was complete.
     if flow.client().cut + flow.server().cut > 0 && flow.server().payload > 0 {
         return None;
@@ -78,19 +79,20 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         return None;
     }
     let wait = close.time.since(pending.asked.time);
-    let severity = severity(flow, &pending, wait)?;
+    let severity = severity(flow, &Pending { begun: pending.begun.or(unread), ..pending }, wait)?;
     let word = flow.close_word(Side::Client);
     let shows = format!("{word} {wait} after the request: the client gives up");
     let asked = if pending.proven { "the request is complete" } else { "the client's last octets" };
     let mut finding = RULE
         .found(flow, close, Side::Client, shows)
         .and(pending.asked, Side::Client, asked)
-        .and_maybe(head, Side::Server, "the answer begins")
+        .and_maybe(pending.begun, Side::Server, "the answer begins")
         .severity(severity)
         .with("wait", wait);
     if pending.begun.is_some() {
-        let last = flow.server().last_payload.filter(|_| head.is_some());
-        finding = finding.and_maybe(last, Side::Server, "last octets of the answer").variant(1);
+        finding = finding.and_maybe(flow.server().last_payload, Side::Server, "last octets of the answer").variant(1);
+    } else if unread.is_some() {
+        finding = finding.variant(2);
     }
     if let Some(timeout) = TIMEOUTS.iter().find(|s| (wait - Elapsed::secs(**s)).abs() <= Elapsed::millis(30 * **s)) {
         finding = finding.note(format!("the wait fits a client's timeout of {timeout} s"));
@@ -161,7 +163,7 @@ mod tests {
     fn an_answer_that_nobody_can_read_is_no_silence() {
         let unread = asked().data(Side::Server, 5, 90).also(Side::Server, What::HttpBroken).acked(Side::Server, 6);
         let finding = unread.fin(Side::Client, 7).check(&RULE).expect("given up");
-        assert_eq!((finding.severity, finding.variant), (Severity::Notice, 1));
+        assert_eq!((finding.severity, finding.variant), (Severity::Notice, 2));
     }
 
     #[test]

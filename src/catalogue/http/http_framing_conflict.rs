@@ -1,7 +1,7 @@
 //! A message leaves open where it ends, and was taken; or a server says more than it was asked.
 //!
 //! ## How tcpwhy knows
-//! A head has Content-Length and Transfer-Encoding, two lengths that differ, a length that is no number, or a coding that leaves the end
+//! A head has Content-Length and Transfer-Encoding, two lengths that differ, a length that cannot be read, or a coding that leaves the end
 //! open, and the server did not refuse it. Or octets of the server come behind a complete answer while no request is outstanding: the
 //! answer was longer than it promised, or another answer came that nobody asked for. Two programs on the way may take different ends for
 //! such a message, and what one takes for a body is a request to the other (request smuggling).
@@ -174,8 +174,6 @@ mod tests {
     use crate::rule::testing::Scene;
     use crate::wire::http::ResponseHead;
 
-    const NONE: Option<Conflict> = None;
-
     fn exchange(asked: Option<Conflict>, answered: Option<Conflict>, status: u16) -> Scene {
         let head = RequestHead { method: "POST".into(), target: "/a".into(), conflict: asked, ..Default::default() };
         let answer = ResponseHead { status, conflict: answered, ..Default::default() };
@@ -192,39 +190,39 @@ mod tests {
 
     #[test]
     fn a_contradiction_that_was_taken_is_told_and_one_that_was_refused_is_not() {
-        let finding = exchange(Some(Conflict::Length), NONE, 200).check(&RULE).expect("taken");
+        let finding = exchange(Some(Conflict::Length), None, 200).check(&RULE).expect("taken");
         assert_eq!((finding.variant, finding.evidence[0].at.number), (0, 4));
-        assert_eq!(finding.evidence[0].shows, "POST /a: a Content-Length that is no number");
-        assert_eq!(exchange(Some(Conflict::Length), NONE, 400).check(&RULE), None);
-        assert_eq!(exchange(NONE, NONE, 200).check(&RULE), None);
+        assert_eq!(finding.evidence[0].shows, "POST /a: a Content-Length that cannot be read");
+        assert_eq!(exchange(Some(Conflict::Length), None, 400).check(&RULE), None);
+        assert_eq!(exchange(None, None, 200).check(&RULE), None);
     }
 
     #[test]
     fn a_contradiction_in_an_answer_is_the_servers() {
-        let finding = exchange(NONE, Some(Conflict::Lengths), 200).check(&RULE).expect("told");
+        let finding = exchange(None, Some(Conflict::Lengths), 200).check(&RULE).expect("told");
         assert_eq!((finding.variant, finding.culprit), (1, Culprit::Upstream));
     }
 
     #[test]
     fn octets_behind_a_complete_answer_are_told() {
-        let longer = exchange(NONE, NONE, 200).data(Side::Server, 6, 20).also(Side::Server, What::HttpBroken);
+        let longer = exchange(None, None, 200).data(Side::Server, 6, 20).also(Side::Server, What::HttpBroken);
         assert_eq!(longer.check(&RULE).expect("longer").variant, 2);
         let head = ResponseHead { status: 200, ..Default::default() };
-        let again = exchange(NONE, NONE, 200).data(Side::Server, 900, 80);
+        let again = exchange(None, None, 200).data(Side::Server, 900, 80);
         assert_eq!(again.also(Side::Server, What::Response(Box::new(head))).check(&RULE).expect("unasked").variant, 3);
     }
 
     #[test]
     fn a_408_on_an_idle_connection_ends_it() {
         let head = ResponseHead { status: 408, ..Default::default() };
-        let idle = exchange(NONE, NONE, 200).data(Side::Server, 60_000, 80);
+        let idle = exchange(None, None, 200).data(Side::Server, 60_000, 80);
         assert_eq!(idle.also(Side::Server, What::Response(Box::new(head))).check(&RULE), None);
     }
 
     #[test]
     fn what_comes_behind_the_clients_close_misleads_nobody() {
         let head = ResponseHead { status: 200, ..Default::default() };
-        let late = exchange(NONE, NONE, 200).fin(Side::Client, 50).data(Side::Server, 60, 80);
+        let late = exchange(None, None, 200).fin(Side::Client, 50).data(Side::Server, 60, 80);
         assert_eq!(late.also(Side::Server, What::Response(Box::new(head))).check(&RULE), None);
     }
 }

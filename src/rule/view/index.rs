@@ -268,22 +268,22 @@ fn began<'a, 'd>(
 
 /// Each of a list, while one behind it is sent for: they lie in memory in the order of time.
 pub(crate) fn in_turn<'a, 'd>(list: &'a [&'d Digest]) -> impl DoubleEndedIterator<Item = &'d Digest> + use<'a, 'd> {
-    list.iter().enumerate().map(|(place, digest)| {
-        list.get(place + AHEAD).into_iter().for_each(|later| fetch(later));
-        *digest
-    })
+    ahead(list, |digest| digest)
 }
 
 /// The short facts of flows, in the same way.
 pub(crate) fn short<'a, 'd>(flows: &'a [Known<'d>]) -> impl Iterator<Item = &'d Digest> + use<'a, 'd> {
-    flows.iter().enumerate().map(|(place, flow)| {
-        flows.get(place + AHEAD).into_iter().for_each(|later| fetch(later.digest));
-        flow.digest
-    })
+    ahead(flows, |flow| flow.digest)
 }
 
-fn fetch(digest: &Digest) {
-    prefetch_index(slice::from_ref(digest), 0);
+fn ahead<'a, 'd, T>(
+    list: &'a [T],
+    digest: impl Fn(&'a T) -> &'d Digest,
+) -> impl DoubleEndedIterator<Item = &'d Digest> {
+    list.iter().enumerate().map(move |(place, one)| {
+        list.get(place + AHEAD).into_iter().for_each(|later| prefetch_index(slice::from_ref(digest(later)), 0));
+        digest(one)
+    })
 }
 
 #[cfg(test)]
