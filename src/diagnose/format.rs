@@ -64,6 +64,13 @@ pub fn filled(template: &str, finding: &Finding, flow: Option<&FlowSummary>, pur
     let bracketed = flow.is_some_and(|flow| !flow.facts.server.address.is_v4()) && template.contains("://{host}");
     let url = bracketed.then(|| template.replace("://{host}", "://[{host}]"));
     let template = url.as_deref().unwrap_or(template);
+    // Where the client sent no name, the address stands for it; no server has a name that is an address (RFC 6066 §3).
+    let nameless = template.contains("-servername {name}")
+        && matches!(finding.values.get("name"), Some(Value::Address(_)));
+    let unasked = nameless.then(|| {
+        template.replace("-servername {name}", "-noservername").replace("-verify_hostname {name}", "-verify_ip {name}")
+    });
+    let template = unasked.as_deref().unwrap_or(template);
     let singular = if purpose == Purpose::Prose { agreed(template, finding) } else { None };
     fill(singular.as_deref().unwrap_or(template), |slot| match finding.values.get(slot) {
         Some(value) => Some(written(value, purpose, files)),

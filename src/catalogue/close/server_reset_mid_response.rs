@@ -31,7 +31,10 @@ pub static RULE: Rule = Rule {
     needs: Needs::all(&[Kind::FirstPayload, Kind::Reset]),
     symptom: true,
     says: "{server} reset the connection {after} after the request, without one octet of an answer",
-    variants: &["{server} reset the connection in the middle of its answer, {after} after the request"],
+    variants: &[
+        "{server} reset the connection in the middle of its answer, {after} after the request",
+        "{server} reset the connection {after} after the request: what it had sent could not be read as a whole answer",
+    ],
     users_see: &[
         "curl: (56) Recv failure: Connection reset by peer",
         "Connection reset by peer",
@@ -104,7 +107,10 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
                 "last octets of the answer",
             )
             .variant(1),
-        None => finding,
+        None => match flow.server().last_payload.filter(|last| pending.asked < *last && *last < reset.at) {
+            Some(last) => finding.and(last, Side::Server, "octets that are no whole answer").variant(2),
+            None => finding,
+        },
     })
 }
 
@@ -129,6 +135,14 @@ mod tests {
         let scene =
             asked().response(6, 200, 90).data(Side::Server, 7, 1448).rst(Side::Server, 100, ResetKind::Abort, 0);
         assert_eq!(scene.check(&RULE).expect("a reset").variant, 1);
+    }
+
+    #[test]
+    fn octets_that_nobody_can_read_are_no_silence() {
+        let unread = asked().data(Side::Server, 6, 42).also(Side::Server, What::HttpBroken);
+        let finding = unread.rst(Side::Server, 18, ResetKind::Abort, 0).check(&RULE).expect("a reset");
+        let cited: Vec<u64> = finding.evidence.iter().map(|evidence| evidence.at.number).collect();
+        assert_eq!((finding.variant, cited), (2, vec![7, 4, 6]));
     }
 
     #[test]

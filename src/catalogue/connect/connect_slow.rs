@@ -33,8 +33,8 @@ pub static RULE: Rule = Rule {
     users_see: &["latency spikes of 1 s or 3 s", "time_connect above 1 s"],
     do_first: &[
         Step {
-            says: "On {host}: do dropped connections grow (full listen queue)?",
-            command: "nstat -az TcpExtListenOverflows TcpExtListenDrops",
+            says: "On {host}: {look}",
+            command: "nstat -az {counters}",
         },
         Step {
             says: "On every firewall and NAT in between: is its connection table full?",
@@ -45,8 +45,8 @@ pub static RULE: Rule = Rule {
         says: "from the client's host, 10 times with 1 s each; every one should print succeeded:",
         command: "for i in 1 2 3 4 5 6 7 8 9 10; do nc -vz -w 1 {host} {port}; done",
     }],
-    not: &[("rtt-high-or-rising", "packets were repeated: the path lost or refused one")],
-    cannot_show: &["whether the SYN was lost on the way or dropped by a full queue of the server"],
+    not: &[("rtt-high-or-rising", "packets were repeated: a longer path does not do that")],
+    cannot_show: &["whether what came again had been lost on the way, dropped by a full queue, or was late"],
     explains: &[
         Explains("slow-response", Scope::Link),
         Explains("proxy-retries-hide-failure", Scope::Link),
@@ -78,13 +78,33 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     }
     let answered_first =
         server.syns.first().is_some_and(|answer| answer.time.since(syn.time) < flow.thresholds.syn_span);
-    let (repeated, lost) = if answered_first {
-        ("its SYN+ACK had to be repeated", "the first SYN+ACK or the client's ACK was lost behind the capture point")
-    } else {
-        ("its SYN had to be repeated", "the first SYN, or its answer, was lost or dropped on the server's side")
-    };
-    Some(finding.and(done, Side::Client, "ACK: open").with("after", delay).with("repeated", repeated).note(lost))
+    let told = if answered_first { &ANSWERED } else { &UNANSWERED };
+    let finding = finding.and(done, Side::Client, "ACK: open").with("after", delay).with("repeated", told.repeated);
+    Some(finding.with("look", told.look).with("counters", told.counters).note(told.note))
 }
+
+/// What is told of a handshake that took long.
+struct Told {
+    repeated: &'static str,
+    note: &'static str,
+    look: &'static str,
+    counters: &'static str,
+}
+
+/// The server answered at once: its queue took the connection.
+const ANSWERED: Told = Told {
+    repeated: "its SYN+ACK had to be repeated",
+    note: "the server answered at once; the SYN+ACK or the client's ACK was lost or late behind the capture point",
+    look: "do its SYN+ACKs have to be sent again?",
+    counters: "TcpExtTCPSynRetrans TcpRetransSegs",
+};
+
+const UNANSWERED: Told = Told {
+    repeated: "its SYN had to be repeated",
+    note: "the first SYN, or its answer, was lost or dropped on the server's side",
+    look: "do dropped connections grow (full listen queue)?",
+    counters: "TcpExtListenOverflows TcpExtListenDrops",
+};
 
 /// TCP connections for each slow one from which on single ones are nobody's fault.
 const AMONG: u64 = 1_000;

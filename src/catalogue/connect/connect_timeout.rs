@@ -103,7 +103,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         let after = copy.time.since(first.time);
         finding = finding.and(*copy, Side::Client, format!("SYN, copy {} after {after}", n + 1));
     }
-    let tries = Tries::of(&client.syns, flow.now.since(first.time));
+    let tries = Tries::of(&client.syns, client.syns.len() as u64 == u64::from(client.syn_count), flow.now.since(first.time));
     let trying = flow.ended == Ended::CaptureEnd && !tries.stopped;
     let after = if trying { flow.now.since(first.time) } else { last.time.since(first.time) };
     finding = finding.with("copies", client.syn_count).with("after", after).note(tries.says(trying));
@@ -134,6 +134,8 @@ fn reaches_this_host(facts: &FlowFacts) -> bool {
 const LINEAR: [i64; 11] = [0, 1000, 2000, 3100, 4100, 5100, 7100, 11_300, 19_500, 35_600, 68_400];
 /// Older Linux and every stack that doubles from 1 s (RFC 6298 §5.5), in ms.
 const DOUBLING: [i64; 7] = [0, 1000, 3000, 7000, 15_000, 31_000, 63_000];
+/// Windows with its older default of 3 s (RFC 1122 §4.2.3.1), in ms: it gives up when a third copy would be due.
+const WINDOWS: [i64; 3] = [0, 3000, 9000];
 /// Connect timeouts people set or leave at their default, in s.
 const TIMEOUTS: [(i64, &str); 6] = [
     (5, "Envoy connect_timeout 5 s"),
@@ -147,6 +149,8 @@ const TIMEOUTS: [(i64, &str); 6] = [
 /// What the times of the copies tell.
 struct Tries {
     schedule: &'static str,
+    /// The schedule says when the next copy is due.
+    known: bool,
     /// The last copy, and when the next one was due.
     last: Elapsed,
     due: Option<Elapsed>,
@@ -157,7 +161,8 @@ struct Tries {
 }
 
 impl Tries {
-    fn of(syns: &[PacketRef], until: Elapsed) -> Self {
+    /// `all`: there were no more than these.
+    fn of(syns: &[PacketRef], all: bool, until: Elapsed) -> Self {
         let first = syns.first().map_or_else(Default::default, |syn| syn.time);
         let times: Vec<Elapsed> = syns.iter().map(|syn| syn.time.since(first)).collect();
         let last = times.last().copied().unwrap_or_default();
@@ -166,12 +171,18 @@ impl Tries {
             (true, true) => ("the first retry of every common kernel", &DOUBLING),
             (true, false) => ("the schedule of Linux 6.5 or later", &LINEAR),
             (false, true) => ("the schedule of Linux before 6.5", &DOUBLING),
+            (false, false) if fits(&WINDOWS) => ("the schedule of Windows with its older defaults", &[]),
             (false, false) => ("no schedule of Linux", &[]),
         };
-        let due = plan.get(times.len()).map(|ms| Elapsed::millis(*ms));
+        // Whatever the schedule is, a wait is at most twice as long as one before it (RFC 6298 §5.5).
+        let longest = times.windows(2).map(|pair| pair[1] - pair[0]).max();
+        let due = match plan {
+            [] => longest.filter(|_| all).map(|wait| last + wait + wait),
+            plan => plan.get(times.len()).map(|ms| Elapsed::millis(*ms)),
+        };
         let exhausted = !plan.is_empty() && due.is_none();
         let stopped = due.is_some_and(|due| until > due + slack(due));
-        Self { schedule, last, due, stopped, exhausted }
+        Self { schedule, known: !plan.is_empty(), last, due, stopped, exhausted }
     }
 
     fn says(&self, trying: bool) -> String {
@@ -179,6 +190,9 @@ impl Tries {
         let schedule = self.schedule;
         match self.due {
             _ if self.exhausted => format!("the copies follow {schedule} to its end: the kernel gave up"),
+            Some(due) if self.stopped && !self.known => {
+                format!("the copies follow {schedule}; none came {due} after the first or later: the client gave up")
+            }
             Some(due) if self.stopped => {
                 let named = TIMEOUTS.iter().find(|(s, _)| Elapsed::secs(*s) > last && Elapsed::secs(*s) <= due);
                 let named = named.map_or_else(String::new, |(_, name)| format!(", for example {name}"));
@@ -273,6 +287,16 @@ mod tests {
         let note =
             "the copies follow the schedule of Linux before 6.5; the client was still trying when the capture ended";
         assert_eq!((finding.notes[0].as_str(), finding.variant), (note, 1));
+    }
+
+    #[test]
+    fn windows_gives_up_when_a_third_copy_would_be_due() {
+        let gave_up = syns(&[0, 3000, 9000]).capture_ends(40_000).check(&RULE).expect("a timeout");
+        let note = "the copies follow the schedule of Windows with its older defaults; none came 21.0 s after the first or \
+                    later: the client gave up";
+        assert_eq!((gave_up.notes[0].as_str(), gave_up.variant), (note, 0));
+        let trying = syns(&[0, 3000, 9000]).capture_ends(20_000).check(&RULE).expect("a timeout");
+        assert_eq!(trying.variant, 1);
     }
 
     #[test]

@@ -110,7 +110,12 @@ fn flaw(head: &RequestHead) -> Option<String> {
 fn unread(flow: &FlowView<'_>, answer: PacketRef) -> Option<(PacketRef, String)> {
     let broken = flow.story.events().find(|e| e.what.kind() == Kind::HttpBroken && e.side == Side::Client);
     if let Some(event) = broken.filter(|event| event.at <= answer) {
-        return Some((event.at, "the request's head breaks the syntax of HTTP".into()));
+        let flaw = match exchanges(flow.story).into_iter().find(|one| one.request == event.at) {
+            // Where a head tells no length, the message ends with it (RFC 9112 §6.3): a body is read as the next request.
+            Some(one) => format!("what it sent behind the head of {} {} is no request", one.head.method, one.head.target),
+            None => "the request's head breaks the syntax of HTTP".into(),
+        };
+        return Some((event.at, flaw));
     }
     let sent = flow.client().first_payload?;
     match flow.protocol(Side::Client) {

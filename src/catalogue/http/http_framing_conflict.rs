@@ -44,7 +44,7 @@ pub static RULE: Rule = Rule {
             says: "On {host}: which program answers on that port, and what stands in front of it?",
             command: "sudo ss -ltnp 'sport = :{port}'",
         },
-        Step { says: "On {client_host}: which program sends that?", command: "sudo ss -tnp 'dport = :{port}'" },
+        Step { says: "On {client_host}: which program asks for that?", command: "sudo ss -tnp 'dport = :{port}'" },
     ],
     verify: &[Step {
         says: "from the client's host; {conflict} must not come back:",

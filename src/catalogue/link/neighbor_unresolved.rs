@@ -220,10 +220,10 @@ fn told(
     if finding.evidence.iter().all(|evidence| evidence.at != last) {
         finding = finding.cites(last, None, who(last.time.since(first.time)));
     }
-    // The asker's own answers show only that its own packets are in the capture.
+    // The asker's own answers show only that its own packets are in the capture, and the capturing host's only that it sent them.
     let own = capture.neighbors.macs_of(silent.asker);
     let mut answers = capture.neighbors.by_address.values().flat_map(|known| &known.answers);
-    let answers_seen = answers.any(|answered| !own.contains(&answered.mac));
+    let answers_seen = answers.any(|answered| !answered.own && !own.contains(&answered.mac));
     let mut severity = severity;
     if !answers_seen {
         severity = severity.min(Severity::Warning);

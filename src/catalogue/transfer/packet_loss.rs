@@ -37,7 +37,7 @@ pub static RULE: Rule = Rule {
     users_see: &["slow transfers", "calls that stutter", "retransmits in ss -ti and nstat"],
     do_first: &[
         Step {
-            says: "On {sender}: at which hop do they get lost? (TCP probes to the port that is in use)",
+            says: "On {client_host}: at which hop do probes or their answers get lost? (TCP, to the port that is in use)",
             command: "mtr -rwbzc 100 -T -P {port} {host}",
         },
         Step {

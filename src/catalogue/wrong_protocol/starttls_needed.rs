@@ -38,7 +38,7 @@ pub static RULE: Rule = Rule {
     confidence: Confidence::Certain,
     culprit: Culprit::Config,
     needs: Needs::all(&[Kind::ClientHello]),
-    says: "{client_host} begins with TLS, but {server} speaks {service} in plain text and wants {way} first",
+    says: "{client_host} begins with TLS, but {server} speaks {service} in plain text, where TLS comes after {way}",
     users_see: &[
         "wrong version number",
         "SSL_ERROR_SYSCALL",
