@@ -80,12 +80,16 @@ fn cut_short(finding: &mut Finding, capture: &CaptureView<'_>) {
     }
 }
 
+/// What was seen of so many flows does not hang on the few packets that a capture loses.
+const MANY: u64 = 20;
+
 /// M4: packets that the capture lost within a second of the event may be the very ones that are missing.
 fn capture_loss(finding: &mut Finding, rule: &Rule, capture: &CaptureView<'_>) {
     let (first, last) = (finding.first().time, finding.last().time);
     let second = Elapsed::secs(1);
     let lossy = capture.tally.unseen_times.iter().any(|at| *at >= first - second && *at <= last + second);
-    if !lossy || rule.id.starts_with("capture-") {
+    let many = !rule.claims_absence && finding.reach.as_ref().is_some_and(|reach| reach.flows >= MANY);
+    if !lossy || many || rule.id.starts_with("capture-") {
         return;
     }
     finding.confidence = if rule.claims_absence { Confidence::Low } else { finding.confidence.lowered() };

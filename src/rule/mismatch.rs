@@ -64,7 +64,8 @@ pub fn refusal<'a>(flow: &FlowView<'a>) -> Option<Refusal<'a>> {
 }
 
 fn told<'a>(flow: &FlowView<'a>) -> Option<Refusal<'a>> {
-    if flow.facts.mid_stream || flow.server().unseen > 0 {
+    // Where octets of either side are missing, or the packet that says where the server's begin, its first ones may not be here.
+    if flow.facts.mid_stream || flow.server().unseen + flow.client().unseen > 0 || flow.server().syns.is_empty() {
         return None;
     }
     match flow.server().first_payload {

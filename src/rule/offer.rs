@@ -57,13 +57,19 @@ pub fn refused<'a>(flow: &FlowView<'a>) -> Option<Refused<'a>> {
     told(flow.facts, flow.story)
 }
 
+/// HAProxy's `option ssl-hello-chk`: it offers SSL 3.0, says who it is where others have random octets, and takes an alert for a sign of life
+/// (measured on HAProxy 2.6).
+pub fn checks_health(hello: &ClientHello) -> bool {
+    hello.random.ends_with(b"HAPROXYSSLCHK\n")
+}
+
 /// The same for a flow that was judged.
 fn told<'a>(facts: &FlowFacts, story: &'a Story) -> Option<Refused<'a>> {
     let server = &facts.from_server;
     if facts.mid_stream || server.unseen > 0 || server.cut > 0 {
         return None;
     }
-    let (hello_at, hello) = asked(story)?;
+    let (hello_at, hello) = asked(story).filter(|(_, hello)| !checks_health(hello))?;
     let (at, side, alert) = story.find(Kind::AlertPlain, |e| match e.what {
         What::AlertPlain(alert) if alert.fatal() && e.at > hello_at => Some((e.at, e.side, alert)),
         _ => None,

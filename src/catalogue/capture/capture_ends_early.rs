@@ -23,8 +23,8 @@ pub static RULE: Rule = Rule {
     severity: Severity::Notice,
     confidence: Confidence::Certain,
     culprit: Culprit::Capture,
-    says: "the capture ends while {waiting} for an answer, the longest for {since}",
-    variants: &["the capture ends while {waiting} for an answer to its last packet"],
+    says: "the capture ends while {waiting} for an answer or an acknowledgment, the longest for {since}",
+    variants: &["the capture ends while {waiting} for an answer or an acknowledgment to its last packet"],
     users_see: &["undecided"],
     do_first: &[Step {
         says: "Capture longer than the longest timeout: 65 s covers nginx, Apache and ALB, 135 s a connect:",

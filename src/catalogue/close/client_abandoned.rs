@@ -68,6 +68,10 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let came = |last: &PacketRef| pending.begun.is_none() && pending.asked < *last && *last < close;
     let http = flow.protocol(Side::Client) == Some(Protocol::Http);
     let unread = flow.server().last_payload.filter(|last| http && came(last));
+    // Without the SYN+ACK nobody knows where the server's octets begin, nor whether some are missing.
+    if flow.server().syns.is_empty() && !flow.facts.mid_stream {
+        return None;
+    }
     // Where the snaplen hid octets of an answer, nobody knows whether it was complete.
     if flow.client().cut + flow.server().cut > 0 && flow.server().payload > 0 {
         return None;

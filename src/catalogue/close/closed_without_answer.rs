@@ -72,6 +72,9 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     if !silent || client.acknowledged == 0 || flow.facts.mid_stream {
         return None;
     }
+    if wants_no_answer(flow) {
+        return None;
+    }
     let (asked, known) = question(flow, fin)?;
     let after = fin.time.since(asked.time);
     let finding = RULE
@@ -88,6 +91,21 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     } else {
         finding
     })
+}
+
+/// Octets of PostgreSQL's CancelRequest (PostgreSQL documentation, "Canceling Requests in Progress"), which the server only closes on.
+const CANCEL: u64 = 16;
+
+/// What the client said is answered by nothing but a close: PostgreSQL's CancelRequest, a `quit`; or it asked for no answers (memcached's
+/// `noreply`).
+fn wants_no_answer(flow: &FlowView<'_>) -> bool {
+    let client = flow.client();
+    if flow.protocol(Side::Client) == Some(Protocol::Postgres) {
+        return client.payload == CANCEL;
+    }
+    let begins = flow.story.excerpt(Side::Client).unwrap_or(&[]);
+    let line = begins.split(|octet| *octet == b'\n').next().unwrap_or(&[]).trim_ascii();
+    line.ends_with(b" noreply") || line.eq_ignore_ascii_case(b"quit")
 }
 
 /// The packet with the client's question, and whether it is known to be one.
@@ -111,6 +129,7 @@ fn question(flow: &FlowView<'_>, fin: PacketRef) -> Option<(PacketRef, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::What;
     use crate::rule::testing::Scene;
 
     #[test]
@@ -140,6 +159,20 @@ mod tests {
     fn a_client_hello_is_the_business_of_the_tls_rule() {
         let scene = Scene::open().data(Side::Client, 3, 517).speaks(Side::Client, Protocol::Tls).acked(Side::Client, 4);
         assert_eq!(scene.fin(Side::Server, 5).check(&RULE), None);
+    }
+
+    #[test]
+    fn who_says_goodbye_or_wants_no_answer_is_closed_on_without_a_word() {
+        for (octets, told) in [(&b"quit\r\n"[..], false), (b"set a 0 0 3 noreply\r\nabc", false), (b"stats\r\n", true)] {
+            let scene = Scene::open().data(Side::Client, 3, octets.len() as u32).acked(Side::Client, 4);
+            let scene = scene.also(Side::Client, What::Excerpt { octets: octets.to_vec() }).fin(Side::Server, 5);
+            assert_eq!(scene.check(&RULE).is_some(), told, "{octets:?}");
+        }
+        let startup = |octets| {
+            let scene = Scene::open().data(Side::Client, 3, octets).speaks(Side::Client, Protocol::Postgres);
+            scene.acked(Side::Client, 4).fin(Side::Server, 5).check(&RULE).is_some()
+        };
+        assert_eq!((startup(16), startup(84)), (false, true));
     }
 
     #[test]

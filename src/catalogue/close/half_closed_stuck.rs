@@ -55,7 +55,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let keeper = leaver.other();
     let (left, kept) = (flow.facts.half(leaver), flow.facts.half(keeper));
     let (fin, acked) = (left.fin?, left.fin_acked?);
-    if kept.reset_count > 0 || left.reset_count > 0 {
+    // What was acknowledged and is not in the capture may be the FIN.
+    if kept.reset_count > 0 || left.reset_count > 0 || kept.unseen > 0 {
         return None;
     }
     let spoke_last = kept.last_payload.filter(|last| *last > fin);

@@ -117,7 +117,12 @@ fn refusal<'a>(flow: &FlowView<'a>, challenge: PacketRef, accepted: Option<Packe
     let client = flow.client();
     let own = client.isn?.plus(1);
     let before = |at: PacketRef| at > challenge && accepted.is_none_or(|accepted| at < accepted);
-    client.resets.iter().find(|reset| before(reset.at) && reset.ack.is_none() && reset.seq != own)
+    let refusal =
+        client.resets.iter().find(|reset| before(reset.at) && reset.ack.is_none() && reset.seq != own)?;
+    // Who talks or closes has a connection: its SYN+ACK is missing in the capture only.
+    let later = |at: Option<PacketRef>| at.is_none_or(|at| at > refusal.at);
+    let halves = [client, flow.server()];
+    halves.iter().all(|half| later(half.first_payload) && later(half.fin)).then_some(refusal)
 }
 
 #[cfg(test)]
@@ -140,6 +145,15 @@ mod tests {
         let finding = scene.check(&RULE).expect("a collision");
         let cited: Vec<u64> = finding.evidence.iter().map(|evidence| evidence.at.number).collect();
         assert_eq!((cited.as_slice(), finding.severity), ([2, 1, 3, 4, 5].as_slice(), Severity::Warning));
+    }
+
+    #[test]
+    fn a_connection_whose_syn_ack_is_not_in_the_capture_is_none() {
+        let talks = Scene::new().syn(0).data(Side::Client, 1, 95).acked(Side::Client, 2).fin(Side::Client, 9_000);
+        let mut scene = talks.rst(Side::Client, 9_001, ResetKind::Edge, 0);
+        let reset = &mut scene.facts.from_client.resets[0];
+        (reset.seq, reset.ack) = (Seq(77), None);
+        assert_eq!(scene.check(&RULE), None);
     }
 
     #[test]

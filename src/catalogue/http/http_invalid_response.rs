@@ -78,7 +78,9 @@ const QUOTED: usize = 24;
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let server = flow.server();
-    if flow.facts.mid_stream || server.unseen + server.cut + server.held_dropped + flow.client().unseen > 0 {
+    let lacking = server.unseen + server.cut + server.held_dropped + flow.client().unseen > 0;
+    // The SYN+ACK tells where the server's octets begin.
+    if flow.facts.mid_stream || lacking || server.syns.is_empty() {
         return None;
     }
     if flow.protocol(Side::Client) != Some(Protocol::Http) {

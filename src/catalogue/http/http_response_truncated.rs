@@ -70,7 +70,7 @@ pub static RULE: Rule = Rule {
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let server = flow.server();
     let close = close(flow)?;
-    if server.unseen + server.cut + server.held_dropped > 0 || flow.facts.mid_stream {
+    if server.unseen + server.cut + server.held_dropped > 0 || flow.facts.mid_stream || sent_more(flow) {
         return None;
     }
     let exchange = flow.exchange()?;
@@ -112,6 +112,13 @@ fn close(flow: &FlowView<'_>) -> Option<PacketRef> {
     }
     let reset = flow.facts.reset(Side::Server)?;
     (reset.at == close && reset.kind == ResetKind::Abort && reset.unread == 0).then_some(close)
+}
+
+/// The server's RST stands behind octets that the capture does not have: it had sent them.
+fn sent_more(flow: &FlowView<'_>) -> bool {
+    let server = flow.server();
+    let (Some(isn), Some(reset)) = (server.isn, flow.facts.reset(Side::Server)) else { return false };
+    reset.seq.after(isn.plus(1).plus(server.payload as u32))
 }
 
 #[cfg(test)]

@@ -81,7 +81,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     })?;
     // OpenSSL's client answers a close with decode_error: what came before is the finding.
     let to_nothing = side == Side::Client && flow.server().payload + flow.server().unseen == 0;
-    if to_nothing {
+    let health_check = side == Side::Server && flow.client_hello().is_some_and(|(_, hello)| offer::checks_health(hello));
+    if to_nothing || health_check {
         return None;
     }
     let (sender, peer) = match side {
@@ -179,6 +180,19 @@ mod tests {
         assert_eq!(found.evidence[0].shows, "fatal alert 80 (internal_error) by the server");
         assert_eq!(found.culprit, Culprit::Server);
         assert_eq!(alert(Side::Client, 2, 45).check(&RULE).expect("fatal alert").culprit, Culprit::Server);
+    }
+
+    #[test]
+    fn a_health_check_that_takes_any_answer_is_silent() {
+        let answered = |random: [u8; 32]| {
+            let hello = crate::wire::tls::ClientHello { random, ..Default::default() };
+            let scene = Scene::open().data(Side::Client, 3, 126).speaks(Side::Client, Protocol::Tls);
+            let scene = scene.also(Side::Client, What::ClientHello(Box::new(hello))).data(Side::Server, 4, 7);
+            let alert = What::AlertPlain(Alert { level: 2, description: 40 });
+            scene.also(Side::Server, alert).check(&RULE).is_some()
+        };
+        assert!(!answered(*b"\x6b\x03\xd5\x50HAPROXYSSLCHK\nHAPROXYSSLCHK\n"));
+        assert!(answered([7; 32]));
     }
 
     #[test]

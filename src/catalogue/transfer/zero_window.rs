@@ -14,7 +14,8 @@
 //!
 //! ## False alarms it avoids
 //! Windows closed for less than 100 ms (buffer tuning), windows closed while nobody wants to send, and those of a side that closes.
-//! A reader that is slow on purpose (a rate limit, a paused film) closes its window for parts of a second: a notice.
+//! A reader that is slow on purpose (a rate limit) closes its window for parts of a second: a notice. A client that reads on later may have
+//! paused (a film, a download): a warning at most.
 
 use crate::event::{Kind, Side};
 use crate::flow::facts::ZeroWindow;
@@ -71,6 +72,11 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         Severity::Warning
     } else {
         Severity::Notice
+    };
+    // A client that reads on later may have paused on purpose (a film, a download): it is nobody's outage.
+    let severity = match zero.until {
+        Some(_) if side == Side::Client => severity.min(Severity::Warning),
+        _ => severity,
     };
     let probe = flow.story.events().find(|e| e.what.kind() == Kind::ZeroWindowProbe && e.at > zero.from);
     let finding = RULE

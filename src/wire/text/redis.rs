@@ -56,7 +56,15 @@ pub fn looks_like_client(bytes: &[u8]) -> Recognition {
     let target = line.is_some_and(|line| {
         memchr::memmem::find(line, b" /").is_some() || memchr::memmem::find(line, b"://").is_some()
     });
-    if printable && !target { Recognition::Yes } else { Recognition::No }
+    if printable && !target && !line.is_some_and(of_memcached) { Recognition::Yes } else { Recognition::No }
+}
+
+/// `set KEY FLAGS EXPTIME OCTETS`, `noreply` behind it or not: memcached's text protocol stores so (its protocol.txt).
+fn of_memcached(line: &[u8]) -> bool {
+    let mut words = line.trim_ascii().split(|octet| *octet == b' ');
+    let stores = matches!(words.next(), Some(b"set" | b"append"));
+    let numbers = words.by_ref().skip(1).take(3).filter(|word| !word.is_empty() && word.iter().all(u8::is_ascii_digit));
+    stores && numbers.count() == 3 && words.next().is_none_or(|word| word == b"noreply")
 }
 
 /// `*N\r\n$`: an array of bulk strings.
@@ -140,6 +148,10 @@ mod tests {
             ("GET http://a/ HTTP/1.1\r\n", Recognition::No),
             ("PINGS\r\n", Recognition::No),
             ("EHLO a\r\n", Recognition::No),
+            ("set key 0 60 5\r\n", Recognition::No),
+            ("set key 0 0 3 noreply\r\n", Recognition::No),
+            ("set key value\r\n", Recognition::Yes),
+            ("set key 5 ex 60\r\n", Recognition::Yes),
             ("* OK IMAP4rev1\r\n", Recognition::No),
             ("*1\r\nx", Recognition::No),
             ("*123456789", Recognition::No),
