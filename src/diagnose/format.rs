@@ -65,10 +65,14 @@ pub fn filled(template: &str, finding: &Finding, flow: Option<&FlowSummary>, pur
     let url = bracketed.then(|| template.replace("://{host}", "://[{host}]"));
     let template = url.as_deref().unwrap_or(template);
     // Where the client sent no name, the address stands for it; no server has a name that is an address (RFC 6066 §3).
-    let nameless = template.contains("-servername {name}")
-        && matches!(finding.values.get("name"), Some(Value::Address(_)));
-    let unasked = nameless.then(|| {
-        template.replace("-servername {name}", "-noservername").replace("-verify_hostname {name}", "-verify_ip {name}")
+    let nameless = match finding.values.get("name") {
+        Some(Value::Address(address)) if template.contains("{name}") => Some(address.is_v4()),
+        _ => None,
+    };
+    let unasked = nameless.map(|narrow| {
+        let line = template.replace("-servername {name}", "-noservername");
+        let line = line.replace("-verify_hostname {name}", "-verify_ip {name}");
+        if narrow { line } else { line.replace("://{name}", "://[{name}]") }
     });
     let template = unasked.as_deref().unwrap_or(template);
     let singular = if purpose == Purpose::Prose { agreed(template, finding) } else { None };
@@ -199,6 +203,26 @@ mod tests {
         assert_eq!(says(3, 4), "3 of 4 connections were already open when the capture began");
         assert_eq!(plural("copies,"), Some(("copy".to_owned(), ",")));
         assert_eq!(plural("address"), None);
+    }
+
+    #[test]
+    fn where_no_name_was_sent_no_command_sends_one() {
+        let rule = crate::catalogue::rule("tls-fatal-alert").expect("it exists");
+        let at = PacketRef { file: 0, number: 1, time: Timestamp(0) };
+        let command = |template: &str, name: Value| {
+            let finding = rule.about(crate::rule::finding::Subject::Capture, at, None, "").with("name", name);
+            filled(template, &finding, None, Purpose::Command, 1)
+        };
+        let address =
+            |text: &str| Value::Address(crate::wire::Address::from(text.parse::<std::net::IpAddr>().expect("one")));
+        let connect = "openssl s_client -servername {name} -verify_hostname {name}";
+        assert_eq!(command(connect, address("192.0.2.1")), "openssl s_client -noservername -verify_ip 192.0.2.1");
+        assert_eq!(
+            command(connect, Value::Packet("a.example".into())),
+            "openssl s_client -servername a.example -verify_hostname a.example"
+        );
+        assert_eq!(command("curl https://{name}/", address("2001:db8::1")), "curl https://[2001:db8::1]/");
+        assert_eq!(command("curl https://{name}/", address("192.0.2.1")), "curl https://192.0.2.1/");
     }
 
     #[test]

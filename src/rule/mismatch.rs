@@ -245,8 +245,14 @@ mod tests {
     #[test]
     fn octets_that_the_capture_lost_are_no_silence() {
         let mut scene = Scene::open().data(Side::Client, 3, 50).fin(Side::Server, 5);
+        assert!(refusal(&scene.view()).is_some());
         scene.facts.from_server.unseen = 300;
         assert_eq!(refusal(&scene.view()), None);
+        (scene.facts.from_server.unseen, scene.facts.from_client.unseen) = (0, 300);
+        assert_eq!(refusal(&scene.view()), None, "what it said first may be missing");
+        scene.facts.from_client.unseen = 0;
+        scene.facts.from_server.syns.clear();
+        assert_eq!(refusal(&scene.view()), None, "nobody knows where the server's octets begin");
     }
 
     #[test]

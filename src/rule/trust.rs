@@ -135,6 +135,8 @@ fn refusal<'a>(flow: &FlowView<'a>) -> Option<Refused<'a>> {
         None => match how {
             How::Alert(Alert { description: 45, .. }) => Fault::SaidExpired,
             How::Alert(Alert { description: 48, .. }) => Fault::Untrusted,
+            // In older versions it was there to be read, and could not be, or is not in the capture.
+            How::Alert(_) if version != TLS_1_3 => return None,
             How::Left => return None,
             _ => Fault::Hidden,
         },

@@ -25,7 +25,9 @@ pub static RULE: Rule = Rule {
     confidence: Confidence::Certain,
     culprit: Culprit::Capture,
     says: "the capture was made beside the network card's offload: segments exceed the MSS ({oversized})",
-    variants: &["the capture was made beside the network card's offload: checksums are not filled in ({wrong} of {looked} looked at)"],
+    variants: &[
+        "the capture was made beside the network card's offload: checksums are not filled in ({wrong} of {looked} looked at)",
+    ],
     users_see: &["maybe caused by \"TCP checksum offload\"?", "Checksum incorrect"],
     do_first: &[Step {
         says: "Harmless. Which offloads does the card do? Only the wire's view needs them off:",
@@ -50,7 +52,8 @@ fn oversized(capture: &CaptureView<'_>) -> Option<Finding> {
     let tally = capture.tally;
     let (flow, at) = tally.oversized_first.filter(|_| tally.oversized > 0)?;
     let finding = RULE.about(Subject::Capture, at, None, "segment larger than the peer's MSS");
-    let finding = finding.with("oversized", tally.oversized).with("wrong", tally.bad_checksums).with("looked", tally.checksums);
+    let finding =
+        finding.with("oversized", tally.oversized).with("wrong", tally.bad_checksums).with("looked", tally.checksums);
     let finding = match tally.bad_checksum_first.filter(|_| many_wrong(capture)) {
         Some((flow, wrong)) => finding.cites(wrong, Some(flow), "first checksum that is not filled in"),
         None => finding,
@@ -61,7 +64,10 @@ fn oversized(capture: &CaptureView<'_>) -> Option<Finding> {
 fn checksums(capture: &CaptureView<'_>) -> Option<Finding> {
     let (flow, at) = capture.tally.bad_checksum_first.filter(|_| many_wrong(capture))?;
     let finding = RULE.about(Subject::Capture, at, None, "first checksum that is not filled in");
-    Some(in_flow(finding.with("wrong", capture.tally.bad_checksums).with("looked", capture.tally.checksums).variant(1), flow))
+    Some(in_flow(
+        finding.with("wrong", capture.tally.bad_checksums).with("looked", capture.tally.checksums).variant(1),
+        flow,
+    ))
 }
 
 /// Offload leaves out every checksum of the sending host; damage on a path that still works hits far fewer than one in ten.

@@ -171,6 +171,13 @@ mod tests {
     }
 
     #[test]
+    fn without_the_syn_ack_nobody_knows_whether_an_answer_is_missing() {
+        let mut scene = asked().fin(Side::Client, 2005);
+        scene.facts.from_server.syns.clear();
+        assert_eq!(scene.check(&RULE), None);
+    }
+
+    #[test]
     fn a_person_who_presses_escape_is_a_notice() {
         assert_eq!(asked().fin(Side::Client, 400).check(&RULE).expect("cancelled").severity, Severity::Notice);
     }

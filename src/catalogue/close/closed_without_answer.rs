@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn who_says_goodbye_or_wants_no_answer_is_closed_on_without_a_word() {
-        for (octets, told) in [(&b"quit\r\n"[..], false), (b"set a 0 0 3 noreply\r\nabc", false), (b"stats\r\n", true)] {
+        for (octets, told) in [(&b"quit\r\n"[..], false), (b"set a 0 0 3 noreply\r\nabc", false), (b"stats\r\n", true)]
+        {
             let scene = Scene::open().data(Side::Client, 3, octets.len() as u32).acked(Side::Client, 4);
             let scene = scene.also(Side::Client, What::Excerpt { octets: octets.to_vec() }).fin(Side::Server, 5);
             assert_eq!(scene.check(&RULE).is_some(), told, "{octets:?}");

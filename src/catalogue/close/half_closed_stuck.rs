@@ -115,6 +115,13 @@ mod tests {
     }
 
     #[test]
+    fn a_fin_that_the_capture_lost_leaves_nothing_open() {
+        let mut scene = left().capture_ends(64_000);
+        scene.facts.from_server.unseen = 1;
+        assert_eq!(scene.check(&RULE), None);
+    }
+
+    #[test]
     fn twenty_seconds_at_the_end_of_the_capture_are_likely_a_leak() {
         assert_eq!(left().capture_ends(20_000).check(&RULE).expect("stuck").confidence, Confidence::Medium);
     }

@@ -150,6 +150,14 @@ mod tests {
     }
 
     #[test]
+    fn where_the_snaplen_hid_octets_of_answers_nobody_knows() {
+        let mut scene = asked().data(Side::Server, 6, 42).rst(Side::Server, 18, ResetKind::Abort, 0);
+        assert!(scene.check(&RULE).is_some());
+        scene.facts.from_server.cut = 1;
+        assert_eq!(scene.check(&RULE), None);
+    }
+
+    #[test]
     fn a_reset_after_the_whole_answer_closes_an_idle_connection() {
         let scene = asked().response(6, 200, 90).also(Side::Server, What::ResponseEnd);
         assert_eq!(scene.rst(Side::Server, 100, ResetKind::Abort, 0).check(&RULE), None);

@@ -32,10 +32,7 @@ pub static RULE: Rule = Rule {
     says: "{client_host} reached {server} only after {after}: {repeated}",
     users_see: &["latency spikes of 1 s or 3 s", "time_connect above 1 s"],
     do_first: &[
-        Step {
-            says: "On {host}: {look}",
-            command: "nstat -az {counters}",
-        },
+        Step { says: "On {host}: {look}", command: "nstat -az {counters}" },
         Step {
             says: "On every firewall and NAT in between: is its connection table full?",
             command: "sudo dmesg | grep 'nf_conntrack: table full'",

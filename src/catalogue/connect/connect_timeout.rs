@@ -103,7 +103,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         let after = copy.time.since(first.time);
         finding = finding.and(*copy, Side::Client, format!("SYN, copy {} after {after}", n + 1));
     }
-    let tries = Tries::of(&client.syns, client.syns.len() as u64 == u64::from(client.syn_count), flow.now.since(first.time));
+    let tries =
+        Tries::of(&client.syns, client.syns.len() as u64 == u64::from(client.syn_count), flow.now.since(first.time));
     let trying = flow.ended == Ended::CaptureEnd && !tries.stopped;
     let after = if trying { flow.now.since(first.time) } else { last.time.since(first.time) };
     finding = finding.with("copies", client.syn_count).with("after", after).note(tries.says(trying));

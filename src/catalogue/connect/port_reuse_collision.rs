@@ -117,8 +117,7 @@ fn refusal<'a>(flow: &FlowView<'a>, challenge: PacketRef, accepted: Option<Packe
     let client = flow.client();
     let own = client.isn?.plus(1);
     let before = |at: PacketRef| at > challenge && accepted.is_none_or(|accepted| at < accepted);
-    let refusal =
-        client.resets.iter().find(|reset| before(reset.at) && reset.ack.is_none() && reset.seq != own)?;
+    let refusal = client.resets.iter().find(|reset| before(reset.at) && reset.ack.is_none() && reset.seq != own)?;
     // Who talks or closes has a connection: its SYN+ACK is missing in the capture only.
     let later = |at: Option<PacketRef>| at.is_none_or(|at| at > refusal.at);
     let halves = [client, flow.server()];

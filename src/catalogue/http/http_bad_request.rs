@@ -112,7 +112,9 @@ fn unread(flow: &FlowView<'_>, answer: PacketRef) -> Option<(PacketRef, String)>
     if let Some(event) = broken.filter(|event| event.at <= answer) {
         let flaw = match exchanges(flow.story).into_iter().find(|one| one.request == event.at) {
             // Where a head tells no length, the message ends with it (RFC 9112 §6.3): a body is read as the next request.
-            Some(one) => format!("what it sent behind the head of {} {} is no request", one.head.method, one.head.target),
+            Some(one) => {
+                format!("what it sent behind the head of {} {} is no request", one.head.method, one.head.target)
+            }
             None => "the request's head breaks the syntax of HTTP".into(),
         };
         return Some((event.at, flaw));

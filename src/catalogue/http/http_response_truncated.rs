@@ -144,6 +144,17 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_behind_octets_that_the_capture_lacks_proves_that_they_were_sent() {
+        let mut scene = truncated(begun().rst(Side::Server, 20, ResetKind::Abort, 0), Some(716));
+        let server = &mut scene.facts.from_server;
+        let next = server.isn.expect("a SYN+ACK").plus(1).plus(server.payload as u32);
+        server.resets[0].seq = next;
+        assert!(scene.check(&RULE).is_some());
+        scene.facts.from_server.resets[0].seq = next.plus(716);
+        assert_eq!(scene.check(&RULE), None);
+    }
+
+    #[test]
     fn a_fin_before_the_last_chunk_says_so() {
         assert_eq!(truncated(begun().fin(Side::Server, 20), None).check(&RULE).expect("truncated").variant, 1);
     }

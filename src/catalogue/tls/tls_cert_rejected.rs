@@ -119,6 +119,18 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_of_tls_1_2_that_nobody_could_read_is_not_hidden_by_tls_1_3() {
+        let refused = |version| {
+            let hello = crate::wire::tls::ServerHello { version, ..Default::default() };
+            let scene = samples::asked(Scene::open()).data(Side::Server, 4, 90);
+            let scene = scene.also(Side::Server, What::ServerHello(Box::new(hello))).data(Side::Client, 5, 7);
+            let alert = What::AlertPlain(crate::wire::tls::Alert { level: 2, description: 42 });
+            scene.also(Side::Client, alert).check(&RULE).is_some()
+        };
+        assert_eq!((refused(0x0304), refused(0x0303)), (true, false));
+    }
+
+    #[test]
     fn connections_that_work_are_silent() {
         assert!(samples::works(samples::tls_13(Scene::open())).check(&RULE).is_none());
     }

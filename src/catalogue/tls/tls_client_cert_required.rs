@@ -52,7 +52,7 @@ pub static RULE: Rule = Rule {
     ],
     fix: &[Fix {
         says: "give the client its certificate and key.",
-        command: "curl --cert client.pem --key client.key https://{name}/",
+        command: "curl --cert client.pem --key client.key --connect-to ::{server} https://{name}/",
         risk: "none for others; the key must be readable by the client only",
     }],
     verify: &[Step {

@@ -81,7 +81,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     })?;
     // OpenSSL's client answers a close with decode_error: what came before is the finding.
     let to_nothing = side == Side::Client && flow.server().payload + flow.server().unseen == 0;
-    let health_check = side == Side::Server && flow.client_hello().is_some_and(|(_, hello)| offer::checks_health(hello));
+    let health_check =
+        side == Side::Server && flow.client_hello().is_some_and(|(_, hello)| offer::checks_health(hello));
     if to_nothing || health_check {
         return None;
     }

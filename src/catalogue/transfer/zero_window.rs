@@ -148,6 +148,7 @@ mod tests {
         assert_eq!(reopened(90), None);
         assert_eq!(reopened(500), Some(Severity::Notice));
         assert_eq!(reopened(3_000), Some(Severity::Warning));
+        assert_eq!(reopened(12_000), Some(Severity::Warning), "it read on");
     }
 
     #[test]
