@@ -87,7 +87,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     if hello.sni.is_some() || hello.ech || flow.facts.mid_stream || server.unseen + server.cut > 0 {
         return None;
     }
-    if flow.saw(Kind::ProxyHeader) || flow.saw(Kind::ProxyBroken) {
+    if flow.saw(Kind::ProxyHeader) || flow.saw(Kind::ProxyBroken) || offer::checks_health(hello) {
         return None;
     }
     let (at, side, shows, variant) = trouble(flow, hello_at)?;
