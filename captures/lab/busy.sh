@@ -36,12 +36,7 @@ listen tcp_in
   server tls $S:443 check inter 1s"
 wait_port "$P" 8443
 
-POSTGRES=$(dirname "$(ls -d /usr/lib/postgresql/*/bin/postgres | head -n 1)")
-install -d -o postgres "$TMP/pg"
-as_postgres() { on "$B" setpriv --reuid postgres --regid postgres --clear-groups "$@"; }
-as_postgres "$POSTGRES/initdb" -D "$TMP/pg/data" -A trust -U lab >"$TMP/pg.log" 2>&1
-echo "host all all 0.0.0.0/0 trust" >>"$TMP/pg/data/pg_hba.conf"
-spawn "$B" setpriv --reuid postgres --regid postgres --clear-groups "$POSTGRES/postgres" -D "$TMP/pg/data" -h $S -k "$TMP/pg"
+postgres_start "$B" $S
 install -d -o mysql "$TMP/mysql"
 on "$B" mariadb-install-db --no-defaults --user=mysql --datadir="$TMP/mysql/data" --auth-root-authentication-method=normal >"$TMP/mysql.log" 2>&1
 printf '%s\n' "CREATE USER lab@'%';" "GRANT ALL ON *.* TO lab@'%';" >"$TMP/users.sql"

@@ -11,12 +11,7 @@ mkdir -p "$R"
 lab_begin
 
 # --- PostgreSQL: Ctrl-C in psql sends a CancelRequest on a connection of its own -----------------------------------
-POSTGRES=$(dirname "$(ls -d /usr/lib/postgresql/*/bin/postgres | head -n 1)")
-install -d -o postgres "$TMP/pg"
-as_postgres() { on "$B" setpriv --reuid postgres --regid postgres --clear-groups "$@"; }
-as_postgres "$POSTGRES/initdb" -D "$TMP/pg/data" -A trust -U lab >"$TMP/pg.log" 2>&1
-echo "host all all 0.0.0.0/0 trust" >>"$TMP/pg/data/pg_hba.conf"
-spawn "$B" setpriv --reuid postgres --regid postgres --clear-groups "$POSTGRES/postgres" -D "$TMP/pg/data" -h $S -k "$TMP/pg"
+postgres_start "$B" $S
 wait_port "$B" 5432
 cancelled() {
     local i query

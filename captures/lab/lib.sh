@@ -236,6 +236,15 @@ haproxy_start() { # namespace 'configuration lines' [more options]
     spawn "$ns" haproxy -db -f "$dir/haproxy.cfg" "$@"
 }
 
+postgres_start() { # namespace address       PostgreSQL for the user lab, who needs no password
+    local bin
+    bin=$(dirname "$(ls -d /usr/lib/postgresql/*/bin/postgres | head -n 1)")
+    install -d -o postgres "$TMP/pg"
+    on "$1" setpriv --reuid postgres --regid postgres --clear-groups "$bin/initdb" -D "$TMP/pg/data" -A trust -U lab >"$TMP/pg.log" 2>&1
+    echo "host all all 0.0.0.0/0 trust" >>"$TMP/pg/data/pg_hba.conf"
+    spawn "$1" setpriv --reuid postgres --regid postgres --clear-groups "$bin/postgres" -D "$TMP/pg/data" -h "$2" -k "$TMP/pg"
+}
+
 HAPROXY_TIMES='timeout connect 3s
   timeout client 30s
   timeout server 30s'

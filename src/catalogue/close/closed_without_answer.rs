@@ -15,7 +15,8 @@
 //! ## False alarms it avoids
 //! A client that closes first, a request whose body is still coming, a client of an unknown protocol that goes on talking after the
 //! server's close (it did not wait for an answer), and connections whose beginning is not in the file. A service of an unknown protocol
-//! may only listen and never answer: a warning.
+//! may only listen and never answer: a warning. What is answered by a close alone: PostgreSQL's CancelRequest, a `quit`, memcached's
+//! `noreply`.
 
 use crate::event::{Kind, PacketRef, Protocol, ResetKind, Side};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};

@@ -3,8 +3,9 @@
 //! ## How tcpwhy knows
 //! The same SYN was sent at least twice, 0.9 s apart or more, and neither SYN+ACK nor RST nor ICMP came until 3 s after the *first*
 //! copy. The times of the copies name the client's kernel: Linux from 6.5 on sends at 0, 1.0, 2.0, 3.1, 4.1, 5.1, 7.1, 11.3, 19.5, 35.6,
-//! 68.4 s and fails after 134 s; older ones at 0, 1, 3, 7, 15, 31, 63 s and fail after 127 s. A client that stops earlier has a connect
-//! timeout of its own, and the first copy that did not come tells between which times it lies.
+//! 68.4 s and fails after 134 s; older ones at 0, 1, 3, 7, 15, 31, 63 s and fail after 127 s; Windows with
+//! its older defaults at 0, 3, 9 s, failing after 21 s. A client that stops earlier has a connect timeout of its own, and the first copy that
+//! did not come tells between which times it lies.
 //!
 //! ## What it is not
 //! - `connect-refused`: there the host answers with RST.

@@ -16,7 +16,8 @@
 //! `Received fatal alert: handshake_failure`.
 //!
 //! ## False alarms it avoids
-//! Warnings, encrypted alerts and alerts on connections that began before the capture are silent.
+//! Warnings, encrypted alerts and alerts on connections that began before the capture are silent, and so is the alert that HAProxy's
+//! `option ssl-hello-chk` takes for a sign of life.
 
 use crate::event::{Kind, Side, What};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
