@@ -4,7 +4,7 @@
 use super::mapping::Mapping;
 use super::stream::{Reader, Step, put_back};
 use super::words;
-use crate::wire::tls::{RecordHeader, content, handshake, looks_like_sslv2_hello};
+use crate::wire::tls::{HEALTH_CHECK, RecordHeader, content, handshake, looks_like_sslv2_hello};
 use crate::wire::{Cursor, Malformed, Recognition};
 
 /// Octets of handshake that are waited for until they are whole messages.
@@ -206,7 +206,7 @@ impl Mapping {
         fields.keep(2)?;
         fields.replace(32, |random| {
             let mut mapped = self.opaque(random);
-            if !client && random.starts_with(&RETRY) {
+            if !client && random.starts_with(&RETRY) || client && random.ends_with(HEALTH_CHECK) {
                 return random.to_vec();
             }
             if !client && random[24..].starts_with(DOWNGRADE) {

@@ -50,7 +50,7 @@ const WORDS: &[&str] = &[
     "modified", "mon", "monday", "monitor", "more", "mosquitto", "moved", "mozilla", "mpl", "mqisdp", "mqtt", "mset",
     "multi", "multipart", "multiple", "must", "must-revalidate", "my", "mysql", "mysqladmin", "nacked", "name",
     "name-resolve", "names", "ndjson", "need", "needed", "negotiate", "net", "network", "never", "new", "next",
-    "nginx", "nil", "no", "no-cache", "no-store", "noauth", "node", "nodejs", "none", "noop", "noperm", "noreplicas",
+    "nginx", "nil", "no", "no-cache", "no-store", "noauth", "node", "nodejs", "none", "noop", "noperm", "noreplicas", "noreply",
     "noscript", "nosniff", "not", "nothing", "nov", "now", "ntlm", "null", "number", "oct", "octet-stream", "of",
     "off", "ok", "okhttp", "old", "on", "one", "only", "oom", "op", "open", "opened", "openresty", "openssh",
     "openssl", "option", "options", "or", "order", "other", "otp", "our", "out", "outbound", "over", "own", "p",

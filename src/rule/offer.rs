@@ -13,7 +13,7 @@ use super::view::{CaptureView, FlowView};
 use crate::event::story::Story;
 use crate::event::{Kind, PacketRef, Side, What};
 use crate::flow::facts::FlowFacts;
-use crate::wire::tls::{Alert, ClientHello, ServerHello, version_name};
+use crate::wire::tls::{Alert, ClientHello, HEALTH_CHECK, ServerHello, version_name};
 
 /// Other connections to the server that are looked at.
 const OTHERS: usize = 256;
@@ -57,10 +57,9 @@ pub fn refused<'a>(flow: &FlowView<'a>) -> Option<Refused<'a>> {
     told(flow.facts, flow.story)
 }
 
-/// HAProxy's `option ssl-hello-chk`: it offers SSL 3.0, says who it is where others have random octets, and takes an alert for a sign of life
-/// (measured on HAProxy 2.6).
+/// HAProxy's `option ssl-hello-chk`: it offers SSL 3.0, says who it is where others have random octets, and takes an alert for a sign of life.
 pub fn checks_health(hello: &ClientHello) -> bool {
-    hello.random.ends_with(b"HAPROXYSSLCHK\n")
+    hello.random.ends_with(HEALTH_CHECK)
 }
 
 /// The same for a flow that was judged.
