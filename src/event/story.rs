@@ -15,6 +15,8 @@ pub struct Story {
     seen: KindSet,
     left_out: u64,
     spoken: [Option<Protocol>; 2],
+    /// Of the events that were given up, one was a request.
+    requests_left_out: bool,
 }
 
 impl Story {
@@ -47,7 +49,8 @@ impl Story {
             return;
         }
         if self.tail.len() == Self::TAIL {
-            self.tail.pop_front();
+            let given_up = self.tail.pop_front();
+            self.requests_left_out |= given_up.is_some_and(|event| matches!(event.what, What::Request(_)));
             self.left_out += 1;
         }
         self.tail.push_back(event);
@@ -91,6 +94,11 @@ impl Story {
     /// Events that were given up.
     pub fn left_out(&self) -> u64 {
         self.left_out
+    }
+
+    /// How many events are kept of those before requests that were given up; `None` when every request is kept.
+    pub fn before_lost_requests(&self) -> Option<usize> {
+        self.requests_left_out.then_some(self.head.len())
     }
 
     /// First kept event of `kind` by `side`.

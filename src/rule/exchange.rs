@@ -40,8 +40,13 @@ pub struct Pending {
 /// HTTP/2 to that of its stream.
 pub fn exchanges(story: &Story) -> Vec<Exchange<'_>> {
     let mut all: Vec<Exchange<'_>> = Vec::new();
-    for event in story.events() {
+    let gap = story.before_lost_requests();
+    for (n, event) in story.events().enumerate() {
         let at = event.at;
+        if gap == Some(n) {
+            // HTTP/1 tells by the order alone what answers what: the rest of these exchanges was given up.
+            all.retain(|one| one.head.stream != 0 || one.response_end.is_some());
+        }
         match &event.what {
             What::Request(head) => {
                 let head = head.as_ref();
@@ -49,7 +54,7 @@ pub fn exchanges(story: &Story) -> Vec<Exchange<'_>> {
             }
             What::RequestEnd => {
                 if let Some(exchange) = all.last_mut() {
-                    exchange.request_end = Some(at);
+                    exchange.request_end.get_or_insert(at);
                 }
             }
             What::Response(head) if head.is_final() => {
@@ -294,6 +299,31 @@ mod tests {
         }
         assert!(scene.story.left_out() > 0);
         assert_eq!(scene.view().pending(), None);
+    }
+
+    #[test]
+    fn no_answer_of_the_end_is_given_to_a_request_of_the_beginning() {
+        let mut scene = Scene::open();
+        for number in 0..60 {
+            let ms = 10 + 10 * number;
+            scene = scene.request(ms, "GET", "/", 40).response(ms + 1, 200, 40).also(Side::Server, What::ResponseEnd);
+        }
+        assert!(scene.story.left_out() > 0);
+        let all = exchanges(&scene.story);
+        let late = |one: &Exchange<'_>| one.response.is_none_or(|(at, _)| at.number > one.request.number + 2);
+        assert!(all.len() >= 10 && !all.iter().any(late), "{all:?}");
+    }
+
+    #[test]
+    fn an_answer_whose_body_meets_many_hindrances_stays_the_answer_of_its_request() {
+        let mut scene = Scene::open().request(10, "GET", "/", 40).response(20, 200, 40);
+        for _ in 0..100 {
+            scene = scene.also(Side::Client, What::ZeroWindow);
+        }
+        let scene = scene.also(Side::Server, What::ResponseEnd);
+        assert!(scene.story.left_out() > 0);
+        let all = exchanges(&scene.story);
+        assert!(all.len() == 1 && all[0].response_end.is_some(), "{all:?}");
     }
 
     #[test]
