@@ -57,6 +57,7 @@ SCRIPT = {
     **dict.fromkeys(("zero-window", "packet-loss", "loss-burst", "rto-unrecovered", "keepalive-probes"), "transfer.sh"),
 }
 SCRIPT.update(dict.fromkeys(("h2", "grpc"), "h2.sh"))
+SCRIPT.update(dict.fromkeys(("login-refused", "server-error"), "database-errors.sh"))
 SOFTWARE = "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, OpenSSL 3.0.19, GnuTLS 3.7.9, Go 1.19.8, Node 20.20.2, Python 3.11.7, curl 7.88.1, Redis 7.0, OpenSSH 9.2, tcpdump 4.99, Linux 6.18"
 SOFTWARE_OF = {
     "wide.sh": "nginx 1.22.1, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18",
@@ -71,6 +72,7 @@ ALSO = {
     "dns-more.sh": "dnsmasq 2.90, Unbound 1.17.1, dig 9.18, glibc 2.36, Python 3.11.7, curl 7.88.1, nginx 1.22.1, tcpdump 4.99, Linux 6.18",
 }
 SOFTWARE_OF = {"h2.sh": "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, nghttp2 1.52.0, gRPC 1.51.1 for Python, Go 1.19.8, Node 20.20.2, curl 7.88.1, tcpdump 4.99, Linux 6.18", "wide.sh": "nginx 1.22.1, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18"}
+SOFTWARE_OF["database-errors.sh"] = "PostgreSQL 15.18, MariaDB 10.11, Redis 7.0, Python 3.11.7, tcpdump 4.99, Linux 6.18"
 RULES = {}
 # what stands below a table
 NOTES = {"network-blackout": "A blackout of everything at once, one of an uplink, and their look-alikes: `captures/incidents/blackout`."}
@@ -181,6 +183,27 @@ mosquitto-not-authorized | Mosquitto lets nobody in without a name, MQTT 3.1.1 a
 rabbitmq-has-no-amqp-1.0 | a client of AMQP 1.0 at RabbitMQ without its plugin
 imap-bye | BYE instead of a greeting (a scripted server)
 not-imap-password-refused | a password that Dovecot refuses is an answer
+""")
+rule("login-refused", """
+postgresql-wrong-password | three logins with a wrong password (SCRAM): 28P01
+postgresql-unknown-database | three logins to a database that does not exist, behind a right password: 3D000
+postgresql-role-limit | CONNECTION LIMIT 1, the second and third login of the user: 53300
+mariadb-wrong-password | three logins with a wrong password: 1045
+mariadb-unknown-database | three logins to a database that the user may not see: 1044
+mariadb-user-limit | MAX_USER_CONNECTIONS 1, the second login of the user: 1226
+mariadb-ping-without-password | `mariadb-admin ping` as a user who does not exist, three times: a warning
+not-pg-isready-as-nobody | `pg_isready` as a user who does not exist, where a password is wanted and where none is
+""")
+rule("server-error-in-protocol", """
+postgresql-statement-timeout | three statements that take longer than statement_timeout: 57014
+postgresql-temporary-files-full | a sort that may not write more to the disk: 53400
+postgresql-read-only | an update in a read-only transaction: 25006
+mariadb-lock-wait | three connections wait in vain for a row that another one holds: 1205
+redis-out-of-memory | SET beyond maxmemory with noeviction: OOM
+redis-read-only-replica | SET at a replica: READONLY
+not-postgresql-unique-violation | a row that exists already, a syntax error, a table that does not exist
+not-mariadb-duplicate-key | the same in MariaDB
+not-redis-wrong-type | a command for another type, a script that is not loaded, an unknown command
 """)
 rule("dns-no-answer", """
 glibc-retries | DROP in front of dnsmasq: glibc's stub asks twice, 2 s apart, and gives up; before and after it answers

@@ -197,7 +197,10 @@ pub fn lesson(facts: &FlowFacts, story: &Story, verdict: Verdict) -> Lesson {
         server: facts.server,
         flow: facts.id,
         accepted: facts.handshake >= Handshake::SynAck,
-        good: verdict == Verdict::Healthy && facts.from_server.payload > 0 && (agreed.is_some() || unrecognised),
+        good: verdict == Verdict::Healthy
+            && facts.from_server.payload > 0
+            && !story.seen().has(Kind::LoginRefused)
+            && (agreed.is_some() || unrecognised),
         protocol: agreed,
         behind_proxy: story.seen().has(Kind::ProxyHeader),
         answer: facts.from_server.first_payload,

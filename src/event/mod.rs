@@ -19,6 +19,7 @@ use crate::wire::http::{RequestHead, ResponseHead};
 use crate::wire::icmp::IcmpError;
 use crate::wire::proxy::{BrokenHeader, ProxyHeader};
 use crate::wire::text::Greeting;
+use crate::wire::text::failure::{Class, Failure};
 use crate::wire::tls::{Alert, Certificate, ClientHello, ServerHello};
 
 /// Which packet: the input, its 1-based frame number (the one Wireshark shows) and its time. Ordered by (time, file, number).
@@ -364,6 +365,9 @@ events! {
     Dns(Box<DnsMessage>),
     /// The first words of a service, or of a client of it; also a complaint of an SSH or SMTP server right behind its greeting.
     Greeting(Box<Greeting>),
+    /// A service refuses a login, or reports to a client it had let in that something is wrong. The first 8 of a connection are told, then
+    /// every doubling of their number.
+    Failure(Box<Failure>),
     /// The first payload of a side that nothing recognised, or of a PROXY header that is not whole; kept for the excerpt.
     Excerpt { /// First octets, at most 32.
           octets: Vec<u8> },
@@ -384,6 +388,8 @@ events! {
     LookupCut,
     /// A DNS answer that says by an extended error why it is as it is.
     LookupExplained,
+    /// A failure by which a login is refused.
+    LoginRefused,
 }
 
 /// From so many octets on a response head is too large for some proxies.
@@ -413,6 +419,7 @@ impl What {
                 note(message.truncated, Kind::LookupCut);
                 note(message.extended_error.is_some(), Kind::LookupExplained);
             }
+            Self::Failure(failure) => note(failure.class == Class::Login, Kind::LoginRefused),
             _ => {}
         }
     }

@@ -6,6 +6,7 @@
 mod dissector;
 mod dns;
 mod exchanges;
+mod failures;
 mod http;
 mod http2;
 mod recognise;
@@ -209,7 +210,7 @@ mod tests {
     use crate::event::{Kind, What};
 
     /// Recordings of real software: their flows, played whole and in small pieces, must say the same.
-    const RECORDED: [&str; 17] = [
+    const RECORDED: [&str; 22] = [
         "healthy/02-curl-end-of-tls.pcap",
         "healthy/20-head-204-304.pcap",
         "healthy/21-chunked.pcap",
@@ -227,6 +228,11 @@ mod tests {
         "healthy/90-http2-starts-mid-stream.pcap",
         "rules/h2-stream-reset/flood-of-resets.pcap",
         "rules/unexpected-protocol-on-port/http-to-sshd.pcap",
+        "rules/login-refused/postgresql-role-limit.pcap",
+        "rules/login-refused/not-pg-isready-as-nobody.pcap",
+        "rules/login-refused/mariadb-wrong-password.pcap",
+        "rules/server-error-in-protocol/mariadb-lock-wait.pcap",
+        "rules/server-error-in-protocol/redis-out-of-memory.pcap",
     ];
 
     fn told(play: &script::Play) -> Vec<(Side, What)> {

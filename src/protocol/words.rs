@@ -1,10 +1,12 @@
 //! First words of services: who greets how, what a client of theirs says first, and what the server complains about right after.
 
+use super::failures::Failures;
 use super::{Analyzer, Emit, Sample, index};
 use crate::event::cold::{Freezer, Thawer};
 use crate::event::{Event, PacketRef, Side, What};
 use crate::flow::Wants;
 use crate::wire::Recognition;
+use crate::wire::text::failure::ReadsMessage;
 use crate::wire::text::{Greeting, amqp, ftp, imap, mqtt, mysql, pop3, postgres, redis, smtp, ssh};
 
 pub(super) fn ssh(sample: &Sample<'_>) -> Recognition {
@@ -92,65 +94,86 @@ struct Voice {
     both: bool,
     /// Reads a line by which the server objects to octets that are not its protocol.
     complaint: Option<Reads>,
+    /// Reads the messages behind the greeting.
+    failures: Option<ReadsMessage>,
+    /// Whether a client's first message is that of a health check; `None` while it is not whole.
+    probe: Option<fn(&[u8]) -> Option<bool>>,
+}
+
+impl Voice {
+    /// A server that greets, and of which nothing else is read.
+    const fn of(greeting: Reads) -> Self {
+        Self { greeting, both: false, complaint: None, failures: None, probe: None }
+    }
 }
 
 pub(super) fn start_ssh() -> Box<dyn Analyzer> {
-    Words::start(Voice { greeting: ssh::greeting, both: true, complaint: Some(ssh_complaint) })
+    Words::start(Voice { both: true, complaint: Some(ssh_complaint), ..Voice::of(ssh::greeting) })
 }
 
 pub(super) fn start_smtp() -> Box<dyn Analyzer> {
-    Words::start(Voice { greeting: smtp::greeting, both: false, complaint: Some(smtp_complaint) })
+    let failures = Some(smtp::message as ReadsMessage);
+    Words::start(Voice { complaint: Some(smtp_complaint), failures, ..Voice::of(smtp::greeting) })
 }
 
 pub(super) fn start_mysql() -> Box<dyn Analyzer> {
-    Words::start(Voice { greeting: mysql::greeting, both: false, complaint: None })
+    Words::start(Voice { failures: Some(mysql::message), ..Voice::of(mysql::greeting) })
 }
 
 pub(super) fn start_postgres() -> Box<dyn Analyzer> {
-    Words::start(Voice { greeting: postgres::greeting, both: false, complaint: None })
+    let failures = Some(postgres::message as ReadsMessage);
+    Words::start(Voice { failures, probe: Some(postgres::is_probe), ..Voice::of(postgres::greeting) })
 }
 
 pub(super) fn start_redis() -> Box<dyn Analyzer> {
-    Words::start(Voice { greeting: redis::greeting, both: false, complaint: None })
+    Words::start(Voice { failures: Some(redis::message), ..Voice::of(redis::greeting) })
 }
 
 pub(super) fn start_ftp() -> Box<dyn Analyzer> {
-    Words::start(Voice { greeting: ftp::greeting, both: false, complaint: None })
+    Words::start(Voice::of(ftp::greeting))
 }
 
 pub(super) fn start_imap() -> Box<dyn Analyzer> {
-    Words::start(Voice { greeting: imap::greeting, both: false, complaint: Some(imap_complaint) })
+    Words::start(Voice { complaint: Some(imap_complaint), ..Voice::of(imap::greeting) })
 }
 
 pub(super) fn start_pop3() -> Box<dyn Analyzer> {
-    Words::start(Voice { greeting: pop3::greeting, both: false, complaint: None })
+    Words::start(Voice::of(pop3::greeting))
 }
 
 pub(super) fn start_amqp() -> Box<dyn Analyzer> {
-    Words::start(Voice { greeting: amqp::greeting, both: false, complaint: None })
+    Words::start(Voice::of(amqp::greeting))
 }
 
 pub(super) fn start_mqtt() -> Box<dyn Analyzer> {
-    Words::start(Voice { greeting: mqtt::greeting, both: false, complaint: None })
+    Words::start(Voice::of(mqtt::greeting))
 }
 
 /// Octets of a server among which its greeting is looked for: PostgreSQL's longest error.
 const LONGEST: usize = 32 * 1024;
 /// Octets among which a complaint is looked for: a greeting of a few lines and one more.
 const LONGEST_COMPLAINT: usize = 1024;
+/// Octets of a client's first message that are waited for.
+const LONGEST_PROBE: usize = 1024;
 
-/// Reads the greeting, and the line by which a server, right after it, objects to octets that are not its protocol.
+/// Reads the greeting, the line by which a server, right after it, objects to octets that are not its protocol, and errors behind both.
 struct Words {
     voice: Voice,
     held: [Vec<u8>; 2],
     greeted: [bool; 2],
+    /// First words of a side are not waited for any more.
+    heard: [bool; 2],
     /// The client speaks the protocol: a refusal is an answer to what it asked.
     client_speaks: bool,
+    /// The server's messages, while they are read.
+    failures: Option<Failures>,
 }
 
 impl Words {
     fn start(voice: Voice) -> Box<dyn Analyzer> {
-        Box::new(Self { voice, held: [Vec::new(), Vec::new()], greeted: [false; 2], client_speaks: false })
+        let failures = voice.failures.map(|_| Failures::default());
+        let (held, greeted, heard) = ([Vec::new(), Vec::new()], [false; 2], [false; 2]);
+        Box::new(Self { voice, held, greeted, heard, client_speaks: false, failures })
     }
 
     /// Tells the greeting once it is whole; a refusal without a line end is waited for while the side may still go on.
@@ -183,14 +206,9 @@ impl Words {
     }
 }
 
-impl Analyzer for Words {
-    fn bytes(&mut self, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Wants {
-        if side == Side::Client {
-            self.client_speaks = true;
-            if !self.voice.both {
-                return Wants::Nothing;
-            }
-        }
+impl Words {
+    /// The next octets of a side, while its first words are waited for; whether they still are.
+    fn hear(&mut self, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> bool {
         let held = &mut self.held[index(side)];
         let room = LONGEST.saturating_sub(held.len());
         held.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
@@ -198,11 +216,46 @@ impl Analyzer for Words {
         self.greet(side, at, full, emit);
         let greeted = self.greeted[index(side)];
         let more = if greeted { side == Side::Server && self.complain(at, false, emit) } else { !full };
-        if more {
-            return Wants::More;
+        if !more {
+            self.held[index(side)] = Vec::new();
         }
-        self.held[index(side)] = Vec::new();
-        Wants::Nothing
+        more
+    }
+
+    /// The next octets of a client that does not greet; whether more of them may say that it is a health check.
+    fn ask(&mut self, bytes: &[u8]) -> bool {
+        let (Some(probe), Some(failures)) = (self.voice.probe, &mut self.failures) else { return false };
+        let held = &mut self.held[index(Side::Client)];
+        held.extend_from_slice(bytes.get(..LONGEST_PROBE.saturating_sub(held.len())).unwrap_or(bytes));
+        let told = probe(held);
+        failures.probe = told.unwrap_or(false);
+        let more = told.is_none() && held.len() < LONGEST_PROBE;
+        if !more {
+            *held = Vec::new();
+        }
+        more
+    }
+}
+
+impl Analyzer for Words {
+    fn bytes(&mut self, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Wants {
+        if side == Side::Client {
+            self.client_speaks = true;
+            if !self.voice.both {
+                return if self.ask(bytes) { Wants::More } else { Wants::Nothing };
+            }
+        }
+        if !self.heard[index(side)] {
+            self.heard[index(side)] = !self.hear(side, at, bytes, emit);
+        }
+        if side == Side::Server
+            && let (Some(reads), Some(failures)) = (self.voice.failures, &mut self.failures)
+            && !failures.bytes(reads, at, bytes, emit)
+        {
+            self.failures = None;
+        }
+        let follows = side == Side::Server && self.failures.is_some();
+        if follows || !self.heard[index(side)] { Wants::More } else { Wants::Nothing }
     }
 
     fn gap(&mut self, _side: Side, _missing: u64) -> Wants {
@@ -218,18 +271,19 @@ impl Analyzer for Words {
     }
 
     fn freeze(&self, into: &mut Freezer) -> bool {
-        let Self { voice: _, held, greeted, client_speaks } = self;
-        into.put(&(held, greeted, client_speaks)).is_ok()
+        let Self { voice: _, held, greeted, heard, client_speaks, failures } = self;
+        into.put(&(held, greeted, heard, client_speaks, failures)).is_ok()
     }
 
     fn thaw(&mut self, from: &mut Thawer) -> bool {
         let known = from.take();
-        known.map(|known| (self.held, self.greeted, self.client_speaks) = known).is_some()
+        known.map(|known| (self.held, self.greeted, self.heard, self.client_speaks, self.failures) = known).is_some()
     }
 
     fn flip(&mut self) {
         self.held.swap(0, 1);
         self.greeted.swap(0, 1);
+        self.heard.swap(0, 1);
     }
 }
 

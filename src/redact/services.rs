@@ -1,9 +1,12 @@
-//! First messages of services with messages of octets: MySQL, PostgreSQL, MQTT, AMQP; and DNS over TCP.
+//! First messages of services with messages of octets: MySQL, PostgreSQL, MQTT, AMQP; errors behind them; and DNS over TCP.
 
 use super::mapping::Mapping;
 use super::stream::{Reader, Step};
-use crate::wire::text::postgres;
+use crate::wire::text::failure::{Message, ReadsMessage};
+use crate::wire::text::{mysql, postgres};
 
+/// Octets of a message that say what it is and how long: they stay.
+const HEAD: u64 = 5;
 /// Longest message that is waited for.
 const LONGEST: usize = 64 * 1024;
 
@@ -18,18 +21,32 @@ pub(super) enum Service {
     Dns,
 }
 
-/// Reads the first message of a service, or all of DNS.
-pub(super) struct First(pub(super) Service);
+/// Reads the first message of a service and the errors behind it, or all of DNS.
+pub(super) struct First {
+    service: Service,
+    /// The first message was read.
+    begun: bool,
+    /// The client was let in.
+    welcome: bool,
+    /// Octets are missing.
+    lost: bool,
+}
 
 impl Reader for First {
     fn step(&mut self, map: &mut Mapping, bytes: &[u8], last: bool) -> Step {
+        if self.begun
+            && let Some(reads) = self.behind()
+        {
+            return self.follow(reads, map, bytes, last);
+        }
         let len = self.len(bytes).map(|len| len.min(LONGEST));
         let whole = len.is_some_and(|len| bytes.len() >= len);
         if !whole && !last && bytes.len() < LONGEST {
             return Step::More;
         }
         let message = &bytes[..len.unwrap_or(bytes.len()).min(bytes.len())];
-        let mapped = match self.0 {
+        self.begun = true;
+        let mapped = match self.service {
             Service::Mysql => map.mysql(message),
             Service::PostgresClient => map.postgres_startup(message),
             Service::PostgresServer => map.postgres(message),
@@ -40,24 +57,61 @@ impl Reader for First {
                 return Step::Replace([length, &map.dns(message)].concat());
             }
         };
-        Step::ReplaceAndFill(mapped, u64::MAX)
+        if self.behind().is_some() { Step::Replace(mapped) } else { Step::ReplaceAndFill(mapped, u64::MAX) }
     }
 
-    fn hole(&mut self) {}
+    fn hole(&mut self) {
+        self.lost = true;
+    }
 
     fn resume(&mut self, _piece: &[u8]) -> bool {
         // Nobody reads on behind a hole.
-        false
+        !self.lost
     }
 }
 
 impl First {
+    pub(super) fn of(service: Service) -> Self {
+        Self { service, begun: false, welcome: false, lost: false }
+    }
+
+    /// Who reads what stands behind the first message.
+    fn behind(&self) -> Option<ReadsMessage> {
+        match self.service {
+            Service::Mysql => Some(mysql::message),
+            Service::PostgresServer => Some(postgres::message),
+            _ => None,
+        }
+    }
+
+    /// Errors keep their codes and common words, other messages their kind and length.
+    fn follow(&mut self, reads: ReadsMessage, map: &mut Mapping, bytes: &[u8], last: bool) -> Step {
+        let len = match reads(bytes, !self.welcome) {
+            Message::Partial if last || bytes.len() >= LONGEST => return Step::Fill(bytes.len() as u64),
+            Message::Partial => return Step::More,
+            Message::Lost => return Step::Fill(u64::MAX),
+            Message::Failed(len, _) => {
+                let message = bytes.get(..len as usize).unwrap_or(bytes);
+                let mysql = self.service == Service::Mysql;
+                return Step::Replace(if mysql { map.mysql(message) } else { map.postgres(message) });
+            }
+            Message::Welcome(len) => {
+                self.welcome = true;
+                len
+            }
+            Message::Usual(len) => len,
+        };
+        let head = bytes.get(..HEAD.min(len) as usize).unwrap_or(bytes).to_vec();
+        let rest = len - head.len() as u64;
+        if rest == 0 { Step::Replace(head) } else { Step::ReplaceAndFill(head, rest) }
+    }
+
     /// Octets of the first message; `None` before its length is there.
     fn len(&self, bytes: &[u8]) -> Option<usize> {
         let number = |from: usize, to: usize| {
             bytes.get(from..to).map(|octets| octets.iter().fold(0, |n: usize, octet| n << 8 | usize::from(*octet)))
         };
-        match self.0 {
+        match self.service {
             Service::Mysql => bytes
                 .get(..3)
                 .map(|len| 4 + (usize::from(len[0]) | usize::from(len[1]) << 8 | usize::from(len[2]) << 16)),
@@ -112,7 +166,12 @@ impl Mapping {
         }
         let mut out = head.to_vec();
         for (n, text) in body.split_inclusive(|octet| *octet == 0).enumerate() {
-            let mapped = if n % 2 == 0 { self.message(text) } else { self.text(text) };
+            let mapped = match n % 2 {
+                // What a health check calls itself tells that it is one.
+                _ if text == postgres::PROBE => text.to_vec(),
+                0 => self.message(text),
+                _ => self.text(text),
+            };
             out.extend(mapped);
         }
         out
@@ -180,12 +239,12 @@ mod tests {
     use super::super::Level;
     use super::super::secret::tests::key;
     use super::*;
-    use crate::wire::text::{Greeting, amqp, mqtt, mysql};
+    use crate::wire::text::{Greeting, amqp, mqtt};
 
     fn first(service: Service, bytes: &[u8]) -> Vec<u8> {
         let mut mapping = Mapping::new(&key(1), Level::All);
-        match First(service).step(&mut mapping, bytes, true) {
-            Step::ReplaceAndFill(out, u64::MAX) => out,
+        match First::of(service).step(&mut mapping, bytes, true) {
+            Step::ReplaceAndFill(out, u64::MAX) | Step::Replace(out) => out,
             _ => panic!("no first message"),
         }
     }

@@ -411,12 +411,12 @@ impl Direction {
 
 fn first(service: Service) -> Start {
     match service {
-        Service::Mysql => || Box::new(First(Service::Mysql)),
-        Service::PostgresClient => || Box::new(First(Service::PostgresClient)),
-        Service::PostgresServer => || Box::new(First(Service::PostgresServer)),
-        Service::Mqtt => || Box::new(First(Service::Mqtt)),
-        Service::Amqp => || Box::new(First(Service::Amqp)),
-        Service::Dns => || Box::new(First(Service::Dns)),
+        Service::Mysql => || Box::new(First::of(Service::Mysql)),
+        Service::PostgresClient => || Box::new(First::of(Service::PostgresClient)),
+        Service::PostgresServer => || Box::new(First::of(Service::PostgresServer)),
+        Service::Mqtt => || Box::new(First::of(Service::Mqtt)),
+        Service::Amqp => || Box::new(First::of(Service::Amqp)),
+        Service::Dns => || Box::new(First::of(Service::Dns)),
     }
 }
 

@@ -321,7 +321,8 @@ fn certificate(story: &Story) -> Option<&Certificate> {
 fn served(facts: &FlowFacts, story: &Story) -> bool {
     let tls = spoken(story) == Some(Protocol::Tls);
     let data = || story.first(Kind::TlsData, Side::Client).is_some();
-    facts.from_server.payload > 0 && (!tls || facts.mid_stream || data())
+    let refused = story.seen().has(Kind::LoginRefused);
+    facts.from_server.payload > 0 && !refused && (!tls || facts.mid_stream || data())
 }
 
 /// What was recognised on a side, PROXY headers looked through.

@@ -99,6 +99,7 @@ pub(super) fn meaning(event: &Event) -> Option<String> {
         What::Dns(message) if message.response => format!("DNS answer for {}, rcode {}", message.name, message.rcode),
         What::Dns(message) => format!("DNS query for {}", message.name),
         What::Greeting(greeting) => greeting.text.clone(),
+        What::Failure(failure) => failure.text.clone(),
         _ => return None,
     })
 }

@@ -1,9 +1,11 @@
 //! First words of services that speak plain text or a simple binary greeting: SSH, SMTP, FTP, IMAP, POP3, MySQL, PostgreSQL, Redis, AMQP, MQTT.
 //!
 //! One file per protocol with the same names in each: `looks_like_client` and `looks_like_server` recognise what that side says first,
-//! `greeting` reads the server's first message, `None` while it is not whole or when it is none.
+//! `greeting` reads the server's first message, `None` while it is not whole or when it is none; where errors behind it are looked for,
+//! `message` reads what stands at the beginning of each message of a server.
 
 pub mod amqp;
+pub mod failure;
 pub mod ftp;
 pub mod imap;
 pub mod mqtt;

@@ -6,5 +6,6 @@ pub(super) mod poll;
 pub mod connection_pileup;
 pub mod health_check_flapping;
 pub mod response_stalled;
+pub mod server_error_in_protocol;
 pub mod slow_response;
 pub mod upstream_hang;

@@ -3,6 +3,7 @@
 pub mod banner_delayed;
 pub mod both_sides_wait;
 pub mod http_to_tls_port;
+pub mod login_refused;
 pub mod service_greeting_error;
 pub mod starttls_needed;
 pub mod tls_to_http_port;

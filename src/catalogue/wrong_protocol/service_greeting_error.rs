@@ -7,6 +7,7 @@
 //!
 //! ## What it is not
 //! - `closed-before-request`: there the server says nothing.
+//! - `login-refused`: there the service greets, and refuses a password, a name or a database later.
 //! - `unexpected-protocol-on-port`, `proxy-header-to-other-service`: there the client does not speak the service's protocol.
 //!
 //! ## What people see
@@ -70,7 +71,7 @@ pub static RULE: Rule = Rule {
     }],
     not: &[("network", "the connection was accepted and the refusal arrived")],
     cannot_show: &["why the limit was reached: clients that leak connections, or a limit that is too small"],
-    explains: &[Explains("closed-before-request", Scope::Same)],
+    explains: &[Explains("closed-before-request", Scope::Same), Explains("server-error-in-protocol", Scope::Same)],
     sources: &[
         "MySQL errors 1040, 1129, 1130; PostgreSQL SQLSTATE 53300, 28000, 57P03; RFC 5321 §3.1",
         "MQTT 3.1.1 §3.2.2.3, AMQP 0-9-1 §4.2.2, RFC 9051 §7.1.5",

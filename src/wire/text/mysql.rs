@@ -1,6 +1,7 @@
 //! The first packet of a MySQL or MariaDB server: a handshake of protocol 10, or an error in its place. The client is silent until then.
 
 use super::Greeting;
+use super::failure::{Class, Failure, Message, of_mysql};
 use crate::wire::{Cursor, Malformed, Recognition};
 
 /// Protocol version of the handshake.
@@ -59,6 +60,44 @@ pub fn greeting(bytes: &[u8]) -> Option<Greeting> {
     }
 }
 
+/// Longest packet while the client logs in: those of a TLS server look longer.
+const LONGEST_LOGIN: u32 = 0xffff;
+
+/// What stands at the beginning of a packet of a server: length, sequence number, first octet of the payload.
+pub fn message(bytes: &[u8], login: bool) -> Message {
+    let (Some(len), Some(number)) = (bytes.first_chunk(), bytes.get(3)) else { return Message::Partial };
+    let len = packet_len(*len);
+    if login && (len > LONGEST_LOGIN || len == 0) {
+        return Message::Lost;
+    }
+    let all = u64::from(len) + 4;
+    let Some(first) = bytes.get(4).filter(|_| len > 0) else {
+        return if len == 0 { Message::Usual(all) } else { Message::Partial };
+    };
+    match *first {
+        // OK with its counters, status and warnings; the handshake is number 0.
+        0 if login && *number >= 2 && len >= 7 => Message::Welcome(all),
+        ERROR if (9..=LONGEST_PACKET).contains(&len) => match bytes.get(5..4 + len as usize) {
+            None => Message::Partial,
+            Some(rest) => error(rest, login).map_or(Message::Usual(all), |failure| Message::Failed(all, failure)),
+        },
+        _ => Message::Usual(all),
+    }
+}
+
+/// An error behind the handshake: code, `#`, SQLSTATE of five characters, words. A value of a compressed stream is not taken for one.
+fn error(packet: &[u8], login: bool) -> Option<Failure> {
+    let [low, high, b'#', rest @ ..] = packet else { return None };
+    let code = u16::from_le_bytes([*low, *high]);
+    let (state, words) = rest.split_at_checked(5)?;
+    let plausible = state.iter().all(|octet| octet.is_ascii_uppercase() || octet.is_ascii_digit());
+    let class = if login { Some(Class::Login) } else { of_mysql(code, words) };
+    let class = class.filter(|_| plausible && CODES.contains(&code))?;
+    let code = code.to_string();
+    let text = [b"error ", code.as_bytes(), b" (", state, b"): ", words].concat();
+    Some(Failure::new(class, code.as_bytes(), &text))
+}
+
 fn packet_len([a, b, c]: [u8; 3]) -> u32 {
     u32::from_le_bytes([a, b, c, 0])
 }
@@ -105,10 +144,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn packets_behind_the_handshake_are_read_by_their_first_octet() {
+        let behind = |number: u8, payload: &[u8]| [&[payload.len() as u8, 0, 0, number][..], payload].concat();
+        let denied = behind(2, b"\xff\x15\x04#28000Access denied for user 'a'");
+        let Message::Failed(len, failure) = message(&denied, true) else { panic!("refused") };
+        assert_eq!((len, failure.class, failure.code.as_str()), (denied.len() as u64, Class::Login, "1045"));
+        assert_eq!(failure.text, "error 1045 (28000): Access denied for user 'a'");
+        for end in 0..denied.len() {
+            assert_eq!(message(&denied[..end], true), Message::Partial, "{end}");
+        }
+        assert_eq!(message(&behind(2, b"\0\0\0\x02\0\0\0"), true), Message::Welcome(11));
+        // A row, an error of daily life, a value that only begins like one.
+        let syntax = behind(1, b"\xff\x28\x04#42000You have an error in your SQL syntax");
+        for usual in [behind(4, b"\x03abc"), syntax, behind(1, b"\xff\xb5\x04 deadlock")] {
+            assert_eq!(message(&usual, false), Message::Usual(usual.len() as u64), "{usual:02x?}");
+        }
+        let deadlock = behind(1, b"\xff\xbd\x04#40001Deadlock found");
+        assert!(matches!(message(&deadlock, false), Message::Failed(_, failure) if failure.class == Class::Contention));
+        assert_eq!(message(b"\x16\x03\x03\0\x7a\x02", true), Message::Lost);
+    }
+
     proptest! {
         #[test]
         fn no_octets_panic(bytes: Vec<u8>) {
             greeting(&bytes);
+            message(&bytes, true);
+            message(&packet(&[b"\xff\x10\x04#", &bytes[..]].concat()), false);
             greeting(&packet(&[b"\x0a8.0", &bytes[..]].concat()));
             greeting(&packet(&[b"\xff\x10\x04", &bytes[..]].concat()));
         }

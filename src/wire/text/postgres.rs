@@ -1,6 +1,7 @@
 //! PostgreSQL's first messages. PostgreSQL documentation, "Message Formats".
 
 use super::Greeting;
+use super::failure::{Class, Failure, Message, of_sqlstate};
 use crate::wire::{Cursor, Malformed, Recognition};
 
 /// CancelRequest, 16 octets.
@@ -13,6 +14,12 @@ const GSS: u32 = 80_877_104;
 const LONGEST_STARTUP: u32 = 10_000;
 /// Longest first answer that is taken for one.
 const LONGEST_ANSWER: u32 = 30_000;
+/// Longest message at all: what a server can hold of one value.
+const LONGEST_MESSAGE: u32 = 1 << 30;
+/// Types of the messages of a server.
+const TYPES: &[u8] = b"123ACDEGHIKNRSTVWZcdnstv";
+/// What pg_isready calls itself: it asks whether the server answers, and any refusal is an answer to it.
+pub const PROBE: &[u8] = b"pg_isready\0";
 
 /// Whether a client's stream begins with a StartupMessage of protocol 3, or a request for TLS, GSSAPI or cancellation; eight octets decide.
 pub fn looks_like_client(bytes: &[u8]) -> Recognition {
@@ -96,13 +103,52 @@ pub fn greeting(bytes: &[u8]) -> Option<Greeting> {
     Some(Greeting::new(authentication(wanted).as_bytes(), None, false))
 }
 
-/// Severity, SQLSTATE and message of an ErrorResponse: fields of one type octet and text up to a zero octet.
+/// Severity, SQLSTATE and message of an ErrorResponse.
 fn error(body: &[u8]) -> Greeting {
-    let field = |wanted: u8| {
-        let mut fields = body.split(|octet| *octet == 0).filter_map(|field| field.split_first());
-        fields.find(|(kind, _)| **kind == wanted).map_or(&b""[..], |(_, text)| text)
-    };
-    Greeting::new(&[field(b'S'), b" ", field(b'C'), b": ", field(b'M')].concat(), None, true)
+    Greeting::new(&words(body), None, true)
+}
+
+fn words(body: &[u8]) -> Vec<u8> {
+    [field(body, b'S'), b" ", field(body, b'C'), b": ", field(body, b'M')].concat()
+}
+
+/// A field of an ErrorResponse: one type octet and text up to a zero octet.
+fn field(body: &[u8], wanted: u8) -> &[u8] {
+    let mut fields = body.split(|octet| *octet == 0).filter_map(|field| field.split_first());
+    fields.find(|(kind, _)| **kind == wanted).map_or(&b""[..], |(_, text)| text)
+}
+
+/// What stands at the beginning of a message of a server: type, length, body.
+pub fn message(bytes: &[u8], login: bool) -> Message {
+    let Some((kind, rest)) = bytes.split_first() else { return Message::Partial };
+    if !TYPES.contains(kind) {
+        return Message::Lost;
+    }
+    let Some((len, body)) = rest.split_first_chunk() else { return Message::Partial };
+    let len = u32::from_be_bytes(*len);
+    if !(4..=LONGEST_MESSAGE).contains(&len) {
+        return Message::Lost;
+    }
+    let all = u64::from(len) + 1;
+    match kind {
+        b'Z' if login => Message::Welcome(all),
+        b'E' if len <= LONGEST_ANSWER => match body.get(..len as usize - 4) {
+            None => Message::Partial,
+            Some(body) => {
+                let (state, words) = (field(body, b'C'), words(body));
+                let class = if login { Some(Class::Login) } else { of_sqlstate(state, &words) };
+                class.map_or(Message::Usual(all), |class| Message::Failed(all, Failure::new(class, state, &words)))
+            }
+        },
+        _ => Message::Usual(all),
+    }
+}
+
+/// Whether a StartupMessage says that it is a probe's; `None` while it is not whole.
+pub fn is_probe(startup: &[u8]) -> Option<bool> {
+    let len = u32::from_be_bytes(*startup.first_chunk()?);
+    let whole = startup.get(..len.min(LONGEST_STARTUP) as usize)?;
+    Some(whole.windows(PROBE.len() + 1).any(|part| part.split_first() == Some((&0, PROBE))))
 }
 
 fn authentication(wanted: u32) -> &'static str {
@@ -172,11 +218,42 @@ mod tests {
         assert_eq!(looks_like_server(b"ERROR\r\n"), Recognition::No);
     }
 
+    #[test]
+    fn messages_are_stepped_over_and_errors_read() {
+        assert_eq!(message(b"Z\0\0\0\x05I", true), Message::Welcome(6));
+        assert_eq!(message(b"D\0\0\x01\0", false), Message::Usual(257));
+        assert_eq!((message(b"D\0\0", false), message(b"", false)), (Message::Partial, Message::Partial));
+        for strange in [&b"\x16\x03\x03\0\x7a"[..], b"Z\0\0\0\x01", b"D\xff\0\0\0"] {
+            assert_eq!(message(strange, false), Message::Lost, "{strange:02x?}");
+        }
+        let error = |fields: &[u8]| [&b"E"[..], &(fields.len() as u32 + 4).to_be_bytes(), fields].concat();
+        let class = |fields: &[u8], login| match message(&error(fields), login) {
+            Message::Failed(_, failure) => Some(failure.class),
+            _ => None,
+        };
+        let cancelled = b"SERROR\0C57014\0Mcanceling statement due to user request\0\0";
+        let late = b"SERROR\0C57014\0Mcanceling statement due to statement timeout\0\0";
+        assert_eq!((class(cancelled, false), class(late, false)), (None, Some(Class::Contention)));
+        assert_eq!(class(b"SERROR\0C42601\0Msyntax error\0\0", false), None);
+        assert_eq!(class(b"SFATAL\0C3D000\0Mdatabase does not exist\0\0", true), Some(Class::Login));
+    }
+
+    #[test]
+    fn a_probe_is_known_by_its_name() {
+        let startup = octets("00000018 00030000 70675f6973726561647900 7573657200");
+        assert_eq!(is_probe(&startup), Some(false), "a parameter of that name");
+        let named = [&[0, 0, 0, 29, 0, 3, 0, 0][..], b"fallback\0pg_isready\0\0"].concat();
+        assert_eq!((is_probe(&named), is_probe(&named[..20])), (Some(true), None));
+    }
+
     proptest! {
         #[test]
         fn no_octets_panic(bytes: Vec<u8>) {
             looks_like_client(&bytes);
             answer_to_ssl_request(&bytes);
+            is_probe(&bytes);
+            message(&[b"E\0\0\0\x09S", &bytes[..]].concat(), false);
+            message(&bytes, true);
             greeting(&bytes);
             greeting(&[b"E\0\0\0\x09S", &bytes[..]].concat());
             greeting(&[b"R\0\0\0\x09", &bytes[..]].concat());

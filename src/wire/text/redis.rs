@@ -1,6 +1,7 @@
 //! Redis: commands as RESP arrays or in one line, and the answers that name the protocol. redis.io, "Redis serialization protocol".
 
-use super::{Greeting, LONGEST, first_line};
+use super::failure::{Failure, Message, of_redis};
+use super::{Greeting, LONGEST, LONGEST_LINE, first_line};
 use crate::wire::Recognition;
 
 /// Commands with which connections begin, in lower case; others are not believed in their one-line form.
@@ -119,6 +120,32 @@ pub fn greeting(bytes: &[u8]) -> Option<Greeting> {
     Some(Greeting::new(text, None, *kind == b'-'))
 }
 
+/// What stands at the beginning of a value of a server's answer. Arrays need no memory: their values stand behind one another.
+pub fn message(bytes: &[u8], _login: bool) -> Message {
+    let Some(kind) = bytes.first() else { return Message::Partial };
+    // What follows +FULLRESYNC is a file.
+    if !b"+-:$*_,#!=(%~>|".contains(kind) || bytes.starts_with(b"+FULLRESYNC") {
+        return Message::Lost;
+    }
+    let Some(end) = memchr::memchr(b'\n', bytes.get(..LONGEST_LINE).unwrap_or(bytes)) else {
+        return if bytes.len() < LONGEST_LINE { Message::Partial } else { Message::Lost };
+    };
+    let (line, all) = (bytes.get(1..end).unwrap_or(&[]).trim_ascii_end(), end as u64 + 1);
+    match kind {
+        // A string with its length: so many octets, and a line end. -1 stands for none.
+        b'$' | b'!' | b'=' => match std::str::from_utf8(line).ok().and_then(|line| line.parse::<i64>().ok()) {
+            Some(len @ 0..) => Message::Usual(all + len.unsigned_abs() + 2),
+            Some(_) => Message::Usual(all),
+            None => Message::Lost,
+        },
+        b'-' => {
+            let word = line.split(|octet| *octet == b' ').next().unwrap_or(line);
+            of_redis(word).map_or(Message::Usual(all), |class| Message::Failed(all, Failure::new(class, word, line)))
+        }
+        _ => Message::Usual(all),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -185,11 +212,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn answers_are_stepped_over_and_trouble_is_read() {
+        assert_eq!(message(b"$5\r\nhello\r\n", false), Message::Usual(11));
+        assert_eq!((message(b"$-1\r\n", false), message(b"*2\r\n", false)), (Message::Usual(5), Message::Usual(4)));
+        assert_eq!((message(b"-OOM comm", false), message(b"hello", false)), (Message::Partial, Message::Lost));
+        let text = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n";
+        let Message::Failed(len, failure) = message(text, false) else { panic!("trouble") };
+        assert_eq!((len, failure.code.as_str()), (text.len() as u64, "OOM"));
+        assert_eq!(failure.text, "OOM command not allowed when used memory > 'maxmemory'.");
+        for daily in [&b"-MOVED 3999 127.0.0.1:6381\r\n"[..], b"-WRONGTYPE x\r\n", b"-ERR unknown command\r\n"] {
+            assert_eq!(message(daily, false), Message::Usual(daily.len() as u64));
+        }
+    }
+
     proptest! {
         #[test]
         fn no_octets_panic(bytes: Vec<u8>, text in "[-+$:*%A-Z0-9 \r\n]{0,30}") {
             for bytes in [&bytes[..], text.as_bytes()] {
                 looks_like_client(bytes);
+                message(bytes, false);
                 greeting(bytes);
             }
         }

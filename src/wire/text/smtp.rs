@@ -1,5 +1,6 @@
 //! SMTP's first words. RFC 5321 §3.1, §4.2. FTP greets with the same codes, so that a code alone is not believed.
 
+use super::failure::{Failure, Message, of_smtp};
 use super::{Greeting, first_line, holds};
 use crate::wire::Recognition;
 
@@ -43,6 +44,28 @@ fn has_enhanced_code(line: &[u8]) -> bool {
     let word = line.get(4..).unwrap_or(&[]).split(|octet| *octet == b' ').next().unwrap_or(&[]);
     let parts: Vec<&[u8]> = word.split(|octet| *octet == b'.').take(4).collect();
     matches!(&parts[..], [class, subject, detail] if matches!(class, [b'4' | b'5']) && digits(subject) && digits(detail))
+}
+
+/// What stands at the beginning of a line of a server: a reply code, and its last line a space behind it (RFC 5321 §4.2.1).
+pub fn message(bytes: &[u8], _login: bool) -> Message {
+    if bytes.iter().take(3).any(|octet| !octet.is_ascii_digit()) {
+        return Message::Lost;
+    }
+    let line = match first_line(bytes) {
+        None => return Message::Partial,
+        Some(None) => return Message::Lost,
+        Some(Some(line)) => line,
+    };
+    let all = memchr::memchr(b'\n', bytes).unwrap_or(0) as u64 + 1;
+    match line {
+        [a, b, c, b' ', words @ ..] => {
+            let code = [*a, *b, *c];
+            let failed = of_smtp(&code, words);
+            failed.map_or(Message::Usual(all), |class| Message::Failed(all, Failure::new(class, &code, line)))
+        }
+        [_, _, _, b'-', ..] | [_, _, _] => Message::Usual(all),
+        _ => Message::Lost,
+    }
 }
 
 #[cfg(test)]
@@ -94,10 +117,28 @@ mod tests {
         assert_eq!(looks_like_client(b"HELP\r\n"), Recognition::No);
     }
 
+    #[test]
+    fn replies_are_read_by_their_last_line() {
+        use crate::wire::text::failure::Class;
+        let class = |line: &[u8]| match message(line, false) {
+            Message::Failed(_, failure) => Some(failure.class),
+            _ => None,
+        };
+        assert_eq!(class(b"452 4.3.1 Insufficient system storage\r\n"), Some(Class::Trouble));
+        assert_eq!(class(b"451 4.3.0 Error: queue file write error\r\n"), Some(Class::Trouble));
+        assert_eq!(class(b"450 4.2.0 Recipient address rejected: Greylisted\r\n"), Some(Class::Usual));
+        for line in [&b"550 5.1.1 no such user\r\n"[..], b"421 4.4.2 timeout exceeded\r\n", b"250 2.1.5 Ok\r\n"] {
+            assert_eq!(class(line), None);
+        }
+        assert_eq!(class(b"452 4.5.3 Too many recipients\r\n"), None, "the client sends the rest later");
+        assert_eq!((message(b"25", false), message(b"\x16\x03", false)), (Message::Partial, Message::Lost));
+    }
+
     proptest! {
         #[test]
         fn no_octets_panic(bytes: Vec<u8>) {
             looks_like_client(&bytes);
+            message(&[b"452 ", &bytes[..]].concat(), false);
             greeting(&[b"220 ", &bytes[..]].concat());
             greeting(&bytes);
         }
