@@ -199,7 +199,7 @@ pub fn lesson(facts: &FlowFacts, story: &Story, verdict: Verdict) -> Lesson {
         accepted: facts.handshake >= Handshake::SynAck,
         good: verdict == Verdict::Healthy
             && facts.from_server.payload > 0
-            && !story.seen().has(Kind::LoginRefused)
+            && !story.seen().has(Kind::Failure)
             && (agreed.is_some() || unrecognised),
         protocol: agreed,
         behind_proxy: story.seen().has(Kind::ProxyHeader),

@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn behind_the_login_only_trouble_is_told() {
         let (daily, full) = (error(b"SERROR\0C23505\0Mduplicate\0\0"), error(b"SERROR\0C53100\0Mno space\0\0"));
-        let row = [&b"D\0\0\0\x0c"[..], b"E\0\0\0\x40SE\0C"].concat();
+        let row = [&b"D\0\0\0\x0d"[..], b"E\0\0\0\x40SE\0C"].concat();
         let play = postgres(&[ASKS, READY, &daily, &row, &full, &full], 2);
         let text = "ERROR 53100: no space";
         assert_eq!(told(&play), [(Class::Trouble, text, 1), (Class::Trouble, text, 2)]);
@@ -155,6 +155,27 @@ mod tests {
         play.server(&error(b"SFATAL\0C28000\0Mrole does not exist\0\0"));
         let probes = play.events.iter().filter(|e| matches!(&e.what, What::Failure(failure) if failure.probe));
         assert_eq!(probes.count(), 1);
+    }
+
+    #[test]
+    fn mysql_is_read_however_it_is_split() {
+        let packet = |number: u8, payload: &[u8]| [&[payload.len() as u8, 0, 0, number][..], payload].concat();
+        let full = packet(1, b"\xff\x5a\x04#HY000The table 't' is full");
+        let said = [
+            packet(0, b"\x0a8.0.36\0...."),
+            packet(2, b"\0\0\0\x02\0\0\0"),
+            packet(1, b"\x03abc"),
+            full,
+            packet(1, b"\xff\x28\x04#42000You have an error in your SQL syntax"),
+        ];
+        for size in [1, 3, usize::MAX] {
+            let mut play = Play::new();
+            for piece in said.concat().chunks(size) {
+                play.server(piece);
+                play.freeze();
+            }
+            assert_eq!(told(&play), [(Class::Trouble, "error 1114 (HY000): The table 't' is full", 1)], "{size}");
+        }
     }
 
     #[test]

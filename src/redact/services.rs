@@ -168,7 +168,7 @@ impl Mapping {
         for (n, text) in body.split_inclusive(|octet| *octet == 0).enumerate() {
             let mapped = match n % 2 {
                 // What a health check calls itself tells that it is one.
-                _ if text == postgres::PROBE => text.to_vec(),
+                1 if text.strip_suffix(b"\0") == Some(postgres::PROBE) => text.to_vec(),
                 0 => self.message(text),
                 _ => self.text(text),
             };

@@ -19,7 +19,7 @@ const LONGEST_MESSAGE: u32 = 1 << 30;
 /// Types of the messages of a server.
 const TYPES: &[u8] = b"123ACDEGHIKNRSTVWZcdnstv";
 /// What pg_isready calls itself: it asks whether the server answers, and any refusal is an answer to it.
-pub const PROBE: &[u8] = b"pg_isready\0";
+pub const PROBE: &[u8] = b"pg_isready";
 
 /// Whether a client's stream begins with a StartupMessage of protocol 3, or a request for TLS, GSSAPI or cancellation; eight octets decide.
 pub fn looks_like_client(bytes: &[u8]) -> Recognition {
@@ -148,7 +148,13 @@ pub fn message(bytes: &[u8], login: bool) -> Message {
 pub fn is_probe(startup: &[u8]) -> Option<bool> {
     let len = u32::from_be_bytes(*startup.first_chunk()?);
     let whole = startup.get(..len.min(LONGEST_STARTUP) as usize)?;
-    Some(whole.windows(PROBE.len() + 1).any(|part| part.split_first() == Some((&0, PROBE))))
+    let mut parameters = whole.get(8..)?.split(|octet| *octet == 0);
+    while let (Some(name), Some(value)) = (parameters.next(), parameters.next()) {
+        if name == b"application_name" {
+            return Some(value == PROBE);
+        }
+    }
+    Some(false)
 }
 
 fn authentication(wanted: u32) -> &'static str {
@@ -240,10 +246,12 @@ mod tests {
 
     #[test]
     fn a_probe_is_known_by_its_name() {
-        let startup = octets("00000018 00030000 70675f6973726561647900 7573657200");
-        assert_eq!(is_probe(&startup), Some(false), "a parameter of that name");
-        let named = [&[0, 0, 0, 29, 0, 3, 0, 0][..], b"fallback\0pg_isready\0\0"].concat();
+        let startup =
+            |parameters: &[u8]| [&(parameters.len() as u32 + 8).to_be_bytes()[..], &[0, 3, 0, 0], parameters].concat();
+        let named = startup(b"user\0nobody\0application_name\0pg_isready\0\0");
         assert_eq!((is_probe(&named), is_probe(&named[..20])), (Some(true), None));
+        assert_eq!(is_probe(&startup(b"user\0pg_isready\0application_name\0psql\0\0")), Some(false));
+        assert_eq!(is_probe(&startup(b"user\0pg_isready\0\0")), Some(false));
     }
 
     proptest! {
