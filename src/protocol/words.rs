@@ -85,6 +85,9 @@ pub(super) fn pop3(sample: &Sample<'_>) -> Recognition {
 /// Reads some words of a service, `None` when they are not whole or others.
 type Reads = fn(&[u8]) -> Option<Greeting>;
 
+/// Whether a client's first message is that of a health check, `None` while it is not whole.
+type TellsProbe = fn(&[u8]) -> Option<bool>;
+
 /// How a service speaks.
 #[derive(Clone, Copy)]
 struct Voice {
@@ -96,8 +99,8 @@ struct Voice {
     complaint: Option<Reads>,
     /// Reads the messages behind the greeting.
     failures: Option<ReadsMessage>,
-    /// Whether a client's first message is that of a health check; `None` while it is not whole.
-    probe: Option<fn(&[u8]) -> Option<bool>>,
+    /// Tells a client that only asks whether the server is there.
+    probe: Option<TellsProbe>,
 }
 
 impl Voice {
