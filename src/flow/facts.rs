@@ -184,6 +184,8 @@ pub struct Trouble {
     pub unseen_acks: u32,
     /// The first of them.
     pub unseen_first: Option<PacketRef>,
+    /// The latest of them.
+    pub unseen_last: Option<PacketRef>,
     /// Payload that was sent and is not acknowledged: its oldest segment.
     pub unacknowledged: Option<Unacknowledged>,
     /// Overlapping copies with different octets.
