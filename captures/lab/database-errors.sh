@@ -49,7 +49,7 @@ mistyped() {
     sleep 0.5
     pg alice right postgres 'SELECT 2'
 }
-record "$C" eth0 "$R/healthy/102-postgres-mistyped-password.pcap" "tcp port 5432" mistyped
+record "$C" eth0 "$R/healthy/104-postgres-mistyped-password.pcap" "tcp port 5432" mistyped
 probed() {
     local i
     for i in 1 2 3; do
@@ -108,7 +108,7 @@ mistyped() {
     sleep 0.5
     sql alice right shop 'SELECT 2'
 }
-record "$C" eth0 "$R/healthy/103-mariadb-mistyped-password.pcap" "tcp port 3306" mistyped
+record "$C" eth0 "$R/healthy/105-mariadb-mistyped-password.pcap" "tcp port 3306" mistyped
 limited() {
     sql bob right '' 'SELECT SLEEP(2)' &
     sleep 0.7

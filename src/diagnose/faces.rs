@@ -344,6 +344,24 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_generator_that_gives_all_connections_one_number_makes_no_faces() {
+        let ended = |octets: u32| {
+            let scene = Scene::starting("10.0.0.1:40001", "10.244.1.7:8443", 50, 0).handshake();
+            scene.data(Side::Client, 3, octets).fin(Side::Client, 5).fin(Side::Server, 6)
+        };
+        let first = || Scene::open().data(Side::Client, 3, 40).fin(Side::Client, 5).fin(Side::Server, 6);
+        assert!(join(&merged(&[first(), ended(40)])).is_some(), "the same octets");
+        assert!(join(&merged(&[first(), ended(41)])).is_none(), "others");
+        let late = Scene::starting("10.0.0.1:40001", "10.244.1.7:8443", 50, 70_000).handshake();
+        assert!(join(&merged(&[Scene::open(), late])).is_none(), "too late for the same SYN");
+        let scan: Vec<Scene> = (0..9)
+            .map(|host| Scene::starting("10.0.0.1:40001", &format!("10.0.1.{host}:80"), 50 * (host + 1), 0).syn(0))
+            .collect();
+        assert!(join(&merged(&scan)).is_none(), "a scanner");
+        assert!(join(&merged(&scan[..2])).is_some(), "a translated SYN");
+    }
+
+    #[test]
     fn a_port_used_again_at_one_place_is_no_second_face() {
         let again = Scene::starting("10.0.0.1:40000", "10.0.0.2:443", 50, 9000).handshake();
         assert_eq!(again.facts.client, end("10.0.0.1:40000"));

@@ -338,7 +338,8 @@ fn worked_in_the_end(draft: &Draft, findings: &[Finding], capture: &CaptureView<
         What::AlertPlain(alert) => alert.fatal(),
         _ => false,
     };
-    if finding.severity != Severity::Warning || flow.story.events().any(refused) {
+    let shut = facts.from_client.shut() || facts.from_server.shut();
+    if finding.severity != Severity::Warning || shut || flow.story.events().any(refused) {
         return None;
     }
     facts.established.filter(|at| *at >= shown).or(answered)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Merged;
 use crate::event::{PacketRef, Side};
-use crate::flow::facts::{FlowFacts, Half, IpProtocol};
+use crate::flow::facts::{Close, FlowFacts, Half, IpProtocol};
 use crate::rule::summary::FlowSummary;
 use crate::time::Elapsed;
 use crate::wire::Endpoint;
@@ -14,6 +14,10 @@ const CLOSE: Elapsed = Elapsed::secs(60);
 
 /// A packet is translated and sent on this fast: then the numbers of its SYN are enough even where both ends are translated.
 const AT_ONCE: Elapsed = Elapsed::millis(5);
+
+/// So many pairs of ends one connection has at one place at most: a service's address, a pod's, both again behind a translated client. More
+/// that share their numbers are those of a scanner or a generator, who gives all their connections the same.
+const MOST_FACES: usize = 6;
 
 /// Pairs of one-way flows between the same ends that are compared.
 const PAIRS: usize = 64;
@@ -102,12 +106,21 @@ fn groups(flows: &BTreeMap<PacketRef, FlowSummary>) -> Vec<Vec<PacketRef>> {
                 group.extend(same);
                 looked_at += 1;
             }
-            if group.len() > 1 {
+            if group.len() > 1 && places(&group) <= MOST_FACES {
                 groups.push(group.into_iter().map(|flow| flow.id).collect());
             }
         }
     }
     groups
+}
+
+/// How many different ends the faces of one capture have, at most.
+fn places(group: &[&FlowFacts]) -> usize {
+    let mut ends: BTreeMap<u16, BTreeSet<(Endpoint, Endpoint)>> = BTreeMap::new();
+    for flow in group {
+        ends.entry(flow.id.file).or_default().insert((flow.client, flow.server));
+    }
+    ends.values().map(BTreeSet::len).max().unwrap_or(0)
 }
 
 /// Adds what stands between two faces of a connection: packets of one direction, with the client's address of one face and the server's of
@@ -188,13 +201,21 @@ fn same_packets(a: &FlowFacts, b: &FlowFacts) -> bool {
     let elsewhere = (a.client, a.server) != (b.client, b.server) || a.id.file != b.id.file;
     let (x, y) = (&a.from_client, &b.from_client);
     let options = x.window_scale == y.window_scale && x.sack == y.sack && x.timestamps == y.timestamps;
+    let one_file = a.id.file == b.id.file;
+    let apart = a.start().since(b.start()).abs();
     let answers = match (a.from_server.syn_count > 0, b.from_server.syn_count > 0) {
-        (true, true) => a.from_server.isn == b.from_server.isn,
+        (true, true) => a.from_server.isn == b.from_server.isn && (!one_file || (apart <= CLOSE && same_octets(a, b))),
         _ => {
-            let apart = a.start().since(b.start()).abs();
-            let at_once = apart <= AT_ONCE && a.id.file == b.id.file;
+            let at_once = apart <= AT_ONCE && one_file;
             at_once || (apart <= CLOSE && (a.client == b.client || a.server == b.server))
         }
     };
     elsewhere && options && answers
+}
+
+/// Whether as many octets went over both, where both are in the capture from end to end. Generators give all their connections one number.
+fn same_octets(a: &FlowFacts, b: &FlowFacts) -> bool {
+    let whole = |flow: &FlowFacts| flow.close == Close::Fin && flow.from_client.unseen + flow.from_server.unseen == 0;
+    let same = |side: Side| a.half(side).next == b.half(side).next;
+    !(whole(a) && whole(b)) || (same(Side::Client) && same(Side::Server))
 }

@@ -61,6 +61,7 @@ impl<S: Sink> Live<'_, S> {
             rare.unseen += octets;
             rare.unseen_acks += 1;
             rare.unseen_first.get_or_insert(self.at);
+            rare.unseen_last = Some(self.at);
         }
     }
 

@@ -184,6 +184,8 @@ pub struct Trouble {
     pub unseen_acks: u32,
     /// The first of them.
     pub unseen_first: Option<PacketRef>,
+    /// The latest of them.
+    pub unseen_last: Option<PacketRef>,
     /// Payload that was sent and is not acknowledged: its oldest segment.
     pub unacknowledged: Option<Unacknowledged>,
     /// Overlapping copies with different octets.
@@ -222,6 +224,11 @@ impl DerefMut for Half {
 }
 
 impl Half {
+    /// Whether its window is 0 to the end of the capture, as far as intervals are kept.
+    pub fn shut(&self) -> bool {
+        self.zero_windows.last().is_some_and(|zero| zero.until.is_none())
+    }
+
     /// Octets that the side's own later numbers say it sent, that the capture never saw and that the peer never acknowledged: lost before the
     /// capture point, and not made good. 0 where its SYN is not in the capture.
     pub fn never_came(&self) -> u32 {

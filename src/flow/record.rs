@@ -381,6 +381,7 @@ fn went_wrong(track: &Track, trail: &Trail) -> Option<Box<Trouble>> {
         unseen: rare.unseen,
         unseen_acks: rare.unseen_acks,
         unseen_first: rare.unseen_first,
+        unseen_last: rare.unseen_last,
         unacknowledged,
         overlap_conflicts: rare.overlap_conflicts,
         held_dropped: rare.held_dropped,

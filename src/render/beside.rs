@@ -108,6 +108,11 @@ pub(super) fn quiet(report: &Report) -> Quiet<'_> {
             format!("nothing is seen to be broken in {many}, as far as this capture shows: see TRUST"),
             Tone::Warn,
         ),
+        n if flows.undecided > 0 => {
+            let judged = n - flows.undecided;
+            let text = format!("nothing is broken in {judged} of {many}; {} cannot be judged", flows.undecided);
+            ("OK", text, Tone::Good)
+        }
         _ => ("OK", format!("nothing is broken in {many}"), Tone::Good),
     };
     let steps = match label {

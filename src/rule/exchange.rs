@@ -159,10 +159,19 @@ impl<'a> FlowView<'a> {
     }
 
     fn outstanding(&self) -> Option<Pending> {
-        // Octets that were acknowledged but never seen may be the answer, or the end of the question.
-        if self.client().unseen + self.server().unseen > 0 {
-            return None;
+        let pending = self.asked()?;
+        if self.client().unseen + self.server().unseen == 0 {
+            return Some(pending);
         }
+        // Octets that were acknowledged but never seen may be the answer, or the end of the question. Only if the last of them came before
+        // the question, and nothing after it, is it still open.
+        let hole = self.client().unseen_last.max(self.server().unseen_last)?;
+        let silent = self.server().last_payload.is_none_or(|answer| answer < pending.asked);
+        (hole <= pending.asked && silent && pending.begun.is_none()).then_some(pending)
+    }
+
+    /// What the client asked for last without a whole answer, where nothing is missing from the capture.
+    fn asked(&self) -> Option<Pending> {
         match self.protocol(Side::Client) {
             Some(Protocol::Http) => self.pending_http(),
             // A server that has not even begun HTTP/2 owes no answer. One of gRPC may keep the head of its answer until it has something
@@ -180,12 +189,20 @@ impl<'a> FlowView<'a> {
             Some(Protocol::Http2) => None,
             // What is published needs no answer, and pings come at any time.
             Some(Protocol::Mqtt | Protocol::Amqp) if self.server().payload > 0 => None,
+            Some(Protocol::Redis) if self.is_replica() => None,
             _ => {
                 let asked = self.client().last_payload?;
                 let silent = self.server().last_payload.is_none_or(|answer| answer < asked);
                 silent.then_some(Pending { asked, begun: None, proven: false })
             }
         }
+    }
+
+    /// A replica of Redis says each second how far it got (REPLCONF ACK, 34 octets and some digits), and nobody answers.
+    fn is_replica(&self) -> bool {
+        const ACK: u64 = 64;
+        let (mine, theirs) = (self.client(), self.server());
+        mine.segments > 2 * theirs.segments + 2 && mine.payload <= ACK * mine.segments
     }
 
     /// The first copy of the oldest thing still unanswered: a SYN, a question, octets that nobody acknowledged; while an answer comes, its
@@ -244,6 +261,33 @@ mod tests {
         let mut scene = Scene::open().request(3, "GET", "/", 40);
         scene.facts.from_server.unseen = 253;
         assert_eq!(scene.view().pending(), None);
+    }
+
+    #[test]
+    fn what_the_capture_missed_before_the_question_does_not_answer_it() {
+        let asked_after = |hole: usize| {
+            let scene =
+                Scene::open().request(3, "GET", "/", 40).response(5, 200, 90).also(Side::Server, What::ResponseEnd);
+            let mut scene = scene.request(100, "GET", "/again", 44).acked(Side::Client, 140);
+            let at = [scene.facts.from_server.last_payload, scene.facts.last.into()][hole];
+            scene.facts.from_server.unseen = 253;
+            scene.facts.from_server.unseen_last = at;
+            scene
+        };
+        assert_eq!(asked_after(0).view().pending().map(|waits| waits.asked.number), Some(6));
+        assert_eq!(asked_after(1).view().pending(), None, "the answer may be among what was missed");
+    }
+
+    #[test]
+    fn what_a_replica_acknowledges_is_no_question() {
+        let asked = |octets, times: i64| {
+            let scene = Scene::open().data(Side::Client, 3, octets).data(Side::Server, 4, 7);
+            let many = (1..times).fold(scene, |scene, number| scene.data(Side::Client, 1000 * number, octets));
+            many.speaks(Side::Client, Protocol::Redis)
+        };
+        assert_eq!(asked(35, 9).view().pending(), None);
+        assert!(asked(35, 2).view().pending().is_some(), "a command after one that was answered");
+        assert!(asked(1448, 9).view().pending().is_some(), "one long command");
     }
 
     #[test]

@@ -91,8 +91,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         .with("sender", flow.facts.endpoint(sender).address)
         .with("closed", closed);
     let finding = match zero.until {
-        Some(until) => finding.with("over", Value::Frame(until)),
-        None => finding,
+        Some(until) if !half.shut() => finding.with("over", Value::Frame(until)),
+        _ => finding,
     };
     Some(match half.zero_window_count {
         0 | 1 => finding,
@@ -117,7 +117,7 @@ fn longest(flow: &FlowView<'_>, side: Side) -> Option<(Side, ZeroWindow, Elapsed
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{ResetKind, What};
+    use crate::event::{PacketRef, ResetKind, What};
     use crate::rule::testing::Scene;
 
     fn closed() -> Scene {
@@ -137,11 +137,7 @@ mod tests {
     fn a_window_that_opens_again_is_measured() {
         let reopened = |ms| {
             let mut scene = closed();
-            let at = crate::event::PacketRef {
-                number: 9,
-                time: scene.facts.id.time + Elapsed::millis(ms),
-                ..scene.facts.id
-            };
+            let at = PacketRef { number: 9, time: scene.facts.id.time + Elapsed::millis(ms), ..scene.facts.id };
             scene.facts.from_client.zero_windows[0].until = Some(at);
             scene.capture_ends(60_000).check(&RULE).map(|finding| finding.severity)
         };
@@ -149,6 +145,19 @@ mod tests {
         assert_eq!(reopened(500), Some(Severity::Notice));
         assert_eq!(reopened(3_000), Some(Severity::Warning));
         assert_eq!(reopened(12_000), Some(Severity::Warning), "it read on");
+    }
+
+    #[test]
+    fn a_window_that_closed_again_is_not_over() {
+        let told = |again: bool| {
+            let mut scene = closed();
+            let at = PacketRef { number: 9, time: scene.facts.id.time + Elapsed::secs(5), ..scene.facts.id };
+            scene.facts.from_client.zero_windows[0].until = Some(at);
+            let scene = if again { scene.zero_window(Side::Client, 6_000) } else { scene };
+            scene.capture_ends(7_000).check(&RULE).expect("closed for five seconds").over()
+        };
+        assert_eq!(told(false).map(|at| at.number), Some(9));
+        assert_eq!(told(true), None);
     }
 
     #[test]
