@@ -58,6 +58,7 @@ SCRIPT = {
 }
 SCRIPT.update(dict.fromkeys(("h2", "grpc"), "h2.sh"))
 SCRIPT.update(dict.fromkeys(("login-refused", "server-error"), "database-errors.sh"))
+SCRIPT.update(dict.fromkeys(("tls-truncated", "connection-churn", "h2-concurrency"), "load-faults.sh"))
 SOFTWARE = "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, OpenSSL 3.0.19, GnuTLS 3.7.9, Go 1.19.8, Node 20.20.2, Python 3.11.7, curl 7.88.1, Redis 7.0, OpenSSH 9.2, tcpdump 4.99, Linux 6.18"
 SOFTWARE_OF = {
     "wide.sh": "nginx 1.22.1, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18",
@@ -73,6 +74,7 @@ ALSO = {
 }
 SOFTWARE_OF = {"h2.sh": "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, nghttp2 1.52.0, gRPC 1.51.1 for Python, Go 1.19.8, Node 20.20.2, curl 7.88.1, tcpdump 4.99, Linux 6.18", "wide.sh": "nginx 1.22.1, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18"}
 SOFTWARE_OF["database-errors.sh"] = "PostgreSQL 15.18, MariaDB 10.11, Redis 7.0, Python 3.11.7, tcpdump 4.99, Linux 6.18"
+SOFTWARE_OF["load-faults.sh"] = "nginx 1.22.1, OpenSSL 3.0.19, curl 7.88.1, ab 2.3, Node 20.20.2, Python 3.11.7, tcpdump 4.99, Linux 6.18"
 RULES = {}
 # what stands below a table
 NOTES = {"network-blackout": "A blackout of everything at once, one of an uplink, and their look-alikes: `captures/incidents/blackout`."}
@@ -109,6 +111,19 @@ not-announced-in-two-steps | gRPC's server ends connections after 1.5 s in two s
 rule("h2-flow-control-stalled", """
 client-does-not-read | a scripted client asks nghttpd for 300,000 octets and never opens the window
 not-a-slow-reader | a scripted client that opens it every few seconds
+""")
+rule("h2-concurrency-limited", """
+nginx-four-at-once | Node has 24 requests for nginx, which permits four streams at once and answers each after 0.3 s
+not-24-of-128 | the same where nginx permits 128
+""")
+rule("connection-churn", """
+nginx-without-keepalive | ab sends 60 requests on two connections to nginx, which opens a connection to its backend for each
+not-nginx-with-keepalive | the same with keepalive in nginx's upstream
+""")
+rule("tls-truncated-close", """
+nginx-killed-while-sending | Python reads slowly; nginx is killed while a record waits half sent in its kernel: "EOF occurred in violation of protocol"
+not-the-client-leaves | the same client leaves after 0.3 s, in the middle of a record
+not-without-close-notify | a Python server closes twice without close_notify, between two records; curl has all it wants
 """)
 rule("h2-stream-reset", """
 refused-above-the-limit | four requests before nginx could say that it takes two: two are refused
@@ -1320,6 +1335,13 @@ HEALTHY = dict(
 96-imap-pop3-and-smtp-with-starttls | Dovecot and Postfix: logins in plain text and after STARTTLS or STLS, a password refused
 97-mqtt-publish-subscribe-and-ping | Mosquitto: a subscriber that pings, two publishers, one of MQTT 5
 98-amqp-publish-and-consume | RabbitMQ: a queue declared, two messages published and consumed; the server resets what its clients closed
+99-postgres-cancel-request | Ctrl-C in psql, twice: a CancelRequest on a connection of its own, on which PostgreSQL only closes
+100-memcached-quit-and-noreply | memcached: `quit` at once, `set … noreply` and `quit`, a question and `quit`
+101-haproxy-hello-check | HAProxy's `option ssl-hello-chk` every 2 s: an alert is the sign of life it wants; one client through it
+102-haproxy-one-long-connection | 60 requests on one connection through HAProxy: more than are remembered of a flow
+103-redis-replica | a replica of Redis says each second how far it got, and nobody answers
+104-postgres-mistyped-password | psql with a right, a wrong, and again a right password
+105-mariadb-mistyped-password | the same with mariadb
 87-http2-in-the-clear | curl, nghttp and h2load with prior knowledge to nginx, HAProxy and nghttpd; 60 requests, four at a time
 88-http2-upgraded | curl and nghttp upgrade from HTTP/1, Apache agrees
 89-grpc | calls, a stream that is cancelled, keep-alive pings, through nginx, a server that ends connections after 1.5 s (GOAWAY, NO_ERROR)
@@ -1430,7 +1452,7 @@ for name, rows in RULES.items():
     )
 table(
     "healthy",
-    f"# Healthy traffic that looks odd\n\nMade by `captures/lab/healthy.sh` (01 to 46), `healthy-hosts.sh` (47 to 70), `healthy-more.sh` (71 to 86), `h2.sh` (87 to 90), `containers.sh` (93, 94) and\n`first-words.sh` (95 to 98) with real software ({SOFTWARE}; PostgreSQL 15.18,\ndnsmasq 2.90, keepalived 2.2.7, nghttp2 1.52.0, gRPC 1.51.1).\nNo finding above notice may come from any of these files.",
+    f"# Healthy traffic that looks odd\n\nMade by `captures/lab/healthy.sh` (01 to 46), `healthy-hosts.sh` (47 to 70), `healthy-more.sh` (71 to 86), `h2.sh` (87 to 90), `containers.sh` (93, 94),\n`first-words.sh` (95 to 98), `healthy-goodbyes.sh` (99 to 101), `healthy-long.sh` (102, 103) and `database-errors.sh` (104, 105) with real software ({SOFTWARE}; PostgreSQL 15.18,\ndnsmasq 2.90, keepalived 2.2.7, nghttp2 1.52.0, gRPC 1.51.1).\nNo finding above notice may come from any of these files.",
     HEALTHY,
     lambda capture: "at most notices",
     "\n".join(

@@ -170,7 +170,7 @@ impl Profile {
     fn count(&mut self, digest: &Digest) {
         self.flows += 1;
         self.failed += u64::from(digest.verdict == Verdict::Failed);
-        let opening = match (digest.behind_proxy, digest.protocol) {
+        let opening = match (digest.behind_proxy(), digest.protocol) {
             (false, None) if digest.transport == IpProtocol::Udp => return,
             (false, None) => "nothing".to_owned(),
             (false, Some(protocol)) => protocol.name().to_owned(),

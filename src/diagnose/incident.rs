@@ -283,11 +283,11 @@ fn successes(
     let by_offer = recovery == Recovery::SameOffer;
     let offers: BTreeSet<u32> = failed().filter(|_| by_offer).map(|flow| flow.digest.offer).collect();
     let same_offer = |digest: &&Digest| !by_offer || offers.contains(&digest.offer);
-    let behind_proxy = failed().all(|flow| flow.digest.behind_proxy);
+    let behind_proxy = failed().all(|flow| flow.digest.behind_proxy());
     let sender_counts = capture.flows.is_empty() || senders.len() == 1 && !by_offer;
     let alike = |digest: &&Digest| {
         (!sender_counts || senders.contains(&digest.client().address))
-            && (digest.behind_proxy || !behind_proxy)
+            && (digest.behind_proxy() || !behind_proxy)
             && recovery != Recovery::SameFlow
             && same_offer(digest)
     };

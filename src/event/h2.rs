@@ -71,3 +71,18 @@ pub struct GrpcStatus {
     /// Calls of the connection that ended so far.
     pub ended: u32,
 }
+
+/// As many streams are open as the server permits, and more would be. RFC 9113 §5.1.2.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FullHouse {
+    /// Streams that the server permits at once.
+    pub limit: u32,
+    /// Packet of the SETTINGS that says so.
+    pub settings: PacketRef,
+    /// Packet of the request that took the last place.
+    pub since: PacketRef,
+    /// Places that became free since then and were taken at once.
+    pub taken: u32,
+    /// Open streams whose answer had not begun when it was told; the larger number, when it is told again.
+    pub unanswered: u32,
+}

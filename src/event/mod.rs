@@ -10,7 +10,7 @@ pub mod story;
 
 use serde::{Deserialize, Serialize};
 
-use self::h2::{Farewell, GrpcStatus, StreamReset};
+use self::h2::{Farewell, FullHouse, GrpcStatus, StreamReset};
 pub(crate) use self::stamp::Stamp;
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::dns::DnsMessage;
@@ -318,6 +318,9 @@ events! {
                 records: u32,
                 /// Octets in them, header fields of the records and what seals them left out (RFC 8446 §5.2, RFC 5288 §3).
                 clear: u64 },
+    /// A side sends no more, and its last record is not whole. Not told behind a hole, nor before the handshake is over.
+    TlsCut { /// Octets of the record that are missing; `None` when not even its header is whole.
+             missing: Option<u16> },
     /// A record header that no TLS allows after TLS began: plain text on a TLS connection.
     TlsBroken,
     /// A whole request head. After the first 16 exchanges of a connection only unusual ones and the latest are told.
@@ -339,6 +342,9 @@ events! {
     Settings(Settings),
     /// HTTP/2: the side confirmed the other's SETTINGS, for the first time.
     SettingsTaken,
+    /// HTTP/2: the client keeps as many streams open as the server permits, and takes each place that becomes free at once. Told when that
+    /// has lasted for 1 s, and once more when the flow is judged.
+    StreamsFull(Box<FullHouse>),
     /// HTTP/2: one direction of a stream is complete; `RequestEnd` and `ResponseEnd` are told for HTTP/1 only.
     StreamEnd { /// The stream.
                 stream: u32 },

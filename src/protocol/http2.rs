@@ -107,6 +107,7 @@ impl Analyzer for Http2 {
         half.block = None;
         half.decoder.forget();
         self.windows.forget();
+        self.streams.lost();
         Wants::More
     }
 
@@ -164,6 +165,7 @@ impl Http2 {
         {
             half.decoder.forget();
             self.windows.forget();
+            self.streams.lost();
         }
         // Its header block is too long to be put together.
         let lost = matches!(header.kind, kind::HEADERS | kind::PUSH_PROMISE | kind::CONTINUATION);
@@ -221,6 +223,9 @@ impl Http2 {
         }
         let settings = Settings::parse(payload);
         tell(&mut half.settings_told, What::Settings(settings));
+        if let (Side::Server, Some(limit)) = (side, settings.concurrent) {
+            self.streams.permits(at, limit);
+        }
         if let Some(window) = settings.window {
             self.windows.settings(at, side, window, emit);
         }

@@ -10,6 +10,7 @@ mod failures;
 mod http;
 mod http2;
 mod recognise;
+mod room;
 #[cfg(test)]
 mod script;
 mod streams;

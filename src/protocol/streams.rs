@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Emit;
 use super::exchanges::held_back;
+use super::room::Room;
 use crate::event::h2::{Farewell, GrpcStatus, Stream, StreamReset};
 use crate::event::{Event, PacketRef, Side, What};
 use crate::time::Elapsed;
@@ -47,6 +48,9 @@ pub(super) struct Streams {
     farewells: [u32; 2],
     /// gRPC calls that ended, and of these failed.
     calls: (u32, u32),
+    room: Option<Room>,
+    /// Frames are missing: how many streams are open is not known.
+    lost: bool,
 }
 
 /// The status of a gRPC call.
@@ -98,6 +102,7 @@ impl Streams {
             ..Stream::default()
         };
         self.open.insert(number, Open { stream, loud: self.begun <= TOLD, held: Vec::new() });
+        self.fill(at, emit);
         self.tell(number, Event { at, side: Side::Client, what: What::Request(Box::new(head)) }, false, emit);
     }
 
@@ -146,6 +151,7 @@ impl Streams {
         self.tell(number, Event { at, side, what: What::StreamEnd { stream: number } }, false, emit);
         if over {
             self.latest = self.open.remove(&number).map(|open| open.held).unwrap_or_default();
+            self.free(at);
         }
     }
 
@@ -160,6 +166,7 @@ impl Streams {
         resets.in_second += 1;
         let Resets { count: nth, in_second, .. } = *resets;
         let Open { stream, held, loud } = self.open.remove(&number).unwrap_or_default();
+        self.free(at);
         // A request that was told must not look as if it waited.
         if !loud && !worth_telling(nth) && in_second != FLOOD {
             return;
@@ -189,10 +196,48 @@ impl Streams {
 
     /// What is outstanding is told, and the latest exchange.
     pub(super) fn settle(&mut self, emit: Emit<'_>) {
+        self.tell_full(emit);
         self.latest.drain(..).for_each(&mut *emit);
         for open in self.open.values_mut() {
             open.loud = true;
             open.held.drain(..).for_each(&mut *emit);
+        }
+    }
+
+    /// The server permits so many streams at once.
+    pub(super) fn permits(&mut self, at: PacketRef, limit: u32) {
+        // More are not followed.
+        let limit = Some(limit).filter(|limit| !self.lost && (1..OPEN as u32).contains(limit));
+        match (&mut self.room, limit) {
+            (Some(room), Some(limit)) => room.change(limit, at),
+            (room, limit) => *room = limit.map(|limit| Room::new(limit, at)),
+        }
+    }
+
+    /// Frames are missing.
+    pub(super) fn lost(&mut self) {
+        (self.lost, self.room) = (true, None);
+    }
+
+    fn fill(&mut self, at: PacketRef, emit: Emit<'_>) {
+        let open = self.open.len() as u32;
+        if self.room.as_mut().is_some_and(|room| room.begun(at, open)) {
+            self.tell_full(emit);
+        }
+    }
+
+    fn free(&mut self, at: PacketRef) {
+        let open = self.open.len() as u32;
+        if let Some(room) = &mut self.room {
+            room.ended(at, open);
+        }
+    }
+
+    fn tell_full(&mut self, emit: Emit<'_>) {
+        let Some(room) = &mut self.room else { return };
+        let unanswered = self.open.values().filter(|open| !open.stream.answered).count() as u32;
+        if let Some((at, full)) = room.tell(unanswered) {
+            emit(Event { at, side: Side::Client, what: What::StreamsFull(Box::new(full)) });
         }
     }
 

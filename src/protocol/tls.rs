@@ -216,6 +216,9 @@ impl Analyzer for Tls {
                 emit(Event { at, side, what: What::TlsSealed { records, clear } });
             }
         }
+        if let Some(missing) = self.sides[index(side)].cut() {
+            emit(Event { at, side, what: What::TlsCut { missing } });
+        }
     }
 
     fn settle(&mut self, emit: Emit<'_>) {
@@ -413,6 +416,16 @@ impl Half {
     fn finish(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {
         if !std::mem::replace(&mut self.finished, true) {
             emit(Event { at, side, what: What::TlsFinished });
+        }
+    }
+
+    /// Inside of which record the stream stands behind the handshake; `None` between two, or where that is not known.
+    fn cut(&self) -> Option<Option<u16>> {
+        match self.place {
+            _ if !self.firm || !self.data => None,
+            Place::Header { have: 0, .. } | Place::Lost => None,
+            Place::Header { .. } => Some(None),
+            Place::Body { left, .. } => Some(Some(u16::try_from(left).unwrap_or(u16::MAX))),
         }
     }
 

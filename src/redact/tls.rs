@@ -104,9 +104,12 @@ impl Reader for Tls {
     }
 
     fn resume(&mut self, piece: &[u8]) -> bool {
+        if !self.lost {
+            return true;
+        }
         // Only what the analyzer takes up again.
         let found = matches!(RecordHeader::parse(piece), Ok(RecordHeader { version: 0x0301..=0x0304, .. }));
-        self.lost &= !found;
+        self.lost = !found;
         found
     }
 }

@@ -94,9 +94,12 @@ pub struct Digest {
     pub answered: bool,
     /// It did what it was opened for: an answer came, and on TLS the client went on to send data after the handshake.
     pub served: bool,
-    /// A PROXY header came first.
-    pub behind_proxy: bool,
+    /// [`BEHIND_PROXY`], [`LONE`].
+    marks: u8,
 }
+
+const BEHIND_PROXY: u8 = 1;
+const LONE: u8 = 2;
 
 // A million closed flows a minute are nothing unusual: what stays of each must stay small.
 const _: () = assert!(std::mem::size_of::<Digest>() <= 112);
@@ -269,6 +272,16 @@ impl Digest {
         self.server.end()
     }
 
+    /// A PROXY header came first.
+    pub fn behind_proxy(&self) -> bool {
+        self.marks & BEHIND_PROXY != 0
+    }
+
+    /// It carried one HTTP/1 request, or a TLS handshake that resumes no session; of others nobody counts what they carried.
+    pub fn lone(&self) -> bool {
+        self.marks & LONE != 0
+    }
+
     /// With the hash of the client's first octets.
     pub fn with_prefix(self, prefix: u64) -> Self {
         Self { prefix, ..self }
@@ -296,8 +309,21 @@ impl Digest {
             completed: facts.handshake == Handshake::Full || facts.from_client.payload > 0,
             answered: facts.from_server.payload > 0,
             served: served(facts, story),
-            behind_proxy: story.seen().has(Kind::ProxyHeader),
+            marks: if story.seen().has(Kind::ProxyHeader) { BEHIND_PROXY } else { 0 }
+                | if lone(facts, story, hello) { LONE } else { 0 },
         }
+    }
+}
+
+/// Whether a flow was opened for one exchange.
+fn lone(facts: &FlowFacts, story: &Story, hello: Option<&ClientHello>) -> bool {
+    match spoken(story) {
+        _ if facts.mid_stream => false,
+        Some(Protocol::Http) => {
+            story.left_out() == 0 && story.events().filter(|event| event.what.kind() == Kind::Request).count() == 1
+        }
+        Some(Protocol::Tls) => hello.is_some_and(|hello| !hello.resumes),
+        _ => false,
     }
 }
 

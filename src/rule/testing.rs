@@ -512,7 +512,7 @@ impl World {
             accepted: !facts.from_server.syns.is_empty(),
             good,
             protocol: if good { summary.digest.protocol } else { None },
-            behind_proxy: summary.digest.behind_proxy,
+            behind_proxy: summary.digest.behind_proxy(),
             answer: facts.from_server.first_payload,
             empty: facts.from_client.payload + facts.from_server.payload == 0
                 && facts.closer.is_some_and(|(side, _)| side == Side::Client),

@@ -3,6 +3,7 @@
 mod group;
 pub(super) mod poll;
 
+pub mod connection_churn;
 pub mod connection_pileup;
 pub mod health_check_flapping;
 pub mod response_stalled;

@@ -39,7 +39,7 @@ pub static RULE: Rule = Rule {
     needs: Needs::all(&[Kind::Request, Kind::Response]),
     symptom: true,
     says: "{server} takes {took} to begin its answer to {client_host}: the request was there after {trip}",
-    variants: &["{server} is slow: {slow} of {known} answers begin after {shortest} to {longest}"],
+    variants: &["{server} is slow: {slow} of {known} answers begin after {range}"],
     users_see: &["499", "504 Gateway Time-out", "slow pages", "Tr"],
     do_first: &[Step {
         says: "On {host}: from the server itself, does the same request take as long? Then the network is innocent:",
@@ -157,11 +157,16 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
             .variant(1)
             .with("slow", slow.len() as u64)
             .with("known", known as u64)
-            .with("shortest", *shortest)
-            .with("longest", *longest)
+            .with("range", range(*shortest, *longest))
             .note(format!("half of them took {} or more", median(&mut slow.clone())));
     }
     Keep::Yes
+}
+
+/// `1.2 s to 3.4 s`; one of them where both read alike.
+fn range(shortest: Elapsed, longest: Elapsed) -> String {
+    let (shortest, longest) = (shortest.to_string(), longest.to_string());
+    if shortest == longest { shortest } else { format!("{shortest} to {longest}") }
 }
 
 /// The proxy itself lost most of that time, and how much: its own rule tells it with both legs.

@@ -141,7 +141,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         .links_of(flow.facts.id)
         .filter(|link| link.backend_leg == flow.facts.id)
         .filter_map(|link| capture.digest_of(link.client_leg))
-        .find(|leg| !leg.behind_proxy && named.is_some_and(|named| named.address != leg.client().address));
+        .find(|leg| !leg.behind_proxy() && named.is_some_and(|named| named.address != leg.client().address));
     let Some(leg) = leg else { return Keep::Drop };
     finding.severity = Severity::Warning;
     finding.evidence.push(Evidence {

@@ -90,7 +90,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let (sender, server) = (flow.facts.client.address, flow.facts.server);
     let a_proxy = capture
         .began_to(&server, Timestamp::MIN, Timestamp::MAX)
-        .filter(|other| other.behind_proxy && other.answered)
+        .filter(|other| other.behind_proxy() && other.answered)
         .find(|other| other.client().address != sender);
     let Some(a_proxy) = a_proxy else { return Keep::Drop };
     let named: BTreeSet<Address> = capture

@@ -142,7 +142,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         // Only the latest flows: this runs once for every finding.
         let sent_before = capture.latest_before(flow.facts.id, 1_000).any(|other| {
             let same = other.server() == server && other.client().address == client;
-            same && other.behind_proxy && other.verdict == Verdict::Healthy
+            same && other.behind_proxy() && other.verdict == Verdict::Healthy
         });
         if sent_before {
             finding.variant = 1;

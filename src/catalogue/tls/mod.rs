@@ -18,4 +18,5 @@ pub mod tls_no_shared_cipher;
 pub mod tls_slow_handshake;
 pub mod tls_sni_missing;
 pub mod tls_sni_unrecognized;
+pub mod tls_truncated_close;
 pub mod tls_version_mismatch;

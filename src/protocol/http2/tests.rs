@@ -297,6 +297,43 @@ fn a_window_that_stays_closed_is_told_and_one_that_opens_is_not() {
     assert_eq!(windows(&play), [], "nobody knows any more");
 }
 
+/// Requests go out as places become free, `pause` behind that, on a connection that permits two streams; what is told of it,
+/// times in ms.
+fn queue(pause: Elapsed, rounds: u32, hole: bool) -> Vec<(u32, u32, i64)> {
+    let (mut client, mut server) = (Speaker::new(), Speaker::new());
+    let permits = frame(kind::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 2]);
+    let mut play = conversation(&[(CLIENT, preface()), (SERVER, permits)], usize::MAX);
+    if hole {
+        play.gap(CLIENT, 40);
+    }
+    play.client(&[client.get(1, "/"), client.get(3, "/")].concat());
+    for n in 0..rounds {
+        play.wait(Elapsed::millis(400));
+        play.server(&server.headers(1, 2 * n + 1, &[(":status", "200")]));
+        play.wait(pause);
+        play.client(&client.get(2 * n + 5, "/"));
+    }
+    play.settle();
+    let told = play.events.iter().filter_map(|e| match &e.what {
+        What::StreamsFull(full) => Some((full.limit, full.taken, e.at.time.since(full.since.time).0 / 1_000_000)),
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn requests_that_wait_for_a_free_stream_are_told_twice() {
+    let told = queue(Elapsed::millis(5), 6, false);
+    assert_eq!(told, [(2, 3, 1_215), (2, 6, 2_430)]);
+}
+
+#[test]
+fn places_that_stay_free_and_few_of_them_are_no_queue() {
+    assert_eq!(queue(Elapsed::millis(150), 6, false), [], "nobody waited");
+    assert_eq!(queue(Elapsed::millis(5), 2, false), [], "chance");
+    assert_eq!(queue(Elapsed::millis(5), 6, true), [], "nobody knows how many are open");
+}
+
 #[test]
 fn an_upgrade_from_http1_is_followed() {
     let mut server = Speaker::new();

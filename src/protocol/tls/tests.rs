@@ -241,3 +241,30 @@ fn records_follow_a_hello_in_the_old_format() {
         assert_eq!(kinds(&play, CLIENT), [Kind::Recognised, Kind::AlertPlain], "{size}");
     }
 }
+
+#[test]
+fn an_end_inside_of_a_record_is_told_and_one_between_two_is_not() {
+    let cut = |last: &[u8], hole: bool| {
+        let mut play = handshake_13();
+        play.client(&data(69));
+        play.client(&data(120));
+        play.server(&data(600));
+        if hole {
+            play.gap(SERVER, 9);
+        }
+        play.server(&[&data(700)[..], last].concat());
+        play.end(SERVER);
+        play.events.iter().find_map(|e| match e.what {
+            What::TlsCut { missing } => Some(missing),
+            _ => None,
+        })
+    };
+    assert_eq!(cut(&[], false), None);
+    assert_eq!(cut(&data(900)[..300], false), Some(Some(605)));
+    assert_eq!(cut(&data(900)[..3], false), Some(None));
+    assert_eq!(cut(&data(900)[..300], true), None, "behind a hole");
+    let mut play = handshake_13();
+    play.server(&data(900)[..300]);
+    play.end(SERVER);
+    assert!(!kinds(&play, SERVER).contains(&Kind::TlsCut), "the handshake is not over");
+}

@@ -3,6 +3,7 @@
 use super::super::Level;
 use super::super::secret::tests::key;
 use super::*;
+use crate::wire::samples::{self, octets};
 
 /// The replaced octets of a stream that comes in pieces.
 fn replaced(stream: &[u8], piece: usize) -> Vec<u8> {
@@ -20,7 +21,12 @@ const CHUNKED: &[u8] = b"HTTP/1.1 502 Bad Gateway\r\nTransfer-Encoding: chunked\
 
 #[test]
 fn the_pieces_in_which_octets_come_make_no_difference() {
-    for stream in [HTTP, CHUNKED, b"220 mail.example.com ESMTP\r\n250 ok\r\n", &[1, 2, 3, 200, 90, 90].repeat(300)] {
+    let record = |len: u16| [&[0x17, 3, 3][..], &len.to_be_bytes(), &vec![0x5a; usize::from(len)]].concat();
+    let hello = octets(&format!("{}140303000101", samples::SERVER_HELLO_13));
+    let tls = [hello, record(42), record(811), record(69), record(300), record(19)].concat();
+    for stream in
+        [HTTP, CHUNKED, &tls, b"220 mail.example.com ESMTP\r\n250 ok\r\n", &[1, 2, 3, 200, 90, 90].repeat(300)]
+    {
         let whole = replaced(stream, stream.len());
         assert_eq!(whole.len(), stream.len());
         for piece in [1, 2, 3, 7, 50] {
