@@ -91,6 +91,7 @@ impl Reader for Tls {
                 Some(out) => Step::Replace(out),
                 None => Step::More,
             },
+            content::ALERT | content::CHANGE_CIPHER_SPEC if len <= 2 && body.len() < len && !last => Step::More,
             content::ALERT | content::CHANGE_CIPHER_SPEC if len <= 2 => {
                 self.changed |= header.content == content::CHANGE_CIPHER_SPEC;
                 Step::Replace(bytes[..bytes.len().min(RecordHeader::LEN + len)].to_vec())
