@@ -56,6 +56,7 @@ SCRIPT = {
     **dict.fromkeys(("window-limited", "rtt-high", "delayed-ack"), "holdups.sh"),
     **dict.fromkeys(("zero-window", "packet-loss", "loss-burst", "rto-unrecovered", "keepalive-probes"), "transfer.sh"),
 }
+SCRIPT["http-upload"] = "nginx-limits.sh"
 SCRIPT.update(dict.fromkeys(("h2", "grpc"), "h2.sh"))
 SCRIPT.update(dict.fromkeys(("login-refused", "server-error"), "database-errors.sh"))
 SCRIPT.update(dict.fromkeys(("tls-truncated", "connection-churn", "h2-concurrency"), "load-faults.sh"))
@@ -163,6 +164,11 @@ haproxy-length-twice | two Content-Length fields that differ
 nginx-no-request | a line that is no request: a notice
 not-the-applications-own | the application's own 400 to a well-formed request
 not-accepted | two requests, 200 and 404
+""")
+rule("http-upload-refused", """
+nginx-client-max-body-size | client_max_body_size 16k: three uploads of 20,000 octets are answered 413, two of 1,000 pass
+a-single-one | one of 20,000 octets: a notice
+not-below-the-limit | uploads of 1,000 octets; one is answered 415 by the application
 """)
 rule("http-header-too-large", """
 nginx-cookie | a cookie of 9,000 octets: nginx answers 400
@@ -674,6 +680,8 @@ at-apache-tls12 | Apache with `SSLVerifyClient require`: 40
 at-apache-tls13 | the same in TLS 1.3
 not-good-tls12 | the client sends a good certificate
 not-good-tls13 | the same in TLS 1.3
+at-nginx-tls12 | nginx with `ssl_verify_client on`: 400 inside TLS and a close, four times; a client with a certificate is served
+not-optional-at-nginx-tls12 | `ssl_verify_client optional`: clients without a certificate are served and close themselves
 not-optional | `verify optional`: six clients without a certificate are served
 """)
 rule("tls-client-cert-rejected", """
@@ -710,6 +718,9 @@ rule("idle-timeout-close", """
 apache-5s | KeepAliveTimeout 5: FIN 5.0 s after the answer (two connections)
 node-5s | keepAliveTimeout 5 s of Node 20: FIN after 6.0 s
 nginx-75s | keepalive_timeout 75 s: FIN after 75.0 s
+nginx-websockets-5s | both legs of nginx with proxy_read_timeout 5s: three WebSockets end after 5 s without an octet
+not-websockets-that-say-goodbye | the server sends a Close frame after 4 s and closes; nginx passes both on
+not-websockets-the-client-leaves | the clients close after 3 s
 not-request-outstanding | FIN 5 s after a request that was never answered
 """)
 rule("lb-health-check-noise", """
@@ -911,6 +922,7 @@ not-survived | 33 s of silence, and the connection still works
 """)
 rule("pmtu-blackhole", """
 narrow-link | a link with a smaller MTU and no ICMP: segments of 1448 octets vanish, the rest of 656 arrives. From the first lab
+tls-at-the-client | seen at the client: the certificates never come, the small end of the flight does. From nginx-limits.sh
 not-discovered | the same with ICMP: the sizes shrink. From the first lab
 """)
 

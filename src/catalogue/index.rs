@@ -112,6 +112,7 @@ pub static RULES: &[(&Rule, &str)] = &[
     (&super::http::http_request_incomplete::RULE, include_str!("http/http_request_incomplete.rs")),
     (&super::http::http_response_truncated::RULE, include_str!("http/http_response_truncated.rs")),
     (&super::http::http_server_error::RULE, include_str!("http/http_server_error.rs")),
+    (&super::http::http_upload_refused::RULE, include_str!("http/http_upload_refused.rs")),
     (&super::http::http_upstream_closed_before_response::RULE, include_str!("http/http_upstream_closed_before_response.rs")),
     (&super::http::http_upstream_reset_before_response::RULE, include_str!("http/http_upstream_reset_before_response.rs")),
     (&super::http::http_wrong_vhost::RULE, include_str!("http/http_wrong_vhost.rs")),

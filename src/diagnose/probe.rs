@@ -3,7 +3,8 @@
 
 use std::borrow::Cow;
 
-use crate::event::{Protocol, Side};
+use crate::event::{Protocol, Side, What};
+use crate::flow::facts::IpProtocol;
 use crate::rule::Step;
 use crate::rule::summary::{FlowSummary, protocol_of, spoken};
 
@@ -13,6 +14,9 @@ const HTTP: &str = "http://{host}:{port}/";
 /// Question and command of a rule's step, as templates, for a flow that spoke something else than HTTP.
 pub(super) fn fitting(step: &Step, flow: Option<&FlowSummary>) -> (Cow<'static, str>, Cow<'static, str>) {
     let as_it_is = (step.says.into(), step.command.into());
+    if let Some(command) = flow.and_then(|flow| by_datagrams(step, flow).or_else(|| through_proxy(step, flow))) {
+        return (step.says.into(), command.into());
+    }
     let Some(flow) = flow.filter(|_| step.command.contains(HTTP)) else { return as_it_is };
     let spoke = spoken(&flow.story).or_else(|| protocol_of(&flow.story, Side::Client));
     let (command, tells) = match spoke {
@@ -57,6 +61,29 @@ pub(super) fn fitting(step: &Step, flow: Option<&FlowSummary>) -> (Cow<'static, 
     (says, command.into())
 }
 
+/// A port of UDP is not asked by TCP.
+fn by_datagrams(step: &Step, flow: &FlowSummary) -> Option<String> {
+    let asks = flow.facts.transport == IpProtocol::Udp && step.command.contains("nc -vz ");
+    asks.then(|| step.command.replace("nc -vz ", "nc -vzu "))
+}
+
+/// The client used the server as a forward proxy (RFC 9112 §3.2.2, §3.2.3): without `-x` the command asks the proxy itself for the page.
+fn through_proxy(step: &Step, flow: &FlowSummary) -> Option<String> {
+    const PATH: &str = "http://{host}:{port}{path}";
+    let url = [HTTP, PATH].into_iter().find(|url| step.command.contains(url) && step.command.contains("curl "))?;
+    let asked = flow.story.events().find_map(|event| match &event.what {
+        What::Request(head) => Some(head),
+        _ => None,
+    })?;
+    let (scheme, origin) = match asked.method.as_str() {
+        "CONNECT" => ("https://", asked.target.as_str()),
+        _ => ("http://", asked.target.strip_prefix("http://")?.split(['/', '?', '#']).next()?),
+    };
+    let harmless = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
+    let named = !origin.is_empty() && origin.chars().all(harmless);
+    named.then(|| step.command.replace(url, &format!("-x http://{{host}}:{{port}} {scheme}{origin}/")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +114,30 @@ mod tests {
             ("from the client's host; PONG means that it answers:".into(), "redis-cli -h {host} -p {port} ping".into())
         );
         assert!(asked(Protocol::Unknown).1.starts_with("nc -vz "));
+    }
+
+    #[test]
+    fn a_forward_proxy_is_asked_as_one() {
+        let asked = |method: &str, target: &str| {
+            let scene = Scene::open().request(3, method, target, 60);
+            fitting(&STEP, Some(&scene.summary())).1.into_owned()
+        };
+        let curl = "curl -sS -o /dev/null -m 10 ";
+        let whole = asked("GET", "http://www.example.com/a?b=c");
+        assert_eq!(whole, format!("{curl}-x http://{{host}}:{{port}} http://www.example.com/"));
+        let tunnel = asked("CONNECT", "www.example.com:443");
+        assert_eq!(tunnel, format!("{curl}-x http://{{host}}:{{port}} https://www.example.com:443/"));
+        for target in ["/", "http://$(id)/", "http:///"] {
+            assert_eq!(asked("GET", target), STEP.command, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_port_of_udp_is_asked_by_datagrams() {
+        let step = Step { says: "open?", command: "nc -vz -w 5 {host} {port}" };
+        let scene = Scene::new().udp().data(Side::Client, 0, 30);
+        assert_eq!(fitting(&step, Some(&scene.summary())).1, "nc -vzu -w 5 {host} {port}");
+        assert_eq!(fitting(&step, Some(&Scene::open().summary())).1, step.command);
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub struct Answered {
     pub times: Times,
     /// Announcements nobody asked for among them.
     pub unasked: u64,
+    /// When those came.
+    #[serde(default)]
+    pub announced: Times,
     /// The capturing host itself gave it at least once.
     pub own: bool,
 }
@@ -77,7 +80,8 @@ impl Neighbors {
             known.ask(neighbor.sender, Times::of(at));
         } else if let Some(mac) = neighbor.sender_mac.or(link.source) {
             let (unasked, own) = (u64::from(neighbor.gratuitous), link.direction == Direction::Out);
-            known.answer(Answered { mac, times: Times::of(at), unasked, own });
+            let announced = if neighbor.gratuitous { Times::of(at) } else { Times::default() };
+            known.answer(Answered { mac, times: Times::of(at), unasked, announced, own });
         }
     }
 
@@ -131,6 +135,7 @@ impl Known {
                 if let Some(known) = self.answers.get_mut(place) {
                     known.times.merge(answered.times);
                     known.unasked += answered.unasked;
+                    known.announced.merge(answered.announced);
                     known.own |= answered.own;
                 }
             }

@@ -56,7 +56,7 @@ pub struct Tally {
     pub oversized: u64,
     /// First oversized (flow, packet).
     pub oversized_first: Option<(PacketRef, PacketRef)>,
-    /// Wrong checksums.
+    /// Wrong checksums; those left out that came from far away to the capture point.
     pub bad_checksums: u64,
     /// Checksums looked at.
     pub checksums: u64,

@@ -2,11 +2,21 @@
 
 use crate::event::story::Story;
 use crate::event::{Event, Kind, PacketRef, Retransmission, What};
-use crate::flow::facts::{FlowFacts, Handshake, IpProtocol, SenderClock};
+use crate::flow::facts::{FlowFacts, Half, Handshake, IpProtocol, SenderClock, Vantage};
 use crate::host::grid::{Cell, Seconds};
 use crate::rule::tally::Tally;
 use crate::rule::view::FlowView;
 use crate::time::Elapsed;
+
+/// The capture was made at the other end: what this side sent came over the wire, and no card was still to fill in its checksums.
+fn far_away(facts: &FlowFacts, half: &Half) -> bool {
+    let far = match facts.vantage {
+        Vantage::NearClient => &facts.from_server,
+        Vantage::NearServer => &facts.from_client,
+        Vantage::Unknown | Vantage::Middle => return false,
+    };
+    std::ptr::eq(far, half)
+}
 
 /// Adds a closed flow to the counters that capture-quality rules read.
 pub(super) fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &FlowView<'_>) {
@@ -21,14 +31,15 @@ pub(super) fn count(tally: &mut Tally, facts: &FlowFacts, story: &Story, view: &
         tally.payload_packets += half.segments;
         let (looked_at, bad) = half.checksums;
         tally.checksums += u64::from(looked_at);
-        tally.bad_checksums += u64::from(bad);
+        let far = far_away(facts, half);
+        tally.bad_checksums += if far { 0 } else { u64::from(bad) };
         let Some(trouble) = half.trouble.as_deref() else { continue };
         tally.cut += trouble.cut;
         note_first(&mut tally.cut_first, facts, trouble.cut_first);
         tally.held_dropped += trouble.held_dropped;
         tally.oversized += u64::from(trouble.oversized);
         note_first(&mut tally.oversized_first, facts, trouble.oversized_first);
-        note_first(&mut tally.bad_checksum_first, facts, trouble.checksum_first);
+        note_first(&mut tally.bad_checksum_first, facts, trouble.checksum_first.filter(|_| !far));
     }
     if facts.transport == IpProtocol::Udp {
         return;

@@ -12,7 +12,8 @@
 //! Wireshark's red "incorrect, should be … (maybe caused by "TCP checksum offload"?)" and packets of 7 or 60 kB.
 //!
 //! ## False alarms it avoids
-//! It is a notice, and it takes such segments out of every rule about corruption and packet size.
+//! Wrong checksums of a far host came over the wire: the capturing host's card has nothing to do with them. It is a notice, and it takes
+//! such segments out of every rule about corruption and packet size.
 
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject};
 use crate::rule::view::CaptureView;

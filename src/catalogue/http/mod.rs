@@ -12,6 +12,7 @@ pub mod http_redirect_loop;
 pub mod http_request_incomplete;
 pub mod http_response_truncated;
 pub mod http_server_error;
+pub mod http_upload_refused;
 pub mod http_upstream_closed_before_response;
 pub mod http_upstream_reset_before_response;
 pub mod http_wrong_vhost;

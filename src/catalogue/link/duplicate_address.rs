@@ -2,7 +2,7 @@
 //!
 //! ## How tcpwhy knows
 //! Answers or announcements give one address two link addresses in turns (A, B, A) within a minute; or one question gets two answers from
-//! different link addresses within a second, which is certain.
+//! different link addresses within a second, which is certain; an announcement that nobody asked for is no such answer.
 //!
 //! ## What it is not
 //! - `gateway-moved`: one change from A to B is a takeover.
@@ -99,7 +99,8 @@ fn clash(known: &Known) -> Option<Clash<'_>> {
         let [(from, one), (to, other)] = pair else { return false };
         one.mac != other.mac
             && to.time.since(from.time) <= TWICE
-            && one.unasked + other.unasked == 0
+            && !announced(one, *from)
+            && !announced(other, *to)
             && asked(*from, *to)
     });
     if let Some([(from, one), (to, other)]) = twice {
@@ -110,6 +111,11 @@ fn clash(known: &Known) -> Option<Clash<'_>> {
     let turns =
         all.windows(3).find(|turn| turn[0].1.mac == turn[2].1.mac && turn[2].0.time.since(turn[0].0.time) <= TURNS)?;
     Some(Clash { one: turns[0].1, other: turns[1].1, at: turns.iter().map(|(at, _)| *at).collect(), certain: false })
+}
+
+/// The packet answers no question. A host announces its address when it boots and when it takes one over; what it answers afterwards counts.
+fn announced(answered: &Answered, at: PacketRef) -> bool {
+    answered.announced.first.contains(&at) || answered.announced.last == Some(at)
 }
 
 /// VRRP and CARP (RFC 9568 §8.1.2), HSRP versions 1 and 2.
@@ -159,7 +165,8 @@ mod tests {
         }
     }
 
-    fn answers(asked: &[i64], list: &[([u8; 6], &[i64], bool)]) -> Vec<Finding> {
+    /// Questions, answers of each host, and which hosts' answers were announcements.
+    fn announcing(asked: &[i64], list: &[([u8; 6], &[i64], bool)], announced: &[(usize, &[i64])]) -> Vec<Finding> {
         let mut world = World::new();
         let known = world.neighbors.by_address.entry(host("10.0.0.2")).or_default();
         known.askers.insert(host("10.0.0.1"), times(asked));
@@ -167,10 +174,19 @@ mod tests {
             mac: Mac(*mac),
             times: times(ms),
             unasked: 0,
+            announced: Times::default(),
             own: *own,
         };
         known.answers = list.iter().map(answered).collect();
+        announced.iter().for_each(|(host, ms)| {
+            known.answers[*host].announced = times(ms);
+            known.answers[*host].unasked = ms.len() as u64;
+        });
         world.check(&RULE)
+    }
+
+    fn answers(asked: &[i64], list: &[([u8; 6], &[i64], bool)]) -> Vec<Finding> {
+        announcing(asked, list, &[])
     }
 
     const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -187,6 +203,19 @@ mod tests {
         let turns = answers(&[0, 9_000, 20_000], &[(A, &[1, 20_001], false), (B, &[9_001], false)]);
         assert_eq!((turns[0].confidence, turns[0].evidence.len()), (Confidence::High, 3));
         assert!(answers(&[0, 9_000], &[(A, &[1], false), (B, &[9_001, 20_001], false)]).is_empty());
+    }
+
+    #[test]
+    fn a_host_that_announced_itself_at_boot_is_told_by_its_answers() {
+        let both: &[([u8; 6], &[i64], bool)] = &[(A, &[1, 90_001], false), (B, &[90_002], false)];
+        let findings = announcing(&[0, 90_000], both, &[(0, &[1])]);
+        assert_eq!((findings[0].confidence, findings[0].evidence.len()), (Confidence::Certain, 2));
+    }
+
+    #[test]
+    fn who_announces_that_it_takes_over_did_not_answer() {
+        let both: &[([u8; 6], &[i64], bool)] = &[(A, &[1], false), (B, &[2, 9_001], false)];
+        assert!(announcing(&[0, 9_000], both, &[(1, &[2])]).is_empty());
     }
 
     #[test]

@@ -132,7 +132,13 @@ mod tests {
         let mut world = world;
         let known = world.neighbors.by_address.entry(host("10.0.0.254")).or_default();
         for (mac, ms) in [(1, a), (2, b)] {
-            known.answers.push(Answered { mac: Mac([2, 0, 0, 0, 0, mac]), times: times(ms), unasked: 1, own: false });
+            known.answers.push(Answered {
+                mac: Mac([2, 0, 0, 0, 0, mac]),
+                times: times(ms),
+                unasked: 1,
+                announced: times(ms),
+                own: false,
+            });
         }
         world.check(&RULE).first().map(|finding| finding.severity)
     }

@@ -302,7 +302,13 @@ mod tests {
 
     fn answers(mut world: World, target: &str, ms: &[i64]) -> World {
         let known = world.neighbors.by_address.entry(host(target)).or_default();
-        known.answers.push(Answered { mac: Mac([2; 6]), times: times(ms), unasked: 0, own: false });
+        known.answers.push(Answered {
+            mac: Mac([2; 6]),
+            times: times(ms),
+            unasked: 0,
+            announced: Times::default(),
+            own: false,
+        });
         world
     }
 

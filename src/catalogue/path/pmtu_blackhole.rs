@@ -7,7 +7,8 @@
 //! segment that went out after that was lost all the same. An ICMP "fragmentation needed" either did not come or was not heeded.
 //!
 //! At the receiver's end the large segments are not in the capture. There a small packet of the sender tells, one that came 3 s or more after the
-//! peer's last octets: its number says that a full segment or more was sent before it, and none of that ever came, in full or in part.
+//! peer's last octets: its number says that a full segment or more was sent before it, and none of that ever came, in full or in part. The
+//! small end of the same flight may have come.
 //!
 //! ## What it is not
 //! - Random loss: there sizes are mixed and it recovers.
@@ -32,7 +33,7 @@ pub static RULE: Rule = Rule {
     title: "big packets vanish, small ones pass",
     confidence: Confidence::High,
     culprit: Culprit::Network,
-    needs: Needs::any(&[Kind::Retransmitted, Kind::PassedOver]),
+    needs: Needs::any(&[Kind::Retransmitted, Kind::PassedOver, Kind::Fin]),
     says: "packets of {size} octets from {sender} to {peer} vanish, small ones pass: a smaller MTU on the way, and no ICMP that says so",
     variants: &[
         "packets of {size} octets from {sender} to {peer} vanish, small ones pass, and {sender} does not heed the ICMP that says so",
@@ -74,6 +75,7 @@ pub static RULE: Rule = Rule {
         Explains("http-request-incomplete", Scope::Same),
         Explains("response-stalled", Scope::Same),
         Explains("client-abandoned", Scope::Same),
+        Explains("half-closed-stuck", Scope::Same),
         Explains("banner-delayed", Scope::Same),
     ],
     sources: &["RFC 1191", "RFC 8201", "RFC 4821", "RFC 2923", "measured on Linux 6.18 with a narrow link"],
@@ -120,12 +122,19 @@ fn unheard(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     if proof.time.since(asked.time) < flow.thresholds.tail {
         return None;
     }
+    // Behind the hole: it came at once, what lies before it never.
+    let rest = mine.last_payload.filter(|rest| *rest > asked && *rest < proof);
     let took = peer.first_payload_acked.filter(|ack| *ack > asked && *ack < proof);
     let shows = format!("a small packet whose number says that {missing} octets went before it: none of them came");
     Some(
         RULE.found(flow, asked, side.other(), "what it sends last: small, and it arrives")
             .confidence(Confidence::Medium)
             .and_maybe(took, side, "the ACK of it: small, and it arrives")
+            .and_maybe(
+                rest,
+                side,
+                format!("{} octets from behind what is missing: small, and they arrive", mine.payload),
+            )
             .and(proof, side, shows)
             .rules_out("upstream-hang", "it did answer: its later number says so", &[proof])
             .variant(UNHEARD)
@@ -244,6 +253,18 @@ mod tests {
         let cited: Vec<u64> = finding.evidence.iter().map(|evidence| evidence.at.number).collect();
         assert_eq!((finding.variant, finding.confidence), (UNHEARD, Confidence::Medium));
         assert_eq!((cited.as_slice(), finding.values.get("size")), ([4, 5, 7].as_slice(), Some(&15_928u64.into())));
+    }
+
+    #[test]
+    fn the_small_end_of_a_flight_that_arrived_is_cited() {
+        let scene = Scene::open().data(Side::Client, 3, 517).acked(Side::Client, 4).data(Side::Server, 10, 419);
+        let mut scene = scene.fin(Side::Client, 12_000).acked(Side::Client, 12_040).capture_ends(16_000);
+        let server = &mut scene.facts.from_server;
+        server.next = server.next.map(|next| next.plus(2896));
+        (server.mss, scene.facts.from_client.mss) = (Some(1460), Some(1460));
+        let finding = scene.check(&RULE).expect("full segments vanish");
+        let cited: Vec<u64> = finding.evidence.iter().map(|evidence| evidence.at.number).collect();
+        assert_eq!((finding.variant, cited.as_slice()), (UNHEARD, [4, 5, 6, 8].as_slice()));
     }
 
     #[test]

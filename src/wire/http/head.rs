@@ -86,6 +86,7 @@ fn unusual<T>(
 ) -> Head<T> {
     let (result, objection) = match strict {
         Err(Error::TooManyHeaders) => return Head::Broken("more than 512 header fields"),
+        Err(Error::Version) if let Some(known) = as_minor_1(window) => return parse(&known, lenient, read, object),
         Err(strict) => (with_room(window, &lenient(), read), Some(strict.to_string())),
         result => (result, None),
     };
@@ -100,6 +101,18 @@ fn unusual<T>(
         Ok(None) => Head::Partial,
         Err(error) => Head::Broken(reason(error)),
     }
+}
+
+/// The head with HTTP/1.1 in its first line, where that line names HTTP/1.2 or higher: what a recipient takes it for (RFC 9110 §2.5, §6.2).
+fn as_minor_1(window: &[u8]) -> Option<Vec<u8>> {
+    const NAME: &[u8] = b"HTTP/1.";
+    let line = window.split(|octet| *octet == b'\n').next()?.trim_ascii_end();
+    let at = if line.starts_with(NAME) { NAME.len() } else { line.len().checked_sub(1)? };
+    let named = line.get(..at)?.ends_with(NAME) && line.get(at + 1).is_none_or(|octet| *octet == b' ');
+    let mut known = window.to_vec();
+    let minor = known.get_mut(at).filter(|minor| named && (b'2'..=b'9').contains(minor))?;
+    *minor = b'1';
+    Some(known)
 }
 
 /// Reads with room for few fields, and again with room for many when that is not enough.
@@ -392,6 +405,9 @@ mod tests {
 
     #[test]
     fn what_is_no_head_says_why() {
+        assert_eq!(request(b"GET / HTTP/1.2\r\nHost: a\r\n\r\n").minor, 1, "RFC 9112 §2.3: a digit, whichever");
+        assert_eq!(response(b"HTTP/1.9 200 OK\r\n\r\n").minor, 1);
+        assert_eq!(parse_response(b"HTTP/1.22 200 OK\r\n\r\n"), Head::Broken("no HTTP/1 version in the first line"));
         assert_eq!(parse_request(b"GET / HTTP/2.0\r\n\r\n"), Head::Broken("no HTTP/1 version in the first line"));
         assert_eq!(parse_request(b"\x16\x03\x01\x02\x00"), Head::Broken("invalid octet in the first line"));
         assert_eq!(parse_response(b"HTTP/1.1 2x0 OK\r\n\r\n"), Head::Broken("invalid status code"));
