@@ -118,7 +118,8 @@ fn every_rule_has_its_page_words_and_sources() {
         assert!(!rule.title.is_empty() && !rule.title.ends_with('.'), "{}: title", rule.id);
         assert!(!rule.says.is_empty(), "{}: says", rule.id);
         assert!(!rule.sources.is_empty(), "{}: sources", rule.id);
-        for step in rule.do_first.iter().chain(rule.verify) {
+        let of_variants = rule.words_of.iter().flat_map(|(_, words)| words.do_first.iter().chain(words.verify));
+        for step in rule.do_first.iter().chain(rule.verify).chain(of_variants) {
             assert!(!step.command.contains('…') && !step.command.contains(" #"), "{}: {}", rule.id, step.command);
             assert!(!step.command.contains('\n'), "{}: a command stands on one line", rule.id);
         }

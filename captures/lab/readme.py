@@ -68,6 +68,8 @@ SOFTWARE_OF = {
 }
 # captures of a second script, by the rule
 ALSO = {
+    "proxy-adds-latency": "those about an absent or silent backend by `absent-backend.sh`",
+    "connect-timeout": "`a-proxy-waits-and-asks-another` by `absent-backend.sh`",
     "unexpected-protocol-on-port": "those with vsftpd, Dovecot, Mosquitto and RabbitMQ, and `amqp-to-nginx`, by `first-words.sh`",
     "service-greeting-error": "those with vsftpd, Mosquitto, RabbitMQ and IMAP by `first-words.sh`",
     "http-more.sh": "nginx 1.22.1, Apache 2.4.71, HAProxy 2.6.12, Node 20.20.2, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18",
@@ -287,6 +289,10 @@ a-head-that-breaks | a status line, then a field with NUL octets (scripted)
 not-early-hints | 103, then 200 (scripted)
 """)
 rule("proxy-adds-latency", """
+nginx-waits-for-a-silent-backend | the second backend's firewall swallows the SYN: 2 s later the first one is asked
+nginx-waits-for-an-absent-backend | nobody answers ARP for the second backend: 2 s later the first one is asked
+haproxy-waits-for-an-absent-backend | the same at HAProxy, every second request
+haproxy-queue-beside-an-absent-backend | the requests wait in a queue (maxconn 1); only the health check asks for the backend that is not there
 haproxy-queue | four clients, one connection allowed (maxconn 1), 0.8 s each
 nginx-asks-for-leave-first | auth_request to a server that takes 1.6 s
 haproxy-script-keeps-the-answer | a Lua action sleeps 1.5 s before the answer goes out
@@ -596,6 +602,7 @@ not-high-rtt | RTT 0.7 s, nothing is repeated (generated: the kernel of the lab 
 not-fast | opens at once
 """)
 rule("connect-timeout", """
+a-proxy-waits-and-asks-another | HAProxy gives up a silent backend after 2 s and asks another
 firewall-drop-near-client | DROP on the server, curl gives up after 9.5 s; port 80 of the host answers before and after
 firewall-drop-near-server | the same seen on the server: SYNs arrive, nothing leaves
 firewall-drop-ipv6 | the same over IPv6, 7 SYNs over 7.1 s

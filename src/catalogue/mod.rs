@@ -70,7 +70,9 @@ pub fn code(id: &str) -> Option<String> {
 pub fn search(words: &str) -> impl Iterator<Item = (&'static Rule, &'static str)> {
     let words = words.to_lowercase();
     RULES.iter().filter_map(move |(rule, _)| {
-        let text = rule.users_see.iter().find(|text| text.to_lowercase().contains(&words))?;
+        let of_variants = rule.words_of.iter().flat_map(|(_, words)| words.users_see);
+        let mut all = rule.users_see.iter().chain(of_variants);
+        let text = all.find(|text| text.to_lowercase().contains(&words))?;
         Some((*rule, *text))
     })
 }

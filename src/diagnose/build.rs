@@ -40,9 +40,9 @@ impl<'a> Builder<'a> {
         findings: &'a [Finding],
         causes: &'a Causes,
         faces: &'a Faces,
+        working: Working<'a>,
     ) -> Self {
         let ids = findings.iter().map(|f| finding_id(f, capture.flow_of(f))).collect();
-        let working = Working::of(capture);
         Self { merged, settings, capture, findings, causes, faces, ids, working }
     }
 
@@ -68,6 +68,7 @@ impl<'a> Builder<'a> {
         let shown = draft.shown;
         let finding = &self.findings[shown];
         let rule = self.rule(shown);
+        let words = rule.words(finding.variant);
         let flow = self.flow(shown);
         let earliest = draft.members[0];
         let links = self.links(draft);
@@ -90,10 +91,10 @@ impl<'a> Builder<'a> {
             evidence,
             misleads: self.misleads(extent),
             control: self.control(draft, extent),
-            do_first: steps(rule.do_first, finding, flow, self.files()),
+            do_first: steps(words.do_first, finding, flow, self.files()),
             fix: fixes(rule, finding, flow, self.files()),
-            verify: steps(rule.verify, finding, flow, self.files()),
-            users_see: rule.users_see.iter().map(|text| (*text).to_owned()).collect(),
+            verify: steps(words.verify, finding, flow, self.files()),
+            users_see: words.users_see.iter().map(|text| (*text).to_owned()).collect(),
             not: self.not(finding, flow, rule),
             cannot_show: self.cannot_show(finding, flow, rule),
             capture_next: self.capture_next(finding, rule, extent),
@@ -277,8 +278,12 @@ impl<'a> Builder<'a> {
     }
 
     fn cannot_show(&self, finding: &Finding, flow: Option<&FlowSummary>, rule: &Rule) -> Vec<String> {
-        let mut lines: Vec<String> =
-            rule.cannot_show.iter().map(|line| filled(line, finding, flow, Purpose::Prose, self.files())).collect();
+        let mut lines: Vec<String> = rule
+            .words(finding.variant)
+            .cannot_show
+            .iter()
+            .map(|line| filled(line, finding, flow, Purpose::Prose, self.files()))
+            .collect();
         let packets = &self.merged.packets;
         if rule.claims_absence && packets.icmp == 0 {
             // M7: the absence of ICMP proves nothing in a file that holds none at all.

@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::explain;
 use crate::catalogue;
 use crate::event::PacketRef;
-use crate::rule::finding::{Confidence, Finding, Reach, Severity, Subject};
+use crate::rule::finding::{Confidence, Finding, Reach, Severity, Subject, WAITED_FOR};
 use crate::rule::summary::FlowSummary;
+use crate::rule::value::Value;
 use crate::rule::view::CaptureView;
 use crate::rule::{Rule, Scope};
 use crate::wire::{Address, Endpoint};
@@ -48,6 +49,8 @@ struct Place {
     client: Option<Endpoint>,
     server: Option<Endpoint>,
     name: Option<String>,
+    /// Whom it waited for, where that is neither end; port 0 where none is known.
+    waited_for: Option<Endpoint>,
 }
 
 impl Place {
@@ -58,6 +61,11 @@ impl Place {
             client: whole.map(|flow| flow.facts.client),
             server: whole.map(|flow| flow.facts.server),
             name: whole.and_then(name_of).or_else(|| finding.reach.as_ref().and_then(|reach| reach.name.clone())),
+            waited_for: match finding.values.get(WAITED_FOR) {
+                Some(Value::Endpoint(end)) => Some(*end),
+                Some(Value::Address(address)) => Some(Endpoint::new(*address, 0)),
+                _ => None,
+            },
         }
     }
 
@@ -281,6 +289,7 @@ impl Reached<'_> {
         keys.extend(place.client.map(|client| Key::Source(client.address)));
         keys.extend(place.hosts().map(Key::Host));
         keys.extend(place.name.clone().map(Key::Name));
+        keys.extend(place.waited_for.into_iter().flat_map(|end| [Key::Server(end), Key::Host(end.address)]));
         if let Some(reach) = &self.findings[effect].reach {
             keys.extend(reach.servers.iter().take(NEAREST).copied().map(Key::Server));
             keys.extend(reach.servers.iter().take(NEAREST).map(|server| Key::Host(server.address)));
@@ -336,6 +345,15 @@ impl Reached<'_> {
     /// Whether a scope holds between findings on different flows.
     fn holds(&self, scope: Scope, cause: usize, effect: usize) -> bool {
         let (a, b) = (&self.places[cause], &self.places[effect]);
+        if let Some(end) = b.waited_for {
+            let there = match (&self.findings[cause].reach, a.server, scope) {
+                (Some(reach), _, Scope::Hop | Scope::Peer) => reach.holds(&end, &end),
+                (None, Some(server), Scope::Peer) => server == end,
+                (None, Some(server), Scope::Hop) => server.address == end.address,
+                _ => false,
+            };
+            return there && self.in_time(cause, effect);
+        }
         if let Some(reach) = &self.findings[cause].reach {
             let there = match (b.client, b.server, &self.findings[effect].reach) {
                 (_, _, Some(other)) => reach.includes(other),

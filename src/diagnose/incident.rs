@@ -29,14 +29,17 @@ pub struct Draft {
 pub(super) struct Good<'a>(BTreeMap<Endpoint, Vec<&'a Digest>>);
 
 impl<'a> Good<'a> {
-    pub(super) fn of(capture: &'a CaptureView<'_>) -> Self {
-        let good = |digest: &&Digest| digest.verdict == Verdict::Healthy && (digest.served || digest.accepted);
+    /// Without `raised`: those that were good until others were known.
+    pub(super) fn of(capture: &'a CaptureView<'_>, raised: &BTreeSet<PacketRef>) -> Self {
+        let good = |digest: &&Digest| {
+            digest.verdict == Verdict::Healthy && (digest.served || digest.accepted) && !raised.contains(&digest.id)
+        };
         let by_server = capture.servers().map(|(server, flows)| (*server, in_turn(flows).filter(good).collect()));
         Self(by_server.collect())
     }
 
     /// Flows that got what they came for.
-    fn to(&self, server: &Endpoint) -> impl DoubleEndedIterator<Item = &Digest> {
+    pub(super) fn to(&self, server: &Endpoint) -> impl DoubleEndedIterator<Item = &Digest> {
         self.accepted_by(server).filter(|digest| digest.served)
     }
 

@@ -17,6 +17,7 @@ mod incident;
 mod legs;
 pub mod news;
 mod probe;
+mod raised;
 mod rank;
 pub mod report;
 mod same;
@@ -53,6 +54,7 @@ pub use entries::flow_entry;
 use report::{Counts, FlowCounts, FlowEntry, Report, SCHEMA, Tool};
 pub use same::one_place;
 use selection::{Ends, Selected};
+use shared::Working;
 use spread::{both, spread};
 
 /// What all shards and inputs together know: plain data, the only thing the report is made from.
@@ -185,15 +187,17 @@ pub fn report(merged: &Merged, settings: &Settings) -> Report {
         index,
     };
     let mut findings = all_findings(&capture, threads);
+    let raised = raised::raised(&findings, &capture);
+    let good = incident::Good::of(&capture, &raised);
+    let working = Working::of(&capture, &raised, &good);
     let selected = settings.only.select(&capture, faces);
     if let Some(selected) = &selected {
         findings.retain(|finding| selected.wants(finding));
     }
     let causes = cause::find(&findings, &capture);
     first_things_first(&mut findings, &causes);
-    let builder = Builder::new(merged, settings, &capture, &findings, &causes, faces);
+    let builder = Builder::new(merged, settings, &capture, &findings, &causes, faces, working);
 
-    let good = incident::Good::of(&capture);
     let drafts = incident::group(&findings, &causes, &capture, &good);
     let mut drafts: Vec<_> = drafts
         .into_iter()

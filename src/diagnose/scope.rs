@@ -76,7 +76,7 @@ impl Builder<'_> {
         let mut lines = Vec::new();
         let hosts: BTreeSet<_> = extent.servers.iter().map(|server| server.address).collect();
         for host in hosts {
-            for (end, service) in self.capture.services.of_host(host).filter(|(end, _)| !extent.servers.contains(end)) {
+            for (end, service) in self.working.services.of_host(host).filter(|(end, _)| !extent.servers.contains(end)) {
                 let of_sender = || extent.senders.iter().filter_map(|sender| service.clients.get(sender)).sum::<u64>();
                 if service.good == service.flows && service.good > 0 && of_sender() > 0 {
                     lines.push(match service.flows {
@@ -101,7 +101,7 @@ impl Builder<'_> {
     pub(super) fn control(&self, draft: &Draft, extent: &Extent) -> Vec<String> {
         let mut lines: Vec<String> = self.shared(draft).into_iter().collect();
         for server in &extent.servers {
-            let Some(service) = self.capture.service(server) else { continue };
+            let Some(service) = self.working.services.get(server) else { continue };
             let (Some(first), good @ 1..) = (service.first_good, service.good) else { continue };
             let spoken: Vec<String> = service
                 .plain

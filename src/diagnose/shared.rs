@@ -2,10 +2,13 @@
 //!
 //! Compared are flows to the same port: backend, client, client network, server name, interface, and the TLS client by its list of ciphers.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::incident::Draft;
+use super::incident::{Draft, Good};
+use super::raised;
 use crate::event::{PacketRef, What};
+use crate::host::service::Services;
 use crate::rule::finding::Finding;
 use crate::rule::summary::{FlowSummary, Verdict};
 use crate::rule::view::CaptureView;
@@ -20,22 +23,30 @@ const COMPARED: usize = 512;
 const MOST: usize = 95;
 const FEW: usize = 5;
 
-/// Flows that work, by the port they were opened to: looked up for every incident, so collected once.
-pub(super) struct Working<'a>(BTreeMap<u16, Vec<&'a FlowSummary>>);
+/// What works, looked up for every incident, so collected once.
+pub(super) struct Working<'a> {
+    /// Flows by the port they were opened to.
+    by_port: BTreeMap<u16, Vec<&'a FlowSummary>>,
+    /// Servers.
+    pub services: Cow<'a, Services>,
+}
 
 impl<'a> Working<'a> {
-    pub(super) fn of(capture: &'a CaptureView<'_>) -> Self {
-        let works = |flow: &&FlowSummary| flow.digest.verdict == Verdict::Healthy && flow.digest.answered;
+    /// Without `raised`: those that worked until others were known.
+    pub(super) fn of(capture: &'a CaptureView<'_>, raised: &BTreeSet<PacketRef>, good: &Good<'_>) -> Self {
+        let works = |flow: &&FlowSummary| {
+            flow.digest.verdict == Verdict::Healthy && flow.digest.answered && !raised.contains(&flow.facts.id)
+        };
         let mut by_port: BTreeMap<u16, Vec<&FlowSummary>> = BTreeMap::new();
         for flow in capture.flows.values().filter(works) {
             by_port.entry(flow.facts.server.port).or_default().push(flow);
         }
-        Self(by_port)
+        Self { by_port, services: raised::services(raised, good, capture) }
     }
 
     /// The first flows to any of the ports, without some.
     fn to(&self, ports: &BTreeSet<u16>, without: &BTreeSet<PacketRef>) -> Vec<&'a FlowSummary> {
-        let lists = ports.iter().filter_map(|port| self.0.get(port));
+        let lists = ports.iter().filter_map(|port| self.by_port.get(port));
         let others = |flow: &&&FlowSummary| !without.contains(&flow.facts.id);
         let mut flows: Vec<&FlowSummary> =
             lists.flat_map(|list| list.iter().filter(others).take(COMPARED)).copied().collect();
@@ -168,7 +179,7 @@ mod tests {
         }
         let draft = Draft { members: (0..findings.len()).collect(), consequences: Vec::new(), shown: 0 };
         let view = world.view();
-        sentence(&draft, &findings, &view, &Working::of(&view))
+        sentence(&draft, &findings, &view, &Working::of(&view, &BTreeSet::new(), &Good::of(&view, &BTreeSet::new())))
     }
 
     #[test]

@@ -178,6 +178,19 @@ impl Services {
         }
     }
 
+    /// A flow that was taken for good was not; `first` and `last` are the earliest and the latest of the others that are.
+    pub fn distrust(&mut self, lesson: &Lesson, first: Option<PacketRef>, last: Option<PacketRef>) {
+        if let Some(service) = self.by_end.get_mut(&lesson.server).filter(|_| lesson.good) {
+            service.good_less(lesson);
+            if service.first_good == Some(lesson.flow) {
+                service.first_good = first;
+            }
+            if service.last_good == Some(lesson.flow) {
+                service.last_good = last;
+            }
+        }
+    }
+
     /// What is known of a server.
     pub fn get(&self, end: &Endpoint) -> Option<&Service> {
         self.by_end.get(end)
@@ -236,17 +249,23 @@ impl Service {
         let less = |n: &mut u64, by: bool| *n = n.saturating_sub(u64::from(by));
         less(&mut self.flows, true);
         less(&mut self.accepted, lesson.accepted);
-        less(&mut self.good, lesson.good);
+        if lesson.good {
+            self.good_less(lesson);
+        }
         if let Some(known) = self.clients.get_mut(&lesson.client.address) {
             less(known, true);
-        }
-        let table = if lesson.behind_proxy { &mut self.behind_proxy } else { &mut self.plain };
-        if let Some(spoke) = lesson.protocol.filter(|_| lesson.good).and_then(|protocol| table.get_mut(&protocol)) {
-            less(&mut spoke.flows, true);
         }
         if let Some(series) = self.empty.get_mut(&lesson.client.address).filter(|_| lesson.empty) {
             less(&mut series.count, true);
             series.starts.retain(|start| *start != lesson.flow);
+        }
+    }
+
+    fn good_less(&mut self, lesson: &Lesson) {
+        self.good = self.good.saturating_sub(1);
+        let table = if lesson.behind_proxy { &mut self.behind_proxy } else { &mut self.plain };
+        if let Some(spoke) = lesson.protocol.and_then(|protocol| table.get_mut(&protocol)) {
+            spoke.flows = spoke.flows.saturating_sub(1);
         }
     }
 

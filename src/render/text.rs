@@ -309,7 +309,7 @@ pub(super) fn ruled_out(incident: &Incident) -> Vec<(Vec<&str>, &str)> {
     reasons
 }
 
-/// The packets of the incident's own flow and its other leg; those of other flows are controls.
+/// The packets of the incident's own flow and its other leg. Those of other flows are controls, unless they are told with their sender.
 pub(super) fn own_evidence<'r>(report: &Report, incident: &'r Incident) -> impl Iterator<Item = &'r EvidenceEntry> {
     let own: Vec<FlowRef> = incident
         .links
@@ -320,7 +320,7 @@ pub(super) fn own_evidence<'r>(report: &Report, incident: &'r Incident) -> impl 
     // A finding about a host or the whole capture has no flow of its own: every packet is its proof.
     let wide = report.findings.iter().any(|finding| finding.id == incident.id && finding.flow.is_none());
     let any = !wide && incident.evidence.iter().any(|e| e.flow.is_some_and(|flow| own.contains(&flow)));
-    incident.evidence.iter().filter(move |e| !any || e.flow.is_none_or(|flow| own.contains(&flow)))
+    incident.evidence.iter().filter(move |e| !any || e.side.is_some() || e.flow.is_none_or(|flow| own.contains(&flow)))
 }
 
 /// The packets that prove it: one column, or one per leg.

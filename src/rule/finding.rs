@@ -176,6 +176,9 @@ pub struct Finding {
     pub reach: Option<Box<Reach>>,
 }
 
+/// Value that names whom a finding's flow waited for beside its own ends: an ip:port or an address.
+pub const WAITED_FOR: &str = "absent";
+
 /// Whom and when a finding concerns that speaks for more than one flow: what its edges can explain, how far its incident reaches, and how it
 /// stands. An empty list sets no limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

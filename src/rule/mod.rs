@@ -54,6 +54,8 @@ pub struct Rule {
     pub variants: &'static [&'static str],
     /// Words on users' screens and in logs, literally.
     pub users_see: &'static [&'static str],
+    /// What a variant says in place of these and of the lists below.
+    pub words_of: &'static [(u8, Words)],
     /// The question that decides, and the command that answers it. Read-only.
     pub do_first: &'static [Step],
     /// What changes state, with its risk.
@@ -96,6 +98,7 @@ impl Rule {
         says: "",
         variants: &[],
         users_see: &[],
+        words_of: &[],
         do_first: &[],
         fix: &[],
         verify: &[],
@@ -132,6 +135,17 @@ impl Rule {
         }
     }
 
+    /// The lists of a finding's variant.
+    pub fn words(&self, variant: u8) -> Words {
+        let own = self.words_of.iter().find(|(of, _)| *of == variant).map_or(Words::NONE, |(_, words)| *words);
+        Words {
+            users_see: if own.users_see.is_empty() { self.users_see } else { own.users_see },
+            do_first: if own.do_first.is_empty() { self.do_first } else { own.do_first },
+            verify: if own.verify.is_empty() { self.verify } else { own.verify },
+            cannot_show: if own.cannot_show.is_empty() { self.cannot_show } else { own.cannot_show },
+        }
+    }
+
     /// The headline template of a finding's variant.
     pub fn headline(&self, variant: u8) -> &'static str {
         match variant {
@@ -139,6 +153,24 @@ impl Rule {
             n => self.variants.get(usize::from(n) - 1).copied().unwrap_or(self.says),
         }
     }
+}
+
+/// What a variant of a rule says in its own way; an empty list stands for the rule's.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    /// [`Rule::users_see`].
+    pub users_see: &'static [&'static str],
+    /// [`Rule::do_first`].
+    pub do_first: &'static [Step],
+    /// [`Rule::verify`].
+    pub verify: &'static [Step],
+    /// [`Rule::cannot_show`].
+    pub cannot_show: &'static [&'static str],
+}
+
+impl Words {
+    /// Nothing of its own.
+    pub const NONE: Self = Self { users_see: &[], do_first: &[], verify: &[], cannot_show: &[] };
 }
 
 /// Which kinds of events a check cannot do without.

@@ -101,7 +101,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let name = match (socket, nearest.0) {
         (false, _) => nearest.1.to_owned(),
         (true, 60) => "nginx proxy_read_timeout 60, ALB idle timeout 60".to_owned(),
-        (true, seconds) => format!("a proxy_read_timeout (nginx), timeout tunnel (HAProxy) or the like of {seconds} s"),
+        (true, seconds) => format!("a proxy's read or tunnel timeout of {seconds} s"),
     };
     // ±3 % or ±0.5 s.
     if (pause - timer).abs() > Elapsed(timer.0 / 100 * 3).max(STEP) {

@@ -83,6 +83,7 @@ pub static RULE: Rule = Rule {
         Explains("slow-response", Scope::Link),
         Explains("proxy-retries-hide-failure", Scope::Link),
         Explains("proxy-adds-latency", Scope::Link),
+        Explains("proxy-adds-latency", Scope::Peer),
     ],
     sources: &["RFC 6298 §5", "Linux tcp_syn_retries, tcp_syn_linear_timeouts (measured on 6.18)", "[S2]", "[S4]"],
     check: Check::Flow(check),

@@ -3,7 +3,9 @@
 //! ## How tcpwhy knows
 //! The status is one that gateways use for their own troubles, and no backend gave it: 502 and 504 in any case, 503 where a proxy signs it
 //! (Server, Via, or HAProxy's page of 107 octets). Where the backend leg is in the capture and carries the same status, the answer is
-//! the application's and this diagnosis is dropped.
+//! the application's and this diagnosis is dropped. Where the proxy's other connections tell, it says why: a 503 while no backend was asked and
+//! every connection of the same port to one was busy (a queue), or a TLS connection to the backend that the proxy itself closed behind the
+//! handshake, right before its answer (nginx refuses a certificate so).
 //!
 //! ## What it is not
 //! - `http-server-error`: there the application itself says 5xx.
@@ -16,23 +18,70 @@
 //! ## False alarms it avoids
 //! A 503 with Retry-After is meant: maintenance, or a limit. A 503 that no proxy signs may be the application's own.
 
+use super::gateway_reason::{self, DISTRUSTED, QUEUED};
 use crate::event::{Kind, PacketRef, Side};
 use crate::rule::exchange::exchanges;
 use crate::rule::finding::{Confidence, Culprit, Finding};
 use crate::rule::gateway::{gateway_error, joined};
 use crate::rule::value::Value;
 use crate::rule::view::{CaptureView, FlowView, LegsView};
-use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step, Words};
 
 pub static RULE: Rule = Rule {
     id: "http-gateway-error",
-    title: "a proxy answered that its backend failed",
+    title: "a proxy answered with an error of its own",
     confidence: Confidence::Certain,
     culprit: Culprit::Proxy,
     proxy_end: Side::Server,
     needs: Needs::all(&[Kind::Request, Kind::Response, Kind::ErrorStatus]),
     symptom: true,
-    says: "the proxy {server} answered {status} {after} after the request: its backend failed it",
+    says: "the proxy {server} answered {status} {after} after the request: it got no usable answer from a backend",
+    variants: &[
+        "the proxy {server} answered {status} {after} after the request without asking {backend}, with {busy} connections to it busy all the while",
+        "the proxy {server} answered {status}: it closed its TLS connection to {backend} before it asked, it seems to refuse the certificate",
+    ],
+    words_of: &[
+        (
+            QUEUED,
+            Words {
+                users_see: &["503 Service Unavailable", "sQ", "upstream queue is full"],
+                do_first: &[
+                    Step {
+                        says: "On the proxy {host}: how many connections may it open, and how long may a request wait?",
+                        command: "sudo grep -nE 'maxconn|max_conns|queue' /etc/haproxy/haproxy.cfg /etc/nginx/nginx.conf",
+                    },
+                    Step {
+                        says: "On the proxy {host}, if it is HAProxy: qcur, qmax, scur and slim of its servers",
+                        command: "echo 'show stat' | sudo socat stdio /run/haproxy/admin.sock | cut -d, -f1-7",
+                    },
+                ],
+                verify: &[],
+                cannot_show: &["the limit itself, and whether the proxy refused for another reason meanwhile"],
+            },
+        ),
+        (
+            DISTRUSTED,
+            Words {
+                users_see: &[
+                    "502 Bad Gateway",
+                    "upstream SSL certificate verify error",
+                    "upstream SSL certificate does not match",
+                ],
+                do_first: &[
+                    Step {
+                        says: "On the proxy {host}: what does its log say about the certificate?",
+                        command: "sudo grep -n 'upstream SSL certificate' /var/log/nginx/error.log",
+                    },
+                    Step {
+                        says: "On the proxy {host}: who issued the backend's certificate, and for which names?",
+                        command: "openssl s_client -connect {backend} -showcerts </dev/null",
+                    },
+                ],
+                verify: &[],
+                cannot_show: &["why the proxy closed: it says so in its log only"],
+            },
+        ),
+    ],
     users_see: &["502 Bad Gateway", "503 Service Unavailable", "504 Gateway Time-out", "504 Gateway Timeout"],
     do_first: &[
         Step {
@@ -93,7 +142,18 @@ fn is_its_own(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
             }
         })
     });
-    if passed_on { Keep::Drop } else { Keep::Yes }
+    if passed_on {
+        return Keep::Drop;
+    }
+    let asked = finding.evidence.iter().map(|told| told.at).min().unwrap_or(flow);
+    let status = match finding.values.get("status") {
+        Some(Value::Count(status)) => *status as u16,
+        _ => 0,
+    };
+    if let Some(front) = capture.flows.get(&flow) {
+        *finding = gateway_reason::told(finding.clone(), front, (asked, answer), status, capture);
+    }
+    Keep::Yes
 }
 
 #[cfg(test)]

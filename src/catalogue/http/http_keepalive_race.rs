@@ -12,15 +12,16 @@
 //! A rare 502 (one in a thousand or ten thousand), "socket hang up", `NoHttpResponseException`, "server closed idle connection".
 //!
 //! ## False alarms it avoids
-//! A FIN on an idle connection without a request near it is how keep-alive ends. A client that asks again on a new connection and is answered
-//! has lost only time: a warning.
+//! A FIN on an idle connection without a request near it is how keep-alive ends. A client that asks the same again on a new connection and is
+//! answered has lost only time: a warning.
 
 use crate::event::{Kind, PacketRef, ResetKind, Side};
-use crate::rule::exchange::exchanges;
+use crate::rule::exchange::{Exchange, exchanges};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::summary::FlowSummary;
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Explains, Fix, Keep, Needs, Rule, Scope, Step};
-use crate::time::Elapsed;
+use crate::time::{Elapsed, Timestamp};
 
 /// Two packets may cross within this time on any path.
 pub(super) const CROSSING: Elapsed = Elapsed::millis(50);
@@ -109,33 +110,46 @@ fn reset_after(flow: &FlowView<'_>, at: PacketRef) -> Option<PacketRef> {
     flow.server().resets.iter().find(|reset| reset.at > at && refused(reset.kind)).map(|reset| reset.at)
 }
 
-/// A client that asks again at once on a new connection, and is answered, has lost only time.
+/// A client that asks the same again on a new connection after the failure, and is answered, has lost only time.
 fn asked_again(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
     let Some(lost) = exchanges(&flow.story).last().copied() else { return Keep::Yes };
-    let from = finding.first().time.min(lost.request.time);
-    let again = capture.began(from, lost.request.time + RETRY).any(|other| {
-        let same = other.client().address == flow.facts.client.address && other.server() == flow.facts.server;
-        same && other.id != flow.facts.id && other.answered && repeats(capture, other.id, &lost)
+    let (failed, server) = (finding.last(), flow.facts.server);
+    let until = failed.time + RETRY;
+    let again = capture.began(lost.request.time, until).find_map(|other| {
+        let same = other.client().address == flow.facts.client.address && other.server() == server;
+        let other = capture.flows.get(&other.id).filter(|_| same && other.id != flow.facts.id)?;
+        Some((other.facts.id, repeat(other, &lost, failed, until)?))
     });
-    if again {
-        finding.severity = Severity::Warning;
-        finding.notes.push("the request was sent again on a new connection and answered".into());
+    if let Some((other, (asked, answered))) = again {
+        *finding = finding
+            .clone()
+            .severity(Severity::Warning)
+            .cites(asked, Some(other), format!("{} {} again, on a new connection", lost.head.method, lost.head.target))
+            .cites(answered, Some(other), "it is answered there")
+            .note("the request was sent again on a new connection and answered");
     }
     Keep::Yes
 }
 
-fn repeats(capture: &CaptureView<'_>, flow: PacketRef, lost: &crate::rule::exchange::Exchange<'_>) -> bool {
-    let Some(flow) = capture.flows.get(&flow) else { return false };
-    let first = exchanges(&flow.story).first().copied();
-    first.is_some_and(|first| first.head.method == lost.head.method && first.head.target == lost.head.target)
+/// The same request on another flow, sent between `failed` and `until`, and the packet of its answer.
+fn repeat(
+    flow: &FlowSummary,
+    lost: &Exchange<'_>,
+    failed: PacketRef,
+    until: Timestamp,
+) -> Option<(PacketRef, PacketRef)> {
+    let same = |one: &Exchange<'_>| one.head.method == lost.head.method && one.head.target == lost.head.target;
+    let all = exchanges(&flow.story);
+    let one = all.iter().find(|one| same(one) && one.request > failed && one.request.time <= until)?;
+    Some((one.request, one.response?.0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::event::What;
-    use crate::rule::testing::Scene;
+    use crate::rule::testing::{Scene, World};
 
     fn idle() -> Scene {
         let scene = Scene::open().request(3, "GET", "/", 80).response(4, 200, 40).acked(Side::Server, 5);
@@ -149,6 +163,27 @@ mod tests {
         assert_eq!((finding.confidence, finding.evidence.len()), (Confidence::Certain, 4));
         let scene = idle().fin(Side::Server, 5000).request(5010, "GET", "/b", 80);
         assert!(scene.rst(Side::Server, 5020, ResetKind::AfterFin, 80).check(&RULE).is_some());
+    }
+
+    #[test]
+    fn a_request_that_is_asked_again_and_answered_has_cost_only_time() {
+        let scene =
+            idle().request(5000, "GET", "/b", 80).fin(Side::Server, 5010).rst(Side::Server, 5020, ResetKind::Stray, 80);
+        let finding = scene.check(&RULE).expect("crossed");
+        let told = |target: &str, ms: i64, answered: bool| {
+            let other =
+                Scene::starting("10.0.0.1:40002", "10.0.0.2:443", 100, ms).handshake().request(3, "GET", target, 80);
+            let other = if answered { other.response(4, 200, 40) } else { other };
+            World::new().with(&scene).with(&other).corroborated(&RULE, finding.clone()).expect("kept")
+        };
+        let again = told("/b", 5_030, true);
+        let cited: Vec<u64> = again.evidence.iter().skip(4).map(|evidence| evidence.at.number).collect();
+        assert_eq!((again.severity, cited), (Severity::Warning, vec![103, 104]));
+        for (target, ms, answered) in
+            [("/b", 4_900, true), ("/c", 5_030, true), ("/b", 5_030, false), ("/b", 9_000, true)]
+        {
+            assert_eq!(told(target, ms, answered).severity, Severity::Critical, "{target} {ms} {answered}");
+        }
     }
 
     #[test]

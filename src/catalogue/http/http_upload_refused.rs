@@ -56,8 +56,8 @@ pub static RULE: Rule = Rule {
         risk: "larger requests take memory and disk of the server; raise it for the one path only",
     }],
     verify: &[Step {
-        says: "from the client's host, a body of 20 MB; 413 means that the limit is below it:",
-        command: "head -c 20000000 /dev/zero | curl -sS -o /dev/null -m 60 -w '%{response_code}\\n' --data-binary @- http://{host}:{port}{path}",
+        says: "from the client's host, without a body; {status} means that it is still refused:",
+        command: "curl -sS -o /dev/null -m 3 -w '%{response_code}\\n' -X {method} -H 'Expect: 100-continue' -H '{announced}' http://{host}:{port}{path}",
     }],
     not: &[("network", "the request arrived and was answered")],
     cannot_show: &["how high the limit is", "whether the server at this address refuses, or one behind it"],
@@ -72,6 +72,8 @@ pub static RULE: Rule = Rule {
     ..Rule::BLANK
 };
 
+/// Octets that are more than most limits allow.
+const MANY: u64 = 20_000_000;
 /// Flows of one port whose answers are counted.
 const COUNTED: usize = 4096;
 
@@ -87,11 +89,19 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let one = all.iter().find(|one| refusal(one).is_some())?;
     let (at, head) = one.response?;
     let request = format!("{} {}", one.head.method, one.head.target);
-    let (why, body) = match (head.status, one.head.framing) {
-        (413, Framing::Length(size)) => ("its body is larger than a limit allows", format!("a body of {size} octets")),
-        (413, _) => ("its body is larger than a limit allows", "a body without a length".into()),
-        _ => ("its body has no length", "a body without a length".to_owned()),
+    let why = match head.status {
+        413 => "its body is larger than a limit allows",
+        _ => "its body has no length",
     };
+    let (body, announced) = match one.head.framing {
+        Framing::Length(size) => (format!("a body of {size} octets"), format!("Content-Length: {size}")),
+        // Its octets are not counted: a length that stands for many.
+        _ if head.status == 413 => ("a body without a length".into(), format!("Content-Length: {MANY}")),
+        _ => ("a body without a length".into(), "Transfer-Encoding: chunked".to_owned()),
+    };
+    // Other tokens are none that a shell should read.
+    let word = one.head.method.bytes().all(|c| c.is_ascii_uppercase());
+    let method = if word { one.head.method.as_str() } else { "POST" };
     let signed = head.server.as_deref().map(|name| format!(", Server: {name}")).unwrap_or_default();
     Some(
         RULE.found(flow, at, Side::Server, format!("{} {}{signed}", head.status, head.reason))
@@ -99,6 +109,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
             .severity(Severity::Notice)
             .with("path", super::plain(&one.head.target))
             .with("request", request)
+            .with("method", method)
+            .with("announced", announced)
             .with("status", u64::from(head.status))
             .with("why", why),
     )

@@ -1,5 +1,6 @@
 //! HTTP/1: what servers and gateways answer, and where they do not.
 
+mod gateway_reason;
 pub mod http_bad_request;
 pub mod http_expect_100_stall;
 pub mod http_framing_conflict;

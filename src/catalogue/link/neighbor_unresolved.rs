@@ -72,6 +72,7 @@ pub static RULE: Rule = Rule {
         Explains("rto-unrecovered", Scope::Hop),
         Explains("icmp-destination-unreachable", Scope::Hop),
         Explains("dns-no-answer", Scope::Hop),
+        Explains("proxy-adds-latency", Scope::Hop),
     ],
     sources: &["RFC 826", "RFC 4861 §7.2.2", "Linux mcast_solicit, retrans_time_ms (measured)"],
     check: Check::Capture(check),

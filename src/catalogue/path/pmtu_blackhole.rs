@@ -122,19 +122,16 @@ fn unheard(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     if proof.time.since(asked.time) < flow.thresholds.tail {
         return None;
     }
-    // Behind the hole: it came at once, what lies before it never.
-    let rest = mine.last_payload.filter(|rest| *rest > asked && *rest < proof);
+    // Behind the hole: it came at once, what lies before it never. What came in order is acknowledged.
+    let behind = mine.payload.saturating_sub(mine.acknowledged);
+    let rest = mine.last_payload.filter(|rest| behind > 0 && *rest > asked && *rest < proof);
     let took = peer.first_payload_acked.filter(|ack| *ack > asked && *ack < proof);
     let shows = format!("a small packet whose number says that {missing} octets went before it: none of them came");
     Some(
         RULE.found(flow, asked, side.other(), "what it sends last: small, and it arrives")
             .confidence(Confidence::Medium)
             .and_maybe(took, side, "the ACK of it: small, and it arrives")
-            .and_maybe(
-                rest,
-                side,
-                format!("{} octets from behind what is missing: small, and they arrive", mine.payload),
-            )
+            .and_maybe(rest, side, format!("{behind} octets from behind what is missing: small, and they arrive"))
             .and(proof, side, shows)
             .rules_out("upstream-hang", "it did answer: its later number says so", &[proof])
             .variant(UNHEARD)

@@ -29,7 +29,7 @@ use crate::rule::mutual::{self, Offered};
 use crate::rule::summary::FlowSummary;
 use crate::rule::trust;
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Explains, Fix, Keep, Needs, Rule, Scope, Step};
+use crate::rule::{Check, Explains, Fix, Keep, Needs, Rule, Scope, Step, Words};
 use crate::time::{Elapsed, Timestamp};
 
 pub static RULE: Rule = Rule {
@@ -50,6 +50,10 @@ pub static RULE: Rule = Rule {
         "peer did not return a certificate",
         "ERR_BAD_SSL_CLIENT_AUTH_CERT",
     ],
+    words_of: &[(
+        INSIDE,
+        Words { users_see: &["400 No required SSL certificate was sent", "400 Bad Request"], ..Words::NONE },
+    )],
     do_first: &[
         Step {
             says: "Whose certificates does {server} accept? See Acceptable client certificate CA names.",
@@ -66,11 +70,11 @@ pub static RULE: Rule = Rule {
         risk: "none for others; the key must be readable by the client only",
     }],
     verify: &[Step {
-        says: "from {client_host}, with its certificate: no alert behind the handshake once it is mended:",
-        command: "openssl s_client -connect {server} -servername {name} -cert client.pem -key client.key </dev/null",
+        says: "from {client_host}; an alert or 400 means that it is still refused:",
+        command: "curl -sSk -o /dev/null -m 10 -w '%{response_code}\\n' --cert client.pem --key client.key --connect-to ::{server} https://{name}/",
     }],
     not: &[("network", "the client's flight arrived and was answered")],
-    cannot_show: &["in TLS 1.3 the alert itself: its length and its place tell it"],
+    cannot_show: &["what is said inside TLS: only its length and its place tell it"],
     explains: &[
         Explains("server-reset-mid-response", Scope::SameOrLink),
         Explains("closed-without-answer", Scope::SameOrLink),
