@@ -7,7 +7,7 @@ OUT=${1:-$CAPTURES/rules}
 S=10.224.26.2
 FRONT=203.0.113.1
 lab_begin
-certificates backend.example.com
+CERT_DAYS=800 certificates backend.example.com
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj "/CN=another CA" \
     -keyout "$TMP/another.key" -out "$TMP/another-ca.pem" 2>/dev/null
 chmod 644 "$TMP/another-ca.pem"

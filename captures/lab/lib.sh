@@ -165,7 +165,7 @@ certificates() { # makes $TMP/ca.pem and, for each name, $TMP/NAME.key NAME.crt 
     for name in "$@"; do
         openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$name" -keyout "$TMP/$name.key" \
             -out "$TMP/$name.csr" 2>/dev/null
-        openssl x509 -req -days 20 -in "$TMP/$name.csr" -CA "$TMP/ca.pem" -CAkey "$TMP/ca.key" -CAcreateserial \
+        openssl x509 -req -days "${CERT_DAYS:-20}" -in "$TMP/$name.csr" -CA "$TMP/ca.pem" -CAkey "$TMP/ca.key" -CAcreateserial \
             -extfile <(printf 'subjectAltName=DNS:%s,DNS:*.%s' "$name" "$name") -out "$TMP/$name.crt" 2>/dev/null
         cat "$TMP/$name.crt" "$TMP/$name.key" >"$TMP/$name.pem"
     done

@@ -68,6 +68,7 @@ SOFTWARE_OF = {
 }
 # captures of a second script, by the rule
 ALSO = {
+    "http-gateway-error": "those about a queue and a certificate by `gateway-reasons.sh`",
     "proxy-adds-latency": "those about an absent or silent backend by `absent-backend.sh`",
     "connect-timeout": "`a-proxy-waits-and-asks-another` by `absent-backend.sh`",
     "unexpected-protocol-on-port": "those with vsftpd, Dovecot, Mosquitto and RabbitMQ, and `amqp-to-nginx`, by `first-words.sh`",
@@ -411,6 +412,9 @@ spanning-tree-changes | a port of a Linux bridge goes and comes with spanning tr
 not-one-host | one host announces its address twice
 """)
 rule("http-gateway-error", """
+haproxy-queue-timeout | one connection allowed, and the backend takes 2.5 s: two requests get 503 after `timeout queue`, the backend was never asked
+nginx-refuses-the-certificate | nginx with `proxy_ssl_verify` and another CA: it closes behind the handshake and answers 502
+not-a-certificate-it-accepts | the same with the right CA
 nginx-502 | the client leg alone: nginx says 502 for a refused backend
 nginx-504 | the client leg alone: nginx says 504 after 2 s
 apache-503 | the client leg alone: Apache says 503 for a refused backend

@@ -20,6 +20,7 @@ use crate::event::{Kind, PacketRef, Protocol, Side, What};
 use crate::flow::facts::IpProtocol;
 use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Standing, Subject};
 use crate::rule::summary::{Digest, FlowSummary};
+use crate::rule::value::counted;
 use crate::rule::view::{CaptureView, Known};
 use crate::rule::{Check, Fix, Rule, Step};
 use crate::time::Elapsed;
@@ -72,11 +73,24 @@ pub static RULE: Rule = Rule {
     ..Rule::BLANK
 };
 
+/// Pairs of a client and a server that are told, those with most connections.
+const TOLD: usize = 8;
+
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for (client, server, flows) in capture.pairs().filter(|(.., flows)| flows.len() >= MANY) {
         let n = found.len() as u32;
         found.extend(churn(client, server, flows, n));
+    }
+    let flows = |finding: &Finding| finding.reach.as_ref().map_or(0, |reach| reach.flows);
+    found.sort_by_key(|finding| (std::cmp::Reverse(flows(finding)), finding.first()));
+    let more = found.len().saturating_sub(TOLD);
+    found.truncate(TOLD);
+    match found.pop() {
+        Some(last) if more > 0 => {
+            found.push(last.note(format!("{} of a client and a server do the same", counted(more, "more pair"))));
+        }
+        last => found.extend(last),
     }
     found
 }
@@ -202,6 +216,25 @@ mod tests {
         assert_eq!(found(49, 10, 1), []);
         assert_eq!(found(60, 250, 1), [], "fifty take longer");
         assert_eq!(found(60, 150, 2), [], "two requests on each");
+    }
+
+    #[test]
+    fn of_many_clients_those_with_most_connections_are_told() {
+        let mut world = World::new();
+        for client in 0..10_i64 {
+            for n in 0..50 + client {
+                let (number, ms) = (client as u64 * 100_000 + 20 * n as u64 + 1, 150 * n + client);
+                let scene = Scene::starting(&format!("10.0.1.{client}:{}", 40_000 + n), "10.0.0.2:80", number, ms);
+                let scene = scene.handshake().request(3, "GET", "/", 80).response(5, 200, 90).fin(Side::Server, 90);
+                world = world.with_good(&scene);
+            }
+        }
+        let found = world.check(&RULE);
+        let counts: Vec<_> =
+            found.iter().map(|finding| finding.reach.as_ref().map_or(0, |reach| reach.flows)).collect();
+        assert_eq!(counts, [59, 58, 57, 56, 55, 54, 53, 52]);
+        let notes: Vec<&str> = found.iter().flat_map(|finding| &finding.notes).map(String::as_str).collect();
+        assert_eq!(notes, ["2 more pairs of a client and a server do the same"]);
     }
 
     #[test]
