@@ -26,21 +26,13 @@ haproxy_start "$P" "defaults
   $HAPROXY_TIMES
   timeout server 4s
   timeout connect 2s
-  timeout queue 8s
   retries 1
 $(pair silent 8001 $SILENT)
-$(pair nobody 8002 $NOBODY)
-frontend queue
-  bind :8003
-  default_backend queue
-backend queue
-  balance roundrobin
-  server a $S:7340 maxconn 1
-  server b $NOBODY:80 check inter 1s fastinter 1s downinter 1s"
+$(pair nobody 8002 $NOBODY)"
 upstream() { echo "upstream $1 { server $S:80; server $2:80 fail_timeout=0; } server { listen $3; location / { proxy_pass http://$1; } }"; }
 nginx_start "$P" "proxy_connect_timeout 2s; proxy_http_version 1.1; proxy_set_header Connection '';
   $(upstream silent $SILENT 81) $(upstream nobody $NOBODY 82)"
-for port in 8001 8002 8003 81 82; do wait_port "$P" $port; done
+for port in 8001 8002 81 82; do wait_port "$P" $port; done
 
 seen() { record "$P" any "$OUT/$2.pcap" "(host 203.0.113.7 and port $1) or net 10.224.26.0/24" "${@:3}"; }
 four() { for n in 1 2 3 4; do get "$C" "http://$FRONT:$1/x$n"; sleep 0.1; done; }
@@ -50,6 +42,19 @@ seen 82 $T/nginx-waits-for-an-absent-backend four 82
 seen 8002 $T/haproxy-waits-for-an-absent-backend four 8002
 seen 8001 connect-timeout/a-proxy-waits-and-asks-another four 8001
 # The proxy checks a backend that is not there all the while; what the requests wait for is the other one's only connection.
+haproxy_start "$P" "defaults
+  mode http
+  $HAPROXY_TIMES
+  timeout server 4s
+  timeout queue 8s
+frontend queue
+  bind :8003
+  default_backend queue
+backend queue
+  balance roundrobin
+  server a $S:7340 maxconn 1
+  server b $NOBODY:80 check inter 1s fastinter 1s downinter 1s"
+wait_port "$P" 8003
 sleep 4
 queue() { for n in 1 2 3; do get "$C" "http://$FRONT:8003/x$n" & PIDS+=($!); sleep 0.05; done; sleep 4.5; }
 seen 8003 $T/haproxy-queue-beside-an-absent-backend queue
