@@ -1,4 +1,5 @@
-"""A DNS server for the lab: dns.py PORT [DELAY [ADDRESS]]   *.example.com A 10.224.26.2; AAAA is empty; other names NXDOMAIN; late.* after DELAY"""
+"""A DNS server for the lab: dns.py PORT [DELAY [ADDRESS]]   *.example.com A 10.224.26.2; AAAA is empty; other names NXDOMAIN; late.* after DELAY,
+servfail.* SERVFAIL, silent.* never"""
 import socket
 import struct
 import sys
@@ -22,6 +23,10 @@ def answer(query, sender):
     if known and kind == 1:
         records = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + socket.inet_aton("10.224.26.2")
     flags = 0x8580 | (0 if known else 3)
+    if labels[0] == b"servfail":
+        flags, records = 0x8582, b""
+    if labels[0] == b"silent":
+        return
     if labels[0] == b"late":
         time.sleep(delay)
     sock.sendto(query[:2] + struct.pack("!HHHHH", flags, 1, bool(records), 0, 0) + question + records, sender)

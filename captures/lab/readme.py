@@ -68,7 +68,9 @@ SOFTWARE_OF = {
 }
 # captures of a second script, by the rule
 ALSO = {
-    "http-gateway-error": "those about a queue and a certificate by `gateway-reasons.sh`",
+    "http-gateway-error": "those about a queue, a certificate and the DNS by `gateway-reasons.sh`",
+    "dns-servfail": "`a-proxy-cannot-resolve` by `gateway-reasons.sh`",
+    "dns-slow": "`a-proxy-waits-for-an-address` by `gateway-reasons.sh`",
     "proxy-adds-latency": "those about an absent or silent backend by `absent-backend.sh`",
     "connect-timeout": "`a-proxy-waits-and-asks-another` by `absent-backend.sh`",
     "unexpected-protocol-on-port": "those with vsftpd, Dovecot, Mosquitto and RabbitMQ, and `amqp-to-nginx`, by `first-words.sh`",
@@ -244,6 +246,7 @@ both-servers-dead | both dnsmasq behind DROP for six names; before and after the
 not-one-zone | one zone has a dead upstream, names of others are answered in between: `dns-no-answer`
 """)
 rule("dns-servfail", """
+a-proxy-cannot-resolve | nginx asks the DNS for the backend, gets SERVFAIL and answers 502
 unbound-forwarder-refuses | Unbound, whose forwarder (dnsmasq) refuses, answers SERVFAIL; other names of it work
 not-second-server-knows | the second server of resolv.conf has the answer: a notice
 """)
@@ -365,6 +368,7 @@ unbound | serve-expired and ede, the server behind is gone: a notice
 not-fresh | the server behind answers
 """)
 rule("dns-slow", """
+a-proxy-waits-for-an-address | nginx asks the DNS for the backend and waits 1.4 s
 curl-waits | an answer after 1.3 s (dns.py); curl connects as soon as it comes
 not-fast | the same server without delay
 """)
@@ -412,6 +416,7 @@ spanning-tree-changes | a port of a Linux bridge goes and comes with spanning tr
 not-one-host | one host announces its address twice
 """)
 rule("http-gateway-error", """
+nginx-gets-no-answer-of-the-dns | nginx asks the DNS for the backend, gets no answer for 2 s and answers 502
 haproxy-queue-timeout | one connection allowed, and the backend takes 2.5 s: two requests get 503 after `timeout queue`, the backend was never asked
 nginx-refuses-the-certificate | nginx with `proxy_ssl_verify` and another CA: it closes behind the handshake and answers 502
 not-a-certificate-it-accepts | the same with the right CA

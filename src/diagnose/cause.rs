@@ -51,6 +51,8 @@ struct Place {
     name: Option<String>,
     /// Whom it waited for, where that is neither end; port 0 where none is known.
     waited_for: Option<Endpoint>,
+    /// The flow it waited for, where that is known.
+    waited_on: Option<PacketRef>,
 }
 
 impl Place {
@@ -64,6 +66,10 @@ impl Place {
             waited_for: match finding.values.get(WAITED_FOR) {
                 Some(Value::Endpoint(end)) => Some(*end),
                 Some(Value::Address(address)) => Some(Endpoint::new(*address, 0)),
+                _ => None,
+            },
+            waited_on: match finding.values.get(WAITED_FOR) {
+                Some(Value::Frame(flow)) => Some(*flow),
                 _ => None,
             },
         }
@@ -282,6 +288,7 @@ impl Reached<'_> {
                 near.extend(joined.map(|i| (*i, Near::Linked)));
             }
         }
+        near.extend(place.waited_on.into_iter().flat_map(|flow| on(flow).iter().map(|i| (*i, Near::Linked))));
         let Some(apart) = self.apart.get(self.rules[effect].id) else { return near };
         let mut keys = vec![Key::Anywhere];
         keys.extend(place.flow.map(Key::Flow));

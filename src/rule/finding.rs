@@ -176,7 +176,7 @@ pub struct Finding {
     pub reach: Option<Box<Reach>>,
 }
 
-/// Value that names whom a finding's flow waited for beside its own ends: an ip:port or an address.
+/// Value that names whom a finding's flow waited for beside its own ends: an ip:port, an address, or a flow by its first packet.
 pub const WAITED_FOR: &str = "absent";
 
 /// Whom and when a finding concerns that speaks for more than one flow: what its edges can explain, how far its incident reaches, and how it
@@ -273,6 +273,12 @@ impl Finding {
             Some(at) => self.and(at, side, shows),
             None => self,
         }
+    }
+
+    /// Adds a packet of another flow that proves a part of the claim: it stands among the proof, and is no control.
+    pub fn and_on(mut self, flow: Option<PacketRef>, at: PacketRef, side: Side, shows: impl Into<String>) -> Self {
+        self.evidence.push(Evidence { at, flow, side: Some(side), shows: shows.into() });
+        self
     }
 
     /// Adds a packet of another flow, or one whose sender does not matter.

@@ -43,7 +43,7 @@ const REFUSED: u16 = 5;
 const NOTAUTH: u16 = 9;
 
 /// The name of a response code.
-fn code_name(rcode: u16) -> &'static str {
+pub(in crate::catalogue) fn code_name(rcode: u16) -> &'static str {
     match rcode {
         SERVFAIL => "SERVFAIL",
         NXDOMAIN => "NXDOMAIN",

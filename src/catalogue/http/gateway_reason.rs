@@ -1,11 +1,16 @@
-//! What a gateway did while a request waited for its error: it asked nobody because what it may open was busy, or it closed a TLS connection
-//! to its backend before it had asked for anything.
+//! What a gateway did while a request waited for its error: it asked nobody because what it may open was busy, it closed a TLS connection to
+//! its backend before it had asked for anything, or it had no address of the backend.
 
 use std::collections::BTreeSet;
 
+use super::super::dns::code_name;
 use crate::event::{Kind, PacketRef, Side};
-use crate::rule::finding::{Confidence, Finding};
+use crate::flow::facts::IpProtocol;
+use crate::rule::exchange::exchanges;
+use crate::rule::finding::{Confidence, Finding, WAITED_FOR};
+use crate::rule::lookup::{Lookup, lookups, type_name};
 use crate::rule::summary::{Digest, FlowSummary};
+use crate::rule::value::Value;
 use crate::rule::view::CaptureView;
 use crate::time::Elapsed;
 use crate::wire::Address;
@@ -14,6 +19,12 @@ use crate::wire::Address;
 pub(super) const QUEUED: u8 = 1;
 /// Variant where the proxy does not accept the certificate of its backend.
 pub(super) const DISTRUSTED: u8 = 2;
+/// Variant where the DNS gave the proxy no address.
+pub(super) const NAMELESS: u8 = 3;
+/// A resolver remembers for about so long that a name has no address.
+const REMEMBERED: Elapsed = Elapsed::secs(5);
+/// A question that waited for so long was given up.
+const GIVEN_UP: Elapsed = Elapsed::secs(1);
 /// A shorter wait ran into no queue's timeout.
 const QUEUE: Elapsed = Elapsed::millis(100);
 /// Flows of one port, and connections of the time in question, that are looked at.
@@ -33,45 +44,42 @@ pub(super) fn told(
     if begun.len() == LOOKED_AT || asked.file != answered.file {
         return finding;
     }
-    let finding = match distrusted(front, answered, &begun, capture) {
-        Some((backend, closed)) => {
-            return finding
-                .cites(backend.facts.id, Some(backend.facts.id), format!("the proxy asks {}", backend.facts.server))
-                .cites(closed, Some(backend.facts.id), "it closes that TLS connection without a request")
-                .with("backend", backend.facts.server)
-                .confidence(Confidence::Medium)
-                .variant(DISTRUSTED);
+    let opened: Vec<&FlowSummary> =
+        begun.iter().filter_map(|digest| capture.flows.get(&digest.id)).filter(|flow| opens(front, flow)).collect();
+    if let Some((backend, closed)) = distrusted(&opened, answered) {
+        let own = Some(backend.facts.id);
+        return finding
+            .and_on(own, backend.facts.id, Side::Client, format!("the proxy connects to {}", backend.facts.server))
+            .and_on(own, closed, Side::Client, "it closes that TLS connection without a request")
+            .with("backend", backend.facts.server)
+            .confidence(Confidence::Medium)
+            .variant(DISTRUSTED);
+    }
+    if !opened.iter().any(|flow| flow.facts.transport == IpProtocol::Tcp) {
+        // What the proxy asked a moment before it remembers, or still waits for.
+        let before = capture.began(asked.time - REMEMBERED, answered.time).take(LOOKED_AT);
+        let before = before.filter_map(|digest| capture.flows.get(&digest.id)).filter(|flow| opens(front, flow));
+        if let Some(nameless) = nameless(before, answered) {
+            return nameless.told(finding);
         }
-        None => finding,
-    };
-    let Some((backend, busy)) = queued(front, asked, answered, &begun, capture).filter(|_| status == 503) else {
+    }
+    let Some((busy, count)) = queued(front, asked, answered, &begun, capture).filter(|_| status == 503) else {
         return finding;
     };
-    let (begins, ends) = (backend.facts.id, backend.facts.last);
-    let own = Some(begins);
-    finding
-        .cites(
-            begins,
-            own,
-            format!("a connection to {} that was busy for the whole time: its first packet", backend.facts.server),
-        )
-        .cites(ends, own, "and its last")
-        .with("backend", backend.facts.server)
-        .with("busy", busy)
-        .confidence(Confidence::Medium)
-        .variant(QUEUED)
+    let (own, backend) = (Some(busy.leg.facts.id), busy.leg.facts.server);
+    let finding = finding.and_on(own, busy.request, Side::Client, format!("another request is sent to {backend}"));
+    let finding = match busy.answer {
+        Some(answer) => finding.and_on(own, answer, Side::Server, "its answer: that connection was busy until then"),
+        None => finding,
+    };
+    finding.with("backend", backend).with("busy", count).confidence(Confidence::Medium).variant(QUEUED)
 }
 
 /// The only connection that the proxy opened meanwhile: TLS to the end of the handshake, and then its own close without a request, right
 /// before it answers. That is how nginx refuses a certificate.
-fn distrusted<'a>(
-    front: &FlowSummary,
-    answered: PacketRef,
-    begun: &[&Digest],
-    capture: &'a CaptureView<'_>,
-) -> Option<(&'a FlowSummary, PacketRef)> {
-    let mut own = begun.iter().filter_map(|digest| capture.flows.get(&digest.id)).filter(|flow| opens(front, flow));
-    let (Some(flow), None) = (own.next(), own.next()) else { return None };
+fn distrusted<'a>(own: &[&'a FlowSummary], answered: PacketRef) -> Option<(&'a FlowSummary, PacketRef)> {
+    let mut tcp = own.iter().filter(|flow| flow.facts.transport == IpProtocol::Tcp);
+    let (Some(flow), None) = (tcp.next(), tcp.next()) else { return None };
     // Its close_notify: the backend may well be the first to send a FIN then.
     let closed = flow.story.first(Kind::AlertEncrypted, Side::Client)?.at;
     let alerts = [Kind::AlertPlain, Kind::AlertEncrypted];
@@ -81,6 +89,53 @@ fn distrusted<'a>(
     (first && nothing && then && flow.story.seen().has(Kind::ServerHello)).then_some((flow, closed))
 }
 
+/// A question of the proxy that brought no address.
+struct Nameless<'a> {
+    flow: &'a FlowSummary,
+    lookup: Lookup<'a>,
+    how: String,
+}
+
+/// The proxy asked the DNS, and no answer had an address.
+fn nameless<'a>(own: impl Iterator<Item = &'a FlowSummary>, answered: PacketRef) -> Option<Nameless<'a>> {
+    let asked = own.filter(|flow| flow.story.seen().has(Kind::Dns));
+    let all: Vec<(&FlowSummary, Lookup<'_>)> =
+        asked.flat_map(|flow| lookups(&flow.story).into_iter().map(move |lookup| (flow, lookup))).collect();
+    let address = |lookup: &Lookup<'_>| lookup.answer.is_some_and(|(at, answer)| at <= answered && answer.rcode == 0);
+    if all.iter().any(|(_, lookup)| address(lookup)) {
+        return None;
+    }
+    all.into_iter().rev().find_map(|(flow, lookup)| {
+        let how = match lookup.answer.filter(|(at, _)| *at <= answered) {
+            Some((_, answer)) => code_name(answer.rcode).to_owned(),
+            None => {
+                let waited = answered.time.since(lookup.first().time);
+                (waited >= GIVEN_UP).then(|| format!("no answer in {waited}"))?
+            }
+        };
+        Some(Nameless { flow, lookup, how })
+    })
+}
+
+impl Nameless<'_> {
+    fn told(self, finding: Finding) -> Finding {
+        let (id, question) = (self.flow.facts.id, self.lookup.question);
+        let asks = format!("the proxy asks for {} {}", type_name(question.qtype), question.name);
+        let finding = finding.and_on(Some(id), self.lookup.first(), Side::Client, asks);
+        let finding = match self.lookup.answer {
+            Some((at, _)) => finding.and_on(Some(id), at, Side::Server, self.how.clone()),
+            None => finding,
+        };
+        finding
+            .with("resolver", self.flow.facts.server)
+            .with("resolver_host", self.flow.facts.server.address)
+            .with("asked_name", Value::Packet(question.name.to_string()))
+            .with("how", self.how)
+            .with(WAITED_FOR, id)
+            .variant(NAMELESS)
+    }
+}
+
 /// Whether the host that `front` asks opened the connection: by its address, or because both leave the capturing host.
 fn opens(front: &FlowSummary, flow: &FlowSummary) -> bool {
     const OUT: u8 = 2;
@@ -88,18 +143,27 @@ fn opens(front: &FlowSummary, flow: &FlowSummary) -> bool {
         |half: &crate::flow::facts::Half| !half.faces.is_empty() && half.faces.iter().all(|face| face.direction == OUT);
     let both =
         front.facts.id.file == flow.facts.id.file && here(&front.facts.from_server) && here(&flow.facts.from_client);
-    front.facts.id != flow.facts.id && (both || flow.facts.client.address == front.facts.server.address)
+    let (client, server) = (flow.facts.client.address, front.facts.server.address);
+    let within = front.facts.id.file == flow.facts.id.file && client.is_loopback();
+    front.facts.id != flow.facts.id && (both || within || client == server)
 }
 
-/// A connection for another request of the same port that was busy before, after and all the time between, and how many there were; `None`
-/// where the proxy opened one meanwhile that may have been for this request.
+/// A connection to a backend that was busy with another request, from before `asked` until after `answered`.
+struct Busy<'a> {
+    leg: &'a FlowSummary,
+    request: PacketRef,
+    answer: Option<PacketRef>,
+}
+
+/// A busy connection for another request of the same port, and how many there were; `None` where the proxy opened one meanwhile that may have
+/// been for this request.
 fn queued<'a>(
     front: &FlowSummary,
     asked: PacketRef,
     answered: PacketRef,
     begun: &[&Digest],
     capture: &'a CaptureView<'_>,
-) -> Option<(&'a FlowSummary, u64)> {
+) -> Option<(Busy<'a>, u64)> {
     if answered.time.since(asked.time) < QUEUE || capture.links_of(front.facts.id).next().is_some() {
         return None;
     }
@@ -112,15 +176,103 @@ fn queued<'a>(
     let mine = |digest: &&&Digest| {
         proxies.contains(&digest.client().address) && !legs.iter().any(|leg| leg.facts.id == digest.id)
     };
-    let busy = |leg: &&&FlowSummary| leg.facts.id < asked && leg.facts.last > answered && waits(leg, asked, answered);
-    let mut all = legs.iter().filter(busy);
+    let mut all = legs.iter().filter_map(|leg| busy(leg, asked, answered));
     let first = all.next().filter(|_| begun.iter().find(mine).is_none())?;
     Some((first, 1 + all.count() as u64))
 }
 
-/// Whether the backend was asked before `asked` and answered only after `answered`.
-fn waits(leg: &FlowSummary, asked: PacketRef, answered: PacketRef) -> bool {
-    crate::rule::exchange::exchanges(&leg.story).iter().any(|one| {
-        one.request < asked && one.response_end.or(one.response.map(|(at, _)| at)).is_none_or(|at| at > answered)
-    })
+fn busy(leg: &FlowSummary, asked: PacketRef, answered: PacketRef) -> Option<Busy<'_>> {
+    let all = exchanges(&leg.story);
+    let one = all.iter().find(|one| {
+        let end = one.response_end.or(one.response.map(|(at, _)| at)).unwrap_or(leg.facts.last);
+        one.request < asked && end > answered
+    })?;
+    Some(Busy { leg, request: one.request, answer: one.response.map(|(at, _)| at) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::http_gateway_error::RULE;
+    use super::*;
+    use crate::event::What;
+    use crate::rule::testing::{Scene, World, dns_answer, dns_question, end};
+    use crate::rule::view::{ExchangePair, Link, LinkMethod};
+    use crate::time::Timestamp;
+    use crate::wire::http::ResponseHead;
+
+    /// A request at 3 ms that a proxy answers with `status` at `ms`.
+    fn front(status: u16, ms: i64) -> Scene {
+        let head = ResponseHead { status, server: Some("nginx".into()), ..Default::default() };
+        let scene = Scene::between("10.0.0.1:40000", "10.0.0.2:80").handshake().request(3, "GET", "/", 80);
+        scene.data(Side::Server, ms, 300).also(Side::Server, What::Response(Box::new(head)))
+    }
+
+    fn told(front: &Scene, others: &[&Scene], links: Vec<Link>) -> Finding {
+        let finding = front.check(&RULE).expect("a gateway's");
+        let mut world = others.iter().fold(World::new().with(front), |world, other| world.with(other));
+        world.links = links;
+        world.corroborated(&RULE, finding).expect("kept")
+    }
+
+    fn lookup(ms: i64, answer: Option<u16>) -> Scene {
+        let scene = Scene::starting("10.0.0.2:50000", "10.0.0.53:53", 50, ms).udp();
+        let scene = scene.event(Side::Client, 0, dns_question(7, "app.example", 1));
+        match answer {
+            Some(0) => scene.event(Side::Server, 5, dns_answer(7, "app.example", 1, 0, &["192.0.2.1"])),
+            Some(code) => scene.event(Side::Server, 5, dns_answer(7, "app.example", 1, code, &[])),
+            None => scene,
+        }
+    }
+
+    #[test]
+    fn a_name_without_an_address_is_why_nobody_was_asked() {
+        let finding = told(&front(502, 40), &[&lookup(10, Some(2))], Vec::new());
+        assert_eq!((finding.variant, finding.values.get("how")), (NAMELESS, Some(&"SERVFAIL".into())));
+        assert_eq!(finding.evidence.len(), 4);
+        assert_eq!(finding.values.get("resolver"), Some(&end("10.0.0.53:53").into()));
+        assert_eq!(told(&front(502, 3_010), &[&lookup(10, None)], Vec::new()).variant, NAMELESS);
+        assert_eq!(told(&front(502, 40), &[&lookup(10, None)], Vec::new()).variant, 0, "it did not wait for it");
+        assert_eq!(told(&front(502, 40), &[&lookup(10, Some(0))], Vec::new()).variant, 0, "it has one");
+        let connects = Scene::starting("10.0.0.2:50002", "10.0.0.3:80", 70, 20).handshake();
+        assert_eq!(told(&front(502, 40), &[&lookup(10, Some(2)), &connects], Vec::new()).variant, 0);
+    }
+
+    /// The proxy's TLS connection that it closes by an alert at 25 ms, or asks on.
+    fn tls(asks: bool) -> Scene {
+        let scene = Scene::starting("10.0.0.2:50000", "10.0.0.3:443", 50, 10).handshake();
+        let scene = crate::rule::trust::samples::tls_12_on(scene, Vec::new());
+        let scene = if asks { scene.data(Side::Client, 12, 90).also(Side::Client, What::TlsData) } else { scene };
+        scene.event(Side::Client, 15, What::AlertEncrypted { len: 26, alone: true })
+    }
+
+    #[test]
+    fn a_tls_connection_that_the_proxy_closes_before_it_asks_is_refused_by_it() {
+        let finding = told(&front(502, 40), &[&tls(false)], Vec::new());
+        assert_eq!((finding.variant, finding.confidence), (DISTRUSTED, Confidence::Medium));
+        assert_eq!(told(&front(502, 40), &[&tls(true)], Vec::new()).variant, 0, "it asked");
+        assert_eq!(told(&front(502, 2_000), &[&tls(false)], Vec::new()).variant, 0, "long before");
+    }
+
+    #[test]
+    fn a_503_while_the_only_connection_was_busy_is_a_queue() {
+        let (waits, mut first) = (front(503, 1_005), Scene::starting("10.0.0.1:40002", "10.0.0.2:80", 100, -900));
+        first = first.handshake().request(3, "GET", "/a", 80).response(2_500, 200, 40);
+        let leg = |ms: i64, answer: i64| {
+            let scene = Scene::starting("10.0.0.2:50000", "10.0.0.3:80", 200, ms).handshake();
+            scene.request(3, "GET", "/a", 80).response(answer, 200, 40)
+        };
+        let link = |leg: &Scene| {
+            let pair = ExchangePair { client: 1, backend: 1, from: Timestamp(0), until: Timestamp::MAX };
+            let link = Link::whole(first.facts.id, leg.facts.id, LinkMethod::RequestLine, Confidence::High);
+            vec![Link { exchanges: vec![pair], ..link }]
+        };
+        let variant = |leg: &Scene, beside: &[&Scene]| {
+            let others: Vec<&Scene> = [&first, leg].into_iter().chain(beside.iter().copied()).collect();
+            told(&waits, &others, link(leg)).variant
+        };
+        assert_eq!(variant(&leg(-800, 2_300), &[]), QUEUED);
+        assert_eq!(variant(&leg(-800, 1_200), &[]), 0, "it was free in between");
+        let tried = Scene::starting("10.0.0.2:50002", "10.0.0.3:80", 300, 10).syn(0);
+        assert_eq!(variant(&leg(-800, 2_300), &[&tried]), 0, "a backend was asked");
+    }
 }

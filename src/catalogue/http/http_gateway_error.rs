@@ -5,7 +5,8 @@
 //! (Server, Via, or HAProxy's page of 107 octets). Where the backend leg is in the capture and carries the same status, the answer is
 //! the application's and this diagnosis is dropped. Where the proxy's other connections tell, it says why: a 503 while no backend was asked and
 //! every connection of the same port to one was busy (a queue), or a TLS connection to the backend that the proxy itself closed behind the
-//! handshake, right before its answer (nginx refuses a certificate so).
+//! handshake, right before its answer (nginx refuses a certificate so), or questions of the proxy to the DNS without an address in the answer
+//! and no connection opened.
 //!
 //! ## What it is not
 //! - `http-server-error`: there the application itself says 5xx.
@@ -18,7 +19,7 @@
 //! ## False alarms it avoids
 //! A 503 with Retry-After is meant: maintenance, or a limit. A 503 that no proxy signs may be the application's own.
 
-use super::gateway_reason::{self, DISTRUSTED, QUEUED};
+use super::gateway_reason::{self, DISTRUSTED, NAMELESS, QUEUED};
 use crate::event::{Kind, PacketRef, Side};
 use crate::rule::exchange::exchanges;
 use crate::rule::finding::{Confidence, Culprit, Finding};
@@ -39,6 +40,7 @@ pub static RULE: Rule = Rule {
     variants: &[
         "the proxy {server} answered {status} {after} after the request without asking {backend}, with {busy} connections to it busy all the while",
         "the proxy {server} answered {status}: it closed its TLS connection to {backend} before it asked, it seems to refuse the certificate",
+        "the proxy {server} answered {status} {after} after the request: {resolver} gave it no address of {asked_name} ({how})",
     ],
     words_of: &[
         (
@@ -79,6 +81,24 @@ pub static RULE: Rule = Rule {
                 ],
                 verify: &[],
                 cannot_show: &["why the proxy closed: it says so in its log only"],
+            },
+        ),
+        (
+            NAMELESS,
+            Words {
+                users_see: &["502 Bad Gateway", "could not be resolved", "no resolver defined to resolve"],
+                do_first: &[
+                    Step {
+                        says: "On the proxy {host}: does the name resolve?",
+                        command: "dig +tries=1 +time=3 {asked_name} @{resolver_host}",
+                    },
+                    Step {
+                        says: "On the proxy {host}: what does its log say about that second?",
+                        command: "sudo grep -n 'could not be resolved' /var/log/nginx/error.log",
+                    },
+                ],
+                verify: &[],
+                cannot_show: &["whether the proxy asked for that name for this request: only the time says so"],
             },
         ),
     ],

@@ -21,7 +21,7 @@
 
 use crate::event::{PacketRef, Side};
 use crate::rule::exchange::Exchange;
-use crate::rule::finding::{Confidence, Culprit, Evidence, Finding, Severity, Subject, WAITED_FOR};
+use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject, WAITED_FOR};
 use crate::rule::gateway::{failed_connect, joined};
 use crate::rule::value::counted;
 use crate::rule::view::LegsView;
@@ -184,9 +184,8 @@ fn check(legs: &LegsView<'_>) -> Option<Finding> {
             Some(end) => finding.with(WAITED_FOR, end),
             None => finding.with(WAITED_FOR, absent.host),
         };
-        let side = Some(Side::Client);
-        let tried = absent.tried.into_iter().map(|(at, shows)| Evidence { at, flow: absent.flow, side, shows });
-        finding.evidence.extend(tried);
+        let add = |finding: Finding, (at, shows)| finding.and_on(absent.flow, at, Side::Client, shows);
+        finding = absent.tried.into_iter().fold(finding, add);
     } else if let Some(note) = meanwhile(legs, asked, back.request).filter(|_| first) {
         finding = finding.note(note);
     }
