@@ -3,7 +3,7 @@
 # exist, limits that are reached, memory that is full, a replica that is written to. And what looks like it and is nobody's fault: a mistyped
 # password, a row that exists already, a query that somebody cancels. About 40 s.                          database-errors.sh [OUTPUT]
 . "$(dirname "$0")/lib.sh"
-lab_need postgres psql mariadbd mariadb redis-server redis-cli
+lab_need haproxy postgres psql mariadbd mariadb redis-server redis-cli
 R=${1:-$CAPTURES}
 S=10.224.26.2
 LOGIN=$R/rules/login-refused
@@ -68,6 +68,15 @@ probed() {
     sleep 0.5
 }
 record "$C" eth0 "$LOGIN/not-pg-isready-as-nobody.pcap" "tcp port 5432" probed
+
+haproxy_start "$P" "defaults
+  mode tcp
+  $HAPROXY_TIMES
+listen pg
+  bind :5433
+  option pgsql-check user lab
+  server a $S:5432 check inter 500ms"
+record "$P" eth1 "$LOGIN/not-haproxy-pgsql-check.pcap" "tcp port 5432" sleep 3
 
 statements() {
     pg alice right postgres 'INSERT INTO t VALUES (1, 1) ON CONFLICT DO NOTHING' 'INSERT INTO t VALUES (1, 1)' 'SELEC 1' \

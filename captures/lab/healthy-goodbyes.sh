@@ -1,7 +1,7 @@
 #!/bin/bash
 # Connections that a server closes without a word, and means well: PostgreSQL's CancelRequest, memcached's quit and noreply, HAProxy's hello
-# check of a TLS port, which takes an alert for a sign of life. Every capture here must stay without a finding above notice. About 20 s.
-#                                                                                                          healthy-goodbyes.sh [OUTPUT]
+# check of a TLS port, which takes an alert for a sign of life; a job that closes all its connections when it is done. Every capture here must
+# stay without a finding above notice. About 25 s.                                                         healthy-goodbyes.sh [OUTPUT]
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/certs.sh"
 lab_need nginx haproxy memcached postgres psql
@@ -55,3 +55,27 @@ listen tls
     stop "$LAST"
 }
 record "$P" eth1 "$R/101-haproxy-hello-check.pcap" "tcp port 443" checked
+
+# --- A job with 25 connections of its own, opened before the capture begins, that asks and is done -------------------------
+nginx_start "$B" "keepalive_timeout 30s; server { listen 80; }"
+wait_port "$B" 80
+cat >"$TMP/job.py" <<'X'
+import socket
+import time
+
+connections = [socket.create_connection(("10.224.26.2", 80)) for _ in range(25)]
+time.sleep(1.5)
+for _ in range(3):
+    for one in connections:
+        one.sendall(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n")
+        one.recv(4000)
+    time.sleep(0.4)
+for one in connections:
+    one.close()
+X
+ip netns exec "$C" python3 "$TMP/job.py" &
+JOB=$!
+PIDS+=($JOB)
+sleep 0.7
+done_with() { wait $JOB; get "$C" "http://$S/"; }
+record "$C" eth0 "$R/106-a-job-that-is-done.pcap" "tcp port 80" done_with

@@ -218,6 +218,7 @@ mariadb-wrong-password | three logins with a wrong password: 1045
 mariadb-unknown-database | three logins to a database that the user may not see: 1044
 mariadb-user-limit | MAX_USER_CONNECTIONS 1, the second login of the user: 1226
 mariadb-ping-without-password | `mariadb-admin ping` as a user who does not exist, three times: a warning
+not-haproxy-pgsql-check | HAProxy's `option pgsql-check` with a user to whose name there is no database: the check takes the server's first message for a sign of life
 not-pg-isready-as-nobody | `pg_isready` as a user who does not exist, where a password is wanted and where none is
 """)
 rule("server-error-in-protocol", """
@@ -1370,6 +1371,7 @@ HEALTHY = dict(
 103-redis-replica | a replica of Redis says each second how far it got, and nobody answers
 104-postgres-mistyped-password | psql with a right, a wrong, and again a right password
 105-mariadb-mistyped-password | the same with mariadb
+106-a-job-that-is-done | 25 connections that are older than the capture: three requests on each, and all are closed at once
 87-http2-in-the-clear | curl, nghttp and h2load with prior knowledge to nginx, HAProxy and nghttpd; 60 requests, four at a time
 88-http2-upgraded | curl and nghttp upgrade from HTTP/1, Apache agrees
 89-grpc | calls, a stream that is cancelled, keep-alive pings, through nginx, a server that ends connections after 1.5 s (GOAWAY, NO_ERROR)

@@ -182,6 +182,7 @@ pub fn agreed(story: &Story) -> Option<crate::event::Protocol> {
     };
     (fits && accepted).then_some(client)
 }
+
 /// What a closed flow teaches about its server.
 pub fn lesson(facts: &FlowFacts, story: &Story, verdict: Verdict) -> Lesson {
     let agreed = agreed(story);
@@ -192,6 +193,8 @@ pub fn lesson(facts: &FlowFacts, story: &Story, verdict: Verdict) -> Lesson {
         (protocol_of(story, Side::Client), protocol_of(story, Side::Server)),
         (None | Some(Protocol::Unknown), None | Some(Protocol::Unknown))
     );
+    // Of what the capture kept only a part, nobody can say more than that it was answered.
+    let cut = facts.from_client.cut + facts.from_server.cut > 0;
     Lesson {
         client: facts.client,
         server: facts.server,
@@ -200,7 +203,7 @@ pub fn lesson(facts: &FlowFacts, story: &Story, verdict: Verdict) -> Lesson {
         good: verdict == Verdict::Healthy
             && facts.from_server.payload > 0
             && !story.seen().has(Kind::Failure)
-            && (agreed.is_some() || unrecognised),
+            && (agreed.is_some() || unrecognised || cut),
         protocol: agreed,
         behind_proxy: story.seen().has(Kind::ProxyHeader),
         answer: facts.from_server.first_payload,

@@ -425,6 +425,13 @@ pub struct Resent {
     pub kind: Retransmission,
 }
 
+impl Resent {
+    /// `sent again after 805 µs`; without a time where the first copy is not known.
+    pub fn says(&self) -> String {
+        if self.gap > Elapsed::ZERO { format!("sent again after {}", self.gap) } else { "sent again".into() }
+    }
+}
+
 /// One interval with a closed window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZeroWindow {

@@ -36,6 +36,8 @@ pub(super) struct Sent {
     pub(super) late: bool,
     /// IP id of the first copy; 0 where there is none.
     pub(super) ip_id: u16,
+    /// Segments behind it were added to it, of which nothing is known but their octets.
+    pub(super) merged: bool,
 }
 
 impl Sent {
@@ -73,7 +75,7 @@ impl InFlight {
                 self.acked -= 1;
             } else if let Some(last) = self.sent.back_mut().filter(|last| last.end() == sent.start) {
                 last.len = last.len.saturating_add(sent.len);
-                last.late = true;
+                (last.late, last.merged) = (true, true);
                 return;
             } else {
                 return;
@@ -267,7 +269,8 @@ mod tests {
 
     fn sent(start: u32, len: u32, number: u64) -> Sent {
         let at = stamp(number);
-        Sent { start: Seq(start), len, first: at, last: at, print: 0, copies: 1, face: 0, late: false, ip_id: 0 }
+        let (start, print) = (Seq(start), 0);
+        Sent { start, len, first: at, last: at, print, copies: 1, face: 0, late: false, ip_id: 0, merged: false }
     }
 
     fn hole(start: u32, end: u32) -> Hole {

@@ -47,8 +47,10 @@ impl<S: Sink> Live<'_, S> {
         if kind != Retransmission::Spurious {
             self.damaged(way, start, end);
         }
-        let gap = original.map_or(Elapsed::ZERO, |sent| self.at.time.since(sent.first.time()));
-        self.resent(way, start, end, kind, original.map(|sent| sent.first.packet()), gap);
+        // Which of many merged segments it repeats is not known.
+        let first = original.filter(|sent| !sent.merged);
+        let gap = first.map_or(Elapsed::ZERO, |sent| self.at.time.since(sent.first.time()));
+        self.resent(way, start, end, kind, first.map(|sent| sent.first.packet()), gap);
     }
 
     /// `late` fills `hole`: it was overtaken, or lost before the capture point and sent again.
@@ -233,7 +235,8 @@ impl<S: Sink> Live<'_, S> {
         let at = self.stamp;
         let print = super::duplicates::ends(payload);
         let face = self.flow.tracks[way].face;
-        Sent { start, len, first: at, last: at, print, copies: 1, face, late: false, ip_id: ip_id.unwrap_or(0) }
+        let (first, last, ip_id) = (at, at, ip_id.unwrap_or(0));
+        Sent { start, len, first, last, print, copies: 1, face, late: false, ip_id, merged: false }
     }
 
     /// Whether the network doubled `original`: the very same packet, told by its IP id. A sender that sends again takes another one; senders
@@ -246,6 +249,9 @@ impl<S: Sink> Live<'_, S> {
             let known = track.marks.has(Marks::ACKED) && !late.end.after(track.una);
             return known && left_before(id, before);
         };
+        if sent.merged {
+            return left_before(id, before);
+        }
         let whole = sent.start == late.start && sent.end() == late.end;
         let apart = self.at.time.since(sent.first.time());
         id != 0 && id == sent.ip_id && whole && (apart < AT_ONCE || before != id && apart < DOUBLED)
@@ -274,6 +280,38 @@ mod tests {
 
     fn kinds(half: &Half) -> [u32; 4] {
         [half.loss.timeout, half.loss.fast, half.loss.tail_probe, half.loss.spurious]
+    }
+
+    /// The `n`th segment of four octets.
+    fn data(script: &mut Script, ms: i64, id: u16, n: u32) {
+        let shot = Shot { flags: "PA", seq: 1 + n * 4, ack: 1, payload: b"data", id: Some(id), ..Shot::default() };
+        script.send(ms, shot);
+    }
+
+    /// 300 segments nobody acknowledged yet: those behind the 256th are kept as one.
+    fn many_in_flight() -> Script {
+        let mut script = Script::new();
+        script.handshake();
+        for n in 0..300_u32 {
+            data(&mut script, 10, 1000 + n as u16, n);
+        }
+        script
+    }
+
+    #[test]
+    fn of_merged_segments_no_first_copy_is_named() {
+        let mut script = many_in_flight();
+        data(&mut script, 250, 1300, 280);
+        let client = script.facts().from_client;
+        let again = client.loss.worst.first().expect("sent again");
+        assert_eq!((again.original, again.says()), (None, "sent again".to_owned()));
+    }
+
+    #[test]
+    fn a_late_copy_of_merged_segments_is_told_by_its_ip_id() {
+        let mut script = many_in_flight();
+        data(&mut script, 14, 1280, 280);
+        assert_eq!(script.facts().from_client.loss.total(), 0);
     }
 
     #[test]

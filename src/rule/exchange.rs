@@ -167,7 +167,9 @@ impl<'a> FlowView<'a> {
         // the question, and nothing after it, is it still open.
         let hole = self.client().unseen_last.max(self.server().unseen_last)?;
         let silent = self.server().last_payload.is_none_or(|answer| answer < pending.asked);
-        (hole <= pending.asked && silent && pending.begun.is_none()).then_some(pending)
+        // A question whose end was seen ends with octets; a bare ACK that stands for it shows only that it is missing.
+        let seen = self.client().last_payload.is_some_and(|octets| octets >= pending.asked);
+        (hole <= pending.asked && seen && silent && pending.begun.is_none()).then_some(pending)
     }
 
     /// What the client asked for last without a whole answer, where nothing is missing from the capture.

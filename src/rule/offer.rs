@@ -11,7 +11,7 @@ use super::summary::FlowSummary;
 use super::value::Value;
 use super::view::{CaptureView, FlowView};
 use crate::event::story::Story;
-use crate::event::{Kind, PacketRef, Side, What};
+use crate::event::{Event, Kind, PacketRef, Side, What};
 use crate::flow::facts::FlowFacts;
 use crate::wire::tls::{Alert, ClientHello, HEALTH_CHECK, ServerHello, version_name};
 
@@ -191,6 +191,13 @@ pub fn clients(capture: &CaptureView<'_>, own: &FlowSummary, lack: Lack) -> usiz
     clients.len()
 }
 
+/// A ClientHello that the server answers with a fatal alert and no ServerHello, for whatever reason.
+fn turned_away(story: &Story) -> Option<&ClientHello> {
+    let (_, hello) = asked(story).filter(|(_, hello)| !checks_health(hello))?;
+    let says = |e: &Event| e.side == Side::Server && matches!(e.what, What::AlertPlain(alert) if alert.fatal());
+    (chosen(story).is_none() && story.events().any(says)).then_some(hello)
+}
+
 /// Lowers the finding when its client tries one offer after the other while others are served: a scanner asks for what must be refused. Behind a
 /// private address many users may stand, and a proxy asks for many names: there it stays a warning.
 pub fn quiet_for_scanners(finding: &mut Finding, capture: &CaptureView<'_>, own: &FlowSummary) {
@@ -200,8 +207,7 @@ pub fn quiet_for_scanners(finding: &mut Finding, capture: &CaptureView<'_>, own:
         .flows_to(&own.facts.server)
         .take(OTHERS)
         .filter(|flow| flow.facts.client.address == client)
-        .filter_map(|flow| told(&flow.facts, &flow.story))
-        .map(|told| told.hello)
+        .filter_map(|flow| turned_away(&flow.story))
         .map(|hello| (&hello.versions, &hello.ciphers, &hello.alpn, hello.sni.as_ref().filter(|_| public)))
         .collect();
     offers.sort_unstable();

@@ -39,6 +39,9 @@ pub static RULE: Rule = Rule {
     ..Rule::BLANK
 };
 
+/// Octets of the longest frame that segmentation offload makes of IPv4.
+const MOST: u32 = 65_535;
+
 fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     let tally = capture.tally;
     let Some((flow, at)) = tally.cut_first.filter(|_| tally.cut > 0) else { return Vec::new() };
@@ -47,7 +50,8 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
         return Vec::new();
     }
     let snaplen = capture.infos.iter().flat_map(|info| &info.interfaces).map(|interface| interface.snaplen);
-    let snaplen = snaplen.filter(|octets| *octets > 0).min();
+    // A file that was cut afterwards keeps the length that it was taken with: no frame is as long as that.
+    let snaplen = snaplen.filter(|octets| (1..=MOST).contains(octets)).min();
     let mut finding = RULE
         .about(Subject::Capture, at, None, "first packet whose payload was cut")
         .with("cut", tally.cut)
@@ -74,6 +78,14 @@ mod tests {
     fn one_cut_packet_in_a_hundred_is_noticed() {
         let findings = cut(1, 100);
         assert_eq!(findings[0].values.get("length"), Some(&" to 96 octets".into()));
+    }
+
+    #[test]
+    fn a_file_that_was_cut_afterwards_does_not_say_to_what() {
+        let mut world = World::new().with(&Scene::open());
+        let (first, last) = (world.packets.first.expect("a packet"), world.packets.last.expect("a packet"));
+        (world.tally.cut, world.tally.payload_packets, world.tally.cut_first) = (50, 100, Some((first, last)));
+        assert_eq!(world.check(&RULE)[0].values.get("length"), Some(&"".into()));
     }
 
     #[test]

@@ -106,8 +106,8 @@ fn stray(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     let closed = mine.fin.is_some_and(|fin| fin < reset.at);
     let oldest = peer.unacknowledged.map(|waits| waits.first);
     let trigger = oldest.or(peer.last_payload).filter(|octets| *octets <= reset.at)?;
-    // Numbers beyond what the file holds of that side: it sent more than is seen, its FIN perhaps.
-    let unseen = mine.next.is_some_and(|next| reset.seq.minus(next) > 0);
+    // The file does not hold all that this side sent: its FIN may be among it.
+    let unseen = mine.unseen > 0 || mine.next.is_some_and(|next| reset.seq.minus(next) > 0);
     if !open || !unknown || closed || unseen || (side == Side::Client && nothing_open(flow)) {
         return None;
     }

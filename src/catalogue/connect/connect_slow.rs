@@ -42,7 +42,7 @@ pub static RULE: Rule = Rule {
         says: "from the client's host, 10 times with 1 s each; every one should print succeeded:",
         command: "for i in 1 2 3 4 5 6 7 8 9 10; do nc -vz -w 1 {host} {port}; done",
     }],
-    not: &[("rtt-high-or-rising", "packets were repeated: a longer path does not do that")],
+    not: &[("rtt-high-or-rising", "packets were repeated: only a path of 1 s and more does that")],
     cannot_show: &["whether what came again had been lost on the way, dropped by a full queue, or was late"],
     explains: &[
         Explains("slow-response", Scope::Link),
@@ -63,6 +63,14 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     if flow.facts.handshake != Handshake::Full || !repeated || delay < flow.thresholds.syn_span {
         return None;
     }
+    let answered_first =
+        server.syns.first().is_some_and(|answer| answer.time.since(syn.time) < flow.thresholds.syn_span);
+    // A path that takes longer than the sender waits: nothing was lost, every copy is answered, or what follows takes as long.
+    let all_answered = !answered_first && client.syn_count > 1 && server.syn_count >= client.syn_count;
+    let trips = [client.min_rtt, server.min_rtt].into_iter().flatten();
+    if all_answered || trips.min().is_some_and(|trip| trip >= flow.thresholds.syn_span) {
+        return None;
+    }
     let mut finding = RULE.found(flow, syn, Side::Client, "SYN");
     for (n, copy) in client.syns.iter().enumerate().skip(1) {
         let after = copy.time.since(syn.time);
@@ -73,8 +81,6 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         let shows = if n == 0 { format!("SYN+ACK after {after}") } else { format!("SYN+ACK, copy {}", n + 1) };
         finding = finding.and(*copy, Side::Server, shows);
     }
-    let answered_first =
-        server.syns.first().is_some_and(|answer| answer.time.since(syn.time) < flow.thresholds.syn_span);
     let told = if answered_first { &ANSWERED } else { &UNANSWERED };
     let finding = finding.and(done, Side::Client, "ACK: open").with("after", delay).with("repeated", told.repeated);
     Some(finding.with("look", told.look).with("counters", told.counters).note(told.note))
@@ -154,6 +160,16 @@ mod tests {
     #[test]
     fn a_long_path_without_repetition_is_not_slow() {
         assert_eq!(Scene::new().syn(0).syn_ack(1400).established(1401).check(&RULE), None);
+    }
+
+    #[test]
+    fn a_path_longer_than_the_sender_waits_loses_nothing() {
+        let scene = Scene::new().syn(0).syn(1020).syn_ack(1290).syn_ack(2310).established(2311);
+        assert_eq!(scene.check(&RULE), None, "both are answered");
+        let mut scene = Scene::new().syn(0).syn_ack(1).syn(1020).syn_ack(1021).established(1300);
+        assert!(scene.check(&RULE).is_some());
+        scene.facts.from_server.min_rtt = Some(Elapsed::millis(1_290));
+        assert_eq!(scene.check(&RULE), None);
     }
 
     #[test]

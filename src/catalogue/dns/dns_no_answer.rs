@@ -3,7 +3,7 @@
 //! ## How tcpwhy knows
 //! A question (same id, name and type) had no answer when 3 s had passed since its first copy, and it was repeated or 5 s had passed. Stub
 //! resolvers repeat after 1 to 5 s. The server may be dead, a firewall may drop UDP port 53, or connection tracking lost one of two
-//! questions sent from one port at once (the 5 s delays of Kubernetes).
+//! questions sent from one port at once (the 5 s delays of Kubernetes). On a TCP connection it counts where another question was answered.
 //!
 //! ## What it is not
 //! - `dns-slow`: there the answer came late.
@@ -94,11 +94,15 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         matches!(&event.what, What::Icmp(error) if event.side == Side::Client && error.kind == if error.v6 { 1 } else { 3 }
             && error.code == if error.v6 { 4 } else { 3 })
     });
+    let tcp = flow.facts.transport == IpProtocol::Tcp;
+    let hidden = flow.facts.mid_stream || [flow.client(), flow.server()].iter().any(|half| half.unseen + half.cut > 0);
     // Where events were given up, an answer may be among them.
-    if flow.facts.transport != IpProtocol::Udp || !unicast(flow.facts) || closed_port || flow.story.left_out() > 0 {
+    if !unicast(flow.facts) || closed_port || flow.story.left_out() > 0 || tcp && hidden {
         return None;
     }
-    let waited = |lookup: &Lookup<'_>| flow.now.since(lookup.first().time);
+    // A connection that is closed brings no answer any more.
+    let until = flow.facts.closer.filter(|_| tcp).map_or(flow.now, |(_, close)| close.time);
+    let waited = |lookup: &Lookup<'_>| until.since(lookup.first().time);
     let silent = |lookup: &&Lookup<'_>| {
         lookup.answer.is_none()
             && waited(lookup) >= flow.thresholds.tail
@@ -106,6 +110,11 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     };
     let list = lookups(flow.story);
     let lookup = list.iter().find(silent)?;
+    let answered = list.iter().any(|other| other.answer.is_some());
+    if tcp && !answered {
+        // Nothing shows that the server speaks DNS at all.
+        return None;
+    }
     let question = lookup.question;
     let asks = format!("asks for {} {}", type_name(question.qtype), question.name);
     let mut finding = RULE.found(flow, lookup.first(), Side::Client, asks);
@@ -119,7 +128,9 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
             1 => "another question on this flow has no answer either".to_owned(),
             _ => format!("{others} more questions on this flow have no answer either"),
         });
-    } else if list.iter().any(|other| other.answer.is_some()) {
+    } else if tcp {
+        finding = finding.note("another question on this connection was answered: the server passed this one over");
+    } else if answered {
         finding = finding
             .note("another question from the same port was answered: connection tracking may have lost this one");
     }
@@ -220,6 +231,29 @@ mod tests {
     fn asked_at(times: &[i64]) -> Scene {
         let scene = Scene::between("10.0.0.1:40000", "10.0.0.53:53").udp();
         times.iter().fold(scene, |scene, ms| scene.event(Side::Client, *ms, dns_question(7, "a.example", 1)))
+    }
+
+    #[test]
+    fn a_question_passed_over_on_a_tcp_connection_is_told() {
+        let scene = |answers: &[u16], end: i64| {
+            let open = Scene::between("10.0.0.1:40000", "10.0.0.53:53").handshake();
+            let asked = open
+                .event(Side::Client, 3, dns_question(7, "a.example", 1))
+                .also(Side::Client, dns_question(8, "a.example", 28));
+            let told = answers.iter().fold(asked, |scene, id| {
+                scene.event(
+                    Side::Server,
+                    5,
+                    dns_answer(*id, "a.example", if *id == 7 { 1 } else { 28 }, 0, &["192.0.2.1"]),
+                )
+            });
+            told.capture_ends(end).check(&RULE)
+        };
+        let finding = scene(&[7], 9_000).expect("one is left");
+        assert_eq!(finding.values.get("type"), Some(&"AAAA".into()));
+        assert_eq!(scene(&[7, 8], 9_000), None);
+        assert_eq!(scene(&[7], 2_000), None, "the capture ends too early");
+        assert_eq!(scene(&[], 9_000), None, "nothing shows that it speaks DNS");
     }
 
     #[test]

@@ -30,7 +30,8 @@ fn unanswered(flow: &FlowView<'_>, end: PacketRef) -> Option<(PacketRef, usize)>
     // Most often something came behind the latest request: then nobody need put requests and answers together.
     let latest = flow.story.events().rev().find(|event| matches!(event.what, What::Request(_)))?;
     let began = flow.server().last_payload.is_some_and(|octets| octets > latest.at);
-    if began || flow.server().unseen > 0 {
+    // Where a request is missing, nobody knows which one an answer belongs to.
+    if began || flow.server().unseen + flow.client().unseen > 0 {
         return None;
     }
     let all = exchanges(flow.story);

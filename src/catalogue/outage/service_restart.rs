@@ -116,12 +116,17 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
                 let since =
                     format!("{old} of them had been open since before the capture, on {waited} a request waited");
                 let finding = finding.culprit(Culprit::Client).note(since);
-                // Of those that only were open nobody saw what they were for.
+                // Of those that only were open nobody saw what they were for. Those that were answered until the end have done their work.
+                let silent = part.iter().filter(|(_, flow)| flow.facts.from_server.payload == 0).count();
+                let served = silent < capture.thresholds.pile as usize;
                 let pool = || {
-                    finding
-                        .clone()
-                        .confidence(Confidence::Medium)
-                        .note("a pool that gives up idle connections looks the same")
+                    let finding = finding.clone().confidence(Confidence::Medium);
+                    let finding = if served { finding.severity(Severity::Notice) } else { finding };
+                    finding.note(if served {
+                        "nobody is seen to wait: a job that is done looks the same"
+                    } else {
+                        "a pool that gives up idle connections looks the same"
+                    })
                 };
                 found.push(if waited >= MANY { finding } else { pool() });
             }

@@ -31,7 +31,10 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Server,
     needs: Needs::any(&[Kind::ServerHello, Kind::AlertPlain]),
     says: "the certificate of {server} for {name} expired on {not_after}, and {client_host} refuses it",
-    variants: &["{client_host} refuses the certificate of {server} for {name}: it says expired"],
+    variants: &[
+        "{client_host} refuses the certificate of {server} for {name}: it says expired",
+        "the certificate of {server} for {name} expired on {not_after}, and {client_host} leaves without a request",
+    ],
     users_see: &[
         "certificate has expired",
         "x509: certificate has expired or is not yet valid",
@@ -76,7 +79,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let finding = trust::tell(&RULE, flow, &refused);
     // A balancer's check that looks at no certificate leaves in the same way.
     let finding = match refused.how {
-        How::Left => finding.confidence(Confidence::Medium).severity(Severity::Warning),
+        How::Left => finding.confidence(Confidence::Medium).severity(Severity::Warning).variant(2),
         _ => finding,
     };
     match refused.fault {

@@ -28,6 +28,9 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Config,
     needs: Needs::all(&[Kind::ServerHello]),
     says: "{server} answers {name} with a certificate for other names, and {client_host} refuses it",
+    variants: &[
+        "{server} answers {name} with a certificate for other names, and {client_host} leaves without a request",
+    ],
     users_see: &[
         "no alternative certificate subject name matches target host name",
         "certificate is valid for",
@@ -58,7 +61,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let finding = trust::tell(&RULE, flow, &refused);
     // A balancer's check with another name than the certificate's ends in the same way.
     Some(match refused.how {
-        How::Left => finding.confidence(Confidence::Medium).severity(Severity::Warning),
+        How::Left => finding.confidence(Confidence::Medium).severity(Severity::Warning).variant(1),
         _ => finding,
     })
 }

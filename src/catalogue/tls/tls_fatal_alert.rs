@@ -24,8 +24,8 @@ use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::mutual;
 use crate::rule::offer;
 use crate::rule::trust;
-use crate::rule::view::FlowView;
-use crate::rule::{Check, Explains, Needs, Rule, Scope, Step};
+use crate::rule::view::{CaptureView, FlowView};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
 use crate::wire::tls::Alert;
 
 pub static RULE: Rule = Rule {
@@ -67,8 +67,17 @@ pub static RULE: Rule = Rule {
         "measured on OpenSSL 3.0, Go 1.19, GnuTLS, nginx 1.22",
     ],
     check: Check::Flow(check),
+    corroborate: Some(corroborate),
     ..Rule::BLANK
 };
+
+/// Somebody who finds out what a port offers is turned away in many ways.
+fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
+    if let Some(own) = capture.flow_of(finding) {
+        offer::quiet_for_scanners(finding, capture, own);
+    }
+    Keep::Yes
+}
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let told_exactly =
@@ -104,6 +113,13 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         finding = finding.and(hello_at, Side::Client, format!("ClientHello {name}"));
     }
     finding = finding.and_maybe(flow.first(Kind::ServerHello, Side::Server).map(|e| e.at), Side::Server, "ServerHello");
+    if side == Side::Server && flow.client_hello().is_none() {
+        // A check of a load balancer that takes any answer for life is told by its ClientHello alone.
+        finding = finding
+            .severity(Severity::Warning)
+            .confidence(Confidence::Medium)
+            .note("the ClientHello cannot be read in this capture: a health check would look the same");
+    }
     let name = flow.client_hello().and_then(|(_, hello)| hello.sni.clone());
     Some(match name {
         Some(name) => finding.with("name", crate::rule::value::Value::Packet(name.to_string())),

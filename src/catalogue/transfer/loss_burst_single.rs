@@ -59,7 +59,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         // A pause of seconds is no brief burst, whatever it was.
         let worst = half.loss.worst.first().filter(|worst| worst.gap < flow.thresholds.tail)?;
         Some(
-            RULE.found(flow, worst.copy, side, format!("sent again after {}", worst.gap))
+            RULE.found(flow, worst.copy, side, worst.says())
                 .and_maybe(worst.original, side, "the first copy")
                 .with("lost", lost)
                 .with("sender", flow.facts.endpoint(side).address)

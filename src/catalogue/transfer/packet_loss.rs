@@ -113,11 +113,11 @@ fn direction(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
         (_, 0) => format!("between {} and the capture point", sender.address),
         _ => format!("{before} before the capture point and {after} behind it"),
     };
-    let mut finding = RULE.found(flow, worst.copy, side, format!("sent again after {}", worst.gap));
+    let mut finding = RULE.found(flow, worst.copy, side, worst.says());
     for resent in &half.loss.worst {
         finding = finding.and_maybe(resent.original, side, "the first copy");
         if resent.copy != worst.copy {
-            finding = finding.and(resent.copy, side, format!("sent again after {}", resent.gap));
+            finding = finding.and(resent.copy, side, resent.says());
         }
     }
     Some(

@@ -108,7 +108,10 @@ fn weigh(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     }
     let others = capture.service(&server).is_some_and(|service| service.good > 0);
     let stranger = header::is_public(client) && others;
-    let (severity, note) = if let_in > 0 && refused == 1 {
+    let unpassworded = says(finding, &["using password: NO"]);
+    let (severity, note) = if unpassworded && (let_in > 0 || others) {
+        (Severity::Notice, "no password was sent: mysqladmin ping does so, and takes the refusal for a sign of life")
+    } else if let_in > 0 && refused == 1 {
         (Severity::Notice, "the same host is let in otherwise, and was refused once: mistyped")
     } else if let_in > 0 {
         (Severity::Warning, "the same host is let in by other logins")
@@ -116,7 +119,7 @@ fn weigh(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         (Severity::Notice, "a public address that the service does not let in")
     } else if stranger {
         (Severity::Warning, "a public address that is never let in, and tries again and again")
-    } else if says(finding, &["using password: NO"]) {
+    } else if unpassworded {
         (Severity::Warning, "no password was sent: mysqladmin ping does so, and takes the refusal for a sign of life")
     } else if others && refused == 1 {
         (Severity::Warning, "one attempt; the service lets others in")

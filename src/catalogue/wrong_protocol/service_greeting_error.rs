@@ -135,13 +135,19 @@ fn weigh(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         capture.flows.get(&id).is_some_and(|flow| flow.findings.iter().any(|found| found.rule == RULE.id))
     };
     let at = finding.first().time;
-    let soon = capture
-        .began_to(&server, at, at + RETRY)
-        .any(|later| later.client().address == client && later.served && !refused(later.id));
+    let later = || {
+        let own = capture.began_to(&server, at, at + RETRY).filter(|later| later.client().address == client);
+        own.filter(|later| later.served && !refused(later.id))
+    };
+    let soon = later().next().is_some();
+    let in_tls = || later().any(|later| later.protocol == Some(Protocol::Tls));
     let knocks = capture.found_by(RULE.id).filter(|other| other.facts.client.address == client).count() as u64;
     let others = capture.service(&server).is_some_and(|service| service.good > 0);
     if others && header::is_public(client) && knocks <= KNOCKS && by_address(finding) && !soon {
         *finding = finding.clone().severity(Severity::Notice).note("a public address that the service does not let in");
+    } else if says(finding, &["no pg_hba.conf entry"]) && in_tls() {
+        let note = "the same host was let in with TLS at once: libpq's sslmode=allow tries without it first";
+        *finding = finding.clone().severity(Severity::Notice).note(note);
     } else if soon && !by_limit(finding) {
         *finding = finding.clone().severity(Severity::Warning).note("the same host was served within 2 s");
     }
@@ -159,14 +165,14 @@ fn by_limit(finding: &Finding) -> bool {
 }
 
 fn says(finding: &Finding, words: &[&str]) -> bool {
-    let told = finding.evidence.first().map_or("", |evidence| evidence.shows.as_str());
-    words.iter().any(|word| told.contains(word))
+    finding.evidence.iter().any(|evidence| words.iter().any(|word| evidence.shows.contains(word)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::rule::testing::{Scene, World};
+    use crate::rule::trust::samples::{tls_12_on, works};
 
     fn greeted(scene: Scene, service: Protocol, text: &str, refuses: bool) -> Scene {
         let words = Greeting { text: text.into(), code: None, refuses };
@@ -215,6 +221,25 @@ mod tests {
             scene.also(Side::Server, What::Greeting(Box::new(words))).check(&RULE).expect("refused").severity
         };
         assert_eq!((connack(5), connack(3)), (Severity::Warning, Severity::Critical));
+    }
+
+    #[test]
+    fn a_client_that_tries_without_tls_first_is_let_in_with_it() {
+        let told = |protocol: Protocol| {
+            let words = "FATAL 28000: no pg_hba.conf entry for host \"10.0.0.1\", no encryption";
+            let first = greeted(Scene::open(), Protocol::Postgres, words, true);
+            let second = Scene::starting("10.0.0.1:40001", "10.0.0.2:443", 50, 20).handshake();
+            let second = match protocol {
+                Protocol::Tls => works(tls_12_on(second, Vec::new())),
+                _ => {
+                    let second = greeted(second, protocol, "AuthenticationOk", false);
+                    second.data(Side::Client, 6, 80).acked(Side::Client, 7).data(Side::Server, 8, 40)
+                }
+            };
+            let world = World::new().with(&first).with_good(&second);
+            world.corroborated(&RULE, first.check(&RULE).expect("refused")).expect("kept").severity
+        };
+        assert_eq!((told(Protocol::Tls), told(Protocol::Postgres)), (Severity::Notice, Severity::Warning));
     }
 
     #[test]

@@ -144,17 +144,20 @@ pub fn message(bytes: &[u8], login: bool) -> Message {
     }
 }
 
-/// Whether a StartupMessage says that it is a probe's; `None` while it is not whole.
+/// Whether a StartupMessage is a probe's, by its name or because it has a user and nothing else (HAProxy's `option pgsql-check`; libraries
+/// name at least a database or an encoding); `None` while it is not whole.
 pub fn is_probe(startup: &[u8]) -> Option<bool> {
     let len = u32::from_be_bytes(*startup.first_chunk()?);
     let whole = startup.get(..len.min(LONGEST_STARTUP) as usize)?;
     let mut parameters = whole.get(8..)?.split(|octet| *octet == 0);
-    while let (Some(name), Some(value)) = (parameters.next(), parameters.next()) {
+    let mut names = 0;
+    while let (Some(name @ [_, ..]), Some(value)) = (parameters.next(), parameters.next()) {
         if name == b"application_name" {
             return Some(value == PROBE);
         }
+        names += if name == b"user" { 1 } else { 2 };
     }
-    Some(false)
+    Some(names == 1)
 }
 
 fn authentication(wanted: u32) -> &'static str {
@@ -251,7 +254,16 @@ mod tests {
         let named = startup(b"user\0nobody\0application_name\0pg_isready\0\0");
         assert_eq!((is_probe(&named), is_probe(&named[..20])), (Some(true), None));
         assert_eq!(is_probe(&startup(b"user\0pg_isready\0application_name\0psql\0\0")), Some(false));
-        assert_eq!(is_probe(&startup(b"user\0pg_isready\0\0")), Some(false));
+        assert_eq!(is_probe(&startup(b"user\0pg_isready\0database\0shop\0\0")), Some(false));
+    }
+
+    #[test]
+    fn a_user_and_nothing_else_is_a_probe() {
+        let startup =
+            |parameters: &[u8]| [&(parameters.len() as u32 + 8).to_be_bytes()[..], &[0, 3, 0, 0], parameters].concat();
+        assert_eq!(is_probe(&startup(b"user\0check\0\0")), Some(true));
+        assert_eq!(is_probe(&startup(b"user\0a\0client_encoding\0UTF8\0\0")), Some(false));
+        assert_eq!(is_probe(&startup(b"\0")), Some(false));
     }
 
     proptest! {
