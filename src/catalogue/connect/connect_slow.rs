@@ -5,7 +5,7 @@
 //! new Linux kernels, 1, 3, 7 s on older ones.
 //!
 //! ## What it is not
-//! - A long path: there the handshake is slow without a single repetition.
+//! - A long path: there the handshake is slow without a single repetition, or, from a round trip of 1 s on, every copy is answered.
 //! - `accept-queue-overflow`: there several connections to one port suffer at once while the host's other ports are well.
 //! - `packet-loss`: there connections to several hosts suffer.
 //!
@@ -21,6 +21,7 @@ use crate::flow::facts::Handshake;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
+use crate::time::Elapsed;
 
 pub static RULE: Rule = Rule {
     id: "connect-slow",
@@ -67,8 +68,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         server.syns.first().is_some_and(|answer| answer.time.since(syn.time) < flow.thresholds.syn_span);
     // A path that takes longer than the sender waits: nothing was lost, every copy is answered, or what follows takes as long.
     let all_answered = !answered_first && client.syn_count > 1 && server.syn_count >= client.syn_count;
-    let trips = [client.min_rtt, server.min_rtt].into_iter().flatten();
-    if all_answered || trips.min().is_some_and(|trip| trip >= flow.thresholds.syn_span) {
+    let [to_server, to_client] = [client, server].map(|half| half.min_rtt.unwrap_or(Elapsed::ZERO));
+    if all_answered || to_server + to_client >= flow.thresholds.syn_span {
         return None;
     }
     let mut finding = RULE.found(flow, syn, Side::Client, "SYN");
@@ -137,7 +138,6 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
 mod tests {
     use super::*;
     use crate::rule::testing::{Scene, World};
-    use crate::time::Elapsed;
 
     fn slow(number: u64, server: &str) -> Scene {
         Scene::starting("10.0.0.1:40000", server, number, 0).syn(0).syn(1020).syn_ack(1021).established(1022)
