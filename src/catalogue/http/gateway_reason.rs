@@ -55,7 +55,8 @@ pub(super) fn told(
             .confidence(Confidence::Medium)
             .variant(DISTRUSTED);
     }
-    if !opened.iter().any(|flow| flow.facts.transport == IpProtocol::Tcp) {
+    let asked_one = capture.links_of(front.facts.id).next().is_some();
+    if !asked_one && !opened.iter().any(|flow| flow.facts.transport == IpProtocol::Tcp) {
         // What the proxy asked a moment before it remembers, or still waits for.
         let before = capture.began(asked.time - REMEMBERED, answered.time).take(LOOKED_AT);
         let before = before.filter_map(|digest| capture.flows.get(&digest.id)).filter(|flow| opens(front, flow));

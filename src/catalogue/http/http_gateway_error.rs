@@ -133,6 +133,9 @@ pub static RULE: Rule = Rule {
     ..Rule::BLANK
 };
 
+/// Flows whose error is looked at beside the proxy's other connections.
+const EXPLAINED: usize = 1024;
+
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let all = exchanges(flow.story);
     let failed = |one: &&crate::rule::exchange::Exchange<'_>| one.response.is_some_and(|(_, head)| gateway_error(head));
@@ -170,7 +173,9 @@ fn is_its_own(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         Some(Value::Count(status)) => *status as u16,
         _ => 0,
     };
-    if let Some(front) = capture.flows.get(&flow) {
+    // Of a storm of them the first ones say enough.
+    let late = capture.found_by(RULE.id).nth(EXPLAINED).is_some_and(|other| flow >= other.facts.id);
+    if let Some(front) = capture.flows.get(&flow).filter(|_| !late) {
         *finding = gateway_reason::told(finding.clone(), front, (asked, answer), status, capture);
     }
     Keep::Yes
