@@ -28,9 +28,10 @@ pub(super) fn services<'a>(
 ) -> Cow<'a, Services> {
     let mut services = Cow::Borrowed(capture.services);
     for flow in raised.iter().filter_map(|id| capture.flows.get(id)) {
-        let others = || good.to(&flow.facts.server).map(|digest| digest.id);
+        let mut others = good.to(&flow.facts.server).map(|digest| digest.id);
+        let (first, last) = (others.next(), others.next_back());
         let lesson = explain::lesson(&flow.facts, &flow.story, flow.digest.verdict);
-        services.to_mut().distrust(&lesson, others().min(), others().max());
+        services.to_mut().distrust(&lesson, first, last.or(first));
     }
     services
 }

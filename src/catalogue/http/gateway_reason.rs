@@ -123,7 +123,7 @@ impl Nameless<'_> {
         let (id, question) = (self.flow.facts.id, self.lookup.question);
         let asks = format!("the proxy asks for {} {}", type_name(question.qtype), question.name);
         let finding = finding.and_on(Some(id), self.lookup.first(), Side::Client, asks);
-        let finding = match self.lookup.answer {
+        let finding = match self.lookup.answer.filter(|(at, _)| *at <= finding.last()) {
             Some((at, _)) => finding.and_on(Some(id), at, Side::Server, self.how.clone()),
             None => finding,
         };

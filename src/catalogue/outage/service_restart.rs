@@ -17,7 +17,8 @@
 //!
 //! ## False alarms it avoids
 //! Idle timers that end connections of one age together (the port goes on accepting), servers that close after every answer (the others
-//! stay open), browsers and load generators that close a handful at once, waiting requests that end by their timeout.
+//! stay open), browsers and load generators that close a handful at once, waiting requests that end by their timeout. Connections that were
+//! answered until their client closed them all are those of a job that is done: a notice.
 
 use std::collections::BTreeMap;
 

@@ -12,7 +12,8 @@
 //! curl: `no alternative certificate subject name matches target host name`; Go: `certificate is valid for`.
 //!
 //! ## False alarms it avoids
-//! Clients that check no name or another one, and go on, are silent.
+//! Clients that check no name or another one, and go on, are silent. Who finishes the handshake and leaves without a request may only have
+//! looked at the certificate, as monitors do: a warning that does not speak of a refusal.
 
 use crate::event::Kind;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};

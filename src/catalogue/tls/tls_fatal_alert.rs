@@ -17,7 +17,8 @@
 //!
 //! ## False alarms it avoids
 //! Warnings, encrypted alerts and alerts on connections that began before the capture are silent, and so is the alert that HAProxy's
-//! `option ssl-hello-chk` takes for a sign of life.
+//! `option ssl-hello-chk` takes for a sign of life. Where the ClientHello is missing or cut, that check cannot be told apart: a warning of
+//! medium confidence. A public address that is turned away with five different offers while others are served is a scan: a notice.
 
 use crate::event::{Kind, Side, What};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};

@@ -13,8 +13,9 @@
 //!
 //! ## False alarms it avoids
 //! A single refused login of a host that logs in otherwise was mistyped: a notice; several beside others that work are a warning, and so are
-//! a host's only attempt at a database that lets others in, and logins without a password (`mysqladmin ping` takes the refusal for a sign
-//! of life). A public address that is refused where others are let in tries the door. `pg_isready` asks for no more than an answer. A limit
+//! a host's only attempt at a database that lets others in, and logins without a password; of a host that is let in otherwise these are a
+//! notice (`mysqladmin ping` takes the refusal for a sign of life). A public address that is refused where others are let in tries the door.
+//! `pg_isready` asks for no more than an answer, and so does who names a user and nothing else (HAProxy's `option pgsql-check`). A limit
 //! that was reached stays critical. Behind TLS nobody can read the refusal.
 
 use crate::event::{Kind, Side, What};
@@ -109,7 +110,7 @@ fn weigh(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let others = capture.service(&server).is_some_and(|service| service.good > 0);
     let stranger = header::is_public(client) && others;
     let unpassworded = says(finding, &["using password: NO"]);
-    let (severity, note) = if unpassworded && (let_in > 0 || others) {
+    let (severity, note) = if unpassworded && let_in > 0 {
         (Severity::Notice, "no password was sent: mysqladmin ping does so, and takes the refusal for a sign of life")
     } else if let_in > 0 && refused == 1 {
         (Severity::Notice, "the same host is let in otherwise, and was refused once: mistyped")
@@ -204,5 +205,8 @@ mod tests {
         assert_eq!(weighed(&[refused("10.0.0.1:1", 0, limit, false)], &[good()]), Severity::Critical);
         let bare = "error 1045 (28000): Access denied for user 'a'@'b' (using password: NO)";
         assert_eq!(weighed(&[refused("10.0.0.1:1", 0, bare, false)], &[]), Severity::Warning);
+        assert_eq!(weighed(&[refused("10.0.0.1:1", 0, bare, false)], &[good()]), Severity::Notice);
+        let far = greeted("10.0.0.8:9", 9000).data(Side::Server, 6, 40);
+        assert_eq!(weighed(&[refused("10.0.0.1:1", 0, bare, false)], &[far]), Severity::Warning, "another host");
     }
 }

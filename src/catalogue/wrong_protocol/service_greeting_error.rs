@@ -17,7 +17,8 @@
 //! Refusals of a command or of a password are answers, no greetings; a device that MQTT does not let in for its name or password is a
 //! warning. A host that is served within 2 s all the same has another login, a
 //! second way in, or waited for a start to end: a warning; a limit that was reached stays critical, for whom it met was not served. A
-//! public address that is refused by its address, on a port that serves others, is a notice: somebody tries the door.
+//! public address that is refused by its address, on a port that serves others, is a notice: somebody tries the door. So is PostgreSQL's
+//! refusal of a connection without TLS when the same host is let in with it at once (libpq's `sslmode=allow`).
 
 use crate::event::{Kind, PacketRef, Protocol, Side, What};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
