@@ -20,6 +20,9 @@ use crate::rule::{Rule, Step};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::Address;
 
+/// Candidates that are named where no link is taken.
+const CANDIDATES: usize = 8;
+
 /// Everything the parts of the report are made from.
 pub(super) struct Builder<'a> {
     pub merged: &'a Merged,
@@ -223,9 +226,12 @@ impl<'a> Builder<'a> {
         }));
         let own = finding.subject.flow();
         sentences.extend(self.capture.open_links.iter().filter(|open| Some(open.backend_leg) == own).map(|open| {
-            let legs: Vec<String> =
-                open.candidates.iter().map(|flow| FlowRef::from(*flow).name(self.files())).collect();
-            format!("which client it served is open: {} candidates (flows {})", legs.len(), legs.join(", "))
+            let named = open.candidates.iter().take(CANDIDATES);
+            let mut legs: Vec<String> = named.map(|flow| FlowRef::from(*flow).name(self.files())).collect();
+            if open.candidates.len() > legs.len() {
+                legs.push("…".to_owned());
+            }
+            format!("which client it served is open: {} candidates (flows {})", open.candidates.len(), legs.join(", "))
         }));
         sentences
     }

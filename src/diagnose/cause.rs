@@ -13,7 +13,7 @@ use crate::event::PacketRef;
 use crate::rule::finding::{Confidence, Finding, Reach, Severity, Subject, WAITED_FOR};
 use crate::rule::summary::FlowSummary;
 use crate::rule::value::Value;
-use crate::rule::view::CaptureView;
+use crate::rule::view::{CaptureView, Link};
 use crate::rule::{Rule, Scope};
 use crate::wire::{Address, Endpoint};
 
@@ -115,7 +115,8 @@ pub fn find(findings: &[Finding], capture: &CaptureView<'_>) -> Causes {
         }
     }
     let apart = index(findings, &rules, &places);
-    let reach = Reached { findings, rules: &rules, places: &places, capture, on_flow: &on_flow, apart: &apart };
+    let open = Open::of(capture);
+    let reach = Reached { findings, rules: &rules, places: &places, capture, on_flow: &on_flow, apart: &apart, open };
     for effect in 0..findings.len() {
         let (cause, deeper) = reach.cause_of(effect);
         causes.explained_by[effect] = cause;
@@ -221,6 +222,26 @@ struct Reached<'a> {
     capture: &'a CaptureView<'a>,
     on_flow: &'a BTreeMap<PacketRef, Vec<usize>>,
     apart: &'a Apart<'a>,
+    open: Open,
+}
+
+/// The backend legs that a client leg fits, where several fit equally well: of many like requests nobody can tell which is which.
+struct Open(BTreeMap<PacketRef, Vec<PacketRef>>);
+
+impl Open {
+    fn of(capture: &CaptureView<'_>) -> Self {
+        let mut by_client: BTreeMap<PacketRef, Vec<PacketRef>> = BTreeMap::new();
+        for open in capture.open_links {
+            for client in &open.candidates {
+                by_client.entry(*client).or_default().push(open.backend_leg);
+            }
+        }
+        Self(by_client)
+    }
+
+    fn backends_of(&self, client: PacketRef) -> &[PacketRef] {
+        self.0.get(&client).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// The flows that a finding is about: of two legs both.
@@ -288,6 +309,7 @@ impl Reached<'_> {
                 near.extend(joined.map(|i| (*i, Near::Linked)));
             }
         }
+        near.extend(self.whichever(effect).into_iter().map(|i| (i, Near::Linked)));
         near.extend(place.waited_on.into_iter().flat_map(|flow| on(flow).iter().map(|i| (*i, Near::Linked))));
         let Some(apart) = self.apart.get(self.rules[effect].id) else { return near };
         let mut keys = vec![Key::Anywhere];
@@ -314,6 +336,30 @@ impl Reached<'_> {
             near.extend(around.iter().map(|i| (*i, Near::Apart)));
         }
         near
+    }
+
+    /// Where a client leg fits several backend legs: what was found meanwhile on every one of them, so that it matters to this one
+    /// whichever it is. Of each rule the earliest.
+    fn whichever(&self, effect: usize) -> Vec<usize> {
+        let Subject::Flow(flow) = self.findings[effect].subject else { return Vec::new() };
+        let linked = |link: &Link| link.client_leg == flow && link.certainty >= Confidence::Medium;
+        let backends = self.open.backends_of(flow);
+        if backends.is_empty() || self.capture.links_of(flow).any(linked) {
+            return Vec::new();
+        }
+        let (from, until) = (self.findings[effect].first(), self.findings[effect].last());
+        let mut by_rule: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        for backend in backends {
+            let on = self.on_flow.get(backend).map(Vec::as_slice).unwrap_or(&[]);
+            let meanwhile = |i: &&usize| self.findings[**i].first() <= until && self.findings[**i].last() >= from;
+            let mut seen = BTreeSet::new();
+            for i in on.iter().filter(meanwhile).filter(|i| seen.insert(self.rules[**i].id)) {
+                let (earliest, legs) = by_rule.entry(self.rules[*i].id).or_insert((*i, 0));
+                *earliest = (*earliest).min(*i);
+                *legs += 1;
+            }
+        }
+        by_rule.into_values().filter(|(_, legs)| *legs == backends.len()).map(|(earliest, _)| earliest).collect()
     }
 
     fn explains(&self, cause: usize, effect: usize, near: Near) -> bool {
@@ -405,7 +451,9 @@ impl Reached<'_> {
     /// The backend leg's bare fact is what the proxy passed on to the client leg.
     fn passed_on(&self, backend: usize, client: usize) -> bool {
         let (Some(backend), Some(client)) = (self.places[backend].flow, self.places[client].flow) else { return false };
-        self.capture.links_of(client).any(|link| link.client_leg == client && link.backend_leg == backend)
+        let linked =
+            || self.capture.links_of(client).any(|link| (link.client_leg, link.backend_leg) == (client, backend));
+        linked() || self.open.backends_of(client).contains(&backend)
     }
 
     /// Both at one time, give or take the grouping time; of a cause with spans, within one of them.

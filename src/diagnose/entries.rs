@@ -112,7 +112,10 @@ impl Builder<'_> {
         let root = self.causes.root(main);
         if root != main {
             let of = self.findings[root].subject.flow().filter(|id| *id != flow.facts.id);
-            let of = of.map(|id| format!(" what happened on flow {}", FlowRef::from(id).name(self.files())));
+            let of = of.map(|id| {
+                let or = if self.capture.fits(flow.facts.id, id) { " or one like it" } else { "" };
+                format!(" what happened on flow {}{or}", FlowRef::from(id).name(self.files()))
+            });
             let of = of.unwrap_or(" this".into());
             text.push_str(&format!(" It follows from{of}: {}.", self.says(root)));
         }

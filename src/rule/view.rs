@@ -268,7 +268,7 @@ impl Link {
 pub struct OpenLink {
     /// The backend leg.
     pub backend_leg: PacketRef,
-    /// Client legs that fit it, at most 8.
+    /// Client legs that fit it, or one of its requests, in order.
     pub candidates: Vec<PacketRef>,
 }
 
@@ -322,7 +322,7 @@ pub struct CaptureView<'a> {
     pub packets: &'a PacketTally,
     /// Links between legs.
     pub links: &'a [Link],
-    /// Backend legs that several client legs fit equally well.
+    /// Backend legs that several client legs fit equally well, in order.
     pub open_links: &'a [OpenLink],
     /// The upstreams that the user expects (`--expect-upstream`).
     pub expected: &'a [Endpoint],
@@ -383,6 +383,12 @@ impl CaptureView<'_> {
     pub fn links_of(&self, flow: PacketRef) -> impl Iterator<Item = &Link> {
         let places = self.links_by_flow.get(&flow).map(Vec::as_slice).unwrap_or(&[]);
         places.iter().filter_map(|place| self.links.get(*place))
+    }
+
+    /// Whether a flow is one of several that fit a backend leg equally well.
+    pub fn fits(&self, client_leg: PacketRef, backend_leg: PacketRef) -> bool {
+        let place = self.open_links.binary_search_by_key(&backend_leg, |open| open.backend_leg);
+        place.is_ok_and(|place| self.open_links[place].candidates.binary_search(&client_leg).is_ok())
     }
 
     /// Short facts of at most twice `n` flows that began before `flow`, kept whole or not: the latest of each kind first.

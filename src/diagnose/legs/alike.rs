@@ -173,6 +173,21 @@ fn method_6_bodies_and_browsers_tell_requests_of_one_line_apart() {
 }
 
 #[test]
+fn where_answers_are_all_alike_the_request_line_decides() {
+    let client = |n: u64| format!("203.0.113.{n}:40000");
+    let front = |n: u64, path: &str| {
+        let at = 1 + 10 * n;
+        answers(asks(opened(&client(n), FRONT, at, 0), 3, get(path, "shop")), 60, 200, 7)
+    };
+    let back = || answers(asks(opened(OUT, BACK, 100, 20), 3, get("/page/3", "shop")), 30, 200, 7);
+    let fronts = |same: bool| (1..=5).map(move |n| front(n, &format!("/page/{}", if same { 3 } else { n })));
+    let legs = joined(&fronts(false).chain([back()]).collect::<Vec<_>>());
+    assert_eq!(by(&legs), [(31, 100, LinkMethod::RequestLine, Confidence::High)]);
+    let legs = joined(&fronts(true).chain([back()]).collect::<Vec<_>>());
+    assert_eq!((by(&legs), open(&legs)), (vec![], vec![(100, 5)]));
+}
+
+#[test]
 fn method_7_the_same_answer_to_two_clients_is_two_candidates() {
     let front = |client: &str, number: u64| {
         answers(asks(opened(client, FRONT, number, 0), 3, get(&format!("/{number}"), "shop")), 60, 200, 7)

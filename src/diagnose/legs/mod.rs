@@ -28,8 +28,6 @@ use crate::time::Elapsed;
 
 /// Candidates that are looked at for one leg.
 const LOOK: usize = 64;
-/// Candidates that are named when none is taken.
-const NAMED: usize = 8;
 /// A proxy turns to its backend within this time when nothing holds it up.
 const AT_ONCE: Elapsed = Elapsed::millis(5);
 /// What a proxy passes on (an answer, a close) it passes on within this time.
@@ -74,7 +72,18 @@ pub fn link(flows: &BTreeMap<PacketRef, FlowSummary>, digests: &Digests) -> Legs
     let linked = linked(&legs);
     legs.open.retain(|open| !linked.contains(&open.backend_leg));
     legs.open.sort_by_key(|open| open.backend_leg);
-    legs.open.dedup_by_key(|open| open.backend_leg);
+    // Several of its requests, or several methods.
+    legs.open.dedup_by(|more, open| {
+        let same = more.backend_leg == open.backend_leg;
+        if same {
+            open.candidates.append(&mut more.candidates);
+        }
+        same
+    });
+    for open in &mut legs.open {
+        open.candidates.sort_unstable();
+        open.candidates.dedup();
+    }
     legs.links.sort_by_key(|link| (link.backend_leg, link.client_leg));
     legs
 }
@@ -92,21 +101,19 @@ fn settle(candidates: Vec<Candidate>, legs: &mut Legs) {
             let certainty = all.iter().map(|one| one.certainty).max().unwrap_or(Confidence::Low);
             (certainty, all.iter().map(|one| std::cmp::Reverse(one.method)).max())
         };
-        let best = by_client.values().map(|all| rank(all)).max().filter(|(certainty, _)| *certainty > Confidence::Low);
+        let best = by_client.values().map(|all| rank(all)).max();
         let equal = |all: &Vec<Candidate>| match best {
             Some(best @ (Confidence::Certain, _)) => rank(all) == best,
             Some((certainty, _)) => rank(all).0 == certainty,
             None => false,
         };
+        let sure = best.is_some_and(|(certainty, _)| certainty > Confidence::Low);
         let winners: Vec<(&End, &Vec<Candidate>)> = by_client.iter().filter(|(_, all)| equal(all)).collect();
         let flows: BTreeSet<PacketRef> = winners.iter().map(|(client, _)| client.0).collect();
-        if let [(_, all)] = winners.as_slice() {
-            join(all, &mut links);
-        } else if flows.len() > 1 {
-            let candidates = flows.into_iter().take(NAMED).collect();
-            legs.open.push(OpenLink { backend_leg: backend.0, candidates });
-        } else if let Some((_, all)) = winners.last() {
-            // Several requests of one flow: the latest before it.
+        if flows.len() > 1 {
+            legs.open.push(OpenLink { backend_leg: backend.0, candidates: flows.into_iter().collect() });
+        } else if let Some((_, all)) = winners.last().filter(|_| sure) {
+            // Of several requests of one flow the latest before it.
             join(all, &mut links);
         }
     }

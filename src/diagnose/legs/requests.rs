@@ -218,6 +218,7 @@ fn judge(all: &[Asked<'_>], backend: &Asked<'_>, near: &BTreeSet<usize>, found: 
         one.is_some() && one == other && line(client, backend).is_some()
     };
     let only_agent = meeting.iter().filter(|place| agent(&all[**place])).count() == 1;
+    let answered_alike = meeting.iter().filter(|place| same_answer(&all[**place], backend)).count();
     for place in near {
         let client = &all[*place];
         let mut add = |method, certainty| {
@@ -254,7 +255,13 @@ fn judge(all: &[Asked<'_>], backend: &Asked<'_>, near: &BTreeSet<usize>, found: 
             None => {}
         }
         if same_answer(client, backend) {
-            add(LinkMethod::SameAnswer, Confidence::High);
+            // Of answers that say nothing of their own, such as those of many requests at once, each is like the next.
+            let certainty = match answered_alike {
+                1 => Confidence::High,
+                2..=ALIKE => Confidence::Medium,
+                _ => Confidence::Low,
+            };
+            add(LinkMethod::SameAnswer, certainty);
         }
     }
 }
