@@ -293,6 +293,17 @@ node-http2-behind-nginx | Node speaks HTTP/2 without TLS, nginx asks in HTTP/1
 a-head-that-breaks | a status line, then a field with NUL octets (scripted)
 not-early-hints | 103, then 200 (scripted)
 """)
+rule("pool-saturated", """
+haproxy-maxconn | 24 requests at once, three connections allowed (`maxconn 3`), 0.3 s each
+apache-max | eight at once, two connections allowed (`max=2`), 0.6 s each
+go-max-conns-per-host | 24 at once through Go's ReverseProxy with MaxConnsPerHost 3
+an-application | a Go program that asks for a price by a path of its own for each page, through a pool of three
+all-ask-the-same | as haproxy-maxconn, and all ask for one path: which request waited for which nobody can tell
+not-all-are-with-the-backend | connections to spare: the backend takes 1.3 s for each of 24
+not-a-rate-limit | nginx lets three requests a second pass (limit_req): they leave by the clock
+not-as-many-clients | three connections, and three clients that ask again as soon as they are answered: nobody waits
+not-what-it-was-asked-for | an application is slow by itself; its host asks another server all the while
+""")
 rule("proxy-adds-latency", """
 nginx-waits-for-a-silent-backend | the second backend's firewall swallows the SYN: 2 s later the first one is asked
 nginx-waits-for-an-absent-backend | nobody answers ARP for the second backend: 2 s later the first one is asked
@@ -1127,6 +1138,7 @@ not-trickles | 20 kB each 5 s
 not-event-stream | text/event-stream: one event in 15 s
 """)
 rule("slow-response", """
+all-ask-the-same-at-once | 24 ask HAProxy for one path at once, the backend takes 1.3 s for each
 three-of-three | answers after 2.2 s, 3.1 s and 1.7 s on one connection
 not-first-after-start | the first answer after 1.4 s, two at once: a notice at most
 """)

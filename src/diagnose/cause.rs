@@ -231,7 +231,7 @@ struct Open(BTreeMap<PacketRef, Vec<PacketRef>>);
 impl Open {
     fn of(capture: &CaptureView<'_>) -> Self {
         let mut by_client: BTreeMap<PacketRef, Vec<PacketRef>> = BTreeMap::new();
-        for open in capture.open_links {
+        for open in capture.open_links.iter().filter(|open| open.alike()) {
             for client in &open.candidates {
                 by_client.entry(*client).or_default().push(open.backend_leg);
             }

@@ -113,7 +113,9 @@ impl Builder<'_> {
         if root != main {
             let of = self.findings[root].subject.flow().filter(|id| *id != flow.facts.id);
             let of = of.map(|id| {
-                let or = if self.capture.fits(flow.facts.id, id) { " or one like it" } else { "" };
+                let open = self.capture.open_link(id);
+                let fits = open.is_some_and(|open| open.candidates.binary_search(&flow.facts.id).is_ok());
+                let or = if fits { " or one like it" } else { "" };
                 format!(" what happened on flow {}{or}", FlowRef::from(id).name(self.files()))
             });
             let of = of.unwrap_or(" this".into());

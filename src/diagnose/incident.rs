@@ -371,9 +371,10 @@ fn extent_of_reach(
         Standing::Over(at) => (State::Over, Some(at)),
     };
     let client = |id: &PacketRef| capture.flows.get(id).map(|flow| flow.facts.client.address);
-    let clients: BTreeSet<Address> = match reach.sources.is_empty() {
-        true => hit.iter().filter_map(client).collect(),
-        false => reach.sources.iter().copied().collect(),
+    let clients: BTreeSet<Address> = match (reach.users.as_slice(), reach.sources.as_slice()) {
+        ([], []) => hit.iter().filter_map(client).collect(),
+        ([], sources) => sources.iter().copied().collect(),
+        (users, _) => users.iter().copied().collect(),
     };
     Extent {
         flows,

@@ -199,6 +199,8 @@ pub struct Reach {
     pub of: u64,
     /// Client addresses hit.
     pub clients: u64,
+    /// The first of them, where they are not the sources.
+    pub users: Vec<Address>,
     /// Last success before.
     pub last_good: Option<PacketRef>,
     /// How it stands at the end.

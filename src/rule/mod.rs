@@ -13,6 +13,7 @@ pub mod mismatch;
 pub mod mutual;
 pub mod offer;
 pub mod patience;
+pub mod pool;
 pub mod summary;
 pub mod tally;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::digests::Digests;
 use super::exchange::{Exchange, Pending};
 use super::finding::{Confidence, Finding};
 use super::mismatch::Refusal;
+use super::pool::{self, Pool};
 use super::summary::{Digest, FlowSummary, protocol_of};
 use super::tally::{PacketTally, Tally};
 use super::threshold::Thresholds;
@@ -247,6 +248,13 @@ pub struct ExchangePair {
     pub until: Timestamp,
 }
 
+impl OpenLink {
+    /// Whether they fit by what they ask, so that one of them it is.
+    pub fn alike(&self) -> bool {
+        self.method <= LinkMethod::RequestLine
+    }
+}
+
 impl Link {
     /// Exchanges remembered of one pair of flows.
     pub const EXCHANGES: usize = 64;
@@ -268,6 +276,8 @@ impl Link {
 pub struct OpenLink {
     /// The backend leg.
     pub backend_leg: PacketRef,
+    /// The best method by which they fit.
+    pub method: LinkMethod,
     /// Client legs that fit it, or one of its requests, in order.
     pub candidates: Vec<PacketRef>,
 }
@@ -385,10 +395,15 @@ impl CaptureView<'_> {
         places.iter().filter_map(|place| self.links.get(*place))
     }
 
-    /// Whether a flow is one of several that fit a backend leg equally well.
-    pub fn fits(&self, client_leg: PacketRef, backend_leg: PacketRef) -> bool {
+    /// The client legs that fit a backend leg equally well, where there are several.
+    pub fn open_link(&self, backend_leg: PacketRef) -> Option<&OpenLink> {
         let place = self.open_links.binary_search_by_key(&backend_leg, |open| open.backend_leg);
-        place.is_ok_and(|place| self.open_links[place].candidates.binary_search(&client_leg).is_ok())
+        place.ok().and_then(|place| self.open_links.get(place))
+    }
+
+    /// Hosts whose few connections to a server are all busy, while requests wait in them.
+    pub fn pools(&self) -> &[Pool] {
+        self.index.pools.get_or_init(|| pool::find(self))
     }
 
     /// Short facts of at most twice `n` flows that began before `flow`, kept whole or not: the latest of each kind first.

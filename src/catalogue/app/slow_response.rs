@@ -56,7 +56,7 @@ pub static RULE: Rule = Rule {
         Explains("proxy-upstream-timeout", Scope::SameOrLink),
         Explains("h2-stream-reset", Scope::SameOrLink),
         Explains("health-check-flapping", Scope::SameOrLink),
-        Explains("pool-saturated", Scope::SameOrLink),
+        Explains("pool-saturated", Scope::Peer),
     ],
     sources: &["RFC 9110 §15.6.5", "RFC 1122 §4.2.3.2"],
     check: Check::Flow(check),
@@ -122,6 +122,12 @@ fn polls(exchanges: &[Answered<'_>]) -> bool {
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
     let server = flow.facts.server;
+    let answer = finding.last();
+    if capture.pools().iter().any(|pool| pool.holds_up(flow.facts.id, answer)) {
+        // `pool-saturated` tells it, with the connections that were waited for.
+        finding.severity = Severity::Silent;
+        return Keep::Yes;
+    }
     if let Some(kept) = kept_by_the_proxy(finding, capture) {
         finding.severity = if kept >= capture.thresholds.slow { Severity::Silent } else { Severity::Notice };
         return Keep::Yes;

@@ -77,6 +77,7 @@ pub fn link(flows: &BTreeMap<PacketRef, FlowSummary>, digests: &Digests) -> Legs
         let same = more.backend_leg == open.backend_leg;
         if same {
             open.candidates.append(&mut more.candidates);
+            open.method = open.method.min(more.method);
         }
         same
     });
@@ -108,10 +109,15 @@ fn settle(candidates: Vec<Candidate>, legs: &mut Legs) {
             None => false,
         };
         let sure = best.is_some_and(|(certainty, _)| certainty > Confidence::Low);
-        let winners: Vec<(&End, &Vec<Candidate>)> = by_client.iter().filter(|(_, all)| equal(all)).collect();
+        // Many like requests fit by what they ask; an answer like many others, or the right time, says too little.
+        let says = |all: &[Candidate]| all.iter().any(|one| one.method <= LinkMethod::RequestLine);
+        let winners: Vec<(&End, &Vec<Candidate>)> =
+            by_client.iter().filter(|(_, all)| equal(all) && (sure || says(all))).collect();
         let flows: BTreeSet<PacketRef> = winners.iter().map(|(client, _)| client.0).collect();
         if flows.len() > 1 {
-            legs.open.push(OpenLink { backend_leg: backend.0, candidates: flows.into_iter().collect() });
+            let method = winners.iter().flat_map(|(_, all)| all.iter()).map(|one| one.method).min();
+            let method = method.unwrap_or(LinkMethod::Timing);
+            legs.open.push(OpenLink { backend_leg: backend.0, method, candidates: flows.into_iter().collect() });
         } else if let Some((_, all)) = winners.last().filter(|_| sure) {
             // Of several requests of one flow the latest before it.
             join(all, &mut links);

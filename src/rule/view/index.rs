@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::ops::Range;
 use std::slice;
+use std::sync::OnceLock;
 
 use prefetch_index::prefetch_index;
 
@@ -13,6 +14,7 @@ use super::CaptureView;
 use crate::event::PacketRef;
 use crate::flow::facts::IpProtocol;
 use crate::rule::digests::Digests;
+use crate::rule::pool::Pool;
 use crate::rule::summary::{Digest, FlowSummary};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::{Address, Endpoint};
@@ -36,6 +38,8 @@ pub struct Index<'a> {
     /// Who opened flows, in order.
     clients: Vec<Address>,
     dns_answers_alone: usize,
+    /// Looked for when a rule asks for them.
+    pub(super) pools: OnceLock<Vec<Pool>>,
 }
 
 impl<'a> Index<'a> {
