@@ -224,6 +224,11 @@ impl DerefMut for Half {
 }
 
 impl Half {
+    /// Whether it sent anything but RSTs, which others send in its name.
+    pub fn spoke(&self) -> bool {
+        self.packets > u64::from(self.reset_count)
+    }
+
     /// Whether its window is 0 to the end of the capture, as far as intervals are kept.
     pub fn shut(&self) -> bool {
         self.zero_windows.last().is_some_and(|zero| zero.until.is_none())

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::{Kind, PacketRef, Side};
 use crate::flow::facts::{Handshake, Vantage};
 use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Standing, Subject};
-use crate::rule::summary::FlowSummary;
+use crate::rule::summary::{Digest, FlowSummary};
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Explains, Fix, Rule, Scope, Step};
 use crate::time::{Elapsed, Timestamp};
@@ -212,7 +212,7 @@ impl Beside {
                 continue;
             }
             let whole = capture.flows.get(&digest.id);
-            if !alive_after(from, digest.id.time, digest.answered, whole) {
+            if !alive(from, until, digest, whole) {
                 continue;
             }
             let client = clients.contains(&digest.client().address);
@@ -226,15 +226,15 @@ impl Beside {
     }
 }
 
-/// The port's host still sends on an accepted connection after the trouble began.
-fn alive_after(from: Timestamp, began: Timestamp, answered: bool, whole: Option<&FlowSummary>) -> bool {
-    match whole {
-        Some(flow) => {
-            let acknowledges = flow.facts.from_client.acknowledged > 0 || flow.facts.from_client.fin_acked.is_some();
-            acknowledges && flow.facts.from_server.last.is_some_and(|last| last.time > from)
-        }
-        None => answered && began > from,
-    }
+/// The port's host sends on an accepted connection while others wait: what it says before and after tells nothing of a dark time between.
+fn alive(from: Timestamp, until: Timestamp, digest: &Digest, whole: Option<&FlowSummary>) -> bool {
+    let meanwhile = |at: Timestamp| at > from && at <= until;
+    let Some(flow) = whole else { return digest.answered && meanwhile(digest.id.time) };
+    let (client, server) = (&flow.facts.from_client, &flow.facts.from_server);
+    let acknowledges = client.acknowledged > 0 || client.fin_acked.is_some();
+    let said = [server.first, server.first_payload, server.last_payload, server.last, client.fin_acked];
+    let told = flow.story.events().filter(|event| event.side == Side::Server).map(|event| event.at);
+    acknowledges && said.into_iter().flatten().chain(told).any(|at| meanwhile(at.time))
 }
 
 fn finding(

@@ -93,6 +93,9 @@ pub static RULE: Rule = Rule {
     cannot_show: &["which process holds the old address", "whether the old address was given to somebody else"],
     explains: &[
         Explains("connect-timeout", Scope::SameOrLink),
+        // An attempt that ended just before the DNS told of the change had the same cause.
+        Explains("connect-timeout", Scope::PeerTime),
+        Explains("connect-refused", Scope::PeerTime),
         Explains("service-down", Scope::ServerAddress),
         Explains("network-blackout", Scope::ServerAddress),
         Explains("connect-refused", Scope::SameOrLink),

@@ -12,7 +12,7 @@ use crate::rule::lookup::{Lookup, lookups, type_name};
 use crate::rule::summary::{Digest, FlowSummary};
 use crate::rule::value::Value;
 use crate::rule::view::CaptureView;
-use crate::time::Elapsed;
+use crate::time::{Elapsed, Timestamp};
 use crate::wire::Address;
 
 /// Variant of the headline where the proxy asked no backend, and all its connections were busy.
@@ -21,10 +21,14 @@ pub(super) const QUEUED: u8 = 1;
 pub(super) const DISTRUSTED: u8 = 2;
 /// Variant where the DNS gave the proxy no address.
 pub(super) const NAMELESS: u8 = 3;
+/// Variant where nobody answers for the link address of the backend that it had.
+pub(super) const ABSENT: u8 = 4;
 /// A resolver remembers for about so long that a name has no address.
 const REMEMBERED: Elapsed = Elapsed::secs(5);
 /// A question that waited for so long was given up.
 const GIVEN_UP: Elapsed = Elapsed::secs(1);
+/// A host asks for a link address three times in this time.
+const ASKING: Elapsed = Elapsed::secs(2);
 /// A shorter wait ran into no queue's timeout.
 const QUEUE: Elapsed = Elapsed::millis(100);
 /// Flows of one port, and connections of the time in question, that are looked at.
@@ -63,6 +67,13 @@ pub(super) fn told(
         if let Some(nameless) = nameless(before, answered) {
             return nameless.told(finding);
         }
+        if let Some((host, at)) = absent(front, asked, answered, capture) {
+            return finding
+                .cites(at, None, format!("the proxy asks who has {host}, and nobody answers"))
+                .with("absent", host)
+                .with(WAITED_FOR, host)
+                .variant(ABSENT);
+        }
     }
     let Some((busy, count)) = queued(front, asked, answered, &begun, capture).filter(|_| status == 503) else {
         return finding;
@@ -74,6 +85,31 @@ pub(super) fn told(
         None => finding,
     };
     finding.with("backend", backend).with("busy", count).confidence(Confidence::Medium).variant(QUEUED)
+}
+
+/// A host that was a backend of this port before, for which the proxy asks in vain while the request waits.
+fn absent(
+    front: &FlowSummary,
+    asked: PacketRef,
+    answered: PacketRef,
+    capture: &CaptureView<'_>,
+) -> Option<(Address, PacketRef)> {
+    let others = capture.began_to(&front.facts.server, Timestamp::MIN, asked.time).take(LOOKED_AT);
+    let others = others.map(|other| other.id);
+    let legs = others.flat_map(|other| capture.links_of(other).filter(move |link| link.client_leg == other));
+    let pairs: BTreeSet<(Address, Address)> = legs
+        .filter_map(|link| capture.digest_of(link.backend_leg))
+        .map(|backend| (backend.client().address, backend.server().address))
+        .collect();
+    // Another request may have begun to ask.
+    let meanwhile = |at: &&PacketRef| at.time >= asked.time - ASKING && **at <= answered;
+    pairs.into_iter().find_map(|(proxy, backend)| {
+        let known = capture.neighbors.by_address.get(&backend)?;
+        let times = known.askers.get(&proxy)?;
+        let at = *times.first.iter().chain(&times.last).find(meanwhile)?;
+        let mut answers = known.answers.iter().flat_map(|told| told.times.first.iter().chain(&told.times.last));
+        (!answers.any(|answer| *answer > at && *answer <= answered)).then_some((backend, at))
+    })
 }
 
 /// The only connection that the proxy opened meanwhile: TLS to the end of the handshake, and then its own close without a request, right
@@ -198,7 +234,6 @@ mod tests {
     use crate::event::What;
     use crate::rule::testing::{Scene, World, dns_answer, dns_question, end};
     use crate::rule::view::{ExchangePair, Link, LinkMethod};
-    use crate::time::Timestamp;
     use crate::wire::http::ResponseHead;
 
     /// A request at 3 ms that a proxy answers with `status` at `ms`.
@@ -236,6 +271,36 @@ mod tests {
         assert_eq!(told(&front(502, 40), &[&lookup(10, Some(0))], Vec::new()).variant, 0, "it has one");
         let connects = Scene::starting("10.0.0.2:50002", "10.0.0.3:80", 70, 20).handshake();
         assert_eq!(told(&front(502, 40), &[&lookup(10, Some(2)), &connects], Vec::new()).variant, 0);
+    }
+
+    #[test]
+    fn a_backend_that_was_there_and_has_no_link_address_any_more_is_named() {
+        let told = |answered: bool| {
+            let served = Scene::starting("10.0.0.9:40000", "10.0.0.2:80", 100, -5_000).handshake();
+            let backend = Scene::starting("10.0.0.2:50000", "10.0.0.3:8080", 150, -4_990).handshake();
+            let link = Link::whole(served.facts.id, backend.facts.id, LinkMethod::RequestLine, Confidence::High);
+            let front = front(504, 2_003);
+            let mut world = World::new().with(&front).with_good(&served).with_good(&backend);
+            let at = |ms: i64| PacketRef { file: 0, number: 500, time: Timestamp::default() + Elapsed::millis(ms) };
+            let times = |ms: i64| crate::host::neighbor::Times { count: 1, first: vec![at(ms)], last: Some(at(ms)) };
+            let known = world.neighbors.by_address.entry(crate::rule::testing::host("10.0.0.3")).or_default();
+            known.askers.insert(crate::rule::testing::host("10.0.0.2"), times(4));
+            if answered {
+                known.answers.push(crate::host::neighbor::Answered {
+                    mac: crate::wire::Mac([2; 6]),
+                    times: times(5),
+                    unasked: 0,
+                    announced: crate::host::neighbor::Times::default(),
+                    own: false,
+                });
+            }
+            world.links = vec![link];
+            world.corroborated(&RULE, front.check(&RULE).expect("a gateway's")).expect("kept")
+        };
+        let finding = told(false);
+        assert_eq!((finding.variant, finding.evidence.len()), (ABSENT, 3));
+        assert_eq!(finding.values.get(WAITED_FOR), Some(&crate::rule::testing::host("10.0.0.3").into()));
+        assert_eq!(told(true).variant, 0);
     }
 
     /// The proxy's TLS connection that it closes by an alert at 25 ms, or asks on.

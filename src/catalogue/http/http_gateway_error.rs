@@ -41,6 +41,7 @@ pub static RULE: Rule = Rule {
         "the proxy {server} answered {status} {after} after the request without asking {backend}, with {busy} connections to it busy all the while",
         "the proxy {server} answered {status}: it closed its TLS connection to {backend} before it asked, it seems to refuse the certificate",
         "the proxy {server} answered {status} {after} after the request: {resolver} gave it no address of {asked_name} ({how})",
+        "the proxy {server} answered {status} {after} after the request: nobody answers for {absent}, its backend before",
     ],
     words_of: &[
         (

@@ -73,6 +73,7 @@ pub static RULE: Rule = Rule {
         Explains("icmp-destination-unreachable", Scope::Hop),
         Explains("dns-no-answer", Scope::Hop),
         Explains("proxy-adds-latency", Scope::Hop),
+        Explains("http-gateway-error", Scope::Hop),
     ],
     sources: &["RFC 826", "RFC 4861 §7.2.2", "Linux mcast_solicit, retrans_time_ms (measured)"],
     check: Check::Capture(check),
@@ -88,6 +89,8 @@ struct Silent<'a> {
     asked: Vec<PacketRef>,
     /// The answer that came in the end.
     answer: Option<PacketRef>,
+    /// It had answered before.
+    before: bool,
 }
 
 /// An address that called itself unreachable: one that somebody translates.
@@ -126,16 +129,30 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     (0_u32..).zip(found).filter_map(told).collect()
 }
 
-/// Three requests about a second apart before any answer.
+/// Three requests about a second apart, each without an answer before the next.
 fn silent<'a>(address: Address, asker: Address, known: &'a Known, times: &'a Times) -> Option<Silent<'a>> {
-    let start = *times.first.first()?;
-    let answers = known.answers.iter().flat_map(|answered| answered.times.first.iter().chain(&answered.times.last));
-    let answer = answers.copied().filter(|at| *at > start).min();
+    let mut answers: Vec<PacketRef> =
+        known.answers.iter().flat_map(|answered| &answered.times.first).copied().collect();
+    answers.sort_unstable();
+    let next = |at: &PacketRef| {
+        // Between those that are kept and the latest one answers may have come.
+        let kept = answers.iter().find(|answer| *answer > at).copied();
+        kept.or_else(|| known.answers.iter().filter_map(|answered| answered.times.last).filter(|last| last > at).min())
+    };
+    let unknown = |at: &PacketRef| {
+        known.answers.iter().any(|answered| {
+            let Times { count, first, last } = &answered.times;
+            *count > first.len() as u64 + 1 && first.last().is_some_and(|first| at > first) && Some(*at) < *last
+        })
+    };
     // What is answered before the next request is due was no silence.
-    let vain = |at: &PacketRef| answer.is_none_or(|answer| answer.time.since(at.time) >= *APART.start());
-    let asked: Vec<PacketRef> = times.first.iter().copied().filter(vain).collect();
+    let vain =
+        |at: &&PacketRef| !unknown(at) && next(at).is_none_or(|answer| answer.time.since(at.time) >= *APART.start());
+    let asked: Vec<PacketRef> = times.first.iter().filter(vain).copied().collect();
     let gaps = asked.windows(2).filter(|pair| APART.contains(&pair[1].time.since(pair[0].time))).count();
-    (asked.len() >= ATTEMPT && gaps + 1 >= ATTEMPT).then_some(Silent { address, asker, times, asked, answer })
+    let answer = next(asked.last()?);
+    let before = answers.first() < asked.first() && !answers.is_empty();
+    (asked.len() >= ATTEMPT && gaps + 1 >= ATTEMPT).then_some(Silent { address, asker, times, asked, answer, before })
 }
 
 /// DHCP servers with the addresses they gave out. Such a server asks whether an address is free before: then silence is what it hopes for.
@@ -168,6 +185,10 @@ fn weight(silent: &Silent<'_>, busy: bool, denied: &[Denied], capture: &CaptureV
         || in_front(silent, denied).next().is_some()
         || capture.icmp.kept.iter().any(|error| error.error.destination.address == silent.address);
     let attempts = silent.times.count as usize / ATTEMPT;
+    if silent.before && !wanted {
+        // It was there and has gone, as clients do; nobody asks it for anything.
+        return Severity::Notice;
+    }
     match (wanted, busy) {
         (true, _) => Severity::Critical,
         (false, true) if attempts >= 2 => Severity::Critical,
@@ -232,6 +253,9 @@ fn told(
             .confidence(Confidence::Low)
             .note("no answer to any such question is in the capture: answers may not be visible here");
     }
+    if silent.before {
+        finding = finding.note("it had answered before");
+    }
     if let Some(answer) = silent.answer {
         finding = finding.note(format!("it answered in the end ({})", capture.cite(answer)));
     }
@@ -252,7 +276,8 @@ fn told(
             .note(format!("{server} is an address that is translated: {own} is among those behind it"));
     }
     let of_front: u64 = front.iter().flat_map(|host| capture.services.of_host(*host)).map(|(_, s)| s.flows).sum();
-    let flows = wanting(silent, capture);
+    // What was served while it was there is not hit.
+    let flows = if silent.before { 0 } else { wanting(silent, capture) };
     let reach = Reach {
         hosts: [silent.address].into_iter().chain(front).collect(),
         spans: vec![(first.time, last.time)],

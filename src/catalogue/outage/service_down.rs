@@ -23,10 +23,12 @@ use crate::event::{PacketRef, Side};
 use crate::rule::finding::{Confidence, Culprit, Evidence, Finding, Reach, Severity, Standing, Subject};
 use crate::rule::summary::Digest;
 use crate::rule::view::CaptureView;
-use crate::rule::{Check, Explains, Rule, Scope, Step};
+use crate::rule::{Check, Explains, Rule, Scope, Step, Words};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::{Address, Endpoint};
 
+/// Variant of the headline about a port from which nothing comes.
+const SILENT: u8 = 1;
 /// Clients that fail, or connections.
 const CLIENTS: usize = 3;
 const FLOWS: usize = 10;
@@ -43,6 +45,29 @@ pub static RULE: Rule = Rule {
     says: "{server} refuses everybody: {failures} connections of {clients} in {span}, and none gets through",
     variants: &["{server} answers nobody: {failures} connections of {clients} in {span}, and none gets through"],
     users_see: &["Connection refused", "Connection timed out", "connect() failed (111: Connection refused)", "SC"],
+    words_of: &[(
+        SILENT,
+        Words {
+            users_see: &["Connection timed out", "(110: Connection timed out)", "sC"],
+            do_first: &[
+                Step {
+                    says: "On {host}: do the SYNs arrive, and does any answer leave, by whichever interface?",
+                    command: "timeout 60 tcpdump -c 9 -ni any 'tcp port {port}'",
+                },
+                Step {
+                    says: "On {host}, where they arrive and nothing leaves: a filter, or a full queue? These should not grow:",
+                    command: "nstat -az TcpExtIPReversePathFilter TcpExtListenOverflows",
+                },
+            ],
+            verify: &[Step {
+                says: "from a client's host; prints succeeded once the port answers:",
+                command: "nc -vz -w 5 {host} {port}",
+            }],
+            cannot_show: &[
+                "why no answer comes: a host that is down, a firewall, a way back that is not this one, an address that its name has left",
+            ],
+        },
+    )],
     do_first: &[
         Step {
             says: "On {host}: does anything listen on port {port}, and on which address?",
@@ -161,7 +186,7 @@ fn judge(
         .about(Subject::Host(n), at(first), Some(side), text(first))
         .on_flow(first.id)
         .confidence(confidence)
-        .variant(u8::from(silent * 2 > failures.len()));
+        .variant(if silent * 2 > failures.len() { SILENT } else { 0 });
     for failure in failures.iter().skip(1).take(CITED - 1) {
         finding = finding.cites(at(failure), Some(failure.id), text(failure));
     }

@@ -26,7 +26,7 @@ use crate::flow::facts::{Close, Face, Half, IpProtocol};
 use crate::rule::finding::{Confidence, Culprit, Evidence, Finding, Severity};
 use crate::rule::summary::FlowSummary;
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Explains, Fix, Keep, Needs, Rule, Scope, Step};
+use crate::rule::{Check, Explains, Fix, Keep, Needs, Rule, Scope, Step, Words};
 use crate::time::Elapsed;
 
 pub static RULE: Rule = Rule {
@@ -40,8 +40,32 @@ pub static RULE: Rule = Rule {
     variants: &[
         "{client_host} asks by {out} and is answered on {in}: {outcome}",
         "{host} answers {client_host} by a way that is not in this capture, and its answers get lost",
+        "{host} is asked by {out} of this router and answers {client_host} by {in}: {outcome}",
     ],
     users_see: &["connected, then no answer", "Connection reset by peer", "Operation timed out after"],
+    words_of: &[(
+        ROUTED,
+        Words {
+            users_see: &["connected, then no answer", "Connection reset by peer", "Operation timed out after"],
+            do_first: &[
+                Step {
+                    says: "On {host}: by which gateway does it answer {client_host}? This router sends to it by {out}:",
+                    command: "ip route get {client_host} from {host}",
+                },
+                Step {
+                    says: "On the router of this capture: is the way to {host} the one its answers take ({in})?",
+                    command: "ip route get {host}",
+                },
+            ],
+            verify: &[Step {
+                says: "from the client's host; it should not wait:",
+                command: "nc -vz -w 5 {host} {port}",
+            }],
+            cannot_show: &[
+                "whether this router drops what it saw one half of (firewall, reverse path filter), or a device behind it",
+            ],
+        },
+    )],
     do_first: &[
         Step {
             says: "On {near}: by which interface does it answer {far}? It should be {in}:",
@@ -84,6 +108,8 @@ pub static RULE: Rule = Rule {
     ..Rule::BLANK
 };
 
+/// Variant of the headline at a router: neither end is the capturing host.
+const ROUTED: u8 = 3;
 const IN: u8 = 1;
 const OUT: u8 = 2;
 /// The file does not tell.
@@ -153,6 +179,11 @@ fn judge(flow: &FlowView<'_>, far: Side) -> Option<Finding> {
     if !apart && !by_files {
         return None;
     }
+    // A lone RST may be a firewall's, sent in the name of an end that has no part in it.
+    if !ours.spoke() {
+        return None;
+    }
+    let routed = far == Side::Server && interfaces(&ours.faces, IN).next().is_some();
     let sense = |sense: u8| if by_files { UNKNOWN } else { sense };
     let (first_in, first_out) = (first(&theirs.faces, sense(IN))?, first(&ours.faces, sense(OUT))?);
     let fails = fails(flow);
@@ -176,7 +207,10 @@ fn judge(flow: &FlowView<'_>, far: Side) -> Option<Finding> {
         .found(flow, first_in.first, far, seen(first_in, far, "in on"))
         .and(first_out.first, far.other(), seen(first_out, far.other(), "out by"))
         .severity(if fails { Severity::Critical } else { Severity::Notice })
-        .variant(u8::from(far == Side::Server))
+        .variant(match far {
+            Side::Server if routed => ROUTED,
+            far => u8::from(far == Side::Server),
+        })
         .with("in", name(first_in.interface, first_in.ifindex))
         .with("out", name(first_out.interface, first_out.ifindex))
         .with("near", near)
@@ -221,6 +255,13 @@ fn name(interface: u16, ifindex: u32) -> String {
 /// The connection does not do what it is for.
 fn fails(flow: &FlowView<'_>) -> bool {
     let (client, server) = (flow.client(), flow.server());
+    // Asked, and given up without one octet of an answer.
+    let patience = flow.thresholds.gave_up;
+    let in_vain = client.payload > 0
+        && server.payload + server.unseen == 0
+        && flow.facts.closer.is_some_and(|(side, at)| {
+            side == Side::Client && client.last_payload.is_some_and(|asked| at.time.since(asked.time) >= patience)
+        });
     let stuck = |waits: Option<crate::flow::facts::Unacknowledged>| waits.is_some_and(|waits| waits.copies >= 3);
     let reset = matches!(flow.facts.close, Close::Reset(..)) && server.acknowledged == 0;
     let unheard = client.syn_count >= flow.thresholds.syn_copies && flow.facts.established.is_none();
@@ -229,7 +270,7 @@ fn fails(flow: &FlowView<'_>) -> bool {
         && server
             .unacknowledged
             .is_some_and(|waits| waits.copies > 1 && waits.last.time.since(waits.first.time) >= SPAN);
-    reset || unheard || talks_past || stuck(client.unacknowledged) || stuck(server.unacknowledged)
+    in_vain || reset || unheard || talks_past || stuck(client.unacknowledged) || stuck(server.unacknowledged)
 }
 
 /// Names interfaces where the file does, and shows a connection that takes one way only.
@@ -240,7 +281,7 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         finding.confidence = finding.confidence.min(Confidence::Medium);
         return Keep::Yes;
     }
-    let far = if finding.variant == 1 { Side::Server } else { Side::Client };
+    let far = if matches!(finding.variant, 1 | ROUTED) { Side::Server } else { Side::Client };
     if in_two_files(flow.facts.half(far), flow.facts.half(far.other())) {
         name_files(finding, flow, capture);
         return Keep::Yes;
@@ -268,7 +309,10 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     }
     // The host forwards for others and the connection is not its own: it is no end of it.
     let forwarded = flow.facts.half(far.other()).faces.iter().any(|face| face.direction == IN);
-    if forwarded {
+    if finding.variant == ROUTED {
+        // Its own words say where it was seen.
+        finding.confidence = finding.confidence.min(Confidence::High);
+    } else if forwarded {
         finding.confidence = finding.confidence.min(Confidence::Medium);
         finding.notes.push(format!("{near} is not the capturing host itself: packets of it come in as well"));
     }

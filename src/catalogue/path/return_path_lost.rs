@@ -4,7 +4,8 @@
 //! (a) The client repeats octets that the server has already acknowledged, at least twice, while everything the server sent stays
 //! unacknowledged and is repeated: what the server says does not arrive. (b) The client repeats its SYN although each copy is answered
 //! with SYN+ACK, and no ACK ever comes. (c) The server repeats its SYN+ACK although the client's ACK and data are repeated too: what the
-//! client says does not arrive.
+//! client says does not arrive. (d) Three clients or more of one port each send one SYN and nothing more, although the server repeats its
+//! SYN+ACK for 3 s and longer; and nobody completes a connection to that port.
 //!
 //! ## What it is not
 //! - `accept-queue-overflow` makes the packets of (c) as well: there other connections to the port succeed at the same time.
@@ -15,15 +16,18 @@
 //! "Connected", then nothing; on the server `ss -tn` shows SYN-RECV, or data in Send-Q that never leaves.
 //!
 //! ## False alarms it avoids
-//! One lost ACK (a single repeated SYN+ACK), spoofed SYNs (they are not repeated), deferred accept (no data waits).
+//! One lost ACK (a single repeated SYN+ACK), spoofed SYNs and scanners (their SYNs are not repeated; in (d) three of them within a minute, and
+//! nobody else, are taken for clients, with low confidence), deferred accept (no data waits).
+
+use std::collections::BTreeSet;
 
 use crate::event::{Kind, Side};
-use crate::flow::facts::{Handshake, Unacknowledged};
-use crate::rule::finding::{Confidence, Culprit, Finding};
-use crate::rule::summary::Verdict;
+use crate::flow::facts::{FlowFacts, Handshake, Unacknowledged};
+use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::summary::{FlowSummary, Verdict};
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
-use crate::time::Elapsed;
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step, Words};
+use crate::time::{Elapsed, Timestamp};
 
 pub static RULE: Rule = Rule {
     id: "return-path-lost",
@@ -33,7 +37,31 @@ pub static RULE: Rule = Rule {
     needs: Needs::all(&[Kind::Syn, Kind::SynAck]),
     claims_absence: true,
     says: "what {host} sends to {client_host} does not arrive; the other way is open",
-    variants: &["what {client_host} sends to {server} does not arrive; the other way is open"],
+    variants: &[
+        "what {client_host} sends to {server} does not arrive; the other way is open",
+        "{server} hears nothing more of {client_host} once it has answered its SYN",
+    ],
+    words_of: &[(
+        UNHEARD,
+        Words {
+            users_see: &["connected, then no answer", "SYN-RECV"],
+            do_first: &[
+                Step {
+                    says: "On a client: is it connected, and does its request leave again and again?",
+                    command: "ss -tni dst {host}",
+                },
+                Step {
+                    says: "On {host}: how many wait for the end of their handshake?",
+                    command: "ss -Htan state syn-recv 'sport = :{port}'",
+                },
+            ],
+            verify: &[Step {
+                says: "from a client's host; it should print octets:",
+                command: "curl -svo /dev/null -m 9 http://{host}:{port}/",
+            }],
+            cannot_show: &["whether these clients exist: SYNs with forged addresses look the same from here"],
+        },
+    )],
     users_see: &["connected, then no answer", "Operation timed out after", "SYN-RECV"],
     do_first: &[
         Step {
@@ -65,11 +93,18 @@ const BESIDE: Elapsed = Elapsed::secs(10);
 /// Copies that are no accident.
 const COPIES: u32 = 3;
 
+/// Variant of the headline about clients of which only a SYN came.
+const UNHEARD: u8 = 2;
+/// Scanners that leave SYN+ACKs unanswered come now and then.
+const NEAR: Elapsed = Elapsed::secs(60);
+/// Connections to one port looked at.
+const LOOK: usize = 4096;
+
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     if flow.saw(Kind::Icmp) || flow.server().reset_count > 0 {
         return None;
     }
-    answers_lost(flow).or_else(|| syn_acks_lost(flow)).or_else(|| client_unheard(flow))
+    answers_lost(flow).or_else(|| syn_acks_lost(flow)).or_else(|| client_unheard(flow)).or_else(|| never_heard(flow))
 }
 
 fn waiting(waits: Option<Unacknowledged>) -> Option<Unacknowledged> {
@@ -143,10 +178,49 @@ fn client_unheard(flow: &FlowView<'_>) -> Option<Finding> {
     )
 }
 
+/// (d) Nothing of the client comes behind its SYN.
+fn never_heard(flow: &FlowView<'_>) -> Option<Finding> {
+    let (client, server) = (flow.client(), flow.server());
+    let (answered, last) = (*server.syns.first()?, *server.syns.last()?);
+    let span = last.time.since(answered.time);
+    let alone = client.syn_count == 1 && client.packets == 1 && server.packets == u64::from(server.syn_count);
+    if !alone || server.syn_count < COPIES || span < flow.thresholds.tail {
+        return None;
+    }
+    Some(
+        RULE.found(flow, flow.facts.id, Side::Client, "SYN, and nothing of the client after it")
+            .and(answered, Side::Server, format!("SYN+ACK, {} copies in {span}, never acknowledged", server.syn_count))
+            .and(last, Side::Server, "the latest SYN+ACK")
+            .severity(Severity::Silent)
+            .confidence(Confidence::Low)
+            .variant(UNHEARD),
+    )
+}
+
+/// One client may have gone, or its address be forged: three of three say more, where nobody else gets through.
+fn unheard(finding: &mut Finding, flow: &FlowFacts, capture: &CaptureView<'_>) -> Keep {
+    let server = &flow.server;
+    let all = capture.began_to(server, Timestamp::MIN, Timestamp::MAX).take(LOOK);
+    if all.filter(|digest| digest.completed).count() > 0 {
+        return Keep::Drop;
+    }
+    let told =
+        |flow: &&FlowSummary| flow.findings.iter().any(|found| found.rule == RULE.id && found.variant == UNHEARD);
+    let near = |other: &&FlowSummary| Elapsed(other.facts.start().since(flow.start()).0.abs()) <= NEAR;
+    let clients = capture.flows_to(server).take(LOOK).filter(told).filter(near).map(|flow| flow.facts.client.address);
+    if clients.collect::<BTreeSet<_>>().len() >= capture.thresholds.many as usize {
+        finding.severity = Severity::Warning;
+    }
+    Keep::Yes
+}
+
 /// A connection between the same two hosts that works at that time proves both ways open: only what answers were lost stays, less sure.
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
     let facts = &flow.facts;
+    if finding.variant == UNHEARD {
+        return unheard(finding, facts, capture);
+    }
     let works = capture.began(facts.start() - BESIDE, facts.last.time + BESIDE).any(|digest| {
         digest.id != facts.id
             && digest.server().address == facts.server.address
@@ -211,7 +285,8 @@ mod tests {
     #[test]
     fn a_spoofed_syn_is_not_repeated() {
         let scene = Scene::new().syn(0).syn_ack(1).syn_ack(1001).syn_ack(3001).syn_ack(7001);
-        assert_eq!(scene.check(&RULE), None);
+        assert_eq!(scene.check(&RULE).map(|found| found.severity), Some(Severity::Silent));
+        assert_eq!(Scene::new().syn(0).syn_ack(1).syn_ack(1001).check(&RULE), None);
     }
 
     #[test]
@@ -223,6 +298,30 @@ mod tests {
             .syn_ack(1001)
             .syn_ack(3001);
         assert_eq!(scene.check(&RULE).map(|finding| finding.variant), Some(1));
+    }
+
+    /// `clients` of which nothing but a SYN comes, and one that gets through where `works`.
+    fn silent(clients: u8, works: bool) -> Option<Severity> {
+        let mut world = World::new();
+        let mut found = None;
+        for n in 0..clients {
+            let mut scene = Scene::starting(&format!("203.0.113.{n}:40000"), "10.0.0.2:80", 1 + 10 * u64::from(n), 0);
+            scene = scene.syn(0).syn_ack(1).syn_ack(1_001).syn_ack(3_001);
+            found = scene.check(&RULE);
+            scene.findings.extend(found.clone());
+            world = world.with(&scene);
+        }
+        if works {
+            world = world.with_good(&Scene::starting("203.0.113.99:40000", "10.0.0.2:80", 900, 0).handshake());
+        }
+        Some(world.corroborated(&RULE, found?)?.severity)
+    }
+
+    #[test]
+    fn three_clients_of_which_only_a_syn_comes_are_a_warning_where_nobody_gets_through() {
+        assert_eq!(silent(3, false), Some(Severity::Warning));
+        assert_eq!(silent(2, false), Some(Severity::Silent));
+        assert_eq!(silent(3, true), None);
     }
 
     #[test]
