@@ -58,3 +58,25 @@ wait_port "$P" 8003
 sleep 4
 queue() { for n in 1 2 3; do get "$C" "http://$FRONT:8003/x$n" & PIDS+=($!); sleep 0.05; done; sleep 4.5; }
 seen 8003 $T/haproxy-queue-beside-an-absent-backend queue
+
+# A backend that was there and has gone, and a client that goes while it is served.
+nginx_start "$B" "server { listen 10.224.26.4:80; location / { return 200 ok; } }"
+nginx_start "$P" "proxy_http_version 1.1; proxy_read_timeout 8s; proxy_connect_timeout 8s;
+  server { listen 83; location / { proxy_pass http://10.224.26.4; } location /large.txt { limit_rate 4k; } }"
+wait_port "$P" 83
+gone() {
+    get "$C" "http://$FRONT:83/1"
+    get "$C" "http://$FRONT:83/2"
+    ip -n "$B" addr del 10.224.26.4/24 dev eth0
+    ip -n "$P" neigh flush dev eth1
+    for n in 3 4 5; do get "$C" "http://$FRONT:83/$n"; done
+}
+record "$P" any "$OUT/neighbor-unresolved/a-backend-that-has-gone.pcap" "arp or host 10.224.26.4 or port 83" gone
+left() {
+    get "$C" --interface 203.0.113.9 "http://$FRONT:83/large.txt" & PIDS+=($!)
+    sleep 2
+    ip -n "$C" addr del 203.0.113.9/24 dev eth0
+    ip -n "$P" neigh flush dev eth0
+    sleep 14
+}
+record "$P" eth0 "$OUT/neighbor-unresolved/not-a-client-that-left.pcap" "arp or port 83" left

@@ -406,6 +406,8 @@ route-unreachable | an `unreachable` route on the router
 not-prohibited | a `prohibit` route: `icmp-admin-prohibited`
 """)
 rule("neighbor-unresolved", """
+a-backend-that-has-gone | nginx's backend answers twice, then its address is taken away: three requests get 502
+not-a-client-that-left | a client's address is taken away while it is served: the router asks for it in vain, nothing is broken
 no-such-host | curl twice to an address of the own link that nobody has
 on-the-router | seen on the router, between the SYNs of the client and its own ARP
 pod-gone | a pod that is gone, with half of a service's connections still dealt out to it, as its node sees it (captures/lab/containers.sh)
@@ -920,6 +922,9 @@ not-rst-after-fin | answer, FIN, late data draws a RST
 not-client-cancelled | the client aborts a download of 40 kB in the middle: its RST, not the server's
 """)
 rule("asymmetric-return-path", """
+at-a-router-answers-dropped | two gateways, the second one's firewall drops answers with data: seen at the clients' router
+at-a-router-acknowledgments-dropped | the same, and all but SYN+ACK is dropped
+not-at-a-router-that-works | the same two ways, and nothing is dropped: a notice
 two-gateways-hang | S0 on the server (-i any): requests in on interface 2, answers out on interface 3, the client hangs. From the first lab
 two-gateways-reset | the same, and the client resets the strange answers. From the first lab
 one-interface | of two-gateways-hang the packets of interface 2 alone (edited): the client's side of the connection
@@ -931,6 +936,7 @@ client-resets | the same, and the client answers with RST. From the first lab
 not-destination-nat | destination NAT as it should be, seen on the NAT box (-i any): two faces of one connection
 """)
 rule("return-path-lost", """
+nothing-after-the-syn | a filter lets SYNs to port 80 pass and nothing after them: three clients, at the server
 answers-dropped-at-the-server | the router drops everything of the server after its SYN+ACK; seen at the server
 syn-acks-dropped-at-the-server | the router drops the SYN+ACKs; seen at the server
 not-one-answer-lost | the first copies of one answer are dropped, then it recovers

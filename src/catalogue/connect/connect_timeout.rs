@@ -77,6 +77,8 @@ pub static RULE: Rule = Rule {
     cannot_show: &["which device swallows the SYNs"],
     explains: &[
         Explains("proxy-upstream-connect-failed", Scope::Link),
+        // Some give up, and some are there still when the port answers again.
+        Explains("connect-slow", Scope::PeerTime),
         Explains("health-check-flapping", Scope::Link),
         Explains("health-check-flapping", Scope::Peer),
         Explains("proxy-no-server-available", Scope::Time),

@@ -106,9 +106,10 @@ fn absent(
     pairs.into_iter().find_map(|(proxy, backend)| {
         let known = capture.neighbors.by_address.get(&backend)?;
         let times = known.askers.get(&proxy)?;
-        let at = *times.first.iter().chain(&times.last).find(meanwhile)?;
-        let mut answers = known.answers.iter().flat_map(|told| told.times.first.iter().chain(&told.times.last));
-        (!answers.any(|answer| *answer > at && *answer <= answered)).then_some((backend, at))
+        let answers = || known.answers.iter().flat_map(|told| told.times.first.iter().chain(&told.times.last));
+        let vain = |at: &&PacketRef| !answers().any(|answer| answer > *at && *answer <= answered);
+        let at = times.first.iter().chain(&times.last).filter(meanwhile).find(vain)?;
+        Some((backend, *at))
     })
 }
 

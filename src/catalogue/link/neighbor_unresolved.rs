@@ -72,6 +72,7 @@ pub static RULE: Rule = Rule {
         Explains("rto-unrecovered", Scope::Hop),
         Explains("icmp-destination-unreachable", Scope::Hop),
         Explains("dns-no-answer", Scope::Hop),
+        Explains("response-stalled", Scope::Host),
         Explains("proxy-adds-latency", Scope::Hop),
         Explains("http-gateway-error", Scope::Hop),
     ],

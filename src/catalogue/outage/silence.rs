@@ -106,7 +106,7 @@ pub(super) fn blackouts<'a>(capture: &CaptureView<'a>) -> Vec<Blackout<'a>> {
         }
     }
     blackouts.truncate(TOLD);
-    blackouts.retain(|blackout| !one_dead_host(blackout, capture));
+    blackouts.retain(|blackout| !one_dead_host(blackout, capture) && !one_dead_port(blackout, capture));
     blackouts
 }
 
@@ -153,6 +153,22 @@ fn one_dead_host(blackout: &Blackout<'_>, capture: &CaptureView<'_>) -> bool {
         }
     }
     others_answer
+}
+
+/// One host that hears nothing of one other, because all it asks there is one port, and that port answers others as little.
+fn one_dead_port(blackout: &Blackout<'_>, capture: &CaptureView<'_>) -> bool {
+    let (hosts, others) = (blackout.hosts(), blackout.others());
+    let ([host], [other], true) = (hosts.as_slice(), others.as_slice(), blackout.deaf()) else { return false };
+    let (from, until) = blackout.span(capture.end);
+    let vain = |digest: &&Digest| !digest.accepted && !digest.answered && digest.last >= from;
+    let mut ports = capture.servers().filter_map(|(server, flows)| {
+        let here = server.address == *other;
+        let mut meanwhile = flows.iter().copied().filter(|digest| here && digest.id.time < until).filter(vain);
+        meanwhile.any(|digest| digest.client().address == *host).then_some(*server)
+    });
+    let (Some(port), None) = (ports.next(), ports.next()) else { return false };
+    let mut all = capture.began_to(&port, from, until).filter(vain);
+    all.any(|digest| digest.client().address != *host)
 }
 
 /// Whether the wider silence is all there is to say of the narrower one.
