@@ -64,6 +64,8 @@ nginx_start "$B" "server { listen 10.224.26.4:80; location / { return 200 ok; } 
 nginx_start "$P" "proxy_http_version 1.1; proxy_read_timeout 8s; proxy_connect_timeout 8s;
   server { listen 83; location / { proxy_pass http://10.224.26.4; } location /large.txt { limit_rate 4k; } }"
 wait_port "$P" 83
+served() { for n in 1 2; do get "$C" "http://$FRONT:83/$n"; done; }
+SNAPLEN=96 record "$P" any "$OUT/http-gateway-error/not-cut-to-96-octets.pcap" "host 10.224.26.4 or port 83" served
 gone() {
     get "$C" "http://$FRONT:83/1"
     get "$C" "http://$FRONT:83/2"
@@ -72,6 +74,8 @@ gone() {
     for n in 3 4 5; do get "$C" "http://$FRONT:83/$n"; done
 }
 record "$P" any "$OUT/neighbor-unresolved/a-backend-that-has-gone.pcap" "arp or host 10.224.26.4 or port 83" gone
+cut() { for n in 6 7; do get "$C" "http://$FRONT:83/$n"; done; }
+SNAPLEN=96 record "$P" any "$OUT/http-gateway-error/cut-to-96-octets.pcap" "arp or host 10.224.26.4 or port 83" cut
 left() {
     get "$C" --interface 203.0.113.9 "http://$FRONT:83/large.txt" & PIDS+=($!)
     sleep 2

@@ -430,6 +430,8 @@ spanning-tree-changes | a port of a Linux bridge goes and comes with spanning tr
 not-one-host | one host announces its address twice
 """)
 rule("http-gateway-error", """
+cut-to-96-octets | nginx's backend has gone, and the snaplen leaves the status line of its 502 only
+not-cut-to-96-octets | the same while the backend is there: two answers of which the status line is left
 nginx-gets-no-answer-of-the-dns | nginx asks the DNS for the backend, gets no answer for 2 s and answers 502
 haproxy-queue-timeout | one connection allowed, and the backend takes 2.5 s: two requests get 503 after `timeout queue`, the backend was never asked
 nginx-refuses-the-certificate | nginx with `proxy_ssl_verify` and another CA: it closes behind the handshake and answers 502

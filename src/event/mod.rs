@@ -334,6 +334,9 @@ events! {
     /// The stream ended before the framing was satisfied.
     ResponseTruncated { /// Octets missing where the length was promised.
           missing: Option<u64> },
+    /// The snaplen cut the head of an answer whose status line tells an error (5xx).
+    ErrorCut { /// The status.
+          status: u16 },
     /// The octets are no HTTP although the stream began as HTTP.
     HttpBroken,
     /// The page of a plain-text 400 says that the port speaks TLS (nginx, Apache and Go say so in words).

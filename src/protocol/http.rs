@@ -16,6 +16,8 @@ use crate::wire::http::{
 
 /// Longest head that is put together from several segments.
 const LONGEST_HEAD: usize = 64 * 1024;
+/// Errors whose heads were cut that are told of one connection, between two looks.
+const MOST_CUT: usize = 16;
 /// Octets of an error page that are looked at.
 const PAGE: usize = 1024;
 /// What the pages of nginx, Apache and Go say to plain HTTP on a TLS port.
@@ -41,6 +43,8 @@ struct Http {
     upgraded: Option<Box<Http2>>,
     /// Beginning of the page behind a 400, while it may still say something.
     page: Option<Vec<u8>>,
+    /// What heads without an end told, until it can be said.
+    cut: Vec<Event>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -48,6 +52,8 @@ struct Half {
     part: Part,
     /// A head that is not complete yet.
     held: Vec<u8>,
+    /// The packet with which it begins.
+    since: Option<PacketRef>,
     /// At that many held octets the head is looked at though its end is not in sight.
     look_at: usize,
     /// The last line of what is held has nothing but blanks so far.
@@ -82,6 +88,7 @@ enum Step {
 
 impl Analyzer for Http {
     fn bytes(&mut self, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Wants {
+        self.cut.drain(..).for_each(&mut *emit);
         let mut rest = bytes;
         while !rest.is_empty() && !self.tunnel {
             let step = match self.sides[index(side)].part {
@@ -121,6 +128,12 @@ impl Analyzer for Http {
             Part::Length { .. } | Part::Head | Part::Lost => false,
         };
         if !survived {
+            if let (Part::Head, Side::Server, Some(at)) = (half.part, side, half.since)
+                && let Some(status @ 500..=599) = status_of(&half.held)
+                && self.cut.len() < MOST_CUT
+            {
+                self.cut.push(Event { at, side, what: What::ErrorCut { status } });
+            }
             (half.part, half.look_at) = (Part::Lost, 0);
             half.held.clear();
             if side == Side::Server {
@@ -132,6 +145,7 @@ impl Analyzer for Http {
     }
 
     fn end(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {
+        self.cut.drain(..).for_each(&mut *emit);
         if self.upgraded.is_some() {
             return;
         }
@@ -163,6 +177,7 @@ impl Analyzer for Http {
     }
 
     fn settle(&mut self, emit: Emit<'_>) {
+        self.cut.drain(..).for_each(&mut *emit);
         self.exchanges.settle(emit);
         if let Some(http2) = &mut self.upgraded {
             http2.settle(emit);
@@ -183,6 +198,15 @@ impl Analyzer for Http {
             http2.flip();
         }
     }
+}
+
+/// The status of a status line whose rest may be missing (RFC 9112 §4).
+fn status_of(held: &[u8]) -> Option<u16> {
+    let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9', b' ', a, b, c, b' ' | b'\r' | b'\n', ..] = *held else {
+        return None;
+    };
+    let digits = [a, b, c].map(|octet| u16::from(octet.wrapping_sub(b'0')));
+    digits.iter().all(|digit| *digit < 10).then(|| digits.iter().fold(0, |status, digit| 10 * status + digit))
 }
 
 impl Http {
@@ -225,6 +249,9 @@ impl Http {
         let half = &mut self.sides[index(side)];
         let line = rest.rsplit(|octet| *octet == b'\n').next().unwrap_or(rest);
         let goes_on = line.len() == rest.len() && !half.held.is_empty();
+        if half.held.is_empty() {
+            half.since = Some(at);
+        }
         half.blank = (!goes_on || half.blank) && line.iter().all(is_blank);
         half.held.extend_from_slice(rest);
         half.look_at = half.look_at.max(2 * half.held.len());

@@ -111,7 +111,12 @@ fn wants_no_answer(flow: &FlowView<'_>) -> bool {
 
 /// The packet with the client's question, and whether it is known to be one.
 fn question(flow: &FlowView<'_>, fin: PacketRef) -> Option<(PacketRef, bool)> {
+    // The snaplen left the beginning of what it said, and nothing came back whatever that was.
+    let cut = || flow.client().cut > 0 && !flow.saw(Kind::ClientHello) && !flow.saw(Kind::Request);
     match flow.protocol(Side::Client) {
+        Some(Protocol::Tls | Protocol::Http) if cut() => {
+            flow.client().last_payload.filter(|last| *last < fin).map(|last| (last, false))
+        }
         Some(Protocol::Tls) => None,
         Some(Protocol::Http) => {
             let exchange = flow.exchange()?;
@@ -142,6 +147,15 @@ mod tests {
             (Severity::Critical, "FIN 50 ms later: 0 octets")
         );
         assert_eq!((finding.evidence[0].at.number, finding.evidence[1].at.number), (6, 4));
+    }
+
+    #[test]
+    fn what_the_snaplen_left_of_a_client_hello_and_no_octet_back_is_a_warning() {
+        let scene = Scene::open().data(Side::Client, 3, 517).speaks(Side::Client, Protocol::Tls).acked(Side::Client, 4);
+        let mut scene = scene.fin(Side::Server, 3_003);
+        assert_eq!(scene.check(&RULE), None);
+        scene.facts.from_client.cut = 1;
+        assert_eq!(scene.check(&RULE).map(|found| found.severity), Some(Severity::Warning));
     }
 
     #[test]

@@ -212,7 +212,9 @@ fn queued<'a>(
     let legs: Vec<&FlowSummary> = legs.iter().filter_map(|leg| capture.flows.get(leg)).collect();
     let proxies: BTreeSet<Address> = legs.iter().map(|leg| leg.facts.client.address).collect();
     let mine = |digest: &&&Digest| {
-        proxies.contains(&digest.client().address) && !legs.iter().any(|leg| leg.facts.id == digest.id)
+        // A health check that only connects asks for nothing.
+        let checks = digest.accepted && !digest.answered && digest.last < answered.time;
+        proxies.contains(&digest.client().address) && !checks && !legs.iter().any(|leg| leg.facts.id == digest.id)
     };
     let mut all = legs.iter().filter_map(|leg| busy(leg, asked, answered));
     let first = all.next().filter(|_| begun.iter().find(mine).is_none())?;

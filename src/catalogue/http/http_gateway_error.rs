@@ -20,6 +20,7 @@
 //! A 503 with Retry-After is meant: maintenance, or a limit. A 503 that no proxy signs may be the application's own.
 
 use super::gateway_reason::{self, DISTRUSTED, NAMELESS, QUEUED};
+use super::http_server_error::cut_off;
 use crate::event::{Kind, PacketRef, Side};
 use crate::rule::exchange::exchanges;
 use crate::rule::finding::{Confidence, Culprit, Finding};
@@ -28,13 +29,16 @@ use crate::rule::value::Value;
 use crate::rule::view::{CaptureView, FlowView, LegsView};
 use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step, Words};
 
+/// Variant of the headline where the snaplen left the status line only.
+const CUT: u8 = 5;
+
 pub static RULE: Rule = Rule {
     id: "http-gateway-error",
     title: "a proxy answered with an error of its own",
     confidence: Confidence::Certain,
     culprit: Culprit::Proxy,
     proxy_end: Side::Server,
-    needs: Needs::all(&[Kind::Request, Kind::Response, Kind::ErrorStatus]),
+    needs: Needs::any(&[Kind::ErrorStatus, Kind::ErrorCut]),
     symptom: true,
     says: "the proxy {server} answered {status} {after} after the request: it got no usable answer from a backend",
     variants: &[
@@ -42,6 +46,7 @@ pub static RULE: Rule = Rule {
         "the proxy {server} answered {status}: it closed its TLS connection to {backend} before it asked, it seems to refuse the certificate",
         "the proxy {server} answered {status} {after} after the request: {resolver} gave it no address of {asked_name} ({how})",
         "the proxy {server} answered {status} {after} after the request: nobody answers for {absent}, its backend before",
+        "the proxy {server} answered {status}; what else it said is cut off",
     ],
     words_of: &[
         (
@@ -140,7 +145,9 @@ const EXPLAINED: usize = 1024;
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let all = exchanges(flow.story);
     let failed = |one: &&crate::rule::exchange::Exchange<'_>| one.response.is_some_and(|(_, head)| gateway_error(head));
-    let first = all.iter().find(failed)?;
+    let Some(first) = all.iter().find(failed) else {
+        return cut_off(&RULE, CUT, flow, |status| matches!(status, 502 | 504));
+    };
     let count = all.iter().filter(failed).count();
     let (at, head) = first.response?;
     let after = at.time.since(first.request.time);
@@ -156,6 +163,9 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 /// Drops it where the backend gave the same status: then it is the application's word.
 fn is_its_own(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = finding.subject.flow() else { return Keep::Yes };
+    if finding.variant == CUT && finding.values.get("after").is_none() {
+        return Keep::Yes;
+    }
     let answer: PacketRef = finding.evidence.iter().map(|told| told.at).max().unwrap_or(flow);
     let passed_on = capture.links_of(flow).filter(|link| link.client_leg == flow).any(|link| {
         let (client_leg, backend_leg) = (capture.flows.get(&link.client_leg), capture.flows.get(&link.backend_leg));

@@ -15,7 +15,7 @@
 //! A 503 with Retry-After is meant: maintenance, or a limit. 501 and 505 answer requests that no application has to understand, often those
 //! of scanners: a notice. Answers to the health checks of load balancers fail no user: a notice too.
 
-use crate::event::{Kind, PacketRef, Side};
+use crate::event::{Kind, PacketRef, Side, What};
 use crate::flow::facts::FlowFacts;
 use crate::rule::exchange::{Exchange, exchanges};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
@@ -24,6 +24,8 @@ use crate::rule::value::Value;
 use crate::rule::view::{CaptureView, FlowView, LegsView};
 use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
 
+/// Variant of the headline where the snaplen left the status line only.
+const CUT: u8 = 2;
 /// From here errors are no exception any more: so many answers, and one in so many.
 const MANY: u64 = 5;
 const ONE_IN: u64 = 20;
@@ -40,9 +42,12 @@ pub static RULE: Rule = Rule {
     severity: Severity::Warning,
     confidence: Confidence::Certain,
     culprit: Culprit::Upstream,
-    needs: Needs::all(&[Kind::Request, Kind::Response, Kind::ErrorStatus]),
+    needs: Needs::any(&[Kind::ErrorStatus, Kind::ErrorCut]),
     says: "{server} answered {status} to {request} {after} after the request: the application's own error",
-    variants: &["{server} answers {status}: {failed} of {answers} answers are server errors of the application"],
+    variants: &[
+        "{server} answers {status}: {failed} of {answers} answers are server errors of the application",
+        "{server} answered {status}; what else it said is cut off",
+    ],
     users_see: &["500 Internal Server Error", "HTTP 500", "Internal Server Error"],
     do_first: &[
         Step {
@@ -80,7 +85,10 @@ fn hurts(exchange: &Exchange<'_>) -> bool {
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let all = exchanges(flow.story);
-    let worst = all.iter().find(|one| hurts(one)).or_else(|| all.iter().find(|one| failed(one).is_some()))?;
+    let Some(worst) = all.iter().find(|one| hurts(one)).or_else(|| all.iter().find(|one| failed(one).is_some())) else {
+        let cut = cut_off(&RULE, CUT, flow, |status| !matches!(status, 501 | 502 | 504 | 505))?;
+        return Some(cut.with("path", "/".to_owned()));
+    };
     let (at, status) = failed(worst)?;
     let after = at.time.since(worst.request.time);
     let request = format!("{} {}", worst.head.method, worst.head.target);
@@ -101,6 +109,36 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     })
 }
 
+/// An error of which the snaplen left the status line: the first one with a status that counts.
+pub(super) fn cut_off(
+    rule: &'static Rule,
+    variant: u8,
+    flow: &FlowView<'_>,
+    counts: impl Fn(u16) -> bool,
+) -> Option<Finding> {
+    let told = flow.story.events().filter_map(|event| match event.what {
+        What::ErrorCut { status } if counts(status) => Some((event.at, status)),
+        _ => None,
+    });
+    let all: Vec<(PacketRef, u16)> = told.collect();
+    let (at, status) = *all.first()?;
+    let finding = rule
+        .found(flow, at, Side::Server, format!("{status}, the rest of the head is cut off"))
+        .confidence(Confidence::High)
+        .variant(variant)
+        .with("status", Value::Count(status.into()));
+    let client = flow.client();
+    let asked = [client.last_payload, client.first_payload].into_iter().flatten().find(|asked| *asked < at);
+    let finding = match asked {
+        Some(asked) => {
+            finding.and(asked, Side::Client, "the client's octets before it").with("after", at.time.since(asked.time))
+        }
+        None => finding,
+    };
+    let count = all.len();
+    Some(if count > 1 { finding.note(format!("{count} answers of this connection are of that kind")) } else { finding })
+}
+
 /// The path of a request for a command line: only what no shell reads as anything else.
 pub(in crate::catalogue) fn plain(target: &str) -> &str {
     let harmless = |c: char| c.is_ascii_alphanumeric() || "/.-_%~,+=:@".contains(c);
@@ -110,7 +148,7 @@ pub(in crate::catalogue) fn plain(target: &str) -> &str {
 
 /// How often it happened at that port; the leg of the application speaks for the legs in front of it.
 fn weigh(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
-    let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
+    let Some(flow) = capture.flow_of(finding).filter(|_| finding.variant != CUT) else { return Keep::Yes };
     if passed_on(flow.facts.id, finding, capture) {
         return Keep::Drop;
     }

@@ -59,6 +59,9 @@ pub static RULE: Rule = Rule {
         Explains("http-framing-conflict", Scope::SameOrLink),
         Explains("reset-unread-data", Scope::SameOrLink),
         Explains("proxy-protocol-mismatch-upstream", Scope::Link),
+        // The hop before passes the answer on.
+        Explains("proxy-header-to-http-port", Scope::Link),
+        Explains("proxy-header-to-tls-port", Scope::Link),
     ],
     sources: &["proxy-protocol.txt (HAProxy, 2020/03/05) section 2", "measured on nginx 1.22, Apache 2.4, HAProxy 2.6"],
     check: Check::Flow(check),

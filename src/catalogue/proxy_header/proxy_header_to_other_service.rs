@@ -96,7 +96,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     if header::has_a_fault_of_its_own(flow) {
         return None;
     }
-    let (protocol, said, shows, confidence) = match mismatch::refusal(flow)? {
+    let Some(refusal) = mismatch::refusal(flow) else { return unanswered(flow, at, proxy) };
+    let (protocol, said, shows, confidence) = match refusal {
         Refusal::Words(first, protocol, _) if mismatch::is_service(protocol) => {
             let (said, shows) = complaint(flow, proxy, at, first, protocol)?;
             (protocol, said, shows, Confidence::Certain)
@@ -113,6 +114,25 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         .and(said, Side::Server, shows)
         .with("service", protocol.name());
     Some(header::fill(mismatch::rules_out_path(finding, flow), proxy))
+}
+
+/// Redis takes a version 2 header for the beginning of a line without end, and waits for the rest (measured: Redis 7).
+fn unanswered(flow: &FlowView<'_>, at: PacketRef, proxy: &ProxyHeader) -> Option<Finding> {
+    let (client, server) = (flow.client(), flow.server());
+    let redis = |protocol| protocol == Some(Protocol::Redis);
+    let waits = redis(flow.protocol(Side::Client)) || redis(mismatch::by_number(flow.facts.server.port));
+    let silent = server.payload + server.unseen + client.unseen == 0 && !flow.facts.mid_stream;
+    let (asked, had) = (client.last_payload?, client.first_payload_acked?);
+    let waited = flow.waited_since(asked);
+    if !waits || !silent || proxy.version != 2 || waited < flow.thresholds.gave_up {
+        return None;
+    }
+    let finding = RULE
+        .found(flow, at, Side::Client, header::shows(proxy))
+        .confidence(Confidence::Medium)
+        .and(had, Side::Server, format!("acknowledged, and no octet of an answer in {waited}"))
+        .with("service", Protocol::Redis.name());
+    Some(header::fill(finding, proxy))
 }
 
 /// The packet by which the service shows that it did not read the header.

@@ -21,7 +21,10 @@ use crate::event::{Kind, PacketRef, Protocol, Side};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::mismatch::{self, Refusal};
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Explains, Fix, Keep, Needs, Rule, Scope, Step};
+use crate::rule::{Check, Explains, Fix, Keep, Needs, Rule, Scope, Step, Words};
+
+/// Variant of the headline about a port that speaks TLS to others.
+const SOME: u8 = 1;
 
 pub static RULE: Rule = Rule {
     id: "tls-to-http-port",
@@ -31,6 +34,36 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Config,
     needs: Needs::all(&[Kind::ClientHello]).and_any(&[Kind::Response, Kind::Excerpt, Kind::Recognised]),
     says: "{client_host} speaks TLS to a port that speaks plain HTTP: {server}",
+    variants: &[
+        "{server} speaks TLS to others and answered {client_host} in plain HTTP: one of several behind it does",
+    ],
+    words_of: &[(
+        SOME,
+        Words {
+            users_see: &[
+                "error:0A00010B:SSL routines::wrong version number",
+                "SSL_ERROR_RX_RECORD_TOO_LONG",
+                "now and then",
+            ],
+            do_first: &[
+                Step {
+                    says: "On {host}: do all backends behind that port have one port, and send-proxy alike?",
+                    command: "sudo grep -rnE 'server .*(send-proxy|:[0-9]+)|proxy_protocol|proxy_pass' /etc/haproxy /etc/nginx",
+                },
+                Step {
+                    says: "On {host}: capture the leg behind it too: what does it send before the ClientHello?",
+                    command: "sudo tcpdump -i any -y LINUX_SLL2 -s 0 -w /tmp/both-legs.pcap tcp",
+                },
+            ],
+            verify: &[Step {
+                says: "twelve handshakes, from a client's host; not one fails once all backends are alike:",
+                command: "for n in $(seq 12); do curl -sko /dev/null -m 5 -w '%{exitcode} ' https://{server}/; done",
+            }],
+            cannot_show: &[
+                "which of the backends it is, and what it was sent first: a PROXY header in front of TLS is answered so",
+            ],
+        },
+    )],
     users_see: &[
         "error:0A00010B:SSL routines::wrong version number",
         "tls: first record does not look like a TLS handshake",
@@ -101,7 +134,18 @@ fn page(flow: &FlowView<'_>) -> Option<PacketRef> {
 
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
-    if let Some(spoke) = mismatch::to_others(capture, &flow.facts.server, Protocol::Http) {
+    if let Some(spoke) = mismatch::to_others(capture, &flow.facts.server, Protocol::Tls) {
+        mismatch::cite_control(finding, &spoke, "TLS to the same port");
+        finding.variant = SOME;
+        finding.culprit = Culprit::Proxy;
+        finding.confidence = finding.confidence.min(Confidence::High);
+        let answer = finding.evidence.iter().find(|told| told.side == Some(Side::Server) && told.flow.is_none());
+        if answer.is_some_and(|answer| flow.facts.from_client.first_payload.is_some_and(|hello| answer.at < hello)) {
+            finding
+                .notes
+                .push("the plain answer came before the ClientHello: it answers what somebody else said".into());
+        }
+    } else if let Some(spoke) = mismatch::to_others(capture, &flow.facts.server, Protocol::Http) {
         mismatch::cite_control(finding, &spoke, "plain HTTP to the same port");
     }
     Keep::Yes

@@ -165,6 +165,23 @@ fn octets_that_are_no_http_are_told_once() {
 }
 
 #[test]
+fn an_error_whose_head_is_cut_is_told_by_its_status_line() {
+    let told = |line: &[u8], then: &[u8]| {
+        let mut play = Play::new();
+        play.client(GET);
+        play.server(line);
+        play.gap(SERVER, 300);
+        play.server(then);
+        kinds(&play).iter().filter(|kind| **kind == Kind::ErrorCut).count()
+    };
+    assert_eq!(told(b"HTTP/1.1 502 Bad Gateway\r\nSer", b"x"), 1);
+    assert_eq!(told(b"HTTP/1.1 504 ", b"x"), 1);
+    assert_eq!(told(b"HTTP/1.1 200 OK\r\nServer: ngi", b"x"), 0);
+    assert_eq!(told(b"HTTP/1.1 50", b"x"), 0, "not all of the status");
+    assert_eq!(told(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 400\r\n\r\n", b"x"), 0, "a whole head");
+}
+
+#[test]
 fn a_head_without_end_is_given_up() {
     let mut play = Play::new();
     play.client(b"GET / HTTP/1.1\r\n");

@@ -70,7 +70,9 @@ pub(super) fn of_sqlstate(state: &[u8], words: &[u8]) -> Option<Class> {
         // insufficient_resources; io_error; data and index corrupted; crash_shutdown; read_only_sql_transaction. Extensions say XX000, and
         // 58P01, of mistakes of their users.
         [b'5', b'3', ..] | b"58030" | b"XX001" | b"XX002" | b"57P02" | b"25006" => Some(Class::Trouble),
+        // Deadlock; lock_not_available, also where lock_timeout is over.
         b"40P01" => Some(Class::Contention),
+        b"55P03" if holds(b"timeout") => Some(Class::Contention),
         // query_canceled: by a timeout, or by a standby that must go on, but not by its user.
         b"57014" if holds(b"timeout") || holds(b"recovery") => Some(Class::Contention),
         _ => None,
