@@ -784,6 +784,7 @@ not-local-then-close | LOCAL, then FIN, three times
 not-known-client | TCP4 header
 """)
 rule("proxy-header-duplicated", """
+two-hops-add-one-each | HAProxy in front of HAProxy, both with send-proxy-v2
 v2-v2-nginx | two v2 headers, 400
 v1-v1-nginx | two v1 headers, 400
 v1-v2-haproxy | v1 then v2, 400
@@ -877,6 +878,8 @@ not-accepted-apache-v1 | RemoteIPProxyProtocol On
 not-nginx-ssl-plain-400 | nginx with TLS answers the same plaintext 400: `proxy-header-to-tls-port`
 """)
 rule("proxy-header-to-other-service", """
+redis-waits-for-a-line | HAProxy puts a version 2 header in front of Redis, which says nothing at all
+not-redis-waits-for-an-entry | no header: clients wait for an entry of a list (BLPOP) and give up
 redis-v1 | `-ERR unknown command 'PROXY'`, then PONG: clients see one answer too many
 redis-v1-inline | the same with an inline command
 sshd-v1 | banner, "Invalid SSH identification string.", RST
@@ -1045,6 +1048,7 @@ not-answered-after-5s | HAProxy looks at the connection for 5 s, then nginx answ
 not-given-up-at-once | `curl -m 0.4`: that wait proves nothing
 """)
 rule("tls-to-http-port", """
+one-of-three-backends | one of HAProxy's three backends does not read its PROXY headers: at the clients' side nginx's plain 400 is seen
 nginx | ClientHello answered by `HTTP/1.1 400`, two clients
 nginx-with-control | the same and one HTTP request that works
 apache | the same

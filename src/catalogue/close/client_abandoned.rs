@@ -13,7 +13,8 @@
 //!
 //! ## False alarms it avoids
 //! A person who presses Esc, or a player that seeks in a film, gives up within a second or in the middle of a flowing answer: a notice.
-//! Event streams and upgraded connections end this way. Octets of an unknown protocol may never want an answer: a notice. Words after
+//! Event streams and upgraded connections end this way. Octets of an unknown protocol may never want an answer, and Redis has commands
+//! that wait on purpose: a notice. Words after
 //! which the client closes at once, where earlier ones were answered, are its goodbye (PostgreSQL's Terminate, close_notify): silent.
 
 use crate::event::{Kind, PacketRef, Protocol, Side};
@@ -97,6 +98,10 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         finding = finding.and_maybe(flow.server().last_payload, Side::Server, "last octets of the answer").variant(1);
     } else if unread.is_some() {
         finding = finding.variant(2);
+    }
+    if flow.protocol(Side::Client) == Some(Protocol::Redis) {
+        let waits = "BLPOP, XREAD BLOCK and SUBSCRIBE wait on purpose";
+        finding = finding.severity(Severity::Notice).note(waits);
     }
     if let Some(timeout) = TIMEOUTS.iter().find(|s| (wait - Elapsed::secs(**s)).abs() <= Elapsed::millis(30 * **s)) {
         finding = finding.note(format!("the wait fits a client's timeout of {timeout} s"));

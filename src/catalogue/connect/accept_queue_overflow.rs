@@ -201,9 +201,9 @@ struct Beside {
 impl Beside {
     /// `None` when nobody else gets through at that time, or the host has fallen silent: then the port is dead, not full.
     fn of(flows: &[&FlowSummary], capture: &CaptureView<'_>) -> Option<Self> {
-        let (first, last) = (flows.first()?, flows.last()?);
+        let first = flows.first()?;
         let (server, from) = (first.facts.server, first.facts.start());
-        let until = last.facts.from_client.syns.last().map_or(last.facts.last.time, |syn| syn.time);
+        let until = flows.iter().map(|flow| flow.facts.last.time).max()?;
         let clients: BTreeSet<Address> = flows.iter().map(|flow| flow.facts.client.address).collect();
         let mut beside: Option<Self> = None;
         for digest in capture.began_to(&server, from - BESIDE, until + BESIDE) {

@@ -29,6 +29,8 @@ const REMEMBERED: Elapsed = Elapsed::secs(5);
 const GIVEN_UP: Elapsed = Elapsed::secs(1);
 /// A host asks for a link address three times in this time.
 const ASKING: Elapsed = Elapsed::secs(2);
+/// Requests that come together are passed on together.
+const BESIDE: Elapsed = Elapsed::millis(5);
 /// A shorter wait ran into no queue's timeout.
 const QUEUE: Elapsed = Elapsed::millis(100);
 /// Flows of one port, and connections of the time in question, that are looked at.
@@ -208,7 +210,11 @@ fn queued<'a>(
     let others = capture.flows_to(&front.facts.server).take(LOOKED_AT).filter(|other| other.facts.id != front.facts.id);
     let legs =
         others.flat_map(|other| capture.links_of(other.facts.id).filter(|link| link.client_leg == other.facts.id));
-    let legs: BTreeSet<PacketRef> = legs.map(|link| link.backend_leg).collect();
+    // Of like requests nobody knows which is which, but they belong to this port.
+    let here = |id: &PacketRef| capture.digest_of(*id).is_some_and(|flow| flow.server() == front.facts.server);
+    let open = capture.open_links.iter().filter(|open| open.alike() && open.candidates.iter().any(here));
+    let legs: BTreeSet<PacketRef> =
+        legs.map(|link| link.backend_leg).chain(open.map(|open| open.backend_leg)).collect();
     let legs: Vec<&FlowSummary> = legs.iter().filter_map(|leg| capture.flows.get(leg)).collect();
     let proxies: BTreeSet<Address> = legs.iter().map(|leg| leg.facts.client.address).collect();
     let mine = |digest: &&&Digest| {
@@ -225,7 +231,7 @@ fn busy(leg: &FlowSummary, asked: PacketRef, answered: PacketRef) -> Option<Busy
     let all = exchanges(&leg.story);
     let one = all.iter().find(|one| {
         let end = one.response_end.or(one.response.map(|(at, _)| at)).unwrap_or(leg.facts.last);
-        one.request < asked && end > answered
+        one.request.time < asked.time + BESIDE && end > answered
     })?;
     Some(Busy { leg, request: one.request, answer: one.response.map(|(at, _)| at) })
 }
