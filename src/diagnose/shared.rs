@@ -75,7 +75,10 @@ pub(super) fn sentence(
         return None;
     }
     let ports: BTreeSet<u16> = failing.iter().map(|flow| flow.facts.server.port).collect();
-    let working = working.to(&ports, &ids);
+    // The other leg of what fails did not work, whatever it looks like.
+    let legs = ids.iter().flat_map(|id| capture.links_of(*id)).flat_map(|link| [link.client_leg, link.backend_leg]);
+    let without: BTreeSet<PacketRef> = ids.iter().copied().chain(legs).collect();
+    let working = working.to(&ports, &without);
     if working.len() < WORK {
         return None;
     }

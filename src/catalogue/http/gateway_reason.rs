@@ -52,12 +52,19 @@ pub(super) fn told(
     }
     let opened: Vec<&FlowSummary> =
         begun.iter().filter_map(|digest| capture.flows.get(&digest.id)).filter(|flow| opens(front, flow)).collect();
-    if let Some((backend, closed)) = distrusted(&opened, answered) {
+    // What is known to be another request's says nothing of this one.
+    let of_another = |flow: &FlowSummary| {
+        let id = flow.facts.id;
+        capture.links_of(id).any(|link| link.backend_leg == id && link.client_leg != front.facts.id)
+    };
+    let alone: Vec<&FlowSummary> = opened.iter().copied().filter(|flow| !of_another(flow)).collect();
+    if let Some((backend, closed)) = distrusted(&alone, answered) {
         let own = Some(backend.facts.id);
         return finding
             .and_on(own, backend.facts.id, Side::Client, format!("the proxy connects to {}", backend.facts.server))
             .and_on(own, closed, Side::Client, "it closes that TLS connection without a request")
             .with("backend", backend.facts.server)
+            .with(WAITED_FOR, backend.facts.server)
             .confidence(Confidence::Medium)
             .variant(DISTRUSTED);
     }

@@ -59,6 +59,8 @@ pub static RULE: Rule = Rule {
     not: &[("network", "the certificate arrived and was answered")],
     cannot_show: &["in TLS 1.3 the certificate itself: only the client's word"],
     explains: &[
+        // A proxy that leaves its backend on other connections too, where the session is resumed and shows no certificate.
+        Explains("http-gateway-error", Scope::Peer),
         Explains("tls-cert-rejected", Scope::PeerName),
         Explains("tls-cert-expiring-soon", Scope::PeerName),
         Explains("http-gateway-error", Scope::Link),

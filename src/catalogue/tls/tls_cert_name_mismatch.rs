@@ -48,6 +48,8 @@ pub static RULE: Rule = Rule {
     not: &[("network", "the certificate arrived and was answered")],
     cannot_show: &["which name the client really checks"],
     explains: &[
+        // A proxy that leaves its backend on other connections too, where the session is resumed and shows no certificate.
+        Explains("http-gateway-error", Scope::Peer),
         Explains("tls-cert-rejected", Scope::PeerName),
         Explains("proxy-protocol-mismatch-upstream", Scope::Link),
     ],

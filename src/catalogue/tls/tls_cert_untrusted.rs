@@ -46,6 +46,8 @@ pub static RULE: Rule = Rule {
     not: &[("network", "the certificate arrived and was answered")],
     cannot_show: &["what the client trusts"],
     explains: &[
+        // A proxy that leaves its backend on other connections too, where the session is resumed and shows no certificate.
+        Explains("http-gateway-error", Scope::Peer),
         Explains("tls-cert-rejected", Scope::PeerName),
         Explains("http-gateway-error", Scope::Link),
         Explains("proxy-protocol-mismatch-upstream", Scope::Link),

@@ -66,6 +66,8 @@ pub static RULE: Rule = Rule {
     not: &[("network", "the certificate arrived and was answered")],
     cannot_show: &["which authorities a client knows, and whether the one that accepts checks at all"],
     explains: &[
+        // A proxy that leaves its backend on other connections too, where the session is resumed and shows no certificate.
+        Explains("http-gateway-error", Scope::Peer),
         Explains("tls-cert-untrusted", Scope::PeerName),
         Explains("tls-cert-rejected", Scope::PeerName),
         Explains("proxy-protocol-mismatch-upstream", Scope::Link),
