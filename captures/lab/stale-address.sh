@@ -1,13 +1,13 @@
 #!/bin/bash
 # Incident S2: the name of a backend moves to another address, the proxy keeps the old one.
-# About 4 minutes.     stale-address.sh [OUTPUT [case…]]     cases: silent refused nginx apache checked down follows
+# About 4 minutes.     stale-address.sh [OUTPUT [case…]]     cases: silent refused taken nginx apache checked down follows
 #
 #   clients 203.0.113.7 .8 .9 -- 203.0.113.1 proxy 10.224.26.1 -- 10.224.26.2 (old), .3 (new), .4 (DNS)
 . "$(dirname "$0")/lib.sh"
-lab_need apache2 haproxy nginx curl iptables
+lab_need apache2 haproxy nginx redis-server curl iptables
 OUT=${1:-$CAPTURES/incidents/stale-address}
 shift
-CASES=${*:-silent refused nginx apache checked down follows}
+CASES=${*:-silent refused taken nginx apache checked down follows}
 wants() { [[ " $CASES " == *" $1 "* ]]; }
 mkdir -p "$OUT"
 lab_begin
@@ -122,6 +122,18 @@ if wants refused; then
     points haproxy-refused
     before; moves; refuses; after
     capture_end "${POINTS[@]}"
+    again
+fi
+if wants taken; then
+    ONE=1
+    echo "HAProxy without resolvers, somebody else's Redis has the old address:"
+    haproxy ""
+    spawn "$B" redis-server --port 6399 --bind 0.0.0.0 --protected-mode no --save "" --dir "$TMP"
+    wait_port "$B" 6399
+    points haproxy-taken
+    before; moves; on "$B" iptables -t nat -I PREROUTING -p tcp -d $OLD --dport 80 -j REDIRECT --to-ports 6399; after
+    capture_end "${POINTS[@]}"
+    on "$B" iptables -t nat -F PREROUTING
     again
 fi
 if wants nginx; then

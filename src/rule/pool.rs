@@ -183,10 +183,10 @@ fn judge(
     let free = AT_ONCE.max(Elapsed(median(&stays)?.0 / PART));
     let (limit, span, turns) = full(&stays, free, until.min(known_until), capture.thresholds.slow)?;
     let during: Vec<Stay> = stays.iter().filter(|stay| stay.from < span.1 && stay.until > span.0).copied().collect();
-    let service = median(&during)?;
+    let service = median(&during).filter(|service| *service <= span.1.since(span.0))?;
     let late = |wait: &&Wait| {
         let within = wait.answer.time.min(span.1).since(wait.asked.time.max(span.0));
-        within + within >= wait.took() && wait.took() >= Elapsed(service.0 * TIMES)
+        within + within >= wait.took() && wait.took() >= Elapsed(service.0.saturating_mul(TIMES))
     };
     let waits: Vec<Wait> = waits.iter().filter(late).copied().collect();
     if waits.len() < WAITING || !belong(capture, front, &turns, &waits, &stays, span) {
@@ -266,9 +266,9 @@ fn changes(stays: &[Stay]) -> Vec<Change> {
     let mut edges: Vec<(Timestamp, bool, usize)> = Vec::with_capacity(2 * stays.len());
     for (n, stay) in stays.iter().enumerate() {
         edges.push((stay.from, true, n));
-        edges.push((stay.until, false, n));
+        // An end comes before a beginning of the same moment, but not before its own.
+        edges.push((stay.until.max(stay.from + Elapsed(1)), false, n));
     }
-    // Ends first.
     edges.sort_unstable();
     let mut there = 0_usize;
     let counted = edges.into_iter().map(|(at, begins, n)| {
@@ -296,7 +296,7 @@ fn full(stays: &[Stay], free: Elapsed, until: Timestamp, least: Elapsed) -> Opti
     let fitting: Vec<_> = fitting.collect();
     let length = |span: Span| span.1.since(span.0).0;
     let longest = fitting.iter().map(|(_, span, _)| length(*span)).max()?;
-    fitting.into_iter().find(|(_, span, _)| length(*span) * 100 >= longest * NEARLY)
+    fitting.into_iter().find(|(_, span, _)| length(*span).saturating_mul(100) >= longest.saturating_mul(NEARLY))
 }
 
 /// The longest time with at least `limit` there, but for moments.
@@ -381,7 +381,7 @@ fn belong(
         let at = ends.partition_point(|end| *end <= wait.answer.time);
         at > 0 && wait.answer.time.since(ends[at - 1]) <= AT_ONCE
     };
-    let chance = Elapsed(AT_ONCE.0 * ends.len() as i64 * 4) <= span.1.since(span.0);
+    let chance = Elapsed(AT_ONCE.0.saturating_mul(4 * ends.len() as i64)) <= span.1.since(span.0);
     chance && answered.len() >= TURNS && answered.iter().filter(behind).count() * 100 >= answered.len() * MOST
 }
 
@@ -410,7 +410,7 @@ fn quick(capture: &CaptureView<'_>, front: &Endpoint, from: Timestamp, service: 
     let later = capture.flows_to(front).take(LOOK).flat_map(|flow| exchanges(&flow.story));
     let later = later.filter(|one| one.request.time > from).filter_map(|one| Some((one.request, one.response?.0)));
     later
-        .filter(|(asked, answer)| answer.time.since(asked.time) < Elapsed(service.0 * TIMES))
+        .filter(|(asked, answer)| answer.time.since(asked.time) < Elapsed(service.0.saturating_mul(TIMES)))
         .min()
         .map(|(_, answer)| answer)
 }
@@ -419,7 +419,7 @@ fn quick(capture: &CaptureView<'_>, front: &Endpoint, from: Timestamp, service: 
 fn queue(asked: &[Stay], limit: usize, span: Span) -> Option<usize> {
     let changes = changes(asked);
     let waited = time_above(&changes, limit, span);
-    let long = waited.0 * 100 >= span.1.since(span.0).0 * MOST as i64;
+    let long = waited.0.saturating_mul(100) >= span.1.since(span.0).0.saturating_mul(MOST as i64);
     let most = changes.iter().filter(|change| change.0 < span.1).map(|change| change.1).max()?;
     (long && most > limit).then(|| most - limit)
 }

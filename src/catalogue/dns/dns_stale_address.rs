@@ -6,6 +6,8 @@
 //! the host itself got the newer answer: another of its processes asked, and the one that connects still uses what it once learnt. Apache
 //! resolves a backend once per child process, nginx at start, the JVM may cache for ever.
 //!
+//! Where somebody else has the old address, connections to it meet a service that closes on them, or a certificate for other names.
+//!
 //! When the old address still works, it is told only after it was absent for three times its TTL and for 180 s at least: traffic goes
 //! to the old target, a warning.
 //!
@@ -46,6 +48,17 @@ const DEAD: [&str; 6] = [
     "icmp-admin-prohibited",
     "icmp-port-unreachable",
     "rto-unrecovered",
+];
+
+/// What a connection meets at an address that somebody else has now.
+const WRONG: [&str; 7] = [
+    "closed-without-answer",
+    "http-upstream-closed-before-response",
+    "http-wrong-vhost",
+    "tls-cert-name-mismatch",
+    "tls-closed-after-clienthello",
+    "tls-sni-unrecognized",
+    "unexpected-protocol-on-port",
 ];
 
 pub static RULE: Rule = Rule {
@@ -148,7 +161,8 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
         let facts = &flow.facts;
         let dead = flow.findings.iter().any(|finding| DEAD.contains(&finding.rule.as_ref()));
         let works = flow.digest.verdict == Verdict::Healthy && flow.digest.answered;
-        if !dead && !works {
+        let wrong = flow.findings.iter().any(|finding| WRONG.contains(&finding.rule.as_ref()));
+        if !dead && !works && !wrong {
             continue;
         }
         let address = facts.server.address;
@@ -160,6 +174,10 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
         let Some(moved) = moved else { continue };
         if dead && facts.last.time > moved.at && facts.start() > moved.at - BEGUN {
             findings.push(failed(flow, moved, capture));
+        } else if wrong && facts.start() > moved.at {
+            let finding = failed(flow, moved, capture).variant(1);
+            let confidence = finding.confidence.min(Confidence::High);
+            findings.push(finding.confidence(confidence));
         } else if works
             && moved.told
             && outlived(facts.start(), moved)

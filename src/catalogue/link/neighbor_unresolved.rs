@@ -287,7 +287,11 @@ fn told(
         standing: silent.answer.map_or(Standing::GoesOn, Standing::Over),
         ..Reach::default()
     };
-    let count = if silent.answer.is_none() { silent.times.count } else { silent.asked.len() as u64 };
+    let answered = silent.times.first.len() - silent.asked.len();
+    let count = match silent.answer {
+        None => silent.times.count.saturating_sub(answered as u64),
+        Some(_) => silent.asked.len() as u64,
+    };
     let finding = finding
         .severity(severity)
         .with("host", silent.address)

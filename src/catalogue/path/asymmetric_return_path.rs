@@ -85,7 +85,10 @@ pub static RULE: Rule = Rule {
             risk: "table 55 needs a default route first, else {near} is unreachable",
         },
     ],
-    verify: &[Step { says: "on {near}; it should name {in}:", command: "ip route get {far} from {near}" }],
+    verify: &[Step {
+        says: "on {near}; it should name {in} (ip -o link numbers them):",
+        command: "ip route get {far} from {near}",
+    }],
     not: &[
         ("service-down", "it answers, on the other interface"),
         ("packet-loss", "every packet of one way is on one interface"),

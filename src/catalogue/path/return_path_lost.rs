@@ -206,7 +206,7 @@ fn unheard(finding: &mut Finding, flow: &FlowFacts, capture: &CaptureView<'_>) -
     }
     let told =
         |flow: &&FlowSummary| flow.findings.iter().any(|found| found.rule == RULE.id && found.variant == UNHEARD);
-    let near = |other: &&FlowSummary| Elapsed(other.facts.start().since(flow.start()).0.abs()) <= NEAR;
+    let near = |other: &&FlowSummary| other.facts.start().since(flow.start()).abs() <= NEAR;
     let clients = capture.flows_to(server).take(LOOK).filter(told).filter(near).map(|flow| flow.facts.client.address);
     if clients.collect::<BTreeSet<_>>().len() >= capture.thresholds.many as usize {
         finding.severity = Severity::Warning;
