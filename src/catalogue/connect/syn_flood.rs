@@ -65,6 +65,7 @@ pub static RULE: Rule = Rule {
         Explains("accept-queue-overflow", Scope::PeerTime),
         Explains("connect-timeout", Scope::PeerTime),
         Explains("connect-slow", Scope::PeerTime),
+        Explains("return-path-lost", Scope::PeerTime),
     ],
     sources: &["RFC 4987"],
     check: Check::Capture(check),

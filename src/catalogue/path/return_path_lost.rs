@@ -97,6 +97,8 @@ const COPIES: u32 = 3;
 const UNHEARD: u8 = 2;
 /// Scanners that leave SYN+ACKs unanswered come now and then.
 const NEAR: Elapsed = Elapsed::secs(60);
+/// From here it is no path that lost them.
+const FLOOD: usize = 256;
 /// Connections to one port looked at.
 const LOOK: usize = 4096;
 
@@ -199,9 +201,13 @@ fn never_heard(flow: &FlowView<'_>) -> Option<Finding> {
 
 /// One client may have gone, or its address be forged: three of three say more, where nobody else gets through.
 fn unheard(finding: &mut Finding, flow: &FlowFacts, capture: &CaptureView<'_>) -> Keep {
+    // So many are a flood of SYNs.
+    if capture.found_by(RULE.id).nth(FLOOD).is_some() {
+        return Keep::Drop;
+    }
     let server = &flow.server;
-    let all = capture.began_to(server, Timestamp::MIN, Timestamp::MAX).take(LOOK);
-    if all.filter(|digest| digest.completed).count() > 0 {
+    let mut all = capture.began_to(server, Timestamp::MIN, Timestamp::MAX).take(LOOK);
+    if all.any(|digest| digest.completed) {
         return Keep::Drop;
     }
     let told =
@@ -301,11 +307,12 @@ mod tests {
     }
 
     /// `clients` of which nothing but a SYN comes, and one that gets through where `works`.
-    fn silent(clients: u8, works: bool) -> Option<Severity> {
+    fn silent(clients: u64, works: bool) -> Option<Severity> {
         let mut world = World::new();
         let mut found = None;
         for n in 0..clients {
-            let mut scene = Scene::starting(&format!("203.0.113.{n}:40000"), "10.0.0.2:80", 1 + 10 * u64::from(n), 0);
+            let client = format!("10.1.{}.{}:40000", n / 200, n % 200);
+            let mut scene = Scene::starting(&client, "10.0.0.2:80", 1 + 10 * n, 0);
             scene = scene.syn(0).syn_ack(1).syn_ack(1_001).syn_ack(3_001);
             found = scene.check(&RULE);
             scene.findings.extend(found.clone());
@@ -322,6 +329,7 @@ mod tests {
         assert_eq!(silent(3, false), Some(Severity::Warning));
         assert_eq!(silent(2, false), Some(Severity::Silent));
         assert_eq!(silent(3, true), None);
+        assert_eq!(silent(300, false), None, "a flood of SYNs");
     }
 
     #[test]
