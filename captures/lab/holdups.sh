@@ -1,12 +1,12 @@
 #!/bin/bash
 # Families B to E: circles of routes, MTUs that are learnt, ports used again, handshakes that the client refuses, windows, queues and small
 # writes. About 2 minutes.
-# holdups.sh [OUTPUT [group…]]         groups: route port pace redirect few needless
+# holdups.sh [OUTPUT [group…]]         groups: route port pace redirect few needless tickets
 . "$(dirname "$0")/lib.sh"
 lab_need nginx curl haproxy iptables tc
 R=${1:-$CAPTURES/rules}
 shift
-GROUPS_WANTED=${*:-route port pace redirect few needless}
+GROUPS_WANTED=${*:-route port pace redirect few needless tickets}
 wants() { [[ " $GROUPS_WANTED " == *" $1 "* ]]; }
 S=10.224.26.2 S6=2001:db8:b::2
 lab_begin
@@ -248,4 +248,33 @@ while s.recv(262144): pass"
     record "$B" eth0 "$R/$T/two-writes-seen-at-the-server.pcap" "tcp port 7703" ask nagle
     record "$C" eth0 "$R/$T/not-with-nodelay.pcap" "tcp port 7703" ask nodelay
     record "$C" eth0 "$R/$T/not-one-write.pcap" "tcp port 7703" ask whole
+fi
+
+if wants tickets; then
+    T=upstream-hang
+    # tickets of TLS 1.3 cross the request on the way: they come behind it and answer nothing
+    certificates www.example.com
+    serve "$B" 7603 recv sleep:90
+    serve "$B" 7604 recv sleep:7 'send:HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok' sleep:9 close
+    haproxy_start "$B" "defaults
+  mode http
+  timeout connect 3s
+  timeout client 60s
+  timeout server 60s
+frontend hangs
+  bind $S:443 ssl crt $TMP/www.example.com.pem
+  default_backend hangs
+backend hangs
+  server s $S:7603
+frontend answers
+  bind $S:8443 ssl crt $TMP/www.example.com.pem
+  default_backend answers
+backend answers
+  server s $S:7604"
+    wait_port "$B" 443
+    longer 20
+    hangs() { get "$C" -k -m 13 https://$S/ & get "$C" -k -m 14 https://$S/ & get "$C" https://$S:8443/ -k -m 15; wait $!; sleep 2; }
+    record "$C" eth0 "$R/$T/tickets-cross-the-request.pcap" "tcp port 443" hangs &
+    record "$C" eth0 "$R/$T/not-with-an-answer-behind-tickets.pcap" "tcp port 8443" sleep 17
+    shorter
 fi

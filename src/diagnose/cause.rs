@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::explain;
+use super::{behind, explain};
 use crate::catalogue;
 use crate::event::PacketRef;
 use crate::rule::finding::{Confidence, Finding, Reach, Severity, Subject, WAITED_FOR};
@@ -44,10 +44,10 @@ impl Causes {
 
 /// Where a finding is: its flow, the ends, the name asked for.
 #[derive(Default)]
-struct Place {
+pub(super) struct Place {
     flow: Option<PacketRef>,
-    client: Option<Endpoint>,
-    server: Option<Endpoint>,
+    pub(super) client: Option<Endpoint>,
+    pub(super) server: Option<Endpoint>,
     name: Option<String>,
     /// Whom it waited for, where that is neither end; port 0 where none is known.
     waited_for: Option<Endpoint>,
@@ -122,39 +122,10 @@ pub fn find(findings: &[Finding], capture: &CaptureView<'_>) -> Causes {
         causes.explained_by[effect] = cause;
         causes.deeper[effect] = deeper;
     }
-    held_up(findings, &rules, &places, &mut causes);
+    behind::held_up(findings, &rules, &places, &mut causes);
+    behind::in_numbers(findings, &rules, &places, capture, &mut causes);
     break_cycles(&mut causes);
     causes
-}
-
-/// So many that wait for another server show what holds up the rest.
-const HOLD: usize = 5;
-
-/// When most of what is wrong at a server comes from the same thing at another server that it asks, what is wrong there meanwhile without
-/// a leg of its own is held up by it: all its workers wait.
-fn held_up(findings: &[Finding], rules: &[&Rule], places: &[Place], causes: &mut Causes) {
-    let mut at: BTreeMap<(&str, Endpoint), Vec<usize>> = BTreeMap::new();
-    for (i, rule) in rules.iter().enumerate() {
-        let passes_on = rule.explains.iter().any(|edge| edge.0 == rule.id && edge.1 == Scope::Link);
-        if let Some(server) = places[i].server.filter(|_| passes_on) {
-            at.entry((rule.id, server)).or_default().push(i);
-        }
-    }
-    for ((rule, server), all) in at {
-        let (led, alone): (Vec<usize>, Vec<usize>) = all.iter().partition(|i| causes.explained_by[**i].is_some());
-        let mut behind: Vec<usize> = led.iter().filter_map(|i| causes.explained_by[*i]).collect();
-        behind.retain(|cause| rules[*cause].id == rule && places[*cause].server != Some(server));
-        behind.sort_unstable();
-        behind.dedup();
-        if behind.len() < HOLD || behind.len() < alone.len() {
-            continue;
-        }
-        for i in alone {
-            let began = findings[i].first();
-            let before = behind.iter().copied().filter(|cause| findings[*cause].first() <= began);
-            causes.explained_by[i] = before.max_by_key(|cause| findings[*cause].first());
-        }
-    }
 }
 
 /// Causes by effect and key, in order of time: only edges that reach beyond a flow and its legs.

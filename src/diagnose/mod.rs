@@ -2,6 +2,7 @@
 //!
 //! [`report`] is pure: the same merged summaries give the same report, offline and in a live snapshot.
 
+mod behind;
 mod beside;
 mod build;
 mod cause;

@@ -313,6 +313,8 @@ events! {
     TlsFinished,
     /// First application data record of a side (TLS 1.3: after handshake records and session tickets were accounted for).
     TlsData,
+    /// The last session ticket of a TLS 1.3 server, where the client's data was on its way already: they came behind it and answer nothing.
+    TlsTickets,
     /// A server sends no more: what its application data records hold, alerts and tickets left out.
     TlsSealed { /// Records.
                 records: u32,

@@ -445,7 +445,12 @@ impl Half {
         self.tickets = match self.tickets {
             Tickets::Expected if len >= sizes::TICKET => Tickets::One { len, at, asked },
             // Two tickets come together and have one length.
-            Tickets::One { len: before, asked: then, .. } if before == len && then == asked => Tickets::Over,
+            Tickets::One { len: before, asked: then, .. } if before == len && then == asked => {
+                if asked > 0 {
+                    emit(Event { at, side: Side::Server, what: What::TlsTickets });
+                }
+                Tickets::Over
+            }
             _ => {
                 self.data(Side::Server, at, emit);
                 Tickets::Over

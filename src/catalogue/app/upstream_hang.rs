@@ -98,6 +98,7 @@ pub static RULE: Rule = Rule {
     cannot_show: &["whether the server's program is silent, or the path loses its answer (see CHECK)"],
     explains: &[
         Explains("client-abandoned", Scope::SameOrLink),
+        Explains("client-abandoned", Scope::PeerTime),
         Explains("connection-pileup", Scope::Peer),
         Explains("accept-queue-overflow", Scope::Peer),
         Explains("slow-response", Scope::Peer),
@@ -134,8 +135,10 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         return None;
     }
     let (client, server) = (flow.client(), flow.server());
-    // Octets came, readable or not (the snaplen may have hidden the head): that is an answer.
-    if server.last_payload.is_some_and(|last| last > asked) {
+    // Octets came, readable or not (the snaplen may have hidden the head): that is an answer, unless they are the tickets that a server of
+    // TLS 1.3 sends when it has the client's Finished, which the request follows at once.
+    let tickets = flow.first(Kind::TlsTickets, Side::Server).map(|event| event.at);
+    if server.last_payload.is_some_and(|last| last > tickets.map_or(asked, |tickets| tickets.max(asked))) {
         return None;
     }
     // Its later numbers say that it did answer: the path lost it.

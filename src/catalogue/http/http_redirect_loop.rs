@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use crate::event::{PacketRef, Protocol, Side};
 use crate::rule::exchange::{Exchange, exchanges};
 use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Standing, Subject};
-use crate::rule::summary::FlowSummary;
+use crate::rule::summary::{Digest, FlowSummary};
 use crate::rule::value::Value;
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Rule, Step};
@@ -103,14 +103,16 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
         }
     }
     let mut findings = Vec::new();
-    for ((server, client, ..), mut hops) in by_asker {
+    for ((server, client, forwarded, _), mut hops) in by_asker {
+        let proxy = !forwarded.is_empty();
         hops.sort_by_key(|hop| hop.request);
         let follows = |one: &Hop<'_>, next: &Hop<'_>| {
             let gap = next.request.time.since(one.answer.time);
             let same = one.leads.0 == next.url.0 && one.leads.1 == next.url.1;
             same && gap >= Elapsed::ZERO && gap <= FOLLOWED
         };
-        findings.extend(hops.chunk_by(follows).filter_map(|chain| judge(capture, server, client, chain)).next());
+        findings
+            .extend(hops.chunk_by(follows).filter_map(|chain| judge(capture, (server, client, proxy), chain)).next());
     }
     findings.sort_by_key(Finding::first);
     findings
@@ -142,7 +144,19 @@ fn bare(host: &str) -> String {
     host.to_ascii_lowercase()
 }
 
-fn judge(capture: &CaptureView<'_>, server: Endpoint, client: Address, chain: &[Hop<'_>]) -> Option<Finding> {
+/// Whether who is sent to https goes there, and asks in plain text again later: its links or its settings are old, and it gets what it wants.
+fn seals(capture: &CaptureView<'_>, client: Address, server: Endpoint) -> bool {
+    let sealed = |digest: &&Digest| digest.protocol == Some(Protocol::Tls) && digest.client().address == client;
+    let there = capture.servers().filter(|(end, _)| end.address == server.address);
+    there.flat_map(|(_, flows)| flows).any(sealed)
+}
+
+/// `proxy`: the client says that it asks for somebody else.
+fn judge(
+    capture: &CaptureView<'_>,
+    (server, client, proxy): (Endpoint, Address, bool),
+    chain: &[Hop<'_>],
+) -> Option<Finding> {
     let mut visits: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for hop in chain {
         *visits.entry((hop.url.0.as_str(), hop.url.1)).or_default() += 1;
@@ -186,6 +200,7 @@ fn judge(capture: &CaptureView<'_>, server: Endpoint, client: Address, chain: &[
     Some(match (secure, came_sealed(capture, first.flow)) {
         (false, _) => finding,
         (true, true) => finding.confidence(Confidence::High).variant(1),
+        (true, false) if !proxy || seals(capture, client, server) => return None,
         (true, false) => finding.confidence(Confidence::Medium).severity(Severity::Warning).variant(1),
     })
 }

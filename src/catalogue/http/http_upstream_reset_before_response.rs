@@ -53,7 +53,10 @@ pub static RULE: Rule = Rule {
     cannot_show: &["why the backend aborted"],
     explains: &[
         Explains("http-gateway-error", Scope::Link),
+        Explains("http-upstream-closed-before-response", Scope::Link),
+        Explains("closed-without-answer", Scope::Link),
         Explains("server-reset-mid-response", Scope::Same),
+        Explains("server-reset-mid-response", Scope::PeerTime),
         Explains("proxy-retries-hide-failure", Scope::Same),
     ],
     sources: &["RFC 9293 §3.10.7.4", "measured: nginx 502, HAProxy 502 SH, Apache 502 (104)"],

@@ -23,9 +23,10 @@ use crate::event::{PacketRef, Side};
 use crate::rule::exchange::Exchange;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity, Subject, WAITED_FOR};
 use crate::rule::gateway::{failed_connect, joined};
+use crate::rule::summary::FlowSummary;
 use crate::rule::value::counted;
-use crate::rule::view::LegsView;
-use crate::rule::{Check, Needs, Recovery, Rule, Step, Words};
+use crate::rule::view::{CaptureView, LegsView};
+use crate::rule::{Check, Keep, Needs, Recovery, Rule, Step, Words};
 use crate::time::Elapsed;
 use crate::wire::{Address, Endpoint};
 
@@ -82,6 +83,7 @@ pub static RULE: Rule = Rule {
     cannot_show: &["what the proxy did in that time: a queue, a script, a subrequest that stayed on the host"],
     sources: &["HAProxy: timers Tw, Tc, Tr; maxconn", "measured: HAProxy with maxconn 1 in front of a busy server"],
     check: Check::Legs(check),
+    corroborate: Some(corroborate),
     // That the answer came in the end is no success: it came late.
     recovery: Recovery::LaterFlow,
     ..Rule::BLANK
@@ -91,6 +93,8 @@ pub static RULE: Rule = Rule {
 const ABSENT: u8 = 2;
 /// A proxy that turns to a host begins within this time.
 const AT_ONCE: Elapsed = Elapsed::millis(10);
+/// An answer is passed on within this time.
+const PASSED_ON: Elapsed = Elapsed::millis(50);
 /// Other connections of the proxy looked at.
 const LOOKED_AT: usize = 4096;
 /// Of those that fell into the time, named.
@@ -142,6 +146,8 @@ fn check(legs: &LegsView<'_>) -> Option<Finding> {
     let all: Vec<_> = pairs
         .iter()
         .filter_map(|(front, back)| Some((kept(front, back).filter(|kept| kept.added() >= slow)?, front, back)))
+        // Of many like requests another one may be this one's: an answer that does not follow the backend's is no sign that it is not.
+        .filter(|(kept, _, _)| legs.link.certainty == Confidence::Certain || kept.behind <= PASSED_ON || lone(legs))
         .collect();
     let (worst, front, back) =
         all.iter().max_by_key(|(kept, front, _)| (kept.added(), std::cmp::Reverse(front.request)))?;
@@ -190,6 +196,37 @@ fn check(legs: &LegsView<'_>) -> Option<Finding> {
         finding = finding.note(note);
     }
     Some(finding)
+}
+
+/// Rules of a server that keeps requests waiting itself.
+const WAITED: [&str; 3] = ["slow-response", "upstream-hang", "response-stalled"];
+
+/// Of many like requests one that waits in a slow backend is easily taken for one that came later and was answered: where the proxy waits for a
+/// backend meanwhile, only legs that are joined for certain tell that it was the proxy.
+fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
+    let Subject::Legs(client, backend) = finding.subject else { return Keep::Yes };
+    let mut links = capture.links_of(backend).filter(|link| link.client_leg == client);
+    let Some(leg) = capture.flows.get(&backend) else { return Keep::Yes };
+    if links.any(|link| link.certainty == Confidence::Certain) || leg.digest.lone() {
+        return Keep::Yes;
+    }
+    let (from, until) = (finding.first().time, finding.last().time);
+    let waits = |flow: &FlowSummary| {
+        let of_proxy = flow.facts.client.address == leg.facts.client.address && flow.facts.id != backend;
+        let found = |found: &Finding| {
+            WAITED.contains(&&*found.rule) && found.first().time <= until && found.last().time >= from
+        };
+        of_proxy && flow.findings.iter().any(found)
+    };
+    match WAITED.iter().any(|rule| capture.found_by(rule).any(waits)) {
+        true => Keep::Drop,
+        false => Keep::Yes,
+    }
+}
+
+/// Whether nobody else was served by the proxy's connections to that server: each of both legs carries this request alone.
+fn lone(legs: &LegsView<'_>) -> bool {
+    [legs.client_leg, legs.backend_leg].into_iter().flatten().all(|flow| flow.digest.lone())
 }
 
 /// Whom the proxy turned to first, and in vain.

@@ -43,6 +43,9 @@ pub static RULE: Rule = Rule {
     cannot_show: &["which rule of that device it was"],
     explains: &[
         Explains("connect-timeout", Scope::SameOrLink),
+        Explains("connect-timeout", Scope::PeerTime),
+        Explains("rto-unrecovered", Scope::SameOrLink),
+        Explains("rto-unrecovered", Scope::PeerTime),
         Explains("proxy-upstream-connect-failed", Scope::SameOrLink),
         Explains("dns-no-answer", Scope::SameOrLink),
         Explains("proxy-no-server-available", Scope::Host),

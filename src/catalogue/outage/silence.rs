@@ -15,6 +15,10 @@ const FLOWS: u32 = 3;
 const REPEATING: u32 = 3;
 /// Silences that begin this close together are one event.
 const TOGETHER: Elapsed = Elapsed::secs(3);
+/// An answer this close to the ends of a blackout may belong to the time before or behind it.
+const MARGIN: Elapsed = Elapsed::secs(1);
+/// The port of resolvers.
+const DNS: u16 = 53;
 /// Blackouts told; a network that flaps for hours says nothing new after these.
 const TOLD: usize = 64;
 
@@ -106,8 +110,48 @@ pub(super) fn blackouts<'a>(capture: &CaptureView<'a>) -> Vec<Blackout<'a>> {
         }
     }
     blackouts.truncate(TOLD);
-    blackouts.retain(|blackout| !one_dead_host(blackout, capture) && !one_dead_port(blackout, capture));
+    blackouts.retain(|blackout| {
+        let own = one_dead_host(blackout, capture) || one_dead_port(blackout, capture);
+        !own && !only_resolvers(blackout, capture) && !alive_on_link(blackout, capture)
+    });
     blackouts
+}
+
+/// The hosts of which nothing came.
+fn silent(blackout: &Blackout<'_>) -> Vec<Address> {
+    match blackout.deaf() || blackout.hop().is_some() {
+        true => blackout.others(),
+        false => blackout.hosts(),
+    }
+}
+
+/// Resolvers that do not answer, where nothing else was asked of them: that is theirs (`dns-outage`), and the way to them was not tried.
+fn only_resolvers(blackout: &Blackout<'_>, capture: &CaptureView<'_>) -> bool {
+    let silent = silent(blackout);
+    let (from, until) = blackout.span(capture.end);
+    let meanwhile = |digest: &&Digest| digest.last >= from && digest.id.time <= until;
+    let mut asked = capture
+        .servers()
+        .filter(|(server, flows)| silent.contains(&server.address) && flows.iter().copied().any(|one| meanwhile(&one)));
+    let mut any = false;
+    asked.all(|(server, _)| {
+        any = true;
+        server.port == DNS
+    }) && any
+}
+
+/// Whether one of the silent hosts answered ARP or neighbour discovery meanwhile: the way to it works.
+fn alive_on_link(blackout: &Blackout<'_>, capture: &CaptureView<'_>) -> bool {
+    let (from, until) = blackout.span(capture.end);
+    let within = |at: &PacketRef| at.time > from + MARGIN && at.time + MARGIN < until;
+    silent(blackout).iter().filter_map(|host| capture.neighbors.by_address.get(host)).any(|known| {
+        known
+            .answers
+            .iter()
+            .filter(|answered| !answered.own)
+            .flat_map(|answered| answered.times.first.iter().chain(&answered.times.last))
+            .any(within)
+    })
 }
 
 /// Whether either side sent something again from then on.

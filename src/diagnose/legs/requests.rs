@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::hosts::meet;
-use super::{AT_ONCE, Candidate, LOOK, PASSED_ON, latest, same_connection};
+use super::{AT_ONCE, Candidate, End, LOOK, PASSED_ON, latest, same_connection};
 use crate::event::{PacketRef, What};
 use crate::rule::exchange::{Exchange, exchanges};
 use crate::rule::finding::Confidence;
@@ -89,9 +89,11 @@ pub(super) fn candidates(
     linked: &BTreeSet<PacketRef>,
 ) -> Vec<Candidate> {
     let index = Index::of(all);
+    let clients: BTreeSet<String> = flows.values().map(|flow| flow.facts.client.address.to_string()).collect();
     let mut found = Vec::new();
     announced_elsewhere(all, flows, &index, linked, &mut found);
     for backend in all.iter().filter(|one| !linked.contains(&one.flow.facts.id)) {
+        let names_another = backend.exchange.head.forwarded.iter().any(|(_, who)| clients.contains(host_of(who)));
         let fits = |client: &&usize| {
             let client = &all[**client];
             client.flow.facts.id != backend.flow.facts.id
@@ -99,12 +101,54 @@ pub(super) fn candidates(
                 && client.waits_at(backend.at())
                 && client.flow.facts.server != backend.flow.facts.server
                 && !same_connection(client.flow.into(), backend.flow.into())
+                && !(names_another && forwarded(client, backend).is_none())
         };
         let near = index.near(all, backend);
         let near: BTreeSet<usize> = near.iter().filter(fits).copied().collect();
         judge(all, backend, &near, &mut found);
     }
+    drop_served(all, &mut found);
     found
+}
+
+/// A request that a proxy passed on at once is not passed on again while that backend still has it, or when it has answered: what is asked in
+/// the same words meanwhile is another client's, perhaps one whose octets nobody here can read.
+fn drop_served(all: &[Asked<'_>], found: &mut Vec<Candidate>) {
+    let place_of: BTreeMap<End, usize> = all.iter().enumerate().map(|(place, one)| (one.end(), place)).collect();
+    let asked = |end: &End| place_of.get(end).map(|place| &all[*place]);
+    let mut best: BTreeMap<End, (Confidence, BTreeSet<End>)> = BTreeMap::new();
+    for one in found.iter() {
+        let (certainty, clients) = best.entry(one.backend).or_insert((one.certainty, BTreeSet::new()));
+        if one.certainty > *certainty {
+            (*certainty, *clients) = (one.certainty, BTreeSet::new());
+        }
+        if one.certainty == *certainty {
+            clients.insert(one.client);
+        }
+    }
+    // For each client's request the backend's that came at once, and until when it has it.
+    let mut served: BTreeMap<End, (End, Timestamp, Timestamp)> = BTreeMap::new();
+    for (backend, (certainty, clients)) in &best {
+        let (Some(client), 1) = (clients.first(), clients.len()) else { continue };
+        let (Some(front), Some(back)) = (asked(client), asked(backend)) else { continue };
+        if *certainty < Confidence::High || back.at().since(front.at()) > AT_ONCE || line(front, back).is_none() {
+            continue;
+        }
+        let until = match (back.exchange.response, back.flow.facts.closer) {
+            (Some((at, head)), _) if head.status >= 500 => at.time,
+            (None, Some((_, at))) => at.time,
+            _ => Timestamp::MAX,
+        };
+        let known = served.entry(*client).or_insert((*backend, back.at(), until));
+        if back.at() < known.1 {
+            *known = (*backend, back.at(), until);
+        }
+    }
+    found.retain(|one| {
+        let Some((first, from, until)) = served.get(&one.client) else { return true };
+        let Some(back) = asked(&one.backend) else { return true };
+        one.certainty == Confidence::Certain || one.backend == *first || back.at() < *from || back.at() >= *until
+    });
 }
 
 /// Where requests are found again: places in the list of all, each list in order of time.

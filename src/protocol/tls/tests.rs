@@ -91,9 +91,9 @@ fn tickets_are_no_answer() {
     play.server(&data(282));
     play.server(&data(282));
     play.settle();
-    assert_eq!(later(&play, SERVER, 4), []);
+    assert_eq!(later(&play, SERVER, 4), [Kind::TlsTickets], "they crossed what the client asked");
     play.server(&data(167));
-    assert_eq!(later(&play, SERVER, 4), [Kind::TlsData]);
+    assert_eq!(later(&play, SERVER, 5), [Kind::TlsData]);
     play.client(&data(19));
     assert_eq!(later(&play, CLIENT, 5), []);
     play.end(CLIENT);

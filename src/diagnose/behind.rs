@@ -1,0 +1,187 @@
+//! What is wrong at a server because of another one that it asks, where the legs of single requests cannot be joined: seen in numbers.
+//!
+//! A busy proxy serves many like requests at once, some of them sealed, over connections to its backends that it shares. Which of them went
+//! to the broken backend nobody can tell; that all that fails at the proxy fails while that backend does, can be told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::cause::{Causes, Place};
+use crate::event::PacketRef;
+use crate::rule::finding::{Confidence, Finding, Severity};
+use crate::rule::view::CaptureView;
+use crate::rule::{Rule, Scope};
+use crate::time::Elapsed;
+use crate::wire::{Address, Endpoint};
+
+/// So many that wait for another server show what holds up the rest.
+const HOLD: usize = 5;
+
+/// When most of what is wrong at a server comes from the same thing at another server that it asks, what is wrong there meanwhile without
+/// a leg of its own is held up by it: all its workers wait.
+pub(super) fn held_up(findings: &[Finding], rules: &[&Rule], places: &[Place], causes: &mut Causes) {
+    let mut at: BTreeMap<(&str, Endpoint), Vec<usize>> = BTreeMap::new();
+    for (i, rule) in rules.iter().enumerate() {
+        let passes_on = rule.explains.iter().any(|edge| edge.0 == rule.id && edge.1 == Scope::Link);
+        if let Some(server) = places[i].server.filter(|_| passes_on) {
+            at.entry((rule.id, server)).or_default().push(i);
+        }
+    }
+    for ((rule, server), all) in at {
+        let (led, alone): (Vec<usize>, Vec<usize>) = all.iter().partition(|i| causes.explained_by[**i].is_some());
+        let mut behind: Vec<usize> = led.iter().filter_map(|i| causes.explained_by[*i]).collect();
+        behind.retain(|cause| rules[*cause].id == rule && places[*cause].server != Some(server));
+        behind.sort_unstable();
+        behind.dedup();
+        if behind.len() < HOLD || behind.len() < alone.len() {
+            continue;
+        }
+        for i in alone {
+            let began = findings[i].first();
+            let before = behind.iter().copied().filter(|cause| findings[*cause].first() <= began);
+            causes.explained_by[i] = before.max_by_key(|cause| findings[*cause].first());
+        }
+    }
+}
+
+/// What fails at the asking server follows, or leads, what failed at the one it asks by no more than this.
+const MEANWHILE: Elapsed = Elapsed::secs(1);
+/// So many percent of what fails in one way at a server must fail while the other one does.
+const MOST: usize = 80;
+/// What an application that asks others makes of it when they do not answer; a proxy says 502 to 504.
+const BEHIND_AN_APPLICATION: [&str; 6] = [
+    "connect-refused",
+    "connect-timeout",
+    "service-down",
+    "neighbor-unresolved",
+    "server-error-in-protocol",
+    "login-refused",
+];
+
+/// Explains what fails at a server by what fails meanwhile, and as a rule of its own, at another one that the same host asks.
+pub(super) fn in_numbers(
+    findings: &[Finding],
+    rules: &[&Rule],
+    places: &[Place],
+    capture: &CaptureView<'_>,
+    causes: &mut Causes,
+) {
+    let hosts = Hosts::of(capture);
+    let mut groups: BTreeMap<(&str, Endpoint), Vec<usize>> = BTreeMap::new();
+    for i in (0..findings.len()).filter(|i| causes.explained_by[*i].is_none() && findings[*i].reach.is_none()) {
+        if let Some(server) = places[i].server.filter(|_| findings[i].severity >= Severity::Warning) {
+            groups.entry((rules[i].id, server)).or_default().push(i);
+        }
+    }
+    for ((rule, server), effects) in groups {
+        let Some(effect) = effects.first().map(|i| rules[*i]) else { continue };
+        let from = hosts.asks_from(server.address);
+        // Of each server that the host asks, and each rule found there.
+        let mut behind: BTreeMap<(Address, &str), Vec<usize>> = BTreeMap::new();
+        for (i, finding) in findings.iter().enumerate() {
+            if finding.confidence < Confidence::Medium || !matters(rules[i], finding.severity, effect) {
+                continue;
+            }
+            if let Some(asked) = asked_by(&from, finding, &places[i], capture) {
+                behind.entry((asked, rules[i].id)).or_default().push(i);
+            }
+        }
+        let best = behind.into_iter().filter_map(|((asked, by), mut list)| {
+            list.retain(|cause| !effects.contains(cause) && !effects.contains(&causes.root(*cause)));
+            let weight: u64 =
+                list.iter().map(|i| findings[*i].reach.as_ref().map_or(1, |reach| reach.flows.max(1))).sum();
+            let led: Vec<(usize, usize)> =
+                effects.iter().filter_map(|effect| Some((*effect, nearest(findings, &list, *effect)?))).collect();
+            let enough = weight >= HOLD as u64 && led.len() * 100 >= effects.len() * MOST;
+            // Of two a cause goes before a symptom, then what is found more often.
+            let symptom = list.first().is_some_and(|i| rules[*i].symptom);
+            enough.then_some(((led.len(), !symptom, weight, std::cmp::Reverse((asked, by))), led))
+        });
+        let best = best.max_by(|one, other| one.0.cmp(&other.0));
+        debug_assert!(effects.iter().all(|i| rules[*i].id == rule), "one rule at one server");
+        for (effect, cause) in best.into_iter().flat_map(|(_, led)| led) {
+            if causes.root(cause) != effect {
+                causes.explained_by[effect] = Some(cause);
+            }
+        }
+    }
+}
+
+/// Whether a rule's finding at a server shows at those who ask it as the effect.
+fn matters(cause: &Rule, severity: Severity, effect: &Rule) -> bool {
+    if effect.id == "http-server-error" && BEHIND_AN_APPLICATION.contains(&cause.id) {
+        return true;
+    }
+    let edge = cause.explains.iter().any(|edge| edge.0 == effect.id && edge.1 != Scope::Same);
+    let turned_round = effect.explains.iter().any(|edge| edge.0 == cause.id && edge.1 != Scope::Same);
+    if cause.id == effect.id {
+        return cause.symptom || edge;
+    }
+    // A bare fact is explained by any cause that stops requests.
+    let stops = severity == Severity::Critical && !cause.symptom && !cause.id.starts_with("capture-");
+    (edge || effect.symptom && stops) && !turned_round
+}
+
+/// The host that a finding is about, where one of these asked it and is another one.
+fn asked_by(from: &BTreeSet<Address>, finding: &Finding, place: &Place, capture: &CaptureView<'_>) -> Option<Address> {
+    let Some(reach) = &finding.reach else {
+        let (client, server) = (place.client?, place.server?);
+        return (from.contains(&client.address) && !from.contains(&server.address)).then_some(server.address);
+    };
+    let asked = reach.servers.iter().map(|end| end.address).chain(reach.hosts.iter().copied());
+    let asked = asked.filter(|host| !from.contains(host)).min()?;
+    let known = |flow: &crate::rule::summary::FlowSummary| from.contains(&flow.facts.client.address);
+    let asks = match reach.sources.is_empty() {
+        true => capture.flows_to_host(asked).any(known),
+        false => reach.sources.iter().any(|source| from.contains(source)),
+    };
+    asks.then_some(asked)
+}
+
+/// The cause that was there when the effect was: the latest that began before it, else the first behind it.
+fn nearest(findings: &[Finding], list: &[usize], effect: usize) -> Option<usize> {
+    let (from, until) = (findings[effect].first().time, findings[effect].last().time);
+    let meanwhile = |cause: &&usize| match &findings[**cause].reach {
+        Some(reach) if !reach.spans.is_empty() => reach.during(from, until, MEANWHILE),
+        _ => {
+            let (first, last) = (findings[**cause].first().time, findings[**cause].last().time);
+            first <= until + MEANWHILE && last + MEANWHILE >= from
+        }
+    };
+    let near: Vec<usize> = list.iter().filter(meanwhile).copied().collect();
+    let before = near.iter().copied().filter(|cause| findings[*cause].first().time <= from);
+    before.max_by_key(|cause| findings[*cause].first()).or(near.first().copied())
+}
+
+/// Under which addresses a host asks others.
+struct Hosts<'a> {
+    by_front: BTreeMap<Address, BTreeSet<Address>>,
+    capture: &'a CaptureView<'a>,
+}
+
+impl<'a> Hosts<'a> {
+    /// By the legs that could be joined: whose client leg ends at an address asks from that of the backend leg.
+    fn of(capture: &'a CaptureView<'a>) -> Self {
+        let mut by_front: BTreeMap<Address, BTreeSet<Address>> = BTreeMap::new();
+        let mut learn = |client_leg: &PacketRef, backend_leg: &PacketRef| {
+            let (client, backend) = (capture.digest_of(*client_leg), capture.digest_of(*backend_leg));
+            if let (Some(client), Some(backend)) = (client, backend) {
+                by_front.entry(client.server().address).or_default().insert(backend.client().address);
+            }
+        };
+        for link in capture.links.iter().filter(|link| link.certainty >= Confidence::Medium) {
+            learn(&link.client_leg, &link.backend_leg);
+        }
+        for open in capture.open_links.iter().filter(|open| open.alike()) {
+            open.candidates.iter().for_each(|client| learn(client, &open.backend_leg));
+        }
+        Self { by_front, capture }
+    }
+
+    fn asks_from(&self, front: Address) -> BTreeSet<Address> {
+        let mut all = self.by_front.get(&front).cloned().unwrap_or_default();
+        all.insert(front);
+        let list: Vec<Address> = all.iter().copied().collect();
+        all.extend(self.capture.neighbors.machines(&list));
+        all
+    }
+}
