@@ -271,6 +271,18 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
     }
 }
 
+/// Failures and successes from which on their turns tell something.
+const AMONG: usize = 5;
+/// Without a failure for so many times the usual pause between two, it is over: by chance that happens once in twenty times.
+const PAUSES: i64 = 3;
+
+/// Whether the latest failure of `count` is no older than others were when the next one came. Where some requests fail and others do not (one
+/// backend of several is broken), a success behind the last failure says as little as those between them.
+fn comes_again(count: usize, (first, last): (PacketRef, PacketRef), end: Timestamp) -> bool {
+    let usual = last.time.since(first.time).0 / (count.max(2) as i64 - 1);
+    count >= AMONG && end.since(last.time).0 < usual.saturating_mul(PAUSES)
+}
+
 /// The first success after the last failure and the last one before the first.
 fn successes(
     draft: &Draft,
@@ -302,8 +314,12 @@ fn successes(
     let recovered = all().chain(accepted).filter(alike).map(|digest| digest.id).filter(later).min();
     let ended: Option<Vec<PacketRef>> = draft.members.iter().map(|i| findings[*i].over()).collect();
     let recovered = recovered.or(ended.and_then(|ended| ended.into_iter().max()));
+    let until = PacketRef { time: until.map_or(last.time, |until| until.max(last.time)), ..last };
+    let between = all().filter(alike).filter(|digest| digest.id > first && digest.id < last).count();
+    let comes_again = between >= AMONG && comes_again(draft.members.len(), (first, until), capture.end);
+    let recovered = recovered.filter(|_| !comes_again);
     let recovered = recovered.or_else(|| {
-        let counts = recovery != Recovery::LaterFlow;
+        let counts = recovery != Recovery::LaterFlow && !comes_again;
         counts.then(|| worked_in_the_end(draft, findings, capture)).flatten()
     });
     let last_good = all().filter(same_offer).map(|digest| digest.id).filter(|id| *id < first).max();

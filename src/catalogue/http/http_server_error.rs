@@ -100,6 +100,11 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         .with("request", request)
         .with("status", Value::Count(status.into()));
     let count = all.iter().filter(|one| failed(one).is_some()).count();
+    let latest = all.iter().filter_map(failed).map(|(at, _)| at.time).max();
+    let finding = match latest.filter(|latest| *latest > at.time) {
+        Some(latest) => finding.with("until", latest),
+        None => finding,
+    };
     let finding =
         if count > 1 { finding.note(format!("{count} answers of this connection are of that kind")) } else { finding };
     Some(if hurts(worst) {

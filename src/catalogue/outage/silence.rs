@@ -119,10 +119,7 @@ pub(super) fn blackouts<'a>(capture: &CaptureView<'a>) -> Vec<Blackout<'a>> {
 
 /// The hosts of which nothing came.
 fn silent(blackout: &Blackout<'_>) -> Vec<Address> {
-    match blackout.deaf() || blackout.hop().is_some() {
-        true => blackout.others(),
-        false => blackout.hosts(),
-    }
+    if blackout.deaf() { blackout.others() } else { blackout.hosts() }
 }
 
 /// Resolvers that do not answer, where nothing else was asked of them: that is theirs (`dns-outage`), and the way to them was not tried.
