@@ -1139,6 +1139,8 @@ second-request-waits | keep-alive: the first request is answered, the second wai
 answered-after-65s | nothing for 65 s, then the answer: judged while it was open
 given-up-after-15s | `curl -m 15`, twice, and nginx's own request of the next capture, which ends with its client after 12 s; seen at the server
 over-tls | HTTPS through nginx, whose backend never answers: the client leg
+tickets-cross-the-request | HTTPS at HAProxy behind a way of 20 ms, whose backend never answers: its session tickets come when the request has left
+not-with-an-answer-behind-tickets | the same with a backend that answers after 7 s
 not-answered-after-8s | answered after 8 s: slow, no hang
 not-capture-ends-after-2s | the capture ends 2 s after the request
 not-long-poll | a route that answers after 21 s, 22 s, and then not for 12 s

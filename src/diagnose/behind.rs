@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cause::{Causes, Place};
 use crate::event::PacketRef;
-use crate::rule::finding::{Confidence, Finding, Severity};
+use crate::rule::finding::{Confidence, Finding, Severity, Subject};
 use crate::rule::view::CaptureView;
 use crate::rule::{Rule, Scope};
 use crate::time::Elapsed;
@@ -45,16 +45,35 @@ pub(super) fn held_up(findings: &[Finding], rules: &[&Rule], places: &[Place], c
 
 /// What fails at the asking server follows, or leads, what failed at the one it asks by no more than this.
 const MEANWHILE: Elapsed = Elapsed::secs(1);
+/// Ports that fail within this time fail together.
+const TOGETHER: Elapsed = Elapsed::secs(3);
 /// So many percent of what fails in one way at a server must fail while the other one does.
 const MOST: usize = 80;
-/// What an application that asks others makes of it when they do not answer; a proxy says 502 to 504.
-const BEHIND_AN_APPLICATION: [&str; 6] = [
-    "connect-refused",
+/// What becomes of it at an application when those whom it asks do not answer: it says 500 (a proxy 502 to 504), or waits as they let it wait.
+const BEHIND_AN_APPLICATION: [(&str, &[&str]); 3] = [
+    (
+        "http-server-error",
+        &[
+            "connect-refused",
+            "connect-timeout",
+            "service-down",
+            "neighbor-unresolved",
+            "server-error-in-protocol",
+            "login-refused",
+        ],
+    ),
+    ("upstream-hang", WAITS),
+    ("slow-response", WAITS),
+];
+const WAITS: &[&str] = &[
+    "accept-queue-overflow",
     "connect-timeout",
-    "service-down",
+    "dns-outage",
+    "icmp-admin-prohibited",
     "neighbor-unresolved",
-    "server-error-in-protocol",
-    "login-refused",
+    "network-blackout",
+    "rto-unrecovered",
+    "service-down",
 ];
 
 /// Explains what fails at a server by what fails meanwhile, and as a rule of its own, at another one that the same host asks.
@@ -68,7 +87,12 @@ pub(super) fn in_numbers(
     let hosts = Hosts::of(capture);
     let mut groups: BTreeMap<(&str, Endpoint), Vec<usize>> = BTreeMap::new();
     for i in (0..findings.len()).filter(|i| causes.explained_by[*i].is_none() && findings[*i].reach.is_none()) {
-        if let Some(server) = places[i].server.filter(|_| findings[i].severity >= Severity::Warning) {
+        let server = match findings[i].subject {
+            // What a proxy does between two legs shows at its own port.
+            Subject::Legs(client, _) => capture.digest_of(client).map(|digest| digest.server()),
+            _ => places[i].server,
+        };
+        if let Some(server) = server.filter(|_| findings[i].severity >= Severity::Warning) {
             groups.entry((rules[i].id, server)).or_default().push(i);
         }
     }
@@ -106,9 +130,30 @@ pub(super) fn in_numbers(
     }
 }
 
+/// What many-flow findings of one rule tell of several ports of one host, from one moment on, is one event: the earliest stands for it.
+pub(super) fn of_one_host(findings: &[Finding], rules: &[&Rule], causes: &mut Causes) {
+    let mut told: BTreeMap<(&str, Address), Vec<usize>> = BTreeMap::new();
+    for (i, finding) in findings.iter().enumerate().filter(|(i, _)| causes.explained_by[*i].is_none()) {
+        if let Some([server]) = finding.reach.as_ref().map(|reach| reach.servers.as_slice()) {
+            told.entry((rules[i].id, server.address)).or_default().push(i);
+        }
+    }
+    let span = |i: usize| findings[i].reach.as_ref().and_then(|reach| reach.spans.first().copied());
+    for mut list in told.into_values() {
+        list.sort_by_key(|i| (findings[*i].first(), *i));
+        let Some((first, others)) = list.split_first() else { continue };
+        let Some((from, until)) = span(*first) else { continue };
+        for other in others {
+            if span(*other).is_some_and(|(began, _)| began.since(from) <= TOGETHER || began <= until) {
+                causes.explained_by[*other] = Some(*first);
+            }
+        }
+    }
+}
+
 /// Whether a rule's finding at a server shows at those who ask it as the effect.
 fn matters(cause: &Rule, severity: Severity, effect: &Rule) -> bool {
-    if effect.id == "http-server-error" && BEHIND_AN_APPLICATION.contains(&cause.id) {
+    if BEHIND_AN_APPLICATION.iter().any(|(shows, causes)| *shows == effect.id && causes.contains(&cause.id)) {
         return true;
     }
     let edge = cause.explains.iter().any(|edge| edge.0 == effect.id && edge.1 != Scope::Same);

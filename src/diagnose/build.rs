@@ -35,6 +35,9 @@ pub(super) struct Builder<'a> {
     pub working: Working<'a>,
 }
 
+/// Slots of a headline that count connections of one server.
+const COUNTED: [&str; 2] = ["failures", "dropped"];
+
 impl<'a> Builder<'a> {
     pub(super) fn new(
         merged: &'a Merged,
@@ -86,7 +89,7 @@ impl<'a> Builder<'a> {
             culprit: self.culprit(finding, flow, rule),
             state: extent.state,
             recovered_at: extent.recovered.map(|at| rfc3339(at.time)),
-            headline: self.headline(shown, extent),
+            headline: self.headline(draft, extent),
             scope_line: self.scope_line(extent, finding.confidence),
             what_happened: [self.what_happened(draft, &links), self.names(extent), self.one_clock(&evidence)].concat(),
             scope: self.scope(extent),
@@ -110,10 +113,21 @@ impl<'a> Builder<'a> {
     }
 
     /// The headline; of several servers all are named.
-    fn headline(&self, shown: usize, extent: &Extent) -> String {
+    fn headline(&self, draft: &Draft, extent: &Extent) -> String {
+        let shown = draft.shown;
         let finding = &self.findings[shown];
         let template = self.rule(shown).headline(finding.variant);
         let mut headline = finding.clone();
+        // What is counted at each of them is told of all.
+        for slot in COUNTED.iter().filter(|_| draft.members.len() > 1) {
+            let counts = draft.members.iter().map(|i| match self.findings[*i].values.get(slot) {
+                Some(Value::Count(count)) => Some(*count),
+                _ => None,
+            });
+            if let Some(sum) = counts.sum::<Option<u64>>() {
+                headline.values.set(slot, sum.into());
+            }
+        }
         if extent.servers.len() > 1 {
             // The verb that follows stays in the singular.
             let each = if template.starts_with("{server} ") { "each of " } else { "" };

@@ -124,6 +124,7 @@ pub fn find(findings: &[Finding], capture: &CaptureView<'_>) -> Causes {
     }
     behind::held_up(findings, &rules, &places, &mut causes);
     behind::in_numbers(findings, &rules, &places, capture, &mut causes);
+    behind::of_one_host(findings, &rules, &mut causes);
     break_cycles(&mut causes);
     causes
 }

@@ -11,7 +11,7 @@ use crate::rule::finding::{Confidence, Finding, Reach, Severity, Standing};
 use crate::rule::summary::{Digest, Verdict};
 use crate::rule::tally::Beyond;
 use crate::rule::view::{CaptureView, in_turn};
-use crate::time::Timestamp;
+use crate::time::{Elapsed, Timestamp};
 use crate::wire::{Address, Endpoint};
 
 /// One event: the findings that are its root and those it explains, by index.
@@ -72,7 +72,7 @@ pub(super) fn group(findings: &[Finding], causes: &Causes, capture: &CaptureView
     for i in (0..findings.len()).filter(|i| causes.explained_by[*i].is_some()) {
         explained.entry(causes.root(i)).or_default().push(i);
     }
-    let merged = merge_one_sender(groups, findings, capture);
+    let merged = merge_pool(merge_one_sender(groups, findings, capture), findings, capture);
     let mut drafts: Vec<Draft> =
         merged.into_iter().map(|members| draft(members, findings, &explained, capture)).collect();
     drafts.sort_by_key(|draft| findings[draft.members[0]].first());
@@ -125,6 +125,15 @@ fn split_by_success(
     parts
 }
 
+/// Rules about the way between two hosts: whatever is asked of them suffers.
+const OF_THE_WAY: [&str; 5] = [
+    "asymmetric-return-path",
+    "icmp-admin-prohibited",
+    "pmtu-blackhole",
+    "return-path-lost",
+    "stateful-drop-after-handshake",
+];
+
 /// One host that does the same wrong thing to the same port of several servers is one event (a proxy and its pool).
 fn merge_one_sender(
     groups: Vec<(String, Anchor, Vec<usize>)>,
@@ -142,11 +151,16 @@ fn merge_one_sender(
             .collect();
         let first = members.iter().map(|i| findings[*i].first().time).min().unwrap_or_default();
         let last = members.iter().map(|i| findings[*i].last().time).max().unwrap_or_default();
-        let (1, Anchor::Server(server), Some(client)) = (clients.len(), &anchor, clients.first()) else {
-            merged.push((first, last, members));
-            continue;
+        let key = match (clients.len(), &anchor, clients.first()) {
+            // The way to a host, or from it, is that of all its ports.
+            (_, Anchor::Server(server), _) if OF_THE_WAY.contains(&rule.as_str()) => (rule, server.address, 0),
+            (1, Anchor::Server(server), Some(client)) => (rule, *client, server.port),
+            _ => {
+                merged.push((first, last, members));
+                continue;
+            }
         };
-        let places = by_sender.entry((rule, *client, server.port)).or_default();
+        let places = by_sender.entry(key).or_default();
         let near = |place: &&usize| merged[**place].0 <= last + group && first <= merged[**place].1 + group;
         match places.iter().find(near) {
             Some(place) => {
@@ -162,6 +176,43 @@ fn merge_one_sender(
         }
     }
     merged.into_iter().map(|(_, _, members)| members).collect()
+}
+
+/// Members of a pool that fail together begin within this time.
+const TOGETHER: Elapsed = Elapsed::secs(3);
+
+/// What findings that speak for many flows tell of the same port of several servers, which one host asks: its pool fails as one.
+fn merge_pool(groups: Vec<Vec<usize>>, findings: &[Finding], capture: &CaptureView<'_>) -> Vec<Vec<usize>> {
+    let mut merged: Vec<Vec<usize>> = Vec::new();
+    let mut by_asker: BTreeMap<(String, Address, u16), Vec<(Timestamp, usize)>> = BTreeMap::new();
+    for members in groups {
+        let asked = match members.as_slice() {
+            [only] => asker(&findings[*only], capture).map(|(client, port)| (&findings[*only], client, port)),
+            _ => None,
+        };
+        let Some((finding, client, port)) = asked else {
+            merged.push(members);
+            continue;
+        };
+        let began = finding.first().time;
+        let places = by_asker.entry((finding.rule.to_string(), client, port)).or_default();
+        match places.iter().find(|(first, _)| Elapsed(began.since(*first).0.abs()) <= TOGETHER) {
+            Some((_, place)) => merged[*place].extend(members),
+            None => {
+                places.push((began, merged.len()));
+                merged.push(members);
+            }
+        }
+    }
+    merged
+}
+
+/// The one host that asked the one server of which a finding speaks, and that server's port.
+fn asker(finding: &Finding, capture: &CaptureView<'_>) -> Option<(Address, u16)> {
+    let reach = finding.reach.as_ref().filter(|reach| reach.clients == 1)?;
+    let [server] = reach.servers.as_slice() else { return None };
+    let flow = finding.subject.flow().or_else(|| finding.evidence.iter().find_map(|evidence| evidence.flow))?;
+    Some((capture.digest_of(flow)?.client().address, server.port))
 }
 
 fn draft(
@@ -220,6 +271,18 @@ pub(super) fn extent(draft: &Draft, findings: &[Finding], capture: &CaptureView<
         && let Some(reach) = &findings[*only].reach
     {
         return extent_of_reach(reach, &findings[*only], draft, findings, capture);
+    }
+    let reaches = || draft.members.iter().map(|i| findings[*i].reach.as_ref());
+    if let Some(reaches) = reaches().collect::<Option<Vec<_>>>().filter(|reaches| !reaches.is_empty()) {
+        // What they explain is counted once.
+        let mut consequences = Some(draft.consequences.clone());
+        let each = draft.members.iter().zip(reaches).map(|(i, reach)| {
+            let alone = Draft { members: vec![*i], consequences: consequences.take().unwrap_or_default(), shown: *i };
+            extent_of_reach(reach, &findings[*i], &alone, findings, capture)
+        });
+        if let Some(all) = each.reduce(together) {
+            return all;
+        }
     }
     let mut flows = BTreeSet::new();
     let (mut servers, mut clients, mut senders) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -362,6 +425,34 @@ fn worked_in_the_end(draft: &Draft, findings: &[Finding], capture: &CaptureView<
         return None;
     }
     facts.established.filter(|at| *at >= shown).or(answered)
+}
+
+/// Two extents of one event.
+fn together(one: Extent, other: Extent) -> Extent {
+    fn both<T: Ord>(one: Vec<T>, other: Vec<T>) -> Vec<T> {
+        one.into_iter().chain(other).collect::<BTreeSet<T>>().into_iter().collect()
+    }
+    let clients = both(one.clients, other.clients);
+    let over = one.state == State::Over && other.state == State::Over;
+    let fails = one.state == State::StillFailing || other.state == State::StillFailing;
+    Extent {
+        flows: one.flows + other.flows,
+        of: one.of + other.of,
+        servers: both(one.servers, other.servers),
+        client_count: one.client_count.max(other.client_count).max(clients.len() as u64),
+        clients,
+        hosts: both(one.hosts, other.hosts),
+        senders: both(one.senders, other.senders),
+        first: one.first.min(other.first),
+        last: one.last.max(other.last),
+        last_good: one.last_good.min(other.last_good),
+        state: match (over, fails) {
+            (true, _) => State::Over,
+            (_, true) => State::StillFailing,
+            _ => State::Unknown,
+        },
+        recovered: one.recovered.max(other.recovered).filter(|_| over),
+    }
 }
 
 /// How far a finding reaches that speaks for many flows.

@@ -106,6 +106,7 @@ pub static RULE: Rule = Rule {
         Explains("closed-without-answer", Scope::Link),
         Explains("proxy-upstream-timeout", Scope::SameOrLink),
         Explains("h2-stream-reset", Scope::SameOrLink),
+        Explains("h2-stream-reset", Scope::PeerTime),
         Explains("pool-saturated", Scope::Peer),
         Explains("http-upstream-closed-before-response", Scope::Link),
         Explains("service-restart", Scope::Peer),

@@ -58,6 +58,9 @@ pub static RULE: Rule = Rule {
     ..Rule::BLANK
 };
 
+/// Octets that a socket takes before its program reads (Linux: `tcp_rmem`, 6 MiB at most unless set otherwise).
+const LARGEST_BUFFER: u64 = 6 << 20;
+
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     if !flow.closed_first(Side::Server) || matches!(flow.protocol(Side::Client), Some(Protocol::Tls)) {
         return None;
@@ -98,7 +101,9 @@ fn aborted(flow: &FlowView<'_>, reset: &Reset) -> Option<Finding> {
     let asked = flow.exchange().is_some_and(|exchange| exchange.request_end.is_some());
     let unknown =
         matches!(flow.protocol(Side::Client), None | Some(Protocol::Unknown | Protocol::Http | Protocol::Proxy));
-    if reset.kind != ResetKind::Abort || !speechless || asked || !unknown {
+    // More than any buffer holds: it was read, and who has read all may end so (iperf3 does).
+    let read = reset.unread == 0 && client.payload > LARGEST_BUFFER;
+    if reset.kind != ResetKind::Abort || !speechless || asked || !unknown || read {
         return None;
     }
     let first = client.first_payload.filter(|first| *first < reset.at)?;

@@ -86,6 +86,7 @@ pub static RULE: Rule = Rule {
     explains: &[
         Explains("connect-timeout", Scope::PeerTime),
         Explains("connect-slow", Scope::PeerTime),
+        Explains("service-down", Scope::Peer),
         Explains("client-abandoned", Scope::PeerTime),
         Explains("rto-unrecovered", Scope::PeerTime),
         Explains("return-path-lost", Scope::PeerTime),

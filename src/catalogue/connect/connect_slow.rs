@@ -17,8 +17,9 @@
 //! lowered by one level. Up to two at one port, when not one connection in a thousand is slow to open, are a notice: every network loses that much.
 
 use crate::event::{Kind, Side};
-use crate::flow::facts::Handshake;
+use crate::flow::facts::{Half, Handshake};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::summary::FlowSummary;
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
 use crate::time::Elapsed;
@@ -113,6 +114,9 @@ const UNANSWERED: Told = Told {
 /// TCP connections for each slow one from which on single ones are nobody's fault.
 const AMONG: u64 = 1_000;
 
+/// So many others that opened well make a single one an accident of its path.
+const GOOD: usize = 20;
+
 /// Other slow connections say where to look: one port, or the path to several hosts.
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
@@ -131,7 +135,27 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         finding.severity = Severity::Notice;
         finding.notes.push(format!("{all} of {} connections were slow to open", capture.tally.tcp_flows));
     }
+    let alone = all < 3 && at_server < 3;
+    if alone && let Some((good, lossy)) = beside(flow, capture).filter(|(good, lossy)| *lossy > 0 && *good >= GOOD) {
+        finding.severity = Severity::Notice;
+        finding.notes.push(format!(
+            "{good} other connections between the two hosts opened well, and {lossy} of them had packets sent again: a path that loses some"
+        ));
+    }
     Keep::Yes
+}
+
+/// Connections between the same two hosts that opened well, and how many of those kept had packets sent again.
+fn beside(flow: &FlowSummary, capture: &CaptureView<'_>) -> Option<(usize, usize)> {
+    let (client, server) = (flow.facts.client.address, flow.facts.server.address);
+    let there = capture.servers().filter(|(end, _)| end.address == server).flat_map(|(_, flows)| flows);
+    let good = there.filter(|digest| digest.client().address == client && digest.accepted).count().checked_sub(1)?;
+    let resent = |other: &&FlowSummary| {
+        let sent_again = |half: &Half| half.loss.fast + half.loss.timeout + half.loss.tail_probe > 0;
+        other.facts.client.address == client
+            && (sent_again(&other.facts.from_client) || sent_again(&other.facts.from_server))
+    };
+    Some((good, capture.flows_to_host(server).filter(resent).count()))
 }
 
 #[cfg(test)]

@@ -222,12 +222,19 @@ mod tests {
 
     /// Each request, and where its answer leads.
     fn walk(hops: &[(&str, &str)], gap: i64) -> Vec<Finding> {
+        visits(hops, gap, false).check(&RULE)
+    }
+
+    /// The same of somebody who says that it asks for another one.
+    fn visits(hops: &[(&str, &str)], gap: i64, proxy: bool) -> World {
+        let forwarded = if proxy { vec![("x-forwarded-for".into(), "203.0.113.7".into())] } else { Vec::new() };
         let mut scene = Scene::between("10.0.0.1:40000", "10.0.0.2:80").handshake();
         for (n, (target, location)) in (0_i64..).zip(hops) {
             let head = RequestHead {
                 method: "GET".into(),
                 target: (*target).into(),
                 host: Some("www.example".into()),
+                forwarded: forwarded.clone(),
                 ..Default::default()
             };
             let answer = ResponseHead { status: 302, location: Some((*location).into()), ..Default::default() };
@@ -241,7 +248,7 @@ mod tests {
                 .also(Side::Server, What::Response(Box::new(answer)))
                 .also(Side::Server, What::ResponseEnd);
         }
-        World::new().with(&scene).check(&RULE)
+        World::new().with(&scene)
     }
 
     #[test]
@@ -261,9 +268,18 @@ mod tests {
     #[test]
     fn a_change_of_scheme_takes_five_and_is_less_sure() {
         let secure = [("/", "https://www.example/"); 5];
-        assert!(walk(&secure[..4], 20).is_empty());
-        let findings = walk(&secure, 20);
+        assert!(visits(&secure[..4], 20, true).check(&RULE).is_empty());
+        let findings = visits(&secure, 20, true).check(&RULE);
         assert_eq!((findings[0].severity, findings[0].confidence), (Severity::Warning, Confidence::Medium));
+    }
+
+    #[test]
+    fn who_asks_for_itself_or_goes_to_https_is_in_no_loop() {
+        let secure = [("/", "https://www.example/"); 9];
+        assert!(walk(&secure, 20).is_empty());
+        let sealed = Scene::starting("10.0.0.1:40002", "10.0.0.2:443", 900, 0).data(Side::Client, 3, 500);
+        let sealed = sealed.speaks(Side::Client, Protocol::Tls).data(Side::Server, 5, 900);
+        assert!(visits(&secure, 20, true).with(&sealed).check(&RULE).is_empty());
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub static RULE: Rule = Rule {
     explains: &[
         Explains("connect-timeout", Scope::SameOrLink),
         Explains("connect-timeout", Scope::PeerTime),
+        Explains("service-down", Scope::Peer),
         Explains("rto-unrecovered", Scope::SameOrLink),
         Explains("rto-unrecovered", Scope::PeerTime),
         Explains("proxy-upstream-connect-failed", Scope::SameOrLink),

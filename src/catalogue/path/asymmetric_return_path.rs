@@ -103,6 +103,7 @@ pub static RULE: Rule = Rule {
         Explains("stray-reset", Scope::Same),
         Explains("upstream-hang", Scope::Same),
         Explains("rto-unrecovered", Scope::Same),
+        Explains("rto-unrecovered", Scope::PeerTime),
         Explains("client-abandoned", Scope::Same),
     ],
     sources: &["Open Food Facts, 2022", "RFC 3704", "measured on Linux 6.18, two gateways"],

@@ -54,7 +54,7 @@ pub static RULE: Rule = Rule {
     }],
     not: &[("network", "the server's flight arrived and was answered")],
     cannot_show: &["the certificate and the client's reason: TLS 1.3 encrypts both"],
-    explains: &[Explains("proxy-protocol-mismatch-upstream", Scope::Link)],
+    explains: &[Explains("proxy-protocol-mismatch-upstream", Scope::Link), Explains("tls-cert-rejected", Scope::Link)],
     sources: &["RFC 8446 sections 4.4 and 6.2", "measured on Go 1.19, Java 17, Node 20, OpenSSL 3.0"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),

@@ -23,7 +23,7 @@ use crate::event::{Kind, PacketRef, Side};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::patience;
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Keep, Needs, Rule, Step, offer, trust};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step, offer, trust};
 
 pub static RULE: Rule = Rule {
     id: "tls-handshake-stalled",
@@ -64,6 +64,7 @@ pub static RULE: Rule = Rule {
     cannot_show: &[
         "why the server's program is silent: it hangs, waits for a backend, or expects other first octets (no TLS, a PROXY header)",
     ],
+    explains: &[Explains("tls-handshake-stalled", Scope::Link)],
     sources: &["RFC 8446 section 2", "measured on Redis 7.0"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),

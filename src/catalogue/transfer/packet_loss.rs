@@ -56,6 +56,7 @@ pub static RULE: Rule = Rule {
     cannot_show: &["which hop drops them"],
     explains: &[
         Explains("connect-slow", Scope::Same),
+        Explains("connect-slow", Scope::PeerTime),
         Explains("slow-response", Scope::Same),
         Explains("tls-slow-handshake", Scope::Same),
         Explains("rtt-high-or-rising", Scope::Same),
@@ -68,6 +69,9 @@ pub static RULE: Rule = Rule {
 /// Lost segments that make a rate, and that are worth a notice.
 const RATE: u64 = 5;
 const FEW: u64 = 3;
+/// Octets of a full segment on Ethernet, and the least that anybody takes (RFC 9293 §3.7.1).
+const USUAL_MSS: u64 = 1460;
+const MIN_MSS: u64 = 536;
 /// Episodes that make a rate.
 const EPISODES: u32 = 2;
 
@@ -98,7 +102,8 @@ fn direction(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     if half.segments == 0 || !again_and_again(half) || half.unseen > 0 {
         return None;
     }
-    let reaches = |percent: u32| lost * 100 >= half.segments * u64::from(percent);
+    let sent = on_the_wire(half, flow.facts.half(side.other()));
+    let reaches = |percent: u32| lost * 100 >= sent * u64::from(percent);
     let severity = match lost {
         RATE.. if reaches(thresholds.loss_critical) => Severity::Critical,
         RATE.. if reaches(thresholds.loss_warning) => Severity::Warning,
@@ -123,12 +128,19 @@ fn direction(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     Some(
         finding
             .severity(severity)
-            .with("percent", Value::Text(percent(lost, half.segments)))
+            .with("percent", Value::Text(percent(lost, sent)))
             .with("sender", sender.address)
             .with("receiver", receiver.address)
             .with("place", Value::Text(place))
-            .note(format!("{lost} of {} segments, in {} episodes", half.segments, half.loss.episodes)),
+            .note(format!("{lost} of {sent} segments, in {} episodes", half.loss.episodes)),
     )
+}
+
+/// Segments that were sent. A host that leaves cutting to its network card hands it many at once, which a capture there shows as one; what is
+/// sent again comes singly.
+fn on_the_wire(half: &Half, receiver: &Half) -> u64 {
+    let largest = receiver.mss.map_or(USUAL_MSS, u64::from).clamp(MIN_MSS, USUAL_MSS);
+    half.segments.max(half.payload / largest)
 }
 
 /// With one digit behind the point.

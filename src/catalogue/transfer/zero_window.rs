@@ -20,9 +20,10 @@
 use crate::event::{Kind, Side};
 use crate::flow::facts::ZeroWindow;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::summary::FlowSummary;
 use crate::rule::value::Value;
-use crate::rule::view::FlowView;
-use crate::rule::{Check, Explains, Needs, Rule, Scope, Step};
+use crate::rule::view::{CaptureView, FlowView, Link};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
 use crate::time::Elapsed;
 
 pub static RULE: Rule = Rule {
@@ -58,8 +59,38 @@ pub static RULE: Rule = Rule {
     ],
     sources: &["RFC 9293 §3.8.6.1", "RFC 1122 §4.2.2.17"],
     check: Check::Flow(check),
+    corroborate: Some(corroborate),
     ..Rule::BLANK
 };
+
+/// A proxy that reads no faster than it can pass on has a reason, and its window opens again.
+fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
+    let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
+    let (from, Some(until)) = (finding.first(), finding.over()) else { return Keep::Yes };
+    let passes_on = |link: &Link| {
+        let reads = link.backend_leg == flow.facts.id && finding.culprit == Culprit::Client;
+        let front = capture.flows.get(&link.client_leg).filter(|_| reads)?;
+        let busy = front.facts.from_server.last_payload.is_some_and(|last| last.time >= until.time)
+            && front.facts.from_server.first_payload.is_some_and(|first| first.time <= from.time);
+        busy.then_some(front.facts.client)
+    };
+    // Where the leg towards its client is sealed, the host that reads is seen to send all the time.
+    let reader = flow.facts.client.address;
+    let sends = |front: &&FlowSummary| {
+        let (first, last) = (front.facts.from_server.first_payload, front.facts.from_server.last_payload);
+        first.is_some_and(|first| first.time <= from.time) && last.is_some_and(|last| last.time >= until.time)
+    };
+    let any = || capture.flows_to_host(reader).find(sends).map(|front| front.facts.client);
+    let slow = capture.links_of(flow.facts.id).find_map(passes_on);
+    let slow = slow.or_else(|| (finding.culprit == Culprit::Client).then(any).flatten());
+    if let Some(client) = slow {
+        finding.severity = Severity::Notice;
+        finding
+            .notes
+            .push(format!("it passes the octets on to {client} meanwhile, no faster than that one takes them"));
+    }
+    Keep::Yes
+}
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let sides = [Side::Client, Side::Server].into_iter();
