@@ -102,3 +102,29 @@ complete() { ip netns exec "$C" getent ahosts db.shop.example.com. >/dev/null; i
 record "$C" eth0 "$R/$T/not-with-a-final-dot.pcap" "port 53 or icmp or arp" complete
 missing() { ip netns exec "$C" getent ahosts nowhere >/dev/null; ip netns exec "$C" getent ahosts db.shop.example.com. >/dev/null; }
 record "$C" eth0 "$R/$T/not-a-name-that-does-not-exist.pcap" "port 53 or icmp or arp" missing
+
+T=dns-no-answer
+# Two resolvers stop on one machine, which is there as it was: it answers ARP
+for address in 3 6; do
+    ip -n "$B" addr add "10.224.26.$address/24" dev eth0 2>/dev/null
+    masq "10.224.26.$address" --address=/app.internal/$S --address=/x.ready.example/$S
+    STOPPED+=("$LAST")
+    answering "10.224.26.$address"
+done
+many() { # how many names, one every fifth of a second
+    local n asked=()
+    for n in $(seq "$1"); do
+        on "$P" dig +tries=2 +time=2 "app.internal" A @10.224.26.$((n % 2 ? 3 : 6)) >/dev/null 2>&1 &
+        asked+=($!)
+        sleep 0.2
+    done
+    wait "${asked[@]}"
+}
+stopped() {
+    many 30
+    local pid
+    for pid in "${STOPPED[@]}"; do kill -STOP "$pid"; done
+    ip -n "$P" neigh flush dev eth1
+    many 60
+}
+record "$P" eth1 "$R/$T/both-stopped-on-a-host-that-lives.pcap" "port 53 or icmp or arp" stopped

@@ -150,6 +150,8 @@ not-the-applications-own | NOT_FOUND; UNAUTHENTICATED is a notice
 not-a-health-check-nobody-implements | UNIMPLEMENTED for grpc.health.v1: a notice
 """)
 rule("http-server-error", """
+backend-then-proxy | one of three backends behind a busy HAProxy answers 500, and when it is well again HAProxy itself does: two causes (made by `one-of-three.sh`)
+behind-it-a-port-that-refuses | an application says 500 because its database refuses connections: told at the database (made by `one-of-three.sh`)
 application-500 | an application in Python raises; the requests before and after it are answered
 http2-behind-nginx | both legs, the client's in HTTP/2 and the backend's in HTTP/1 (made by `h2.sh`): told at the application's leg
 one-in-three | six of 18 answers are 500: critical
@@ -233,6 +235,7 @@ not-mariadb-duplicate-key | the same in MariaDB
 not-redis-wrong-type | a command for another type, a script that is not loaded, an unknown command
 """)
 rule("dns-no-answer", """
+both-stopped-on-a-host-that-lives | two dnsmasq are stopped (SIGSTOP); the machine that both are on answers ARP (made by `dns-more.sh`)
 glibc-retries | DROP in front of dnsmasq: glibc's stub asks twice, 2 s apart, and gives up; before and after it answers
 dig | dig asks twice from two ports, 3 s apart
 not-one-of-two-lost | A and AAAA from one port, one of both is lost; the repeat after 2 s is answered: `dns-slow`
@@ -340,6 +343,7 @@ rule("http-redirect-loop", """
 https-told-to-who-has-it | nginx ends TLS and sends no X-Forwarded-Proto; the application wants https, 13 times
 backend-leg-alone | the same, without the leg with TLS: a warning
 to-itself | /same leads to /same, ten times
+not-where-https-answers | nine times in the clear, and each time https gives the page (made by `one-of-three.sh`)
 there-and-back | /old leads to /new and back
 not-https-and-then-an-answer | http leads to https, which is answered
 not-a-way-with-three-turns | two redirects, then an answer
@@ -1153,6 +1157,7 @@ not-event-stream | text/event-stream: one event in 15 s
 """)
 rule("slow-response", """
 all-ask-the-same-at-once | 24 ask HAProxy for one path at once, the backend takes 1.3 s for each
+one-of-three-behind-a-busy-proxy | one of three backends takes 2.2 s; all ask for the same paths, in the clear and inside TLS: neither the proxy nor its port is a cause of its own (made by `one-of-three.sh`)
 three-of-three | answers after 2.2 s, 3.1 s and 1.7 s on one connection
 not-first-after-start | the first answer after 1.4 s, two at once: a notice at most
 """)
@@ -1276,6 +1281,7 @@ not-idle-timeout-of-one-age | six connections of one age, one request each: ngin
 """)
 rule("service-down", """
 stopped | three clients; the service is stopped, its port refuses, nginx on the same host goes on answering
+pool-of-three | all three backends of HAProxy are killed at once: one event (made by `one-of-three.sh`)
 stopped-and-started | the same, and it is started again
 not-one-client-at-a-port-nobody-served | one client tries a port six times that nobody ever served: `connect-refused`
 """)

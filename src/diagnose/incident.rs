@@ -498,3 +498,18 @@ fn extent_of_reach(
         recovered,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Elapsed;
+
+    #[test]
+    fn failures_that_would_have_come_again_are_not_over() {
+        let at = |ms: i64| PacketRef { file: 0, number: ms as u64, time: Timestamp::default() + Elapsed::millis(ms) };
+        let goes_on = |count, until, end: i64| comes_again(count, (at(0), at(until)), at(end).time);
+        assert!(goes_on(11, 10_000, 12_900), "one a second, and the last 2.9 s ago");
+        assert!(!goes_on(11, 10_000, 13_000));
+        assert!(!goes_on(4, 9_000, 9_001), "too few to have a pace");
+    }
+}

@@ -210,7 +210,11 @@ fn same_packets(a: &FlowFacts, b: &FlowFacts) -> bool {
             at_once || (apart <= CLOSE && (a.client == b.client || a.server == b.server))
         }
     };
-    elsewhere && options && answers
+    // One was accepted and the other refused: a scanner gives several targets one number.
+    let accepted = |flow: &FlowFacts| flow.from_server.syn_count > 0;
+    let refused = |flow: &FlowFacts| !accepted(flow) && !flow.from_server.resets.is_empty();
+    let contradict = accepted(a) && refused(b) || refused(a) && accepted(b);
+    elsewhere && options && answers && !contradict
 }
 
 /// Whether as many octets went over both, where both are in the capture from end to end. Generators give all their connections one number.

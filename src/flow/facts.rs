@@ -172,7 +172,7 @@ pub struct Trouble {
     pub keepalives: u32,
     /// Of those, answered.
     pub keepalives_answered: u32,
-    /// Times this side advertised a window of 0; the first 8 intervals.
+    /// Times this side advertised a window of 0; the longest of its intervals, 8 with the latest.
     pub zero_windows: Vec<ZeroWindow>,
     /// How many intervals.
     pub zero_window_count: u32,

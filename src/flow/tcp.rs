@@ -17,6 +17,8 @@ use crate::wire::seq::Seq;
 pub(super) const TOLD: u32 = 16;
 /// Copies of a SYN kept.
 const SYNS: u32 = 12;
+/// Intervals without a window that are remembered of a side.
+const ZERO_WINDOWS: usize = 8;
 /// A silence that is remembered: the shortest after which boxes on the way forget a connection.
 const SILENCE: Elapsed = Elapsed::secs(30);
 /// Sequence numbers farther off than this belong to something else.
@@ -213,9 +215,15 @@ impl<S: Sink> Live<'_, S> {
                 let rare = self.detail.trails[way].rare();
                 rare.zero_window_count += 1;
                 rare.zero_window_since = Some(Stamp::from(at));
-                if rare.zero_windows.len() < 8 {
-                    rare.zero_windows.push(facts::ZeroWindow { from: at, until: None });
+                if rare.zero_windows.len() == ZERO_WINDOWS {
+                    // The longest are what matters, and the latest: whether it is closed now.
+                    let length = |zero: &facts::ZeroWindow| {
+                        zero.until.map_or(Elapsed::ZERO, |until| until.time.since(zero.from.time))
+                    };
+                    let shortest = (0..ZERO_WINDOWS).min_by_key(|place| length(&rare.zero_windows[*place]));
+                    shortest.map(|place| rare.zero_windows.remove(place));
                 }
+                rare.zero_windows.push(facts::ZeroWindow { from: at, until: None });
                 self.event(way, What::ZeroWindow);
             }
         } else if track.marks.clear(Marks::CLOSED_WINDOW) {

@@ -84,6 +84,8 @@ fn meant(name: &str) -> bool {
         && numbers < 4
         && !labels.iter().any(|label| label.starts_with('_'))
         && !matches!(first, "wpad" | "isatap" | "teredo")
+        // Firefox asks for it, and "no such name" is how a network says that it wants no DNS over HTTPS.
+        && !name.eq_ignore_ascii_case("use-application-dns.net")
         && !matches!(last, "local" | "arpa" | "lan" | "home" | "localdomain" | "localhost")
 }
 

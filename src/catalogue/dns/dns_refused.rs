@@ -17,6 +17,7 @@
 use super::{NOTAUTH, NOTIMP, REFUSED, answered_with, made_good, passed_on};
 use crate::event::Kind;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::value::Value;
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
 
@@ -54,8 +55,19 @@ pub static RULE: Rule = Rule {
 };
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
-    answered_with(&RULE, flow, &[REFUSED, NOTIMP, NOTAUTH])
+    let finding = answered_with(&RULE, flow, &[REFUSED, NOTIMP, NOTAUTH])?;
+    let Some(Value::Packet(name)) = finding.values.get("name") else { return Some(finding) };
+    Some(match OF_THE_SERVER.iter().any(|known| name.eq_ignore_ascii_case(known)) {
+        true => {
+            finding.severity(Severity::Notice).note("a question about the server itself, which many refuse on purpose")
+        }
+        false => finding,
+    })
 }
+
+/// Names in class CH that tell of the server (RFC 4892 §3).
+const OF_THE_SERVER: [&str; 7] =
+    ["version.bind", "version.server", "hostname.bind", "id.server", "authors.bind", "chaos.version", "version.chaos"];
 
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     if !made_good(finding, capture, Severity::Notice) {

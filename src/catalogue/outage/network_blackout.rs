@@ -232,6 +232,7 @@ mod tests {
     use super::*;
     use crate::event::Side;
     use crate::host::grid::Silence;
+    use crate::host::neighbor::{Answered, Times};
     use crate::rule::finding::Confidence;
     use crate::rule::testing::{Scene, World, host};
     use crate::time::Elapsed;
@@ -327,6 +328,34 @@ mod tests {
             Scene::starting("10.0.0.1:42000", "10.0.0.2:80", 50, 50_000).handshake().data(Side::Client, 51_000, 40);
         let cut = cut.again(Side::Client, 53_000);
         assert_eq!(silent().with(&dead).with(&cut).with_good(&other).check(&RULE).len(), 1, "a connection was cut");
+    }
+
+    #[test]
+    fn resolvers_that_answer_nobody_while_nothing_else_is_asked_there_are_no_blackout() {
+        let asks = |port: u16, number| {
+            Scene::starting("10.0.0.1:40000", &format!("192.0.2.{}:{port}", number % 2 + 1), number, 101_000).udp()
+        };
+        let mut hop = silence("10.0.0.1", Quiet::Hop, &["192.0.2.1", "192.0.2.2"], 100);
+        hop.hop = Some(crate::wire::Mac([2, 0, 0, 0, 0, 1]));
+        let dark = |port| {
+            let all = (10..14).map(|number| asks(port, number).data(Side::Client, 0, 30).capture_ends(20_000));
+            all.fold(world(vec![hop.clone()]), |world, scene| world.with(&scene)).check(&RULE).len()
+        };
+        assert_eq!((dark(53), dark(5353)), (0, 1));
+    }
+
+    #[test]
+    fn who_answers_arp_meanwhile_is_there() {
+        let answers = |secs: i64, own: bool| {
+            let mut world = world(vec![silence("10.0.0.2", Quiet::Mute, &["10.0.0.1"], 100)]);
+            let times = Times { count: 1, first: vec![at(103, secs)].into(), last: Some(at(103, secs)) };
+            let mac = crate::wire::Mac([2, 0, 0, 0, 0, 2]);
+            let answered = Answered { mac, times, unasked: 0, announced: Times::default(), own };
+            world.neighbors.by_address.entry(host("10.0.0.2")).or_default().answers.push(answered);
+            world.check(&RULE).len()
+        };
+        assert_eq!(answers(110, false), 0);
+        assert_eq!((answers(90, false), answers(110, true)), (1, 1), "before it; the capturing host's own answer");
     }
 
     #[test]

@@ -92,6 +92,9 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     Keep::Yes
 }
 
+/// So many pauses of a reader are its way of reading.
+const PORTIONS: u32 = 5;
+
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let sides = [Side::Client, Side::Server].into_iter();
     let longest = sides.filter_map(|side| longest(flow, side)).max_by_key(|(_, _, closed)| *closed);
@@ -106,6 +109,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     };
     // A client that reads on later may have paused on purpose (a film, a download): it is nobody's outage.
     let severity = match zero.until {
+        // One that reads on each time takes it in portions.
+        Some(_) if side == Side::Client && half.zero_window_count >= PORTIONS && !half.shut() => Severity::Notice,
         Some(_) if side == Side::Client => severity.min(Severity::Warning),
         _ => severity,
     };

@@ -9,7 +9,8 @@
 //! ## What it is not
 //! - `proxy-header-to-tls-port`: nginx answers 400 to that as well; the first octets are a PROXY header there.
 //! - `http-bad-request`: the bare fact, here with its cause.
-//! - A proxy that passes its backend's 400 page on: it keeps the client's connection open. The fault is on its other leg.
+//! - A proxy that passes its backend's 400 page on. Where it keeps the client's connection open the fault is told at its other leg; where the
+//!   port answers plain HTTP to others, it is said that one of several behind it wants TLS.
 //!
 //! ## What people see
 //! The page `400 The plain HTTP request was sent to HTTPS port` (nginx), `You're speaking plain HTTP to an SSL-enabled server port` (Apache),
@@ -23,7 +24,10 @@ use crate::event::{Kind, Protocol, Side};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::mismatch::{self, Refusal};
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Explains, Fix, Keep, Needs, Rule, Scope, Step};
+use crate::rule::{Check, Explains, Fix, Keep, Needs, Rule, Scope, Step, Words};
+
+/// Variant of the headline about a port that answers plain HTTP to others.
+const SOME: u8 = 1;
 
 pub static RULE: Rule = Rule {
     id: "http-to-tls-port",
@@ -33,6 +37,30 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Config,
     needs: Needs::all(&[Kind::Request]).and_any(&[Kind::Fin, Kind::Reset, Kind::AlertPlain]),
     says: "{client_host} sends plain HTTP to a port that speaks TLS: {server}",
+    variants: &[
+        "{server} answers plain HTTP, and some requests with a page that wants TLS: one of several behind it does",
+    ],
+    words_of: &[(
+        SOME,
+        Words {
+            users_see: &["400 The plain HTTP request was sent to HTTPS port", "now and then"],
+            do_first: &[
+                Step {
+                    says: "On {host}: which backends are behind that port, and which of them are asked with TLS?",
+                    command: "sudo grep -rnE 'server .*:[0-9]+|proxy_pass|ProxyPass|BalancerMember' /etc/haproxy /etc/nginx /etc/apache2",
+                },
+                Step {
+                    says: "On {host}: capture the leg behind it too; tcpwhy names the backend then:",
+                    command: "sudo tcpdump -i any -y LINUX_SLL2 -s 0 -w /tmp/both-legs.pcap tcp",
+                },
+            ],
+            verify: &[Step {
+                says: "twelve requests, from a client's host; no 400 once all backends are asked as they want:",
+                command: "for n in $(seq 12); do curl -so /dev/null -m 5 -w '%{http_code} ' http://{server}/; done",
+            }],
+            cannot_show: &["which of the backends it is"],
+        },
+    )],
     users_see: &[
         "400 The plain HTTP request was sent to HTTPS port",
         "client sent plain HTTP request to HTTPS port",
@@ -68,12 +96,16 @@ pub static RULE: Rule = Rule {
         Explains("closed-without-answer", Scope::SameOrLink),
         Explains("http-gateway-error", Scope::SameOrLink),
         Explains("proxy-protocol-mismatch-upstream", Scope::Link),
+        Explains("http-to-tls-port", Scope::Link),
     ],
     sources: &["measured on nginx 1.22, Apache 2.4, HAProxy 2.6, OpenSSL 3.0, Go 1.19, Node 20, OpenJDK 17"],
     check: Check::Flow(check),
     corroborate: Some(corroborate),
     ..Rule::BLANK
 };
+
+/// What the page shows.
+const PAGE: &str = "its page says that the port speaks TLS";
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let (first, protocol) = mismatch::spoken_by_client(flow)?;
@@ -98,7 +130,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         .found(flow, first, Side::Client, format!("{method} in plain text"))
         .confidence(confidence)
         .and(refusal.at(), Side::Server, refusal.shows(flow))
-        .and_maybe(page, Side::Server, "its page says that the port speaks TLS");
+        .and_maybe(page, Side::Server, PAGE);
     Some(mismatch::rules_out_path(finding, flow))
 }
 
@@ -106,6 +138,13 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
     let server = flow.facts.server;
     if finding.confidence == Confidence::Certain {
+        let page = finding.evidence.iter().any(|told| told.shows.contains(PAGE));
+        if let Some(spoke) = mismatch::to_others(capture, &server, Protocol::Http).filter(|_| page) {
+            mismatch::cite_control(finding, &spoke, "plain HTTP to the same port");
+            finding.variant = SOME;
+            finding.culprit = Culprit::Proxy;
+            finding.confidence = Confidence::High;
+        }
         return Keep::Yes;
     }
     if mismatch::to_others(capture, &server, Protocol::Http).is_some()
@@ -161,6 +200,23 @@ mod tests {
         let scene =
             bad_request(request("10.0.0.2:8000"), true).also(Side::Server, What::TlsWanted).fin(Side::Server, 5);
         assert_eq!(scene.check(&RULE).expect("its page says so").confidence, Confidence::Certain);
+    }
+
+    #[test]
+    fn a_page_from_a_port_that_serves_others_in_plain_text_is_one_backends() {
+        let scene =
+            bad_request(request("10.0.0.2:8000"), true).also(Side::Server, What::TlsWanted).fin(Side::Server, 5);
+        let found = scene.check(&RULE).expect("its page says so");
+        let head = ResponseHead { status: 200, minor: 1, ..Default::default() };
+        let fine = Scene::starting("10.0.0.1:40001", "10.0.0.2:8000", 500, 100)
+            .handshake()
+            .request(3, "GET", "/", 60)
+            .data(Side::Server, 4, 400)
+            .speaks(Side::Server, Protocol::Http)
+            .also(Side::Server, What::Response(Box::new(head)));
+        let world = World::new().with(&scene).with_good(&fine);
+        let told = world.corroborated(&RULE, found).expect("kept");
+        assert_eq!((told.variant, told.culprit, told.confidence), (SOME, Culprit::Proxy, Confidence::High));
     }
 
     #[test]

@@ -239,3 +239,27 @@ fn fifty_thousand_flows_are_joined_in_no_time() {
     link(&flows, &digests);
     assert!(before.elapsed().as_secs() < 30, "{:?}", before.elapsed());
 }
+
+#[test]
+fn what_a_backend_has_already_is_not_passed_on_again() {
+    let front = || answers(asks(opened(CLIENT, FRONT, 1, 0), 3, get("/a", "shop")), 3_000, 200, 0);
+    let first = || asks(opened(OUT, BACK, 100, 0), 4, get("/a", "shop"));
+    let second = answers(asks(opened("10.0.0.2:50002", "10.0.0.4:8080", 200, 0), 900, get("/a", "shop")), 905, 200, 0);
+    let pairs = |legs: &Legs| told(legs).iter().map(|row| (row.0, row.1)).collect::<Vec<_>>();
+    let slow = answers(first(), 2_990, 200, 0);
+    assert_eq!(pairs(&joined(&[front(), slow, second.clone()])), [(1, 100)], "another client's, inside TLS perhaps");
+    let failed = answers(first(), 800, 502, 0);
+    assert_eq!(pairs(&joined(&[front(), failed, second])), [(1, 100), (1, 200)], "tried again at another one");
+}
+
+#[test]
+fn a_request_that_names_another_client_is_not_this_ones() {
+    let front = asks(opened(CLIENT, FRONT, 1, 0), 3, get("/a", "shop"));
+    let sealed = opened("203.0.113.9:41000", "10.0.0.2:443", 50, 0);
+    let named = |who: &str| {
+        let head = RequestHead { forwarded: vec![("x-forwarded-for".into(), who.into())], ..get("/a", "shop") };
+        let back = asks(opened(OUT, BACK, 100, 0), 4, head);
+        joined(&[front.clone(), sealed.clone(), back]).links.len()
+    };
+    assert_eq!((named("203.0.113.9"), named("203.0.113.7"), named("198.51.100.1")), (0, 1, 1));
+}
