@@ -1,7 +1,7 @@
 #!/bin/bash
 # Databases that refuse a login or report trouble behind it: PostgreSQL, MariaDB and Redis with passwords that are wrong, databases that do not
 # exist, limits that are reached, memory that is full, a replica that is written to. And what looks like it and is nobody's fault: a mistyped
-# password, a row that exists already, a query that somebody cancels. About 40 s.                          database-errors.sh [OUTPUT]
+# password, a row that exists already, a query that somebody cancels. About 50 s.                          database-errors.sh [OUTPUT]
 . "$(dirname "$0")/lib.sh"
 lab_need haproxy postgres psql mariadbd mariadb redis-server redis-cli
 R=${1:-$CAPTURES}
@@ -169,3 +169,30 @@ wrong_type() { talk "$C" $S 6381 'send:SET a 1\r\n' recv 'send:LPUSH a 2\r\n' re
 spawn "$B" redis-server --bind $S --port 6381 --protected-mode no --save '' --dir "$TMP"
 wait_port "$B" 6381
 record "$C" eth0 "$LATER/not-redis-wrong-type.pcap" "tcp port 6381" wrong_type
+
+# --- Redis: commands that wait on purpose --------------------------------------------------------
+mkdir -p "$R/rules/client-abandoned"
+spawn "$B" redis-server --bind $S --port 6382 --protected-mode no --save '' --dir "$TMP"
+WAITED_FOR=$LAST
+wait_port "$B" 6382
+callers() { # a command, five times at once: each is given up after 4 s
+    local n pids=()
+    for n in 1 2 3 4 5; do
+        on "$C" python3 -c "
+import socket, sys
+sock = socket.create_connection(('$S', 6382))
+sock.sendall(b'PING\r\n')
+sock.recv(99)
+sock.settimeout(4)
+try:
+    sock.sendall(b'$1\r\n')
+    sock.recv(99)
+except OSError:
+    pass" >>"$TMP/load.log" 2>&1 </dev/null &
+        pids+=($!)
+    done
+    wait "${pids[@]}"
+}
+on_purpose() { callers 'BLPOP jobs 0' & local all=$!; sleep 2; quietly on "$C" redis-cli -h $S -p 6382 GET a; wait "$all"; }
+record "$C" eth0 "$R/rules/client-abandoned/not-redis-workers-that-wait.pcap" "tcp port 6382" on_purpose
+stop "$WAITED_FOR" KILL

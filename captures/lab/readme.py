@@ -583,6 +583,7 @@ head-cut-off | first sixth of a capture removed (edited)
 not-from-the-syn | every connection from its SYN
 """)
 rule("client-abandoned", """
+not-redis-workers-that-wait | five BLPOP on a Redis that answers others, given up after 4 s: a notice (made by `database-errors.sh`)
 curl-gives-up-after-2s | `curl -m 2`, twice, against a server that needs 6 s
 reset-after-3s | the client aborts with RST after 3 s without one octet
 mid-response-after-5s | 3 kB of 100 kB came, then `curl -m 5` gave up

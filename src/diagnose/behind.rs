@@ -47,6 +47,8 @@ pub(super) fn held_up(findings: &[Finding], rules: &[&Rule], places: &[Place], c
 const MEANWHILE: Elapsed = Elapsed::secs(1);
 /// Ports that fail within this time fail together.
 const TOGETHER: Elapsed = Elapsed::secs(3);
+/// Causes looked at for one effect: the latest before its end.
+const LOOK: usize = 256;
 /// So many percent of what fails in one way at a server must fail while the other one does.
 const MOST: usize = 80;
 /// What becomes of it at an application when those whom it asks do not answer: it says 500 (a proxy 502 to 504), or waits as they let it wait.
@@ -96,16 +98,26 @@ pub(super) fn in_numbers(
             groups.entry((rules[i].id, server)).or_default().push(i);
         }
     }
+    // What may be a cause, by who asked; what speaks for many flows apart.
+    let (mut by_client, mut of_many): (BTreeMap<Address, Vec<usize>>, Vec<usize>) = Default::default();
+    for i in (0..findings.len()).filter(|i| findings[*i].confidence >= Confidence::Medium) {
+        match (&findings[i].reach, places[i].client) {
+            (Some(_), _) => of_many.push(i),
+            (None, Some(client)) => by_client.entry(client.address).or_default().push(i),
+            (None, None) => {}
+        }
+    }
+    of_many.truncate(LOOK);
     for ((rule, server), effects) in groups {
         let Some(effect) = effects.first().map(|i| rules[*i]) else { continue };
         let from = hosts.asks_from(server.address);
         // Of each server that the host asks, and each rule found there.
         let mut behind: BTreeMap<(Address, &str), Vec<usize>> = BTreeMap::new();
-        for (i, finding) in findings.iter().enumerate() {
-            if finding.confidence < Confidence::Medium || !matters(rules[i], finding.severity, effect) {
-                continue;
-            }
-            if let Some(asked) = asked_by(&from, finding, &places[i], capture) {
+        let mut of_these: Vec<usize> = from.iter().filter_map(|host| by_client.get(host)).flatten().copied().collect();
+        of_these.extend(&of_many);
+        of_these.sort_unstable();
+        for i in of_these.into_iter().filter(|i| matters(rules[*i], findings[*i].severity, effect)) {
+            if let Some(asked) = asked_by(&from, &findings[i], &places[i], capture) {
                 behind.entry((asked, rules[i].id)).or_default().push(i);
             }
         }
@@ -192,7 +204,10 @@ fn nearest(findings: &[Finding], list: &[usize], effect: usize) -> Option<usize>
             first <= until + MEANWHILE && last + MEANWHILE >= from
         }
     };
-    let near: Vec<usize> = list.iter().filter(meanwhile).copied().collect();
+    // Findings stand in the order of their first packets.
+    let until_here = list.partition_point(|cause| findings[*cause].first().time <= until + MEANWHILE);
+    let looked_at = &list[until_here.saturating_sub(LOOK)..until_here];
+    let near: Vec<usize> = looked_at.iter().filter(meanwhile).copied().collect();
     let before = near.iter().copied().filter(|cause| findings[*cause].first().time <= from);
     before.max_by_key(|cause| findings[*cause].first()).or(near.first().copied())
 }

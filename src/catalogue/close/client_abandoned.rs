@@ -21,9 +21,8 @@ use crate::event::{Kind, PacketRef, Protocol, Side};
 use crate::rule::exchange::Pending;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::patience;
-use crate::rule::summary::FlowSummary;
-use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Keep, Needs, Rule, Step};
+use crate::rule::view::FlowView;
+use crate::rule::{Check, Needs, Rule, Step};
 use crate::time::Elapsed;
 
 pub static RULE: Rule = Rule {
@@ -55,48 +54,8 @@ pub static RULE: Rule = Rule {
     cannot_show: &["whether an answer would have come"],
     sources: &["RFC 9112 §9.5"],
     check: Check::Flow(check),
-    corroborate: Some(corroborate),
     ..Rule::BLANK
 };
-
-/// Connections to one Redis that wait at once for an answer.
-const WAITING: usize = 3;
-/// An answer this close to the ends of a wait may belong to what was asked before, or come from the hand that ended it.
-const MARGIN: Elapsed = Elapsed::secs(1);
-
-/// One command of Redis may wait on purpose. When several connections wait and meanwhile nobody gets an answer, the server has stopped.
-fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
-    let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
-    if !flow.story.spoken(Side::Client).is_some_and(|protocol| protocol == Protocol::Redis) || finding.variant != 0 {
-        return Keep::Yes;
-    }
-    let (server, from, until) = (flow.facts.server, finding.first().time + MARGIN, finding.last().time - MARGIN);
-    if until <= from {
-        return Keep::Yes;
-    }
-    let gave_up = capture.found_by(RULE.id).filter(|other| other.facts.server == server);
-    let waits = gave_up.flat_map(|other| &other.findings).filter(|other| {
-        other.rule == RULE.id && other.variant == 0 && other.first().time < until && other.last().time > from
-    });
-    let waiting = waits.count();
-    let within = |at: Option<PacketRef>| at.is_some_and(|at| at.time > from && at.time < until);
-    let told = |other: &FlowSummary| {
-        let half = &other.facts.from_server;
-        // Between its first and its last octets it may have spoken at any time.
-        within(half.first_payload)
-            || within(half.last_payload)
-            || other.facts.from_server.last_payload.is_some_and(|last| last.time >= until)
-    };
-    let short = capture.began_to(&server, from, until).any(|digest| digest.answered);
-    if waiting >= WAITING && !short && !capture.flows_to(&server).any(told) {
-        finding.severity = Severity::Critical;
-        finding.culprit = Culprit::Server;
-        finding.notes.push(format!(
-            "{waiting} connections to it waited meanwhile, and none got an octet: the server has stopped"
-        ));
-    }
-    Keep::Yes
-}
 
 /// Timeouts that clients use, in seconds.
 const TIMEOUTS: [i64; 9] = [1, 2, 3, 5, 10, 15, 20, 30, 60];

@@ -169,6 +169,13 @@ mod tests {
     }
 
     #[test]
+    fn what_no_buffer_holds_was_read() {
+        let mut scene = Scene::open().data(Side::Client, 3, 100).acked(Side::Client, 4);
+        scene.facts.from_client.payload = LARGEST_BUFFER + 1;
+        assert_eq!(scene.rst(Side::Server, 300, ResetKind::Abort, 0).check(&RULE), None);
+    }
+
+    #[test]
     fn late_octets_after_a_whole_exchange_harm_nobody() {
         let scene = Scene::open()
             .request(3, "GET", "/", 41)

@@ -162,9 +162,14 @@ mod tests {
 
     #[test]
     fn block_lists_reverse_names_and_probes_are_no_faults() {
-        for name in
-            ["4.3.2.1.zen.example.org", "qwmzpfxk", "wpad.example.com", "_ldap._tcp.example.com", "printer.local"]
-        {
+        for name in [
+            "4.3.2.1.zen.example.org",
+            "qwmzpfxk",
+            "wpad.example.com",
+            "_ldap._tcp.example.com",
+            "printer.local",
+            "use-application-dns.net",
+        ] {
             assert_eq!(answered(1, name, 3).check(&RULE), None, "{name}");
         }
     }

@@ -96,6 +96,15 @@ mod tests {
     }
 
     #[test]
+    fn what_asks_for_the_servers_version_may_be_refused() {
+        let scene = Scene::between("10.0.0.1:40000", "10.0.0.53:53")
+            .udp()
+            .event(Side::Client, 0, dns_question(7, "version.bind", 16))
+            .event(Side::Server, 1, dns_answer(7, "version.bind", 16, REFUSED, &[]));
+        assert_eq!(scene.check(&RULE).map(|finding| finding.severity), Some(Severity::Notice));
+    }
+
+    #[test]
     fn a_refusal_beside_a_good_answer_of_another_server_is_not_told() {
         let other = Scene::starting("10.0.0.1:40001", "10.0.0.54:53", 10, 1)
             .udp()

@@ -348,7 +348,7 @@ mod tests {
     fn who_answers_arp_meanwhile_is_there() {
         let answers = |secs: i64, own: bool| {
             let mut world = world(vec![silence("10.0.0.2", Quiet::Mute, &["10.0.0.1"], 100)]);
-            let times = Times { count: 1, first: vec![at(103, secs)].into(), last: Some(at(103, secs)) };
+            let times = Times { count: 1, first: vec![at(103, secs)], last: Some(at(103, secs)) };
             let mac = crate::wire::Mac([2, 0, 0, 0, 0, 2]);
             let answered = Answered { mac, times, unasked: 0, announced: Times::default(), own };
             world.neighbors.by_address.entry(host("10.0.0.2")).or_default().answers.push(answered);

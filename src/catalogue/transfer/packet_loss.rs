@@ -182,6 +182,16 @@ mod tests {
     }
 
     #[test]
+    fn segments_that_a_network_card_cuts_are_counted_as_it_cuts_them() {
+        let mut scene = lossy(7, 2);
+        assert_eq!(scene.check(&RULE).map(|finding| finding.severity), Some(Severity::Warning));
+        scene.facts.from_server.payload = 400 * 1460;
+        let told = scene.check(&RULE).expect("loss");
+        assert_eq!(told.severity, Severity::Notice);
+        assert_eq!(told.values.get("percent"), Some(&Value::Text("1.7".into())));
+    }
+
+    #[test]
     fn one_episode_is_no_rate() {
         assert_eq!(lossy(20, 1).check(&RULE), None);
     }

@@ -154,7 +154,7 @@ fn longest(flow: &FlowView<'_>, side: Side) -> Option<(Side, ZeroWindow, Elapsed
 mod tests {
     use super::*;
     use crate::event::{PacketRef, ResetKind, What};
-    use crate::rule::testing::Scene;
+    use crate::rule::testing::{Scene, World};
 
     fn closed() -> Scene {
         let mut scene = Scene::open().data(Side::Server, 3, 1448).zero_window(Side::Client, 4);
@@ -181,6 +181,36 @@ mod tests {
         assert_eq!(reopened(500), Some(Severity::Notice));
         assert_eq!(reopened(3_000), Some(Severity::Warning));
         assert_eq!(reopened(12_000), Some(Severity::Warning), "it read on");
+    }
+
+    #[test]
+    fn a_reader_that_takes_it_in_portions_is_told_as_a_notice() {
+        let read = |times| {
+            let mut scene = closed();
+            let at = PacketRef { number: 9, time: scene.facts.id.time + Elapsed::secs(5), ..scene.facts.id };
+            scene.facts.from_client.zero_windows[0].until = Some(at);
+            scene.facts.from_client.zero_window_count = times;
+            scene.capture_ends(60_000).check(&RULE).map(|finding| finding.severity)
+        };
+        assert_eq!((read(PORTIONS - 1), read(PORTIONS)), (Some(Severity::Warning), Some(Severity::Notice)));
+    }
+
+    #[test]
+    fn a_proxy_that_sends_on_meanwhile_reads_no_faster_than_its_client() {
+        let mut scene = Scene::starting("10.0.0.5:50000", "10.0.0.3:80", 500, 0).handshake();
+        scene = scene.data(Side::Server, 3, 1448).zero_window(Side::Client, 4);
+        let at = PacketRef { number: 509, time: scene.facts.id.time + Elapsed::secs(5), ..scene.facts.id };
+        scene.facts.from_client.zero_window_probes = 1;
+        scene.facts.from_client.zero_windows[0].until = Some(at);
+        let scene = scene.capture_ends(60_000);
+        let found = scene.check(&RULE).expect("closed for five seconds");
+        let front = |until: i64| {
+            let front = Scene::starting("203.0.113.7:40000", "10.0.0.5:443", 400, 0).handshake();
+            let front = front.data(Side::Server, 3, 1448).data(Side::Server, until, 1448);
+            let world = World::new().with(&scene).with(&front);
+            world.corroborated(&RULE, found.clone()).map(|finding| finding.severity)
+        };
+        assert_eq!((front(9_000), front(1_000)), (Some(Severity::Notice), Some(Severity::Warning)));
     }
 
     #[test]
