@@ -7,8 +7,22 @@ use crate::time::Elapsed;
 use crate::wire::http::RequestHead;
 
 /// Words in a request-target that say "wait until something happens": long polls, Kubernetes' watch, Consul's blocking queries, CouchDB's
-/// changes feed, Telegram's and Matrix's `timeout=`.
-const WORDS: [&str; 9] = ["poll", "watch", "wait", "timeout=", "subscribe", "stream", "events", "comet", "feed="];
+/// changes feed, Telegram's `getUpdates` and Matrix's `timeout=`, XMPP over HTTP, ActiveSync's Ping, the GitLab runner.
+const WORDS: [&str; 13] = [
+    "poll",
+    "watch",
+    "wait",
+    "timeout=",
+    "subscribe",
+    "stream",
+    "events",
+    "comet",
+    "feed=",
+    "getupdates",
+    "http-bind",
+    "cmd=ping",
+    "jobs/request",
+];
 /// Consul's blocking queries last 5 minutes and a sixteenth: whoever waits longer than this does not wait on purpose.
 const NAMED: Elapsed = Elapsed::secs(330);
 /// An answer this late is that of a route which waits on purpose, or of one that is too slow for anybody.

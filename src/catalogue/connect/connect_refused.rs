@@ -104,7 +104,10 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
     let facts = &flow.facts;
-    if let Some(winner) = other_family(capture, facts) {
+    if let Some(why) = tried_on_the_off_chance(capture, facts) {
+        finding.severity = Severity::Notice;
+        finding.notes.push(why.to_owned());
+    } else if let Some(winner) = other_family(capture, facts) {
         finding.severity = Severity::Silent;
         finding.notes.push(format!("the client got through on the other address family ({})", winner.server()));
     } else if let Some(again) = soon_good(capture, facts) {
@@ -133,8 +136,21 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     Keep::Yes
 }
 
+/// Ports that are tried although hardly anybody serves them: who is refused goes on without.
+fn tried_on_the_off_chance(capture: &CaptureView<'_>, facts: &FlowFacts) -> Option<&'static str> {
+    const IDENT: u16 = 113;
+    const DNS_OVER_TLS: u16 = 853;
+    let answers =
+        |port| capture.service(&Endpoint::new(facts.server.address, port)).is_some_and(|known| known.good > 0);
+    match facts.server.port {
+        IDENT => Some("servers of mail and chat ask who their caller is (ident), and go on without an answer"),
+        DNS_OVER_TLS if answers(53) => Some("a resolver that is tried with TLS first answers on port 53"),
+        _ => None,
+    }
+}
+
 /// A connection that worked on the same port of the other address family, begun side by side with this one.
-fn other_family<'a>(capture: &'a CaptureView<'_>, facts: &FlowFacts) -> Option<&'a Digest> {
+pub(in crate::catalogue) fn other_family<'a>(capture: &'a CaptureView<'_>, facts: &FlowFacts) -> Option<&'a Digest> {
     let start = facts.start();
     capture.began(start - SIDE_BY_SIDE, start + SIDE_BY_SIDE).find(|other| {
         other.server().port == facts.server.port
@@ -224,6 +240,27 @@ mod tests {
             .request(3, "GET", "/", 40)
             .response(4, 200, 90)
             .speaks(Side::Server, Protocol::Http)
+    }
+
+    #[test]
+    fn ports_that_are_tried_on_the_off_chance_are_notices() {
+        let refused = |server: &str| {
+            let mut scene = Scene::starting("10.0.0.1:40000", server, 10, 0).syn(0);
+            scene = scene.rst(Side::Server, 1, ResetKind::Refused, 0);
+            let found = scene.check(&RULE).expect("refused");
+            let resolver = Scene::starting("10.0.0.1:41000", "10.0.0.2:53", 900, 100).handshake();
+            let resolver = resolver.request(3, "GET", "/", 40).response(4, 200, 90);
+            let world = World::new().with(&scene).with_good(&resolver);
+            world.corroborated(&RULE, found).map(|finding| finding.severity)
+        };
+        assert_eq!(
+            (refused("10.0.0.2:113"), refused("10.0.0.2:853")),
+            (Some(Severity::Notice), Some(Severity::Notice))
+        );
+        assert_eq!(
+            (refused("10.0.0.2:25"), refused("10.0.0.3:853")),
+            (Some(Severity::Critical), Some(Severity::Critical))
+        );
     }
 
     #[test]

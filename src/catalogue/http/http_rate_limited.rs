@@ -109,6 +109,12 @@ fn seconds(head: &ResponseHead) -> Option<i64> {
 /// Counts, and looks at what the client made of it.
 fn weigh(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
+    if let Some(period) = super::http_server_error::checked(flow, finding, capture) {
+        finding.notes.push(format!(
+            "asked every {period} on a connection of its own: a health check, which this may tell something"
+        ));
+        return Keep::Yes;
+    }
     if passed_on(flow, capture) {
         return Keep::Drop;
     }

@@ -15,14 +15,17 @@
 //! A 503 with Retry-After is meant: maintenance, or a limit. 501 and 505 answer requests that no application has to understand, often those
 //! of scanners: a notice. Answers to the health checks of load balancers fail no user: a notice too.
 
+use crate::catalogue::close::lb_health_check_noise::period;
 use crate::event::{Kind, PacketRef, Side, What};
 use crate::flow::facts::FlowFacts;
 use crate::rule::exchange::{Exchange, exchanges};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::gateway::{gateway_error, joined};
+use crate::rule::summary::FlowSummary;
 use crate::rule::value::Value;
 use crate::rule::view::{CaptureView, FlowView, LegsView};
 use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
+use crate::time::Elapsed;
 
 /// Variant of the headline where the snaplen left the status line only.
 const CUT: u8 = 2;
@@ -167,11 +170,43 @@ fn weigh(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let kept = capture.flows_to(&flow.facts.server).take(COUNTED).count() as u64;
     let served = capture.began_to(&flow.facts.server, crate::time::Timestamp::MIN, crate::time::Timestamp::MAX);
     answers += (served.take(16 * COUNTED).filter(|digest| digest.answered).count() as u64).saturating_sub(kept);
+    if let Some(period) = checked(flow, finding, capture) {
+        finding.severity = Severity::Notice;
+        finding.notes.push(format!(
+            "asked every {period} on a connection of its own by who names no program: a health check, which an error may answer on purpose (\"not this one\")"
+        ));
+        return Keep::Yes;
+    }
     if errors >= MANY && errors.saturating_mul(ONE_IN) >= answers && finding.severity == Severity::Warning {
         let told = finding.clone().severity(Severity::Critical).variant(1);
         *finding = told.with("failed", errors).with("answers", answers);
     }
     Keep::Yes
+}
+
+/// Connections that carry one such question each, as a clock does: how often.
+const CHECKS: u32 = 3;
+/// Of those the first so many are looked at.
+const CHECKED: usize = 64;
+
+/// The period of questions that all come alone and get that error: users ask at irregular times, and their programs have names.
+pub(super) fn checked(flow: &FlowSummary, finding: &Finding, capture: &CaptureView<'_>) -> Option<Elapsed> {
+    let path = finding.values.get("path")?;
+    let (client, server) = (flow.facts.client.address, flow.facts.server);
+    let nameless = |other: &FlowSummary| {
+        other.digest.lone() && exchanges(&other.story).iter().all(|one| one.head.user_agent.is_none())
+    };
+    let alike = capture.found_by(&finding.rule).filter(|other| {
+        other.facts.server == server
+            && other.facts.client.address == client
+            && other.findings.iter().any(|one| one.rule == finding.rule && one.values.get("path") == Some(path))
+    });
+    let all: Vec<&FlowSummary> = alike.take(CHECKED).collect();
+    if !all.iter().all(|other| nameless(other)) {
+        return None;
+    }
+    let (period, times) = period(all.iter().map(|other| other.facts.id), 1, 20)?;
+    (times >= CHECKS).then_some(period)
 }
 
 /// How many answers a connection carried, at most: where not all are told, each segment of the client may have been a request.
@@ -197,7 +232,7 @@ fn passed_on(flow: PacketRef, finding: &Finding, capture: &CaptureView<'_>) -> b
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::What;
+    use crate::event::{Protocol, What};
     use crate::rule::testing::{Scene, World};
     use crate::wire::http::{RequestHead, ResponseHead};
 
@@ -216,6 +251,47 @@ mod tests {
     fn nth(n: u64, status: u16) -> Scene {
         let scene = Scene::starting(&format!("10.0.0.1:{}", 40_000 + n), "10.0.0.2:443", 100 * n, 1000 * n as i64);
         answered(scene.handshake(), 3, head(status))
+    }
+
+    /// Connections that ask once each and get 503, `gaps` ms apart.
+    fn lone(gaps: &[i64], agent: Option<&str>) -> Option<Severity> {
+        let mut world = World::new();
+        let mut last = None;
+        for (number, start) in (1..).zip(gaps) {
+            let scene = Scene::starting(&format!("10.0.0.1:{}", 40000 + number), "10.0.0.2:8009", number * 100, *start);
+            let asked = RequestHead {
+                method: "OPTIONS".into(),
+                target: "/primary".into(),
+                user_agent: agent.map(Into::into),
+                ..Default::default()
+            };
+            let scene = scene
+                .handshake()
+                .data(Side::Client, 3, 60)
+                .speaks(Side::Client, Protocol::Http)
+                .also(Side::Client, What::Request(Box::new(asked)))
+                .also(Side::Client, What::RequestEnd)
+                .data(Side::Server, 4, 90)
+                .speaks(Side::Server, Protocol::Http)
+                .also(Side::Server, What::Response(Box::new(head(503))))
+                .also(Side::Server, What::ResponseEnd);
+            let mut scene = scene;
+            let found = scene.check(&RULE).expect("503");
+            scene.findings.push(found.clone());
+            world = world.with(&scene);
+            last = Some(found);
+        }
+        world.corroborated(&RULE, last?).map(|finding| finding.severity)
+    }
+
+    #[test]
+    fn a_clock_that_asks_without_a_name_is_a_check() {
+        assert_eq!(lone(&[0, 1000, 2001, 3002, 4001], None), Some(Severity::Notice));
+        assert!(
+            lone(&[0, 1000, 2001, 3002, 4001], Some("curl/8")) > Some(Severity::Notice),
+            "programs of users have names"
+        );
+        assert!(lone(&[0, 300, 2001, 2400, 4001], None) > Some(Severity::Notice), "users are no clock");
     }
 
     #[test]

@@ -14,6 +14,8 @@
 //! Virtual link addresses of VRRP, CARP and HSRP; what requests say of their senders; a host with two interfaces in one network that
 //! answers on both (Linux `arp_ignore=0`): a notice.
 
+use std::collections::BTreeMap;
+
 use crate::event::PacketRef;
 use crate::host::neighbor::{Answered, Known};
 use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Subject};
@@ -34,7 +36,10 @@ pub static RULE: Rule = Rule {
     confidence: Confidence::High,
     culprit: Culprit::Config,
     says: "two machines answer for {host}: {mac} and {other_mac}",
-    variants: &["this host answers for {host} with two of its interfaces, {mac} and {other_mac}"],
+    variants: &[
+        "this host answers for {host} with two of its interfaces, {mac} and {other_mac}",
+        "{host} and another address are answered for by {mac} and {other_mac} alike: one host with two interfaces",
+    ],
     users_see: &[
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
         "Connection refused",
@@ -71,6 +76,13 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
     let mut found: Vec<(Address, Clash<'_>)> =
         known.filter_map(|(address, known)| Some((*address, clash(known)?))).collect();
     found.sort_by_key(|(_, clash)| clash.at.first().copied());
+    // Two hosts that have the same two addresses each are one host, whose interfaces answer for each other.
+    let pair = |clash: &Clash<'_>| (clash.one.mac.min(clash.other.mac), clash.one.mac.max(clash.other.mac));
+    let mut pairs: BTreeMap<(Mac, Mac), usize> = BTreeMap::new();
+    found.iter().for_each(|(_, clash)| *pairs.entry(pair(clash)).or_default() += 1);
+    for (_, clash) in &mut found {
+        clash.crosswise = pairs.get(&pair(clash)).is_some_and(|addresses| *addresses > 1);
+    }
     (0_u32..).zip(found).filter_map(|(number, (address, clash))| told(number, address, &clash)).collect()
 }
 
@@ -80,6 +92,8 @@ struct Clash<'a> {
     other: &'a Answered,
     at: Vec<PacketRef>,
     certain: bool,
+    /// The same two answer for another address as well.
+    crosswise: bool,
 }
 
 fn clash(known: &Known) -> Option<Clash<'_>> {
@@ -108,13 +122,19 @@ fn clash(known: &Known) -> Option<Clash<'_>> {
             && asked(*from, *to)
     });
     if let Some([(from, one), (to, other)]) = twice {
-        return Some(Clash { one, other, at: vec![*from, *to], certain: true });
+        return Some(Clash { one, other, at: vec![*from, *to], certain: true, crosswise: false });
     }
     // A, B, A: the turns, not the packets, are compared.
     all.dedup_by_key(|(_, answered)| answered.mac);
     let turns =
         all.windows(3).find(|turn| turn[0].1.mac == turn[2].1.mac && turn[2].0.time.since(turn[0].0.time) <= TURNS)?;
-    Some(Clash { one: turns[0].1, other: turns[1].1, at: turns.iter().map(|(at, _)| *at).collect(), certain: false })
+    Some(Clash {
+        one: turns[0].1,
+        other: turns[1].1,
+        at: turns.iter().map(|(at, _)| *at).collect(),
+        certain: false,
+        crosswise: false,
+    })
 }
 
 /// The packet answers no question. A host announces its address when it boots and when it takes one over; what it answers afterwards counts.
@@ -141,6 +161,10 @@ fn told(number: u32, address: Address, clash: &Clash<'_>) -> Option<Finding> {
     if clash.one.own && clash.other.own {
         let flux = "both link addresses are this host's own: two interfaces in one network (arp_ignore=0)";
         return Some(finding.severity(Severity::Notice).variant(1).note(flux));
+    }
+    if clash.crosswise {
+        let flux = "both are in one network, and each answers for all addresses of its host (arp_ignore=0)";
+        return Some(finding.severity(Severity::Notice).variant(2).note(flux));
     }
     let finding = if clash.certain {
         finding.confidence(Confidence::Certain).note("one question got two answers")
@@ -195,6 +219,31 @@ mod tests {
 
     const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
     const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+    #[test]
+    fn interfaces_that_answer_for_each_other_are_one_host() {
+        let both = |crosswise: bool| {
+            let mut world = World::new();
+            for (address, own) in [("10.0.0.2", true), ("10.0.0.3", crosswise)] {
+                let known = world.neighbors.by_address.entry(host(address)).or_default();
+                known.askers.insert(host("10.0.0.1"), times(&[0]));
+                let macs = if own { vec![A, B] } else { vec![A] };
+                known.answers = macs
+                    .iter()
+                    .zip([1, 2])
+                    .map(|(mac, ms)| Answered {
+                        mac: Mac(*mac),
+                        times: times(&[ms]),
+                        unasked: 0,
+                        announced: Times::default(),
+                        own: false,
+                    })
+                    .collect();
+            }
+            world.check(&RULE).iter().map(|finding| finding.severity).max()
+        };
+        assert_eq!((both(true), both(false)), (Some(Severity::Notice), Some(Severity::Critical)));
+    }
 
     #[test]
     fn two_answers_to_one_question_are_certain() {

@@ -17,10 +17,11 @@
 //! A connection that nevertheless opens is a notice. Traceroute is left out.
 
 use super::{quoted, told, unreachable};
+use crate::catalogue::connect::connect_refused::other_family;
 use crate::event::Kind;
-use crate::rule::finding::{Confidence, Culprit, Finding};
-use crate::rule::view::FlowView;
-use crate::rule::{Check, Explains, Needs, Rule, Scope, Step};
+use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::view::{CaptureView, FlowView};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
 use crate::wire::icmp::IcmpError;
 
 pub static RULE: Rule = Rule {
@@ -60,12 +61,23 @@ pub static RULE: Rule = Rule {
     ],
     sources: &["RFC 792", "RFC 1812 §5.2.7.1", "RFC 4443 §3.1"],
     check: Check::Flow(check),
+    corroborate: Some(corroborate),
     ..Rule::BLANK
 };
 
 fn meant(error: &IcmpError) -> bool {
     let codes: &[u8] = if error.v6 { &[0, 3] } else { &[0, 1, 5, 6, 7, 11, 12] };
     unreachable(error) && codes.contains(&error.code)
+}
+
+/// Of two address families tried side by side the other one worked: nobody missed this one.
+fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
+    let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
+    if let Some(winner) = other_family(capture, &flow.facts) {
+        finding.severity = Severity::Notice;
+        finding.notes.push(format!("the client got through on the other address family ({})", winner.server()));
+    }
+    Keep::Yes
 }
 
 fn check(flow: &FlowView<'_>) -> Option<Finding> {

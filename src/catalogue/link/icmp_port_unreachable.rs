@@ -19,9 +19,10 @@
 use super::{quoted, told, unreachable};
 use crate::event::{Kind, Side};
 use crate::flow::facts::IpProtocol;
-use crate::rule::finding::{Confidence, Culprit, Finding};
-use crate::rule::view::FlowView;
-use crate::rule::{Check, Explains, Needs, Rule, Scope, Step};
+use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::view::{CaptureView, FlowView};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
+use crate::time::Timestamp;
 use crate::wire::icmp::IcmpError;
 
 pub static RULE: Rule = Rule {
@@ -50,6 +51,7 @@ pub static RULE: Rule = Rule {
     ],
     sources: &["RFC 1122 §3.2.2.1", "RFC 4443 §3.1", "measured with iptables REJECT"],
     check: Check::Flow(check),
+    corroborate: Some(corroborate),
     ..Rule::BLANK
 };
 
@@ -70,12 +72,25 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     })
 }
 
+/// Browsers try QUIC where a page came by TCP, and stay with TCP where nobody takes it.
+fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
+    let Some(flow) = capture.flow_of(finding) else { return Keep::Yes };
+    let (client, server) = (flow.facts.client.address, flow.facts.server);
+    let quic = flow.facts.transport == IpProtocol::Udp && matches!(server.port, 80 | 443);
+    let mut by_tcp = capture.began_to(&server, Timestamp::MIN, Timestamp::MAX);
+    if quic && by_tcp.any(|other| other.accepted && other.client().address == client) {
+        finding.severity = Severity::Notice;
+        finding.notes.push("the client reaches the same port by TCP: QUIC was tried and is not spoken there".into());
+    }
+    Keep::Yes
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::icmp;
     use super::*;
     use crate::rule::finding::Severity;
-    use crate::rule::testing::Scene;
+    use crate::rule::testing::{Scene, World};
 
     #[test]
     fn a_syn_that_draws_port_unreachable_met_a_reject_rule() {
@@ -83,6 +98,24 @@ mod tests {
         let finding = scene.check(&RULE).expect("rejected");
         assert_eq!((finding.severity, finding.culprit, finding.variant), (Severity::Critical, Culprit::Config, 0));
         assert!(finding.notes[0].starts_with("the host that was asked says so itself"));
+    }
+
+    #[test]
+    fn quic_that_is_refused_where_tcp_serves_is_a_notice() {
+        let mut scene = Scene::between("10.0.0.1:50000", "10.0.0.2:443").udp().data(Side::Client, 0, 1200);
+        scene = scene.event(Side::Client, 1, icmp("10.0.0.2", 3, 3));
+        let found = scene.check(&RULE);
+        let page = Scene::starting("10.0.0.1:40000", "10.0.0.2:443", 900, 5).handshake();
+        let world = |page: Option<&Scene>| {
+            let world = World::new().with(&scene);
+            let world = if let Some(page) = page { world.with(page) } else { world };
+            found.clone().and_then(|found| world.corroborated(&RULE, found)).map(|finding| finding.severity)
+        };
+        assert_eq!(
+            (world(Some(&page)), world(None)),
+            (Some(Severity::Notice), found.clone().map(|found| found.severity))
+        );
+        assert!(found.is_some_and(|found| found.severity > Severity::Notice));
     }
 
     #[test]
