@@ -179,6 +179,14 @@ pub struct Finding {
 /// Value that names whom a finding's flow waited for beside its own ends: an ip:port, an address, or a flow by its first packet.
 pub const WAITED_FOR: &str = "absent";
 
+/// Numbers findings about hosts in the order of their first packets, which redaction leaves as it is; that of addresses it does not.
+pub fn in_order_of_time(found: &mut [Finding]) {
+    found.sort_by_key(Finding::first);
+    for (number, finding) in (0..).zip(found) {
+        finding.subject = Subject::Host(number);
+    }
+}
+
 /// Whom and when a finding concerns that speaks for more than one flow: what its edges can explain, how far its incident reaches, and how it
 /// stands. An empty list sets no limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -18,7 +18,7 @@
 
 use crate::event::{Kind, PacketRef, Protocol, Side, What};
 use crate::flow::facts::IpProtocol;
-use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Standing, Subject};
+use crate::rule::finding::{Confidence, Culprit, Finding, Reach, Severity, Standing, Subject, in_order_of_time};
 use crate::rule::summary::{Digest, FlowSummary};
 use crate::rule::value::counted;
 use crate::rule::view::{CaptureView, Known};
@@ -82,6 +82,7 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
         let n = found.len() as u32;
         found.extend(churn(client, server, flows, n));
     }
+    in_order_of_time(&mut found);
     let flows = |finding: &Finding| finding.reach.as_ref().map_or(0, |reach| reach.flows);
     found.sort_by_key(|finding| (std::cmp::Reverse(flows(finding)), finding.first()));
     let more = found.len().saturating_sub(TOLD);

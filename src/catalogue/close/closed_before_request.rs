@@ -73,6 +73,12 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     if closer != Side::Server || after >= flow.thresholds.closed_early || !unheard(flow) {
         return None;
     }
+    // Where packets are missing (a filter that takes SYN and FIN alone), the numbers say that octets went to and fro before the end; and the
+    // ACK of the handshake is one that came later.
+    let [client, server] = [flow.client(), flow.server()];
+    if close < opened || [client, server].iter().any(|half| half.never_came() > 0 || half.unseen > 0) {
+        return None;
+    }
     if flow.facts.reset(Side::Server).is_some_and(|reset| reset.at == close && reset.kind == ResetKind::Edge) {
         return None;
     }

@@ -69,7 +69,8 @@ pub static RULE: Rule = Rule {
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let (client, server) = (flow.client(), flow.server());
     let fin = server.fin.filter(|fin| flow.facts.closer == Some((Side::Server, *fin)))?;
-    let silent = server.payload == 0 && server.unseen == 0;
+    // Its FIN's own number says whether octets went before it, where its SYN+ACK tells what it counts from.
+    let silent = server.payload == 0 && server.unseen == 0 && server.syn_count > 0 && server.never_came() == 0;
     if !silent || client.acknowledged == 0 || flow.facts.mid_stream {
         return None;
     }

@@ -20,7 +20,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::service_restart;
 use crate::event::{PacketRef, Side};
-use crate::rule::finding::{Confidence, Culprit, Evidence, Finding, Reach, Severity, Standing, Subject};
+use crate::rule::finding::{
+    Confidence, Culprit, Evidence, Finding, Reach, Severity, Standing, Subject, in_order_of_time,
+};
 use crate::rule::summary::Digest;
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Explains, Rule, Scope, Step, Words};
@@ -147,6 +149,7 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
             found.extend(judge(found.len() as u32, server, part, &accepted, all.len(), capture));
         }
     }
+    in_order_of_time(&mut found);
     found
 }
 
