@@ -121,16 +121,18 @@ pub(super) fn in_numbers(
                 behind.entry((asked, rules[i].id)).or_default().push(i);
             }
         }
-        let best = behind.into_iter().filter_map(|((asked, by), mut list)| {
-            list.retain(|cause| !effects.contains(cause) && !effects.contains(&causes.root(*cause)));
+        let group: BTreeSet<usize> = effects.iter().copied().collect();
+        let best = behind.into_values().filter_map(|mut list| {
+            list.retain(|cause| !group.contains(cause) && !group.contains(&causes.root(*cause)));
             let weight: u64 =
                 list.iter().map(|i| findings[*i].reach.as_ref().map_or(1, |reach| reach.flows.max(1))).sum();
             let led: Vec<(usize, usize)> =
                 effects.iter().filter_map(|effect| Some((*effect, nearest(findings, &list, *effect)?))).collect();
             let enough = weight >= HOLD as u64 && led.len() * 100 >= effects.len() * MOST;
-            // Of two a cause goes before a symptom, then what is found more often.
-            let symptom = list.first().is_some_and(|i| rules[*i].symptom);
-            enough.then_some(((led.len(), !symptom, weight, std::cmp::Reverse((asked, by))), led))
+            // Of two a cause goes before a symptom, then what is found more often, then what began first.
+            let earliest = *list.first()?;
+            let symptom = rules[earliest].symptom;
+            enough.then_some(((led.len(), !symptom, weight, std::cmp::Reverse(earliest)), led))
         });
         let best = best.max_by(|one, other| one.0.cmp(&other.0));
         debug_assert!(effects.iter().all(|i| rules[*i].id == rule), "one rule at one server");
@@ -142,11 +144,19 @@ pub(super) fn in_numbers(
     }
 }
 
-/// What many-flow findings of one rule tell of several ports of one host, from one moment on, is one event: the earliest stands for it.
+/// Rules about all connections of a port, which tell of its host when several ports are hit.
+const OF_THE_HOST: [&str; 3] = ["accept-queue-overflow", "service-down", "service-restart"];
+
+/// What such a rule tells of several ports of one host, from one moment on, or again of one port, is one event: the earliest stands for it.
 pub(super) fn of_one_host(findings: &[Finding], rules: &[&Rule], causes: &mut Causes) {
     let mut told: BTreeMap<(&str, Address), Vec<usize>> = BTreeMap::new();
-    for (i, finding) in findings.iter().enumerate().filter(|(i, _)| causes.explained_by[*i].is_none()) {
-        if let Some([server]) = finding.reach.as_ref().map(|reach| reach.servers.as_slice()) {
+    let open = |i: &usize| causes.explained_by[*i].is_none() && OF_THE_HOST.contains(&rules[*i].id);
+    let server = |i: usize| match findings[i].reach.as_ref().map(|reach| reach.servers.as_slice()) {
+        Some([server]) => Some(*server),
+        _ => None,
+    };
+    for i in (0..findings.len()).filter(open) {
+        if let Some(server) = server(i) {
             told.entry((rules[i].id, server.address)).or_default().push(i);
         }
     }
@@ -156,7 +166,8 @@ pub(super) fn of_one_host(findings: &[Finding], rules: &[&Rule], causes: &mut Ca
         let Some((first, others)) = list.split_first() else { continue };
         let Some((from, until)) = span(*first) else { continue };
         for other in others {
-            if span(*other).is_some_and(|(began, _)| began.since(from) <= TOGETHER || began <= until) {
+            let again = server(*other) == server(*first);
+            if span(*other).is_some_and(|(began, _)| began.since(from) <= TOGETHER || again && began <= until) {
                 causes.explained_by[*other] = Some(*first);
             }
         }
@@ -185,7 +196,7 @@ fn asked_by(from: &BTreeSet<Address>, finding: &Finding, place: &Place, capture:
         return (from.contains(&client.address) && !from.contains(&server.address)).then_some(server.address);
     };
     let asked = reach.servers.iter().map(|end| end.address).chain(reach.hosts.iter().copied());
-    let asked = asked.filter(|host| !from.contains(host)).min()?;
+    let asked = asked.into_iter().find(|host| !from.contains(host))?;
     let known = |flow: &crate::rule::summary::FlowSummary| from.contains(&flow.facts.client.address);
     let asks = match reach.sources.is_empty() {
         true => capture.flows_to_host(asked).any(known),
