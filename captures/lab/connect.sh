@@ -120,6 +120,17 @@ queue_a() { queue 7101; }
 queue_b() { queue 7102; }
 job record "$C" eth0 "$R/$T/backlog-1-near-client.pcap" "tcp port 7101 or icmp or arp" queue_a
 job record "$B" eth0 "$R/$T/backlog-1-on-the-server.pcap" "tcp port 7102 or icmp or arp" queue_b
+stands_still() { # the application stops; its kernel goes on accepting for a while, until the queue is full
+    serve "$B" 7104 backlog:2 no-accept
+    local i jobs=()
+    for i in 1 2 3 4 5 6 7; do
+        (timeout 6 ip netns exec "$C" python3 "$LAB_DIR/talk.py" $S 7104 'send:GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n' sleep:30 >/dev/null 2>&1) &
+        jobs+=($!)
+        sleep 0.7
+    done
+    wait "${jobs[@]}"
+}
+job record "$C" eth0 "$R/$T/application-stands-still.pcap" "tcp port 7104 or icmp or arp" stands_still
 dead_port() {
     local i jobs=()
     for i in 7 8 9; do

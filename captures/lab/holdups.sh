@@ -1,12 +1,12 @@
 #!/bin/bash
 # Families B to E: circles of routes, MTUs that are learnt, ports used again, handshakes that the client refuses, windows, queues and small
 # writes. About 2 minutes.
-# holdups.sh [OUTPUT [group…]]         groups: route port pace redirect few needless tickets
+# holdups.sh [OUTPUT [group…]]         groups: route port pace redirect few needless tickets pooled
 . "$(dirname "$0")/lib.sh"
 lab_need nginx curl haproxy iptables tc
 R=${1:-$CAPTURES/rules}
 shift
-GROUPS_WANTED=${*:-route port pace redirect few needless tickets}
+GROUPS_WANTED=${*:-route port pace redirect few needless tickets pooled}
 wants() { [[ " $GROUPS_WANTED " == *" $1 "* ]]; }
 S=10.224.26.2 S6=2001:db8:b::2
 lab_begin
@@ -277,4 +277,23 @@ backend answers
     record "$C" eth0 "$R/$T/tickets-cross-the-request.pcap" "tcp port 443" hangs &
     record "$C" eth0 "$R/$T/not-with-an-answer-behind-tickets.pcap" "tcp port 8443" sleep 17
     shorter
+fi
+
+if wants pooled; then
+    T=rto-unrecovered
+    # a proxy sends the next request on a connection that a firewall on the way has forgotten meanwhile
+    certificates www.example.com
+    nginx_start "$P" "upstream app { server $S:80; keepalive 4; }
+      server { listen 203.0.113.1:443 ssl; ssl_certificate $TMP/www.example.com.crt; ssl_certificate_key $TMP/www.example.com.key;
+        location / { proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ''; proxy_read_timeout 30s; } }"
+    wait_port "$P" 443
+    pooled() {
+        get "$C" -k https://203.0.113.1/
+        on "$B" iptables -A INPUT -p tcp --dport 80 ! --syn -j DROP
+        sleep 2
+        get "$C" -k -m 9 https://203.0.113.1/
+        on "$B" iptables -F INPUT
+        sleep 0.5
+    }
+    record "$P" any "$R/$T/pooled-connection-behind-a-proxy.pcap" "tcp" pooled
 fi

@@ -504,6 +504,7 @@ rule("accept-queue-overflow", """
 backlog-1-near-client | listen(1), accept() never called, 6 clients: 2 connect and get no answer, 4 repeat their SYN; seen at the client
 backlog-1-on-the-server | the same seen on the server: the SYNs do arrive
 backlog-1-first-lab | the same from the first lab (other addresses)
+application-stands-still | listen(2), accept() never called, a client every 0.7 s: three connect and get no answer, then SYNs are dropped, and nothing more comes from the server
 not-one-dead-port | 3 SYN streams to a port behind DROP go unanswered while another port of the host works: `connect-timeout`
 not-busy-but-fine | 8 connections at once, all answered
 """)
@@ -1252,6 +1253,7 @@ not-loss-all-the-time | 4 % of the packets dropped all the time: another rule's 
 """)
 rule("rto-unrecovered", """
 peer-gone-after-one-answer | after one exchange nothing of the server arrives any more; the second request goes out 7 times
+pooled-connection-behind-a-proxy | nginx sends the request of a TLS client on a kept connection to its backend, which a firewall drops meanwhile: seven copies, and the client gives up after 9 s; seen on the proxy, all interfaces
 not-back-after-a-second | the same for some seconds, then the server's acknowledgment comes
 """)
 rule("keepalive-probes-unanswered", """

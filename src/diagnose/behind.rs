@@ -47,6 +47,8 @@ pub(super) fn held_up(findings: &[Finding], rules: &[&Rule], places: &[Place], c
 const MEANWHILE: Elapsed = Elapsed::secs(1);
 /// Ports that fail within this time fail together.
 const TOGETHER: Elapsed = Elapsed::secs(3);
+/// An application that needs another server for its answer asks it this soon.
+const AT_ONCE: Elapsed = Elapsed::millis(100);
 /// Causes looked at for one effect: the latest before its end.
 const LOOK: usize = 256;
 /// So many percent of what fails in one way at a server must fail while the other one does.
@@ -128,7 +130,9 @@ pub(super) fn in_numbers(
                 list.iter().map(|i| findings[*i].reach.as_ref().map_or(1, |reach| reach.flows.max(1))).sum();
             let led: Vec<(usize, usize)> =
                 effects.iter().filter_map(|effect| Some((*effect, nearest(findings, &list, *effect)?))).collect();
-            let enough = weight >= HOLD as u64 && led.len() * 100 >= effects.len() * MOST;
+            let each = |(effect, cause): &(usize, usize)| at_once(&findings[*effect], &findings[*cause]);
+            let enough = weight >= HOLD as u64 && led.len() * 100 >= effects.len() * MOST
+                || led.len() == effects.len() && led.iter().all(each);
             // Of two a cause goes before a symptom, then what is found more often, then what began first.
             let earliest = *list.first()?;
             let symptom = rules[earliest].symptom;
@@ -172,6 +176,38 @@ pub(super) fn of_one_host(findings: &[Finding], rules: &[&Rule], causes: &mut Ca
             }
         }
     }
+}
+
+/// What a server had taken when it fell silent, and never answered, is part of its silence: no request waited before it.
+pub(super) fn of_one_silence(findings: &[Finding], rules: &[&Rule], places: &[Place], causes: &mut Causes) {
+    let down = |i: &usize| rules[*i].id == "service-down" && causes.explained_by[*i].is_none();
+    let mut led: Vec<(usize, usize)> = Vec::new();
+    for cause in (0..findings.len()).filter(down) {
+        let Some(reach) = &findings[cause].reach else { continue };
+        let Some((from, until)) = reach.spans.first().copied() else { continue };
+        let hangs = (0..findings.len()).filter(|i| {
+            rules[*i].id == "upstream-hang"
+                && causes.explained_by[*i].is_none()
+                && places[*i].server.is_some_and(|server| reach.servers.contains(&server))
+        });
+        let (within, apart): (Vec<usize>, Vec<usize>) = hangs.partition(|i| {
+            let began = findings[*i].first().time;
+            from.since(began) <= MEANWHILE && began <= until
+        });
+        if apart.is_empty() {
+            led.extend(within.into_iter().map(|effect| (effect, cause)));
+        }
+    }
+    for (effect, cause) in led {
+        causes.explained_by[effect] = Some(cause);
+    }
+}
+
+/// Whether a request, as soon as it came, led to what is stuck at the server that was asked next, for as long as it waited itself.
+fn at_once(effect: &Finding, cause: &Finding) -> bool {
+    let after = cause.first().time.since(effect.first().time);
+    let waits = matches!(&*effect.rule, "upstream-hang" | "client-abandoned");
+    waits && cause.reach.is_none() && after >= Elapsed(0) && after <= AT_ONCE
 }
 
 /// Whether a rule's finding at a server shows at those who ask it as the effect.
@@ -226,6 +262,8 @@ fn nearest(findings: &[Finding], list: &[usize], effect: usize) -> Option<usize>
 /// Under which addresses a host asks others.
 struct Hosts<'a> {
     by_front: BTreeMap<Address, BTreeSet<Address>>,
+    /// By input, addresses of the capturing host: where it is asked, and from where it asks.
+    own: BTreeMap<u16, BTreeSet<Address>>,
     capture: &'a CaptureView<'a>,
 }
 
@@ -245,14 +283,34 @@ impl<'a> Hosts<'a> {
         for open in capture.open_links.iter().filter(|open| open.alike()) {
             open.candidates.iter().for_each(|client| learn(client, &open.backend_leg));
         }
-        Self { by_front, capture }
+        Self { by_front, own: own(capture), capture }
     }
 
     fn asks_from(&self, front: Address) -> BTreeSet<Address> {
         let mut all = self.by_front.get(&front).cloned().unwrap_or_default();
         all.insert(front);
+        all.extend(self.own.values().filter(|own| own.contains(&front)).flatten());
         let list: Vec<Address> = all.iter().copied().collect();
         all.extend(self.capture.neighbors.machines(&list));
         all
     }
+}
+
+/// A capture of all interfaces tells which way packets go: what only comes in is for the capturing host, what only goes out is from it.
+fn own(capture: &CaptureView<'_>) -> BTreeMap<u16, BTreeSet<Address>> {
+    const IN: u8 = 1;
+    const OUT: u8 = 2;
+    let only =
+        |faces: &[crate::flow::facts::Face], way| !faces.is_empty() && faces.iter().all(|face| face.direction == way);
+    let mut own: BTreeMap<u16, BTreeSet<Address>> = BTreeMap::new();
+    for facts in capture.flows.values().map(|flow| &flow.facts) {
+        let (client, server) = (&facts.from_client.faces, &facts.from_server.faces);
+        let ends = (facts.client.address, facts.server.address);
+        if only(client, IN) && (server.is_empty() || only(server, OUT)) {
+            own.entry(facts.id.file).or_default().insert(ends.1);
+        } else if only(client, OUT) && (server.is_empty() || only(server, IN)) {
+            own.entry(facts.id.file).or_default().insert(ends.0);
+        }
+    }
+    own
 }

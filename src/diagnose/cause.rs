@@ -125,6 +125,7 @@ pub fn find(findings: &[Finding], capture: &CaptureView<'_>) -> Causes {
     behind::held_up(findings, &rules, &places, &mut causes);
     behind::in_numbers(findings, &rules, &places, capture, &mut causes);
     behind::of_one_host(findings, &rules, &mut causes);
+    behind::of_one_silence(findings, &rules, &places, &mut causes);
     break_cycles(&mut causes);
     causes
 }
@@ -297,7 +298,7 @@ impl Reached<'_> {
             keys.extend(
                 reach.sources.iter().take(NEAREST).flat_map(|source| [Key::Source(*source), Key::Host(*source)]),
             );
-            keys.extend(reach.hosts.iter().take(NEAREST).copied().map(Key::Host));
+            keys.extend(reach.hosts.iter().chain(&reach.askers).take(NEAREST).copied().map(Key::Host));
         }
         keys.sort_unstable();
         keys.dedup();

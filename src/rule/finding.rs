@@ -209,6 +209,8 @@ pub struct Reach {
     pub clients: u64,
     /// The first of them, where they are not the sources.
     pub users: Vec<Address>,
+    /// All hosts that connected in vain, where they are few; behind a proxy others are hit as well.
+    pub askers: Vec<Address>,
     /// Last success before.
     pub last_good: Option<PacketRef>,
     /// How it stands at the end.
@@ -246,6 +248,7 @@ impl Reach {
         let by_host = self.hosts.is_empty()
             || !other.hosts.is_empty() && other.hosts.iter().all(hosts)
             || !other.sources.is_empty() && other.sources.iter().all(hosts)
+            || !other.askers.is_empty() && other.askers.iter().all(hosts)
             || !other.servers.is_empty() && other.servers.iter().all(|server| hosts(&server.address));
         let by_server = self.servers.is_empty()
             || !other.servers.is_empty() && other.servers.iter().all(|server| self.servers.contains(server));
@@ -358,9 +361,13 @@ impl Finding {
         self
     }
 
-    /// First packet of the event itself: packets of other flows (a control, the other leg) do not date it.
+    /// First packet of the event itself: packets of other flows (a control, the other leg) do not date it, nor what went well on its own
+    /// flow before, where the check says what did not (slot `onset`).
     pub fn first(&self) -> PacketRef {
-        self.own().min().unwrap_or(self.evidence_at())
+        match self.values.get("onset") {
+            Some(Value::Frame(at)) => *at,
+            _ => self.own().min().unwrap_or(self.evidence_at()),
+        }
     }
 
     /// Last packet of the event itself.

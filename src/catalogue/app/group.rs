@@ -133,7 +133,10 @@ impl<'a> Group<'a> {
         match best {
             Some((same, asked, flow, took)) => {
                 let what = if same { "the same request" } else { "another request" };
+                // It may have come on the very connection that hung then, and does not date what failed.
+                let onset = told.first();
                 told.cites(asked, Some(flow), format!("{what} was answered in {took} before"))
+                    .with("onset", Value::Frame(onset))
             }
             None => told,
         }

@@ -38,6 +38,8 @@ const IGNORED: usize = 2;
 const BESIDE: Elapsed = Elapsed::secs(1);
 /// An application that accepts at all says something within this time.
 const UNHEARD: Elapsed = Elapsed::secs(1);
+/// How long an application may have stood still before its queue was full.
+const STANDS: Elapsed = Elapsed::secs(60);
 /// Larger first segments may be lost to a path MTU instead.
 const SMALL: u32 = 1000;
 /// Connections cited.
@@ -223,8 +225,40 @@ impl Beside {
             known.unheard &= unheard;
             known.same_client |= client;
         }
-        beside
+        beside.or_else(|| Self::full(server, from, &clients, capture))
     }
+
+    /// The application stood still while its kernel went on accepting, until the queue was full: the octets of a connection that was
+    /// accepted are acknowledged and not answered, nobody is answered any more, and over a second later another one is still accepted.
+    /// (A host that dies takes both with it at once.)
+    fn full(server: Endpoint, from: Timestamp, clients: &BTreeSet<Address>, capture: &CaptureView<'_>) -> Option<Self> {
+        let mut stuck: Option<&FlowSummary> = None;
+        let mut still = false;
+        for digest in capture.began_to(&server, from - STANDS, from).filter(|digest| digest.accepted) {
+            if digest.answered {
+                (stuck, still) = (None, false);
+                continue;
+            }
+            let Some(flow) = capture.flows.get(&digest.id).filter(|flow| unanswered(flow)) else { continue };
+            match stuck {
+                None => stuck = Some(flow),
+                Some(first) => still |= flow.facts.start().since(first.facts.start()) >= UNHEARD,
+            }
+        }
+        let flow = stuck.filter(|_| still)?;
+        Some(Self {
+            accepted: flow.facts.id,
+            proof: flow.facts.from_server.last,
+            unheard: true,
+            same_client: clients.contains(&flow.facts.client.address),
+        })
+    }
+}
+
+/// The server's kernel acknowledged the client's octets, and nothing answered them.
+fn unanswered(flow: &FlowSummary) -> bool {
+    let (client, server) = (&flow.facts.from_client, &flow.facts.from_server);
+    client.acknowledged > 0 && client.unacknowledged.is_none() && server.payload == 0 && server.reset_count == 0
 }
 
 /// The port's host sends on an accepted connection while others wait: what it says before and after tells nothing of a dark time between.
@@ -351,6 +385,22 @@ mod tests {
             .request(3, "GET", "/", 40)
             .response(4, 200, 90);
         assert!(three().with_good(&before).check(&RULE).is_empty());
+    }
+
+    #[test]
+    fn an_application_that_stood_still_while_its_kernel_accepted_has_a_full_queue() {
+        let taken = |number: u64, start: i64| {
+            Scene::starting(&format!("10.0.0.1:{}", 39_000 + number), "10.0.0.2:2060", number, start)
+                .handshake()
+                .request(3, "GET", "/", 40)
+                .acked(Side::Client, 4)
+        };
+        let world = |starts: [i64; 2]| three().with(&taken(1, starts[0])).with(&taken(2, starts[1]));
+        let found = world([-1500, -200]).check(&RULE);
+        assert_eq!((found.len(), found[0].confidence), (1, Confidence::High));
+        assert!(world([-250, -200]).check(&RULE).is_empty(), "a host that died takes what it has just got with it");
+        let answered = taken(3, -900).response(5, 200, 90);
+        assert!(world([-1500, -200]).with_good(&answered).check(&RULE).is_empty(), "it answered meanwhile");
     }
 
     #[test]

@@ -295,6 +295,12 @@ fn told(flow: &FlowSummary, moved: &Moved<'_>, capture: &CaptureView<'_>) -> Fin
         let after = copy.time.since(first.time);
         finding = finding.and(*copy, Side::Client, format!("SYN again after {after}"));
     }
+    if facts.id < lease.first {
+        // It stood open when the name moved, and worked until then.
+        let waits = facts.from_client.unacknowledged.map(|waits| waits.first);
+        let onset = waits.filter(|at| *at > lease.first).unwrap_or(lease.first);
+        finding = finding.with("onset", Value::Frame(onset));
+    }
     if let Some(old) = moved.old {
         finding = finding.cites(old.last, Some(old.last), shows(&old, facts.server.address));
     }

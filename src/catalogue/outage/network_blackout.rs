@@ -25,6 +25,7 @@ use std::collections::BTreeSet;
 use crate::event::PacketRef;
 use crate::host::grid::Quiet;
 use crate::rule::finding::{Culprit, Evidence, Finding, Reach, Severity, Standing, Subject};
+use crate::rule::summary::Digest;
 use crate::rule::value::counted;
 use crate::rule::view::CaptureView;
 use crate::rule::{Check, Explains, Rule, Scope, Step};
@@ -42,6 +43,7 @@ pub static RULE: Rule = Rule {
     variants: &[
         "{whom} heard nothing for {span} from any of the {others} hosts it asked: {asks} packets went out",
         "nothing came back through {hop} for {span}: {whom} and what else lies beyond it; {asks} packets went out",
+        "{whom} heard nothing from {peer} for {span}: {asks} packets went out",
     ],
     users_see: &["Connection timed out", "No route to host", "one alert, then twelve, then forty"],
     do_first: &[Step {
@@ -85,7 +87,7 @@ fn check(capture: &CaptureView<'_>) -> Vec<Finding> {
 fn finding(n: u32, blackout: &Blackout<'_>, capture: &CaptureView<'_>) -> Finding {
     let first = blackout.silences[0];
     let (from, until) = blackout.span(capture.end);
-    let others = blackout.others();
+    let (hosts, others) = (blackout.hosts(), blackout.others());
     let several = blackout.deaf() && others.len() > 1;
     let asks: u64 = blackout.silences.iter().map(|silence| silence.asks).sum();
     let repeats: u64 = blackout.silences.iter().map(|silence| silence.repeats).sum();
@@ -98,7 +100,11 @@ fn finding(n: u32, blackout: &Blackout<'_>, capture: &CaptureView<'_>) -> Findin
     let mut finding = RULE
         .about(Subject::Host(n), first.heard, None, format!("{heard}, {} in the ten seconds before", first.rate))
         .confidence(blackout.confidence())
-        .variant(if blackout.hop().is_some() { 2 } else { u8::from(several) })
+        .variant(match (blackout.hop(), blackout.deaf()) {
+            (Some(_), _) => 2,
+            (None, true) if !several => 3,
+            (None, _) => u8::from(several),
+        })
         .cites(first.asked, None, "the first packet that stays unanswered")
         .cites(first.repeated, None, "it is sent again: the capture and the sender go on")
         .cites(last, None, format!("{asks} packets so far, {repeats} of them copies; nothing came back"));
@@ -108,17 +114,26 @@ fn finding(n: u32, blackout: &Blackout<'_>, capture: &CaptureView<'_>) -> Findin
     }
     let mut standing = Standing::GoesOn;
     if let Some(back) = blackout.until() {
-        finding.evidence.push(Evidence {
-            at: back,
-            flow: None,
-            side: None,
-            shows: format!("first packet heard again, after {}", back.time.since(from)),
-        });
-        standing = Standing::Over(back);
-        finding = resumed(finding, blackout, back, capture);
+        let after = back.time.since(from);
+        let answers = blackout.answers(back, capture);
+        let shows = match answers {
+            true => format!("first packet heard again, after {after}"),
+            false => format!("it says something itself after {after}; what it is sent stays unanswered"),
+        };
+        finding.evidence.push(Evidence { at: back, flow: None, side: None, shows });
+        if answers {
+            standing = Standing::Over(back);
+            finding = resumed(finding, blackout, back, capture);
+        } else {
+            let host = named(if first.quiet == Quiet::Deaf { &others } else { &hosts });
+            finding = finding.note(format!(
+                "{host} itself runs: what is sent to it is lost before it, or dropped by a filter on it"
+            ));
+        }
     }
     finding = stayed(finding, blackout, (from, until), capture);
-    let reach = reach(blackout, (from, until), standing, capture);
+    let dark = if standing == Standing::GoesOn { capture.end } else { until };
+    let reach = reach(blackout, (from, dark), standing, capture);
     let (asker, peer) = match first.quiet {
         Quiet::Deaf => (first.host, first.others.first()),
         Quiet::Mute => (others[0], Some(&first.host)),
@@ -126,7 +141,7 @@ fn finding(n: u32, blackout: &Blackout<'_>, capture: &CaptureView<'_>) -> Findin
     };
     finding
         .with("hop", blackout.hop().map(|mac| mac.to_string()).unwrap_or_default())
-        .with("whom", named(&blackout.hosts()))
+        .with("whom", named(&hosts))
         .with("others", others.len() as u64)
         .with("asker", asker)
         .with("peer", peer.copied().unwrap_or(first.host))
@@ -143,11 +158,21 @@ fn reach(
     standing: Standing,
     capture: &CaptureView<'_>,
 ) -> Reach {
-    let mut hosts = capture.neighbors.machines(&blackout.hosts());
+    let silent = blackout.hosts();
+    // One host that hears nothing of one other: the addresses behind its link address do.
+    let one = blackout.deaf() && blackout.others().len() == 1;
+    let mut hosts = if one { silent.clone() } else { capture.neighbors.machines(&silent) };
     // The next hop itself, whose link address is all that the silence knows.
     hosts.extend(blackout.hop().into_iter().flat_map(|mac| capture.neighbors.of_macs(&[mac]).collect::<Vec<_>>()));
     hosts.sort_unstable();
     hosts.dedup();
+    // Addresses behind one link address may be many machines: not those that get through.
+    let within = |digest: &Digest| digest.accepted && digest.id.time > from && digest.id.time < until;
+    for (client, server, flows) in capture.pairs() {
+        if flows.iter().any(|flow| within(flow.digest)) {
+            hosts.retain(|host| silent.contains(host) || *host != client && *host != server.address);
+        }
+    }
     let mut reach = Reach { hosts, spans: vec![(from, until)], standing, ..Reach::default() };
     let mut clients: Vec<Address> = Vec::new();
     let concerned = |host: &Address| reach.hosts.binary_search(host).is_ok();
@@ -234,6 +259,7 @@ mod tests {
     use crate::host::grid::Silence;
     use crate::host::neighbor::{Answered, Times};
     use crate::rule::finding::Confidence;
+    use crate::rule::finding::Standing;
     use crate::rule::testing::{Scene, World, host};
     use crate::time::Elapsed;
 
@@ -328,6 +354,35 @@ mod tests {
             Scene::starting("10.0.0.1:42000", "10.0.0.2:80", 50, 50_000).handshake().data(Side::Client, 51_000, 40);
         let cut = cut.again(Side::Client, 53_000);
         assert_eq!(silent().with(&dead).with(&cut).with_good(&other).check(&RULE).len(), 1, "a connection was cut");
+    }
+
+    #[test]
+    fn a_host_that_says_something_itself_and_answers_nothing_is_not_back() {
+        let cut = |copies: &[i64]| {
+            let begun =
+                Scene::starting("10.0.0.1:42000", "10.0.0.2:80", 50, 50_000).handshake().data(Side::Client, 51_000, 40);
+            copies.iter().fold(begun, |scene, ms| scene.again(Side::Client, *ms)).capture_ends(90_000)
+        };
+        let silent = || world(vec![silence("10.0.0.2", Quiet::Mute, &["10.0.0.1"], 100)]);
+        let standing = |world: World| world.check(&RULE)[0].reach.as_ref().map(|reach| reach.standing);
+        let back = at(106, 125);
+        assert_eq!(
+            standing(silent().with(&cut(&[53_000, 60_000]))),
+            Some(Standing::Over(back)),
+            "nothing was sent later"
+        );
+        assert_eq!(standing(silent().with(&cut(&[53_000, 60_000, 80_000]))), Some(Standing::GoesOn));
+        let opened = Scene::starting("10.0.0.1:43000", "10.0.0.2:80", 200, 126_000).handshake();
+        assert_eq!(standing(silent().with(&cut(&[53_000, 80_000])).with(&opened)), Some(Standing::Over(back)));
+    }
+
+    #[test]
+    fn a_host_that_speaks_itself_and_takes_no_connection_is_that_host_s_affair() {
+        let vain = |number, ms| Scene::starting("10.0.0.1:40000", "10.0.0.2:80", number, ms).syn(0).syn(1000);
+        let silent = || world(vec![silence("10.0.0.2", Quiet::Mute, &["10.0.0.1"], 100)]);
+        let before = vain(101, 101_000).capture_ends(40_000);
+        assert_eq!(silent().with(&before).check(&RULE).len(), 1, "nobody asks it any more");
+        assert!(silent().with(&before).with(&vain(300, 127_000).capture_ends(9_000)).check(&RULE).is_empty());
     }
 
     #[test]

@@ -34,6 +34,8 @@ const SILENT: u8 = 1;
 /// Clients that fail, or connections.
 const CLIENTS: usize = 3;
 const FLOWS: usize = 10;
+/// Clients remembered one by one.
+const ASKERS: usize = 16;
 /// Failures cited.
 const CITED: usize = 4;
 /// Failures further apart are two events.
@@ -220,6 +222,7 @@ fn judge(
         flows: failures.len() as u64,
         of: of as u64,
         clients: clients.len() as u64,
+        askers: if clients.len() <= ASKERS { clients.iter().copied().collect() } else { Vec::new() },
         last_good: good,
         standing,
         ..Reach::default()

@@ -69,9 +69,39 @@ impl Blackout<'_> {
         spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or((end, end))
     }
 
-    /// First packet heard again; `None` while one of them is still silent.
+    /// First packet heard again; `None` while one of them is still silent. Whether it answers again, [`Blackout::answers`] says.
     pub fn until(&self) -> Option<PacketRef> {
         self.silences.iter().map(|silence| silence.until).collect::<Option<Vec<_>>>()?.into_iter().min()
+    }
+
+    /// Whether a silent host does not only say something of its own accord, as probes of idle connections are, but answers again what it is
+    /// sent. Where nothing was sent to it that shows either, it is taken to answer.
+    pub fn answers(&self, back: PacketRef, capture: &CaptureView<'_>) -> bool {
+        let (hosts, others) = (silent(self), if self.deaf() { self.hosts() } else { self.others() });
+        let from = self.silences[0].asked.time;
+        let mut vain = false;
+        for (client, server, flows) in capture.pairs() {
+            let asked = hosts.contains(&server.address) && others.contains(&client);
+            if !asked && !(hosts.contains(&client) && others.contains(&server.address)) {
+                continue;
+            }
+            for flow in flows.iter().filter(|flow| flow.digest.last >= back.time) {
+                let began = flow.digest.id.time >= from;
+                if began && (flow.digest.accepted || flow.digest.answered) {
+                    return true;
+                }
+                match flow.whole {
+                    None if !began => return true,
+                    None => vain |= asked,
+                    Some(whole) => match heard(whole, asked, from, back) {
+                        Some(true) => return true,
+                        Some(false) => vain = true,
+                        None => {}
+                    },
+                }
+            }
+        }
+        !vain
     }
 
     /// What several hosts or the link's own silence prove beyond one host's.
@@ -151,6 +181,20 @@ fn alive_on_link(blackout: &Blackout<'_>, capture: &CaptureView<'_>) -> bool {
     })
 }
 
+/// Whether what was sent to the silent side of a flow from then on had an effect on it; `None` where nothing was.
+fn heard(flow: &FlowSummary, asked: bool, from: Timestamp, back: PacketRef) -> Option<bool> {
+    let (to, by) = match asked {
+        true => (&flow.facts.from_client, &flow.facts.from_server),
+        false => (&flow.facts.from_server, &flow.facts.from_client),
+    };
+    let sent = to.last_payload.is_some_and(|last| last.time >= from)
+        || to.fin.is_some_and(|fin| fin.time >= from)
+        || to.syns.last().is_some_and(|last| *last >= back);
+    // It may say something itself without having heard: an acknowledgment tells.
+    let waits = to.unacknowledged.is_some() || by.packets == 0 || by.last.is_none_or(|last| last < back);
+    sent.then_some(!waits)
+}
+
 /// Whether either side sent something again from then on.
 fn repeats(flow: &FlowSummary, from: Timestamp) -> bool {
     [&flow.facts.from_client, &flow.facts.from_server].into_iter().any(|half| {
@@ -180,7 +224,8 @@ fn one_dead_host(blackout: &Blackout<'_>, capture: &CaptureView<'_>) -> bool {
             here.push(client.facts.server.address);
         }
     }
-    let mut others_answer = false;
+    // It says something itself and is asked on, in vain.
+    let mut others_answer = blackout.until().is_some_and(|back| !blackout.answers(back, capture));
     let open = |digest: &Digest| (digest.accepted || digest.answered) && digest.last > from && digest.id.time < until;
     for (client, server, flows) in capture.pairs() {
         let mut meanwhile = flows.iter().filter(|flow| open(flow.digest));

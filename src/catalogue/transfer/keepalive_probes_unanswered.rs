@@ -17,6 +17,7 @@
 
 use crate::event::{Kind, Side};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::value::Value;
 use crate::rule::view::FlowView;
 use crate::rule::{Check, Needs, Rule, Step};
 
@@ -76,6 +77,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
                 .with("prober_host", prober.address)
                 .with("peer_host", other.address)
                 .with("probes", u64::from(unanswered))
+                .with("onset", Value::Frame(first))
                 .with("span", span),
         )
     })

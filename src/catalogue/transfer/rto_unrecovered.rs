@@ -23,6 +23,7 @@
 use crate::event::{Kind, Retransmission, Side};
 use crate::flow::facts::{Close, Resent};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::value::Value;
 use crate::rule::view::FlowView;
 use crate::rule::{Check, Explains, Needs, Rule, Scope, Step};
 use crate::time::Elapsed;
@@ -138,6 +139,7 @@ fn direction(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     let finding = fill(finding, sender, receiver)
         .with("octets", u64::from(waits.len))
         .with("copies", u64::from(waits.copies))
+        .with("onset", Value::Frame(waits.first))
         .with("span", span);
     Some(match peer.last {
         Some(last) if last < waits.first => finding.and(last, side.other(), "the last packet of the other side"),
