@@ -1293,6 +1293,7 @@ spoofed-sources | 1200 SYNs to one port from addresses that belong to nobody (19
 not-crowd | 60 users at once who complete their handshakes
 """)
 rule("network-blackout", """
+one-client-is-not-heard | the router drops all that one of three clients sends; the others go on, and the server, which hears nothing of that client, closes its idle connections
 one-peer-dark | three users ask one server twice a second; the router drops everything for 9 s, the connections go on 13 s after
 not-an-idle-server-asks-nobody | the same seen on the server, with nine users and three addresses: it has nothing outstanding, so it sends nothing that stays unanswered
 not-quiet-hour | the users go away for 8 s: nobody asks

@@ -6,7 +6,8 @@ OUT=${1:-$CAPTURES/rules}
 R=$OUT
 S=10.224.26.2
 lab_begin
-nginx_start "$B" "server { listen 10.224.26.2:80; listen 10.224.26.3:80; listen 10.224.26.4:80; listen 10.224.26.2:8080; }"
+nginx_start "$B" "server { listen 10.224.26.2:80; listen 10.224.26.3:80; listen 10.224.26.4:80; listen 10.224.26.2:8080; }
+  server { listen 10.224.26.2:81; keepalive_timeout 8s; }"
 wait_port "$B" 80
 JOBS=()
 join() { wait "${JOBS[@]}"; JOBS=(); }
@@ -25,6 +26,19 @@ join_link() { on "$P" iptables -D FORWARD -j DROP; on "$P" iptables -D OUTPUT -j
 T=network-blackout
 dark() { users 30 $S; sleep 12; cut_link; sleep 9; join_link; join; }
 record "$C" eth0 "$R/$T/one-peer-dark.pcap" "" dark
+# what one of three clients sends is dropped: the server closes its connections in time, and so is heard
+one_client() {
+    local address i
+    for address in 203.0.113.7 203.0.113.8 203.0.113.8 203.0.113.8 203.0.113.9; do
+        on "$C" timeout 24 python3 "$LAB_DIR/user.py" $address $S 81 >>"$TMP/user.log" 2>&1 </dev/null & JOBS+=($!)
+    done
+    sleep 8
+    on "$P" iptables -I FORWARD -s 203.0.113.8 -j DROP
+    for i in 1 2 3 4; do get "$C" --interface 203.0.113.8 -m 3 "http://$S:81/"; done
+    join
+    on "$P" iptables -D FORWARD -s 203.0.113.8 -j DROP
+}
+record "$C" eth0 "$R/$T/one-client-is-not-heard.pcap" "" one_client
 all_dark() { users 34 $S 10.224.26.3 10.224.26.4; sleep 12; cut_link; sleep 13; join_link; join; }
 record "$B" eth0 "$R/$T/not-an-idle-server-asks-nobody.pcap" "" all_dark
 pause() { users 12 $S; join; sleep 8; users 10 $S; join; }

@@ -20,7 +20,7 @@
 //! ## False alarms it avoids
 //! Quiet hosts (nobody asks them, or they never spoke once a second), one dead connection, copies of one packet made by the capture.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::PacketRef;
 use crate::host::grid::Quiet;
@@ -133,6 +133,9 @@ fn finding(n: u32, blackout: &Blackout<'_>, capture: &CaptureView<'_>) -> Findin
     }
     finding = stayed(finding, blackout, (from, until), capture);
     let dark = if standing == Standing::GoesOn { capture.end } else { until };
+    if blackout.deaf() && others.len() == 1 {
+        finding = others_hear(finding, (hosts[0], others[0]), (from, dark), capture);
+    }
     let reach = reach(blackout, (from, dark), standing, capture);
     let (asker, peer) = match first.quiet {
         Quiet::Deaf => (first.host, first.others.first()),
@@ -207,6 +210,40 @@ fn resumed(finding: Finding, blackout: &Blackout<'_>, back: PacketRef, capture: 
             format!("{} went on with the same sequence numbers: both ends ran on", counted(n, "connection")),
             &[heard, back],
         ),
+    }
+}
+
+/// Others whom the same host answered meanwhile show that it is well, and the way to it from elsewhere.
+fn others_hear(
+    finding: Finding,
+    (host, peer): (Address, Address),
+    (from, until): (Timestamp, Timestamp),
+    capture: &CaptureView<'_>,
+) -> Finding {
+    let within = |at: &PacketRef| at.time > from && at.time < until;
+    let mut others: BTreeMap<Address, (PacketRef, PacketRef)> = BTreeMap::new();
+    for (client, server, flows) in capture.pairs() {
+        if client == host || server.address != peer {
+            continue;
+        }
+        let answered = flows.iter().find_map(|flow| match flow.whole {
+            Some(whole) => whole.facts.from_server.last_payload.filter(within).map(|at| (flow.digest.id, at)),
+            None => (flow.digest.accepted && within(&flow.digest.id)).then_some((flow.digest.id, flow.digest.id)),
+        });
+        if let Some(answered) = answered {
+            others.entry(client).or_insert(answered);
+        }
+    }
+    match others.first_key_value() {
+        None => finding,
+        Some((other, (flow, at))) => {
+            let told = counted(others.len(), "other host");
+            finding.cites(*at, Some(*flow), format!("meanwhile {peer} answers {other}")).rules_out(
+                "service-down",
+                format!("{peer} answers {told} meanwhile"),
+                &[*at],
+            )
+        }
     }
 }
 
