@@ -100,11 +100,32 @@ if wants narrow; then
 # a chain of two RSA certificates does not fit one segment
 openssl req -x509 -newkey rsa:4096 -nodes -days 20 -subj "/CN=www.example.com" -keyout "$TMP/wide.key" -out "$TMP/wide.crt" 2>/dev/null
 cat "$TMP/wide.crt" "$TMP/wide.crt" >"$TMP/wide.pem"
-nginx_start "$B" "ssl_certificate $TMP/wide.pem; ssl_certificate_key $TMP/wide.key; server { listen 443 ssl; }"
+nginx_start "$B" "ssl_certificate $TMP/wide.pem; ssl_certificate_key $TMP/wide.key; server { listen 443 ssl; } server { listen 80; }"
+head -c 6942 /dev/zero | tr '\0' 'x' >"$NGINX_DIR/html/large-to-the-last.txt"
+head -c 6000 /dev/zero | tr '\0' 'x' >"$NGINX_DIR/html/index-with-a-small-end.txt"
 wait_port "$B" 443
 on "$P" ip link set eth0 mtu 1280
 # what the router would say of it finds no route
 on "$P" ip rule add iif lo ipproto icmp blackhole
 hello() { get "$C" -m 12 --connect-to "::$S:443" https://www.example.com/; sleep 4; }
 record "$C" eth0 "$R/pmtu-blackhole/tls-at-the-client.pcap" "tcp port 443" hello
+# all that goes out is large: no rest behind it is reported
+answers() {
+    get "$C" "http://$S/"
+    get "$C" -m 10 "http://$S/large-to-the-last.txt" & local first=$!
+    sleep 1
+    get "$C" -m 9 "http://$S/large.txt"
+    wait $first
+    sleep 2
+}
+record "$B" eth0 "$R/pmtu-blackhole/nothing-but-full-segments.pcap" "tcp port 80" answers
+# on a connection that has been used a while the acknowledgment of a request comes with the answer, and gets lost with it
+kept() {
+    get "$C" -m 10 "http://$S/" "http://$S/" "http://$S/" "http://$S/" "http://$S/" "http://$S/large-to-the-last.txt" & local first=$!
+    sleep 1
+    get "$C" -m 9 "http://$S/index-with-a-small-end.txt"
+    wait $first
+    sleep 2
+}
+record "$B" eth0 "$R/pmtu-blackhole/acknowledgments-with-it.pcap" "tcp port 80" kept
 fi

@@ -968,6 +968,8 @@ not-survived | 33 s of silence, and the connection still works
 rule("pmtu-blackhole", """
 narrow-link | a link with a smaller MTU and no ICMP: segments of 1448 octets vanish, the rest of 656 arrives. From the first lab
 tls-at-the-client | seen at the client: the certificates never come, the small end of the flight does. From nginx-limits.sh
+nothing-but-full-segments | two answers behind a link of 1280 octets, seen at the server: only full segments go out and none is acknowledged; the second connection is opened meanwhile
+acknowledgments-with-it | the same on a kept connection: the answer takes the acknowledgment of its request with it; a second answer has a small end, which SACK reports
 not-discovered | the same with ICMP: the sizes shrink. From the first lab
 """)
 

@@ -203,6 +203,30 @@ pub(super) fn of_one_silence(findings: &[Finding], rules: &[&Rule], places: &[Pl
     }
 }
 
+/// What becomes of connections on whose way large packets vanish.
+const WHERE_LARGE_PACKETS_VANISH: [&str; 4] =
+    ["rto-unrecovered", "client-abandoned", "upstream-hang", "response-stalled"];
+
+/// Where large packets between two hosts were seen to vanish and small ones to pass, connections of the two that stand still do so for
+/// that: which of them proves it depends on what it had to send last.
+pub(super) fn of_one_way(findings: &[Finding], rules: &[&Rule], places: &[Place], causes: &mut Causes) {
+    let hosts = |i: usize| Some((places[i].client?.address, places[i].server?.address));
+    let mut proven: BTreeMap<(Address, Address), usize> = BTreeMap::new();
+    for i in
+        (0..findings.len()).filter(|i| rules[*i].id == "pmtu-blackhole" && findings[*i].severity >= Severity::Warning)
+    {
+        if let Some(ends) = hosts(i) {
+            proven.entry(ends).or_insert(i);
+        }
+    }
+    for i in 0..findings.len() {
+        let stands_still = causes.explained_by[i].is_none() && WHERE_LARGE_PACKETS_VANISH.contains(&rules[i].id);
+        if let Some(cause) = hosts(i).filter(|_| stands_still).and_then(|ends| proven.get(&ends)) {
+            causes.explained_by[i] = Some(*cause);
+        }
+    }
+}
+
 /// Whether a request, as soon as it came, led to what is stuck at the server that was asked next, for as long as it waited itself.
 fn at_once(effect: &Finding, cause: &Finding) -> bool {
     let after = cause.first().time.since(effect.first().time);

@@ -122,6 +122,7 @@ pub fn find(findings: &[Finding], capture: &CaptureView<'_>) -> Causes {
         causes.explained_by[effect] = cause;
         causes.deeper[effect] = deeper;
     }
+    behind::of_one_way(findings, &rules, &places, &mut causes);
     behind::held_up(findings, &rules, &places, &mut causes);
     behind::in_numbers(findings, &rules, &places, capture, &mut causes);
     behind::of_one_host(findings, &rules, &mut causes);

@@ -4,7 +4,8 @@
 //! A full segment (1200 octets or more, or as much as the peer's MSS allows) is sent at least three times and never acknowledged, while
 //! the peer reports by SACK that it has the small rest behind it. The sizes of the copies count: with segmentation offload the first one
 //! may be larger than anything on the wire. Or the peer closed meanwhile, got the small ACK of its FIN (it does not repeat it), and the full
-//! segment that went out after that was lost all the same. An ICMP "fragmentation needed" either did not come or was not heeded.
+//! segment that went out after that was lost all the same. Or nothing of an answer passes on two connections of the same hosts, of which the
+//! second was opened while full segments of the first were lost: both hosts are there, and small packets pass. An ICMP "fragmentation needed" either did not come or was not heeded.
 //!
 //! At the receiver's end the large segments are not in the capture. There a small packet of the sender tells, one that came 3 s or more after the
 //! peer's last octets: its number says that a full segment or more was sent before it, and none of that ever came, in full or in part. The
@@ -23,7 +24,9 @@
 //! offload makes on the capturing host. At the receiver's end: octets that came after all or were acknowledged, a capture that loses packets.
 
 use crate::event::{Kind, PacketRef, Side, What};
-use crate::rule::finding::{Confidence, Culprit, Finding};
+use crate::flow::facts::{FlowFacts, Handshake, Unacknowledged};
+use crate::rule::finding::{Confidence, Culprit, Evidence, Finding};
+use crate::rule::summary::FlowSummary;
 use crate::rule::view::{CaptureView, FlowView};
 use crate::rule::{Check, Explains, Fix, Keep, Needs, Rule, Scope, Step};
 use crate::time::Elapsed;
@@ -143,7 +146,58 @@ fn unheard(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
 
 /// Where the capture itself lost packets, what it does not have proves nothing.
 fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
-    if finding.variant == UNHEARD && capture.tally.unseen > 0 { Keep::Drop } else { Keep::Yes }
+    if finding.variant == UNHEARD && capture.tally.unseen > 0 {
+        return Keep::Drop;
+    }
+    if finding.confidence > Confidence::Low {
+        return Keep::Yes;
+    }
+    let alike = finding.subject.flow().and_then(|id| capture.flows.get(&id)).and_then(|flow| alike(flow, capture));
+    let Some((other, handshake)) = alike else { return Keep::Drop };
+    finding.evidence.push(Evidence {
+        at: handshake,
+        flow: Some(other),
+        side: Some(Side::Client),
+        shows: "small packets pass: a connection is opened while full segments of another are lost".into(),
+    });
+    finding.confidence = Confidence::Medium;
+    Keep::Yes
+}
+
+/// Another connection of the same two hosts that was opened while full segments of this one were lost again and again, and whose own are lost
+/// as well: neither host was gone, nor the way between them. None where a full segment passed on any connection of theirs.
+fn alike(flow: &FlowSummary, capture: &CaptureView<'_>) -> Option<(PacketRef, PacketRef)> {
+    let side = [Side::Server, Side::Client].into_iter().find(|side| lost(&flow.facts, *side).is_some())?;
+    let waits = lost(&flow.facts, side)?;
+    let client = flow.facts.client.address;
+    let theirs = || {
+        let all = capture.flows_to_host(flow.facts.server.address);
+        all.filter(move |other| other.facts.client.address == client && other.facts.id != flow.facts.id)
+    };
+    let passed = |other: &FlowSummary| {
+        let half = other.facts.half(side);
+        half.acknowledged >= u64::from(2 * waits.copy_len) && half.last_payload.is_some_and(|last| last > waits.first)
+    };
+    if theirs().any(passed) {
+        return None;
+    }
+    let within = |at: PacketRef, waits: &Unacknowledged| at > waits.first && at.time + HEARD < waits.last.time;
+    theirs().find_map(|other| {
+        let theirs = lost(&other.facts, side)?;
+        let opened = other.facts.established.filter(|at| within(*at, &waits));
+        let opened = opened.or(flow.facts.established.filter(|at| within(*at, &theirs)))?;
+        Some((other.facts.id, opened))
+    })
+}
+
+/// Full segments of which none was ever acknowledged, sent again and again to a peer that opened the connection and acknowledges nothing.
+fn lost(facts: &FlowFacts, side: Side) -> Option<Unacknowledged> {
+    let (mine, peer) = (facts.half(side), facts.half(side.other()));
+    let waits = mine.unacknowledged?;
+    let filled = peer.mss.is_some_and(|mss| waits.copy_len >= FEWEST && waits.copy_len + OPTIONS >= u32::from(mss));
+    let again = waits.copies >= COPIES && waits.last.time.since(waits.first.time) >= SPAN;
+    let none = mine.acknowledged < u64::from(waits.copy_len) && waits.sacked == 0 && peer.reset_count == 0;
+    (again && none && (filled || waits.copy_len >= FULL)).then_some(waits)
 }
 
 fn judge(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
@@ -154,17 +208,21 @@ fn judge(flow: &FlowView<'_>, side: Side) -> Option<Finding> {
     let span = waits.last.time.since(waits.first.time);
     let rest = (1..FULL).contains(&waits.sacked);
     let passed = small_passed(flow, side).filter(|_| waits.sacked == 0);
-    if waits.copies < COPIES
-        || span < SPAN
-        || !(filled || size >= FULL)
-        || !rest && passed.is_none()
-        || peer.reset_count > 0
-    {
+    if waits.copies < COPIES || span < SPAN || !(filled || size >= FULL) || peer.reset_count > 0 {
+        return None;
+    }
+    // One connection of which nothing passes may be a peer that is gone: only another one beside it tells.
+    let alone = !rest && passed.is_none();
+    if alone && (flow.facts.handshake != Handshake::Full || lost(flow.facts, side).is_none()) {
         return None;
     }
     let heard = flow.story.events().find(|event| matches!(event.what, What::Icmp(_))).map(|event| event.at);
     let sack = peer.last.filter(|last| rest && *last > waits.first);
-    let confidence = if rest { Confidence::High } else { Confidence::Medium };
+    let confidence = match (rest, alone) {
+        (true, _) => Confidence::High,
+        (false, false) => Confidence::Medium,
+        (false, true) => Confidence::Low,
+    };
     Some(
         RULE.found(flow, waits.first, side, format!("octets that begin with the lost segment of {size}"))
             .confidence(confidence)
@@ -191,7 +249,7 @@ fn small_passed(flow: &FlowView<'_>, side: Side) -> Option<PacketRef> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::testing::Scene;
+    use crate::rule::testing::{Scene, World};
 
     fn stuck(size: u32, sacked: u32) -> Scene {
         let mut scene = Scene::open()
@@ -218,8 +276,34 @@ mod tests {
     }
 
     #[test]
+    fn two_connections_of_which_nothing_but_small_packets_passes_show_the_size() {
+        let at = |number: u64, port: u16, start: i64| {
+            let begun = Scene::starting(&format!("10.0.0.1:{port}"), "10.0.0.2:80", number, start).handshake();
+            let mut scene = [220, 640, 1470, 3100]
+                .iter()
+                .fold(
+                    begun.request(3, "GET", "/", 40).acked(Side::Client, 4).data(Side::Server, 5, 5000),
+                    |scene, ms| scene.again(Side::Server, *ms),
+                )
+                .capture_ends(9000);
+            let waits = scene.facts.from_server.unacknowledged.as_mut().expect("waits");
+            waits.copy_len = 1448;
+            scene.facts.from_client.mss = Some(1460);
+            scene
+        };
+        let (one, alone) = (at(1, 40_000, 0), World::new().with(&at(1, 40_000, 0)));
+        let told = |world: World| world.corroborated(&RULE, one.check(&RULE)?).map(|finding| finding.confidence);
+        let both = |second: i64| World::new().with(&at(1, 40_000, 0)).with(&at(2, 40_001, second));
+        assert_eq!(told(both(1000)), Some(Confidence::Medium));
+        assert_eq!(told(alone), None, "its peer may be gone");
+        assert_eq!(told(both(0)), None, "both may have gone at once");
+        let fine = Scene::starting("10.0.0.1:40002", "10.0.0.2:80", 3, 500).handshake().data(Side::Server, 5, 9000);
+        assert_eq!(told(both(1000).with(&fine.acked(Side::Server, 700))), None, "full segments pass");
+    }
+
+    #[test]
     fn silence_alone_may_be_an_outage() {
-        assert_eq!(stuck(1448, 0).check(&RULE), None);
+        assert_eq!(World::new().corroborated(&RULE, stuck(1448, 0).check(&RULE).expect("a question")), None);
     }
 
     #[test]
@@ -227,7 +311,8 @@ mod tests {
         let closed = |fins: &[i64]| {
             let fins =
                 fins.iter().fold(stuck(1448, 0), |scene, ms| scene.fin(Side::Server, *ms)).acked(Side::Server, 9_001);
-            fins.again(Side::Client, 12_800).capture_ends(14_000).check(&RULE)
+            let found = fins.again(Side::Client, 12_800).capture_ends(14_000).check(&RULE);
+            found.and_then(|finding| World::new().corroborated(&RULE, finding))
         };
         assert_eq!(closed(&[9_000]).map(|finding| finding.confidence), Some(Confidence::Medium));
         assert_eq!(closed(&[8_000, 9_000]), None, "a FIN that is repeated was not answered: nothing passes");
