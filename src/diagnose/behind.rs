@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::cause::{Causes, Place};
 use crate::event::PacketRef;
 use crate::rule::finding::{Confidence, Finding, Severity, Subject};
+use crate::rule::value::Value;
 use crate::rule::view::CaptureView;
 use crate::rule::{Rule, Scope};
 use crate::time::Elapsed;
@@ -126,8 +127,7 @@ pub(super) fn in_numbers(
         let group: BTreeSet<usize> = effects.iter().copied().collect();
         let best = behind.into_values().filter_map(|mut list| {
             list.retain(|cause| !group.contains(cause) && !group.contains(&causes.root(*cause)));
-            let weight: u64 =
-                list.iter().map(|i| findings[*i].reach.as_ref().map_or(1, |reach| reach.flows.max(1))).sum();
+            let weight: u64 = list.iter().map(|i| weight(&findings[*i])).sum();
             let led: Vec<(usize, usize)> =
                 effects.iter().filter_map(|effect| Some((*effect, nearest(findings, &list, *effect)?))).collect();
             let each = |(effect, cause): &(usize, usize)| at_once(&findings[*effect], &findings[*cause]);
@@ -145,6 +145,15 @@ pub(super) fn in_numbers(
                 causes.explained_by[effect] = Some(cause);
             }
         }
+    }
+}
+
+/// How often it was seen: of so many flows, or so many times on one.
+fn weight(finding: &Finding) -> u64 {
+    match (&finding.reach, finding.values.get("times")) {
+        (Some(reach), _) => reach.flows.max(1),
+        (None, Some(Value::Count(times))) => (*times).max(1),
+        (None, _) => 1,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::rule::Recovery;
 use crate::rule::finding::{Confidence, Finding, Reach, Severity, Standing};
 use crate::rule::summary::{Digest, Verdict};
 use crate::rule::tally::Beyond;
+use crate::rule::value::Value;
 use crate::rule::view::{CaptureView, in_turn};
 use crate::time::{Elapsed, Timestamp};
 use crate::wire::{Address, Endpoint};
@@ -379,7 +380,14 @@ fn successes(
     let recovered = recovered.or(ended.and_then(|ended| ended.into_iter().max()));
     let until = PacketRef { time: until.map_or(last.time, |until| until.max(last.time)), ..last };
     let between = all().filter(alike).filter(|digest| digest.id > first && digest.id < last).count();
-    let comes_again = between >= AMONG && comes_again(draft.members.len(), (first, until), capture.end);
+    // Of connections that carry many requests, what their answers tell.
+    let slot = |i: &usize, slot| match findings[*i].values.get(slot) {
+        Some(Value::Count(n)) => *n as usize,
+        _ => 0,
+    };
+    let between = between + draft.members.iter().map(|i| slot(i, "between")).sum::<usize>();
+    let times = draft.members.iter().map(|i| slot(i, "times").max(1)).sum();
+    let comes_again = between >= AMONG && comes_again(times, (first, until), capture.end);
     let recovered = recovered.filter(|_| !comes_again);
     let recovered = recovered.or_else(|| {
         let counts = recovery != Recovery::LaterFlow && !comes_again;

@@ -4,6 +4,7 @@
 //! bit each, so that a rule can say in one comparison whether it has anything to look at.
 
 pub mod cold;
+pub mod errors;
 pub mod h2;
 mod stamp;
 pub mod story;

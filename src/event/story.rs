@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use prefetch_index::prefetch_index;
 use serde::{Deserialize, Serialize};
 
+use super::errors::{Errors, GivenUp, Well};
 use super::{Event, Kind, KindSet, Protocol, Side, What};
+use crate::wire::http::ResponseHead;
 
 /// The bounded list of a flow's events.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,6 +19,8 @@ pub struct Story {
     spoken: [Option<Protocol>; 2],
     /// Of the events that were given up, one was a request.
     requests_left_out: bool,
+    /// Answers among them, where errors were.
+    given_up: Option<Box<GivenUp>>,
 }
 
 impl Story {
@@ -49,8 +53,12 @@ impl Story {
             return;
         }
         if self.tail.len() == Self::TAIL {
-            let given_up = self.tail.pop_front();
-            self.requests_left_out |= given_up.is_some_and(|event| matches!(event.what, What::Request(_)));
+            if let Some(event) = self.tail.pop_front() {
+                self.requests_left_out |= matches!(event.what, What::Request(_));
+                if self.seen.has(Kind::ErrorStatus) && matches!(event.what, What::Response(_)) {
+                    self.given_up.get_or_insert_default().add(&event);
+                }
+            }
             self.left_out += 1;
         }
         self.tail.push_back(event);
@@ -99,6 +107,34 @@ impl Story {
     /// How many events are kept of those before requests that were given up; `None` when every request is kept.
     pub fn before_lost_requests(&self) -> Option<usize> {
         self.requests_left_out.then_some(self.head.len())
+    }
+
+    /// Error statuses of answers that were given up.
+    pub fn errors_left_out(&self) -> impl Iterator<Item = u16> {
+        self.given_up.iter().flat_map(|given_up| given_up.statuses())
+    }
+
+    /// Answers of this error status that `counts` (which a caller may narrow by the head of those that are kept), all of the flow.
+    pub fn errors(&self, status: u16, counts: impl Fn(&ResponseHead) -> bool) -> Errors {
+        let such = |what: &What| matches!(what, What::Response(head) if head.status == status && counts(head));
+        let told = |events: &mut dyn Iterator<Item = &Event>| {
+            let mut errors = Errors::default();
+            let mut well = Well::default();
+            for event in events {
+                errors.add(event, such);
+                well.add(event);
+            }
+            (errors, well)
+        };
+        let (head, _) = told(&mut self.head.iter());
+        let (tail, well) = told(&mut self.tail.iter());
+        match &self.given_up {
+            Some(given_up) => {
+                let (middle, good) = given_up.of(status);
+                head.then(&middle, good).then(&tail, &well)
+            }
+            None => head.then(&tail, &well),
+        }
     }
 
     /// First kept event of `kind` by `side`.

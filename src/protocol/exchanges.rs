@@ -2,7 +2,7 @@
 //!
 //! A connection may carry a million requests, a flow's story holds few events. The first exchanges are told as they happen; later ones are
 //! held back and told only when something about them is unusual: an error status, an upgrade, a slow answer, an objection or a conflict in
-//! a head, an answer that nobody asked for or that breaks off. When the connection ends, or is to be judged while it is open, what is
+//! a head, an answer that nobody asked for or that breaks off; behind an error also the next few that are none. When the connection ends, or is to be judged while it is open, what is
 //! outstanding is told, or else the latest exchange that was complete.
 
 use std::collections::VecDeque;
@@ -23,6 +23,9 @@ const HELD: usize = 8;
 /// An answer is unusual when its head comes that much later than the head of its request: well below what any rule calls slow.
 const SLOW: Elapsed = Elapsed::millis(500);
 
+/// Good answers told behind an error: they show that it is over, or that it comes and goes.
+const AGAIN: u8 = 2;
+
 /// The exchanges of one connection.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Exchanges {
@@ -33,6 +36,8 @@ pub(super) struct Exchanges {
     latest: Vec<Event>,
     /// The connection ends: nothing more is held back.
     closing: bool,
+    /// So many of the next good answers are told.
+    recovering: u8,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -151,7 +156,15 @@ impl Exchanges {
         let answered =
             Answered { framing: head.framing_after(method.token()), method, known: asked.is_some(), interim };
         let slow = asked.is_none_or(|asked| at.time.since(asked.time) >= SLOW);
-        self.tell(number, Event { at, side: Side::Server, what: What::Response(head) }, !usual || slow, emit);
+        let failed = head.status >= 500;
+        let recovers = self.recovering > 0 && !interim;
+        self.recovering = if failed { AGAIN } else { self.recovering - u8::from(recovers) };
+        self.tell(
+            number,
+            Event { at, side: Side::Server, what: What::Response(head) },
+            !usual || slow || recovers,
+            emit,
+        );
         answered
     }
 

@@ -4,7 +4,10 @@
 //! else only "the client spoke last" is known, and where even that proves nothing (TLS may carry control frames of HTTP/2 at any time) the
 //! answer is "nothing is pending".
 
+use super::finding::Finding;
+use super::value::Value;
 use super::view::FlowView;
+use crate::event::errors::Errors;
 use crate::event::story::Story;
 use crate::event::{Event, Kind, PacketRef, Protocol, Side, What};
 use crate::flow::facts::Handshake;
@@ -23,6 +26,31 @@ pub struct Exchange<'a> {
     pub response: Option<(PacketRef, &'a ResponseHead)>,
     /// Packet that completed the response.
     pub response_end: Option<PacketRef>,
+}
+
+/// Good answers behind the last error from which on it is over on that connection.
+const AGAIN: u64 = 2;
+
+/// Says of answers with an error status on one connection when they began and ended, and how often others came between; also of those that
+/// the story gave up (slots `onset`, `until`, `over`, `times`, `between`).
+pub fn dated(mut finding: Finding, errors: &Errors) -> Finding {
+    let shown = finding.evidence.first().map(|told| told.at);
+    if let Some(first) = errors.first.filter(|first| shown.is_some_and(|at| *first < at)) {
+        finding = finding.with("onset", Value::Frame(first));
+    }
+    if let Some(latest) = errors.latest.filter(|latest| shown.is_some_and(|at| *latest > at)) {
+        finding = finding.with("until", latest.time);
+    }
+    if let Some(after) = errors.after.filter(|_| errors.since >= AGAIN) {
+        finding = finding.with("over", Value::Frame(after));
+    }
+    match errors.count {
+        0 | 1 => finding,
+        n => finding
+            .with("times", n)
+            .with("between", errors.between)
+            .note(format!("{n} answers of this connection are of that kind")),
+    }
 }
 
 /// A question without a whole answer.

@@ -22,7 +22,7 @@
 use super::gateway_reason::{self, DISTRUSTED, NAMELESS, QUEUED};
 use super::http_server_error::cut_off;
 use crate::event::{Kind, PacketRef, Side};
-use crate::rule::exchange::exchanges;
+use crate::rule::exchange::{dated, exchanges};
 use crate::rule::finding::{Confidence, Culprit, Finding};
 use crate::rule::gateway::{gateway_error, joined};
 use crate::rule::value::Value;
@@ -148,7 +148,6 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let Some(first) = all.iter().find(failed) else {
         return cut_off(&RULE, CUT, flow, |status| matches!(status, 502 | 504));
     };
-    let count = all.iter().filter(failed).count();
     let (at, head) = first.response?;
     let after = at.time.since(first.request.time);
     let status = head.status;
@@ -157,7 +156,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         .and(first.request, Side::Client, "the request")
         .with("after", after)
         .with("status", Value::Count(status.into()));
-    Some(if count > 1 { finding.note(format!("{count} answers of this connection are of that kind")) } else { finding })
+    Some(dated(finding, &flow.story.errors(status, gateway_error)))
 }
 
 /// Drops it where the backend gave the same status: then it is the application's word.

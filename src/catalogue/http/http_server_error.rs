@@ -16,9 +16,10 @@
 //! of scanners: a notice. Answers to the health checks of load balancers fail no user: a notice too.
 
 use crate::catalogue::close::lb_health_check_noise::period;
+use crate::event::errors::Errors;
+use crate::event::story::Story;
 use crate::event::{Kind, PacketRef, Side, What};
-use crate::flow::facts::FlowFacts;
-use crate::rule::exchange::{Exchange, exchanges};
+use crate::rule::exchange::{Exchange, dated, exchanges};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::gateway::{gateway_error, joined};
 use crate::rule::summary::FlowSummary;
@@ -26,9 +27,12 @@ use crate::rule::value::Value;
 use crate::rule::view::{CaptureView, FlowView, LegsView};
 use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step};
 use crate::time::Elapsed;
+use crate::wire::http::ResponseHead;
 
 /// Variant of the headline where the snaplen left the status line only.
 const CUT: u8 = 2;
+/// Variant where the errors came in the midst of a long connection.
+const LATER: u8 = 3;
 /// From here errors are no exception any more: so many answers, and one in so many.
 const MANY: u64 = 5;
 const ONE_IN: u64 = 20;
@@ -50,6 +54,7 @@ pub static RULE: Rule = Rule {
     variants: &[
         "{server} answers {status}: {failed} of {answers} answers are server errors of the application",
         "{server} answered {status}; what else it said is cut off",
+        "{server} answered {status} {failed} times on one connection: the application's own error",
     ],
     users_see: &["500 Internal Server Error", "HTTP 500", "Internal Server Error"],
     do_first: &[
@@ -75,8 +80,32 @@ pub static RULE: Rule = Rule {
 /// The exchange was answered with an error of the application itself.
 fn failed(exchange: &Exchange<'_>) -> Option<(PacketRef, u16)> {
     let (at, head) = exchange.response?;
+    own(head).then_some((at, head.status))
+}
+
+fn own(head: &ResponseHead) -> bool {
     let meant = head.status == 503 && head.retry_after.is_some();
-    ((500..600).contains(&head.status) && !meant && !gateway_error(head)).then_some((at, head.status))
+    (500..600).contains(&head.status) && !meant && !gateway_error(head)
+}
+
+/// Errors of which the story gave up the heads, as those that a connection begins and ends well with: by status alone.
+fn left_out(story: &Story) -> impl Iterator<Item = (u16, Errors)> {
+    let statuses = story.errors_left_out().filter(|status| matches!(status, 500 | 505..=599));
+    statuses.map(|status| (status, story.errors(status, own)))
+}
+
+/// All errors of a connection that hurt somebody.
+fn errors_of(flow: &FlowSummary, all: &[Exchange<'_>], capture: &CaptureView<'_>) -> u64 {
+    let told = all.iter().filter(|one| hurts(one)).count() as u64;
+    if is_front(flow.facts.id, capture) {
+        return told;
+    }
+    told.max(left_out(&flow.story).map(|(_, errors)| errors.count).sum())
+}
+
+/// Whether it is a proxy's connection to its client, of which other legs are known: what the story gave up may be a backend's word.
+fn is_front(flow: PacketRef, capture: &CaptureView<'_>) -> bool {
+    capture.links_of(flow).any(|link| link.client_leg == flow)
 }
 
 /// It hurts somebody: no health check, and no request that an application need not understand.
@@ -89,6 +118,11 @@ fn hurts(exchange: &Exchange<'_>) -> bool {
 fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let all = exchanges(flow.story);
     let Some(worst) = all.iter().find(|one| hurts(one)).or_else(|| all.iter().find(|one| failed(one).is_some())) else {
+        if let Some((status, errors)) = left_out(flow.story).next() {
+            let told = RULE.found(flow, errors.first?, Side::Server, format!("{status}, the first such answer"));
+            let told = told.variant(LATER).with("status", Value::Count(status.into())).with("path", "/".to_owned());
+            return Some(dated(told.with("failed", errors.count), &errors));
+        }
         let cut = cut_off(&RULE, CUT, flow, |status| !matches!(status, 501 | 502 | 504 | 505))?;
         return Some(cut.with("path", "/".to_owned()));
     };
@@ -102,14 +136,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         .with("path", plain(&worst.head.target))
         .with("request", request)
         .with("status", Value::Count(status.into()));
-    let count = all.iter().filter(|one| failed(one).is_some()).count();
-    let latest = all.iter().filter_map(failed).map(|(at, _)| at.time).max();
-    let finding = match latest.filter(|latest| *latest > at.time) {
-        Some(latest) => finding.with("until", latest),
-        None => finding,
-    };
-    let finding =
-        if count > 1 { finding.note(format!("{count} answers of this connection are of that kind")) } else { finding };
+    let finding = dated(finding, &flow.story.errors(status, own));
     Some(if hurts(worst) {
         finding
     } else {
@@ -160,11 +187,19 @@ fn weigh(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     if passed_on(flow.facts.id, finding, capture) {
         return Keep::Drop;
     }
+    if is_front(flow.facts.id, capture) {
+        if finding.variant == LATER && told_behind(finding, flow, capture) {
+            return Keep::Drop;
+        }
+        if let Some(told) = finding.evidence.iter().map(|told| told.at).min() {
+            finding.values.set("onset", Value::Frame(told));
+        }
+    }
     let (mut errors, mut answers) = (0, 0);
     for sibling in capture.flows_to(&flow.facts.server).take(COUNTED) {
         let all = exchanges(&sibling.story);
-        errors += all.iter().filter(|one| hurts(one)).count() as u64;
-        answers += answered(&sibling.facts, &all);
+        errors += errors_of(sibling, &all, capture);
+        answers += answered(sibling, &all);
     }
     // Healthy flows that were let go answered at least once.
     let kept = capture.flows_to(&flow.facts.server).take(COUNTED).count() as u64;
@@ -182,6 +217,16 @@ fn weigh(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
         *finding = told.with("failed", errors).with("answers", answers);
     }
     Keep::Yes
+}
+
+/// Whether one of the servers behind it was found to give that status.
+fn told_behind(finding: &Finding, flow: &FlowSummary, capture: &CaptureView<'_>) -> bool {
+    let of_legs = capture.links_of(flow.facts.id).filter(|link| link.client_leg == flow.facts.id);
+    let behind: Vec<_> =
+        of_legs.filter_map(|link| capture.digest_of(link.backend_leg)).map(|digest| digest.server()).collect();
+    let same = |one: &Finding| one.rule == finding.rule && one.values.get("status") == finding.values.get("status");
+    let mut found = capture.found_by(RULE.id).filter(|other| behind.contains(&other.facts.server));
+    found.any(|other| other.findings.iter().any(same))
 }
 
 /// Connections that carry one such question each, as a clock does: how often.
@@ -210,9 +255,10 @@ pub(super) fn checked(flow: &FlowSummary, finding: &Finding, capture: &CaptureVi
 }
 
 /// How many answers a connection carried, at most: where not all are told, each segment of the client may have been a request.
-fn answered(facts: &FlowFacts, told: &[Exchange<'_>]) -> u64 {
-    let answers = told.iter().filter(|one| one.response.is_some()).count();
-    if answers < TOLD { answers as u64 } else { facts.from_client.segments.max(answers as u64) }
+fn answered(flow: &FlowSummary, told: &[Exchange<'_>]) -> u64 {
+    let answers = told.iter().filter(|one| one.response.is_some()).count() as u64;
+    let all = told.len() + 1 < TOLD && flow.story.left_out() == 0;
+    if all { answers } else { flow.facts.from_client.segments.max(answers) }
 }
 
 /// The backend gave the same status: the finding of its leg tells it.
