@@ -220,6 +220,9 @@ mariadb-wrong-password | three logins with a wrong password: 1045
 mariadb-unknown-database | three logins to a database that the user may not see: 1044
 mariadb-user-limit | MAX_USER_CONNECTIONS 1, the second login of the user: 1226
 mariadb-ping-without-password | `mariadb-admin ping` as a user who does not exist, three times: a warning
+redis-no-password | GET and SET without the password that Redis wants: NOAUTH (made by `services.sh`)
+redis-wrong-password | `redis-cli -a` with a wrong password: WRONGPASS (made by `services.sh`)
+not-redis-ping-without-password | PING and INFO without a password, and libraries that say who they are before they log in: notices (made by `services.sh`)
 not-haproxy-pgsql-check | HAProxy's `option pgsql-check` with a user to whose name there is no database: the check takes the server's first message for a sign of life
 not-pg-isready-as-nobody | `pg_isready` as a user who does not exist, where a password is wanted and where none is
 """)
@@ -232,6 +235,11 @@ redis-out-of-memory | SET beyond maxmemory with noeviction: OOM
 redis-read-only-replica | SET at a replica: READONLY
 not-postgresql-unique-violation | a row that exists already, a syntax error, a table that does not exist
 not-mariadb-duplicate-key | the same in MariaDB
+pgbouncer-pool-exhausted | two slow queries hold PgBouncer's pool of 2, four more are turned down after query_wait_timeout: 08P01 (made by `services.sh`)
+postfix-relay-denied | a host sends four mails to a domain that Postfix does not relay to for it: 554 5.7.1 (made by `services.sh`)
+not-pgbouncer-pool-busy-for-a-second | the same pool, busy for 1 s: everybody is served in the end (made by `services.sh`)
+not-postfix-unknown-recipients | an address that does not exist, one recipient of two that is not relayed to, one such mail, and one that is taken: a notice (made by `services.sh`)
+not-postfix-strangers-who-try | three public addresses whose mails are not relayed, seen at the server: notices (made by `services.sh`)
 not-redis-wrong-type | a command for another type, a script that is not loaded, an unknown command
 """)
 rule("dns-no-answer", """
@@ -1148,6 +1156,8 @@ answered-after-65s | nothing for 65 s, then the answer: judged while it was open
 given-up-after-15s | `curl -m 15`, twice, and nginx's own request of the next capture, which ends with its client after 12 s; seen at the server
 over-tls | HTTPS through nginx, whose backend never answers: the client leg
 tickets-cross-the-request | HTTPS at HAProxy behind a way of 20 ms, whose backend never answers: its session tickets come when the request has left
+redis-stopped | Redis is stopped (SIGSTOP) while four clients ask GET, SET and HGETALL; they give up after 12 s (made by `services.sh`)
+not-redis-workers-that-wait | BLPOP, BRPOPLPUSH, XREAD BLOCK, BLMOVE and WAIT, given up after 4 s: notices (made by `services.sh`)
 not-with-an-answer-behind-tickets | the same with a backend that answers after 7 s
 not-answered-after-8s | answered after 8 s: slow, no hang
 not-capture-ends-after-2s | the capture ends 2 s after the request

@@ -380,6 +380,10 @@ events! {
     /// A service refuses a login, or reports to a client it had let in that something is wrong. The first 8 of a connection are told, then
     /// every doubling of their number.
     Failure(Box<Failure>),
+    /// Redis: no octet of an answer came since the client's latest commands, and all of these are answered at once. Told when the flow is
+    /// judged or a side ends, in the packet that completed the latest one.
+    CommandWaits { /// Its name.
+                   command: String },
     /// The first payload of a side that nothing recognised, or of a PROXY header that is not whole; kept for the excerpt.
     Excerpt { /// First octets, at most 32.
           octets: Vec<u8> },

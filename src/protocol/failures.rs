@@ -5,8 +5,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::Emit;
+use super::letters::Letters;
 use crate::event::{Event, PacketRef, Side, What};
-use crate::wire::text::failure::{Class, Message, ReadsMessage};
+use crate::wire::text::failure::{Class, Failure, Message, ReadsMessage};
+use crate::wire::text::redis;
 
 /// Octets of a message that are waited for: PostgreSQL's longest error.
 const LONGEST: usize = 32 * 1024;
@@ -28,9 +30,22 @@ pub(super) struct Failures {
     count: u32,
     /// A health check logs in that takes a refusal for a sign of life.
     pub(super) probe: bool,
+    /// The client asked for work with what is answered now.
+    pub(super) work: bool,
+    /// It asked for what Redis does for nobody else.
+    pub(super) entry: bool,
+    /// Redis refuses the login, or work without one; kept back, for the client may be let in after all.
+    refused: Option<(PacketRef, Box<Failure>)>,
+    /// The mails of a client of SMTP.
+    pub(super) letters: Option<Letters>,
 }
 
 impl Failures {
+    /// Of a server, with the mails of its client where it takes some.
+    pub(super) fn of(letters: Option<Letters>) -> Self {
+        Self { letters, ..Self::default() }
+    }
+
     /// The next octets of the server; whether more are wanted.
     pub(super) fn bytes(&mut self, reads: ReadsMessage, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> bool {
         if self.held.is_empty() {
@@ -47,6 +62,45 @@ impl Failures {
         self.held.len() < LONGEST
     }
 
+    /// Redis does what the client asks: what it refused before was mistyped, or asked for too early.
+    fn let_in(&mut self, emit: Emit<'_>) {
+        self.welcome = true;
+        if let Some((at, failure)) = self.refused.take() {
+            emit(Event { at, side: Side::Server, what: What::Failure(failure) });
+        }
+    }
+
+    /// Tells what was kept back: no mail was taken, and the client was not let in. Whether it was can only be said where all that it asked
+    /// was `followed`.
+    pub(super) fn end(&mut self, followed: bool, emit: Emit<'_>) {
+        if let Some((at, failure)) = self.refused.take() {
+            let class = if followed { Class::Login } else { failure.class };
+            let failure = Failure { class, ..*failure };
+            emit(Event { at, side: Side::Server, what: What::Failure(Box::new(failure)) });
+        }
+        if let Some(letters) = &mut self.letters {
+            letters.end(emit);
+        }
+    }
+
+    /// What a reply says to a client of SMTP: that a mail is turned down is told when none was taken in the end.
+    fn of_a_mail(&mut self, message: Message, at: PacketRef, bytes: &[u8]) -> Message {
+        let (len, refusal) = match message {
+            Message::Failed(len, failure) if failure.class == Class::Refused => (len, Some(failure)),
+            Message::Usual(len) => (len, None),
+            other => {
+                if let (Some(letters), Message::Failed(..)) = (&mut self.letters, &other) {
+                    letters.reply(at, bytes, None);
+                }
+                return other;
+            }
+        };
+        if self.letters.as_mut().is_some_and(|letters| !letters.reply(at, bytes, refusal)) {
+            self.letters = None;
+        }
+        Message::Usual(len)
+    }
+
     /// Reads whole messages; how many octets they took, `None` when they are none.
     fn read(&mut self, reads: ReadsMessage, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Option<usize> {
         let mut used = 0;
@@ -60,10 +114,16 @@ impl Failures {
                 return Some(used);
             }
             let greets = !self.begun;
-            match reads(left, !self.welcome) {
+            let message = self.of_a_mail(reads(left, !self.welcome), at, left);
+            match message {
                 Message::Partial => return Some(used),
                 Message::Lost => return None,
-                Message::Usual(len) => self.rest = len,
+                Message::Usual(len) => {
+                    self.rest = len;
+                    if self.entry && !left.starts_with(b"-") {
+                        self.let_in(emit);
+                    }
+                }
                 Message::Welcome(len) => (self.rest, self.welcome) = (len, true),
                 Message::Failed(len, mut failure) => {
                     self.rest = len;
@@ -71,7 +131,10 @@ impl Failures {
                     if !(login && greets) {
                         self.count = self.count.saturating_add(1);
                         (failure.count, failure.probe) = (self.count, login && self.probe);
-                        if self.count <= TOLD || self.count.is_power_of_two() {
+                        if !self.welcome && redis::wants_a_login(&failure.code, self.work) {
+                            let count = self.count;
+                            self.refused.get_or_insert_with(|| (at, Box::new(failure))).1.count = count;
+                        } else if self.count <= TOLD || self.count.is_power_of_two() {
                             emit(Event { at, side: Side::Server, what: What::Failure(Box::new(failure)) });
                         }
                     }

@@ -3,12 +3,14 @@
 //! Ports are hints at most. Each side is recognised for itself: a ClientHello answered by `HTTP/1.1 400` is TLS on one side and HTTP on
 //! the other, and that is the finding. PROXY headers and PostgreSQL's request for TLS are read first and looked through.
 
+mod commands;
 mod dissector;
 mod dns;
 mod exchanges;
 mod failures;
 mod http;
 mod http2;
+mod letters;
 mod recognise;
 mod room;
 #[cfg(test)]
@@ -211,7 +213,7 @@ mod tests {
     use crate::event::{Kind, What};
 
     /// Recordings of real software: their flows, played whole and in small pieces, must say the same.
-    const RECORDED: [&str; 20] = [
+    const RECORDED: [&str; 24] = [
         "healthy/02-curl-end-of-tls.pcap",
         "healthy/20-head-204-304.pcap",
         "healthy/21-chunked.pcap",
@@ -232,6 +234,10 @@ mod tests {
         "rules/login-refused/postgresql-role-limit.pcap",
         "rules/login-refused/not-pg-isready-as-nobody.pcap",
         "rules/server-error-in-protocol/redis-out-of-memory.pcap",
+        "rules/login-refused/redis-no-password.pcap",
+        "rules/login-refused/not-redis-ping-without-password.pcap",
+        "rules/upstream-hang/redis-stopped.pcap",
+        "rules/server-error-in-protocol/postfix-relay-denied.pcap",
     ];
 
     fn told(play: &script::Play) -> Vec<(Side, What)> {

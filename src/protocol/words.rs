@@ -1,6 +1,8 @@
 //! First words of services: who greets how, what a client of theirs says first, and what the server complains about right after.
 
+use super::commands::Commands;
 use super::failures::Failures;
+use super::letters::Letters;
 use super::{Analyzer, Emit, Sample, index};
 use crate::event::cold::{Freezer, Thawer};
 use crate::event::{Event, PacketRef, Side, What};
@@ -101,12 +103,16 @@ struct Voice {
     failures: Option<ReadsMessage>,
     /// Tells a client that only asks whether the server is there.
     probe: Option<TellsProbe>,
+    /// The client's commands are read: they are those of Redis.
+    commands: bool,
+    /// Its lines are read: they are those of SMTP.
+    letters: bool,
 }
 
 impl Voice {
     /// A server that greets, and of which nothing else is read.
     const fn of(greeting: Reads) -> Self {
-        Self { greeting, both: false, complaint: None, failures: None, probe: None }
+        Self { greeting, both: false, complaint: None, failures: None, probe: None, commands: false, letters: false }
     }
 }
 
@@ -116,7 +122,7 @@ pub(super) fn start_ssh() -> Box<dyn Analyzer> {
 
 pub(super) fn start_smtp() -> Box<dyn Analyzer> {
     let failures = Some(smtp::message as ReadsMessage);
-    Words::start(Voice { complaint: Some(smtp_complaint), failures, ..Voice::of(smtp::greeting) })
+    Words::start(Voice { complaint: Some(smtp_complaint), failures, letters: true, ..Voice::of(smtp::greeting) })
 }
 
 pub(super) fn start_mysql() -> Box<dyn Analyzer> {
@@ -129,7 +135,7 @@ pub(super) fn start_postgres() -> Box<dyn Analyzer> {
 }
 
 pub(super) fn start_redis() -> Box<dyn Analyzer> {
-    Words::start(Voice { failures: Some(redis::message), ..Voice::of(redis::greeting) })
+    Words::start(Voice { failures: Some(redis::message), commands: true, ..Voice::of(redis::greeting) })
 }
 
 pub(super) fn start_ftp() -> Box<dyn Analyzer> {
@@ -170,13 +176,17 @@ struct Words {
     client_speaks: bool,
     /// The server's messages, while they are read.
     failures: Option<Failures>,
+    /// The client's commands, while they are read and so is what the server says to them.
+    commands: Option<Commands>,
 }
 
 impl Words {
     fn start(voice: Voice) -> Box<dyn Analyzer> {
-        let failures = voice.failures.map(|_| Failures::default());
+        let letters = voice.letters.then(Letters::default);
+        let failures = voice.failures.map(|_| Failures::of(letters));
         let (held, greeted, heard) = ([Vec::new(), Vec::new()], [false; 2], [false; 2]);
-        Box::new(Self { voice, held, greeted, heard, client_speaks: false, failures })
+        let commands = voice.commands.then(Commands::default);
+        Box::new(Self { voice, held, greeted, heard, client_speaks: false, failures, commands })
     }
 
     /// Tells the greeting once it is whole; a refusal without a line end is waited for while the side may still go on.
@@ -210,6 +220,15 @@ impl Words {
 }
 
 impl Words {
+    /// What the client asks for cannot be followed any more.
+    fn forget(&mut self) -> Wants {
+        self.commands = None;
+        if let Some(failures) = &mut self.failures {
+            failures.letters = None;
+        }
+        Wants::Nothing
+    }
+
     /// The next octets of a side, while its first words are waited for; whether they still are.
     fn hear(&mut self, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> bool {
         let held = &mut self.held[index(side)];
@@ -244,6 +263,18 @@ impl Analyzer for Words {
     fn bytes(&mut self, side: Side, at: PacketRef, bytes: &[u8], emit: Emit<'_>) -> Wants {
         if side == Side::Client {
             self.client_speaks = true;
+            if let Some(commands) = &mut self.commands {
+                if commands.bytes(at, bytes) {
+                    return Wants::More;
+                }
+                if let Some(failures) = &mut self.failures {
+                    failures.end(false, emit);
+                }
+                return self.forget();
+            }
+            if let Some(letters) = self.failures.as_mut().and_then(|failures| failures.letters.as_mut()) {
+                return if letters.bytes(bytes) { Wants::More } else { self.forget() };
+            }
             if !self.voice.both {
                 return if self.ask(bytes) { Wants::More } else { Wants::Nothing };
             }
@@ -253,16 +284,22 @@ impl Analyzer for Words {
         }
         if side == Side::Server
             && let (Some(reads), Some(failures)) = (self.voice.failures, &mut self.failures)
-            && !failures.bytes(reads, at, bytes, emit)
         {
-            self.failures = None;
+            failures.work = self.commands.as_ref().is_some_and(Commands::asks_for_work);
+            failures.entry = self.commands.as_ref().is_some_and(Commands::asks_for_entry);
+            if !failures.bytes(reads, at, bytes, emit) {
+                (self.failures, self.commands) = (None, None);
+            }
+        }
+        if let Some(commands) = self.commands.as_mut().filter(|_| side == Side::Server) {
+            commands.answered();
         }
         let follows = side == Side::Server && self.failures.is_some();
         if follows || !self.heard[index(side)] { Wants::More } else { Wants::Nothing }
     }
 
     fn gap(&mut self, _side: Side, _missing: u64) -> Wants {
-        Wants::Nothing
+        self.forget()
     }
 
     fn end(&mut self, side: Side, at: PacketRef, emit: Emit<'_>) {
@@ -271,22 +308,34 @@ impl Analyzer for Words {
         if side == Side::Server && before {
             self.complain(at, true, emit);
         }
+        if let Some(failures) = &mut self.failures {
+            failures.end(self.commands.is_some(), emit);
+        }
+    }
+
+    fn settle(&mut self, emit: Emit<'_>) {
+        if let Some(commands) = &mut self.commands {
+            commands.settle(emit);
+        }
     }
 
     fn freeze(&self, into: &mut Freezer) -> bool {
-        let Self { voice: _, held, greeted, heard, client_speaks, failures } = self;
-        into.put(&(held, greeted, heard, client_speaks, failures)).is_ok()
+        let Self { voice: _, held, greeted, heard, client_speaks, failures, commands } = self;
+        into.put(&(held, greeted, heard, client_speaks, failures, commands)).is_ok()
     }
 
     fn thaw(&mut self, from: &mut Thawer) -> bool {
-        let known = from.take();
-        known.map(|known| (self.held, self.greeted, self.heard, self.client_speaks, self.failures) = known).is_some()
+        let Some((held, greeted, heard, client_speaks, failures, commands)) = from.take() else { return false };
+        (self.held, self.greeted, self.heard, self.client_speaks) = (held, greeted, heard, client_speaks);
+        (self.failures, self.commands) = (failures, commands);
+        true
     }
 
     fn flip(&mut self) {
         self.held.swap(0, 1);
         self.greeted.swap(0, 1);
         self.heard.swap(0, 1);
+        self.forget();
     }
 }
 

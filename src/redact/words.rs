@@ -1,6 +1,8 @@
 //! Words that stay in messages: what protocols, servers and proxies say to everybody. No name, path, value or credential is looked up here
 //! but by the few lists that say so.
 
+use crate::wire::text::redis;
+
 /// In capitals or not. Sorted, for the search.
 #[rustfmt::skip]
 const WORDS: &[&str] = &[
@@ -159,7 +161,7 @@ pub(super) fn is_common(word: &[u8]) -> bool {
     slot.copy_from_slice(word);
     slot.make_ascii_lowercase();
     let slot = &*slot;
-    WORDS.binary_search_by(|known| known.as_bytes().cmp(slot)).is_ok()
+    WORDS.binary_search_by(|known| known.as_bytes().cmp(slot)).is_ok() || redis::is_command(slot)
 }
 
 /// Whether an application protocol is one of those that have a name.

@@ -1,7 +1,7 @@
 //! What a client still waits for: the latest question of a flow and how far its answer came.
 //!
-//! Exact for HTTP/1, where the framing of both messages is known (RFC 9112 §6.3), and for the streams of HTTP/2 in the clear. For everything
-//! else only "the client spoke last" is known, and where even that proves nothing (TLS may carry control frames of HTTP/2 at any time) the
+//! Exact for HTTP/1, where the framing of both messages is known (RFC 9112 §6.3), for the streams of HTTP/2 in the clear, and for commands of
+//! Redis that are answered at once. For everything else only "the client spoke last" is known, and where even that proves nothing (TLS may carry control frames of HTTP/2 at any time) the
 //! answer is "nothing is pending".
 
 use super::finding::Finding;
@@ -220,12 +220,28 @@ impl<'a> FlowView<'a> {
             // What is published needs no answer, and pings come at any time.
             Some(Protocol::Mqtt | Protocol::Amqp) if self.server().payload > 0 => None,
             Some(Protocol::Redis) if self.is_replica() => None,
-            _ => {
-                let asked = self.client().last_payload?;
-                let silent = self.server().last_payload.is_none_or(|answer| answer < asked);
-                silent.then_some(Pending { asked, begun: None, proven: false })
-            }
+            Some(Protocol::Redis) if self.saw(Kind::CommandWaits) => self
+                .command()
+                .map(|(asked, _)| Pending { asked, begun: None, proven: true })
+                .or_else(|| self.spoke_last()),
+            _ => self.spoke_last(),
         }
+    }
+
+    /// The client's last octets, while nothing came behind them.
+    fn spoke_last(&self) -> Option<Pending> {
+        let asked = self.client().last_payload?;
+        let silent = self.server().last_payload.is_none_or(|answer| answer < asked);
+        silent.then_some(Pending { asked, begun: None, proven: false })
+    }
+
+    /// A command of Redis that is answered at once and was not, and its packet: the oldest that waits.
+    pub fn command(&self) -> Option<(PacketRef, &'a str)> {
+        let latest = self.story.events().rev().find_map(|event| match &event.what {
+            What::CommandWaits { command } => Some((event.at, command.as_str())),
+            _ => None,
+        });
+        latest.filter(|(asked, _)| self.server().last_payload.is_none_or(|answer| answer < *asked))
     }
 
     /// A replica of Redis says each second how far it got (REPLCONF ACK, 34 octets and some digits), and nobody answers.

@@ -100,6 +100,7 @@ pub(super) fn meaning(event: &Event) -> Option<String> {
         What::Dns(message) => format!("DNS query for {}", message.name),
         What::Greeting(greeting) => greeting.text.clone(),
         What::Failure(failure) => failure.text.clone(),
+        What::CommandWaits { command } => command.clone(),
         _ => return None,
     })
 }

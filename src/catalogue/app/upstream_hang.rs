@@ -1,7 +1,8 @@
 //! The server accepted the request and never answered: its kernel acknowledged it, its program says nothing.
 //!
 //! ## How tcpwhy knows
-//! The request is complete by its framing (or it is the first application data of a TLS connection), the server acknowledged every octet
+//! The request is complete by its framing (or it is a command of Redis that is answered at once, as GET and SET are; or the first application
+//! data of a TLS connection), the server acknowledged every octet
 //! of it, and then not one octet of an answer came for 10 s: up to the end of the capture, until somebody closed, or until it came after
 //! all. A client that gives up earlier counts if it waited for at least 1 s and 20 round trips; whether an answer would have come cannot
 //! be known then. From 60 s on it is critical (the read timeout of nginx, Apache and ALB), and also when three requests to one server
@@ -24,7 +25,7 @@
 //!
 //! ## False alarms it avoids
 //! Long polls (a route that answers late again and again, or says so in its name), event streams, upgraded connections, HTTP/2, protocols
-//! in which nobody owes an answer, answers that the snaplen hid, a capture that ends too early. A request that was answered after all is no
+//! in which nobody owes an answer, commands of Redis that wait on purpose (BLPOP, XREAD, SUBSCRIBE) or run a script, answers that the snaplen hid, a capture that ends too early. A request that was answered after all is no
 //! critical finding.
 
 use crate::event::{Kind, PacketRef, Protocol, Side};
@@ -46,7 +47,11 @@ pub static RULE: Rule = Rule {
     severity: Severity::Critical,
     confidence: Confidence::High,
     culprit: Culprit::Upstream,
-    needs: Needs::all(&[Kind::FirstPayload, Kind::FirstPayloadAcknowledged]).and_any(&[Kind::Request, Kind::TlsData]),
+    needs: Needs::all(&[Kind::FirstPayload, Kind::FirstPayloadAcknowledged]).and_any(&[
+        Kind::Request,
+        Kind::TlsData,
+        Kind::CommandWaits,
+    ]),
     claims_absence: true,
     says: "{server} took the request of {client_host} and gave no answer for {wait}",
     variants: &[
@@ -158,9 +163,10 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     }
     let critical = wait >= flow.thresholds.hang_critical;
     let sure = pending.proven && wait >= flow.thresholds.hang;
-    let words = match exchange {
-        Some(exchange) => format!("{} {}: the request is complete", exchange.head.method, exchange.head.target),
-        None => "the first request inside TLS".to_owned(),
+    let words = match (exchange, flow.command()) {
+        (Some(exchange), _) => format!("{} {}: the request is complete", exchange.head.method, exchange.head.target),
+        (None, Some((_, command))) => format!("{command}: a command that is answered at once"),
+        (None, None) => "the first request inside TLS".to_owned(),
     };
     let mut finding = RULE
         .found(flow, asked, Side::Client, words)
@@ -289,6 +295,19 @@ mod tests {
             ["the client gave up after 2.0 s; whether an answer would have come cannot be known"]
         );
         assert_eq!(asked().fin(Side::Client, 800).check(&RULE), None);
+    }
+
+    #[test]
+    fn a_command_of_redis_that_is_answered_at_once_hangs_as_a_request_does() {
+        let asked = || {
+            let scene = Scene::open().data(Side::Client, 3, 30).speaks(Side::Client, Protocol::Redis);
+            scene.also(Side::Client, What::CommandWaits { command: "GET".into() }).acked(Side::Client, 4)
+        };
+        let finding = asked().capture_ends(12_003).check(&RULE).expect("hangs");
+        assert_eq!((finding.severity, finding.confidence), (Severity::Warning, Confidence::High));
+        assert_eq!(finding.evidence[0].shows, "GET: a command that is answered at once");
+        assert!(asked().fin(Side::Client, 2_003).check(&RULE).is_some());
+        assert_eq!(asked().data(Side::Server, 40, 5).capture_ends(12_003).check(&RULE), None);
     }
 
     #[test]

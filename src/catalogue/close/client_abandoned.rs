@@ -14,7 +14,7 @@
 //! ## False alarms it avoids
 //! A person who presses Esc, or a player that seeks in a film, gives up within a second or in the middle of a flowing answer: a notice.
 //! Event streams and upgraded connections end this way. Octets of an unknown protocol may never want an answer, and Redis has commands
-//! that wait on purpose: a notice. Words after
+//! that wait on purpose (others, as GET and SET, do not): a notice. Words after
 //! which the client closes at once, where earlier ones were answered, are its goodbye (PostgreSQL's Terminate, close_notify): silent.
 
 use crate::event::{Kind, PacketRef, Protocol, Side};
@@ -99,7 +99,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     } else if unread.is_some() {
         finding = finding.variant(2);
     }
-    if flow.protocol(Side::Client) == Some(Protocol::Redis) {
+    if flow.protocol(Side::Client) == Some(Protocol::Redis) && !pending.proven {
         let waits = "BLPOP, XREAD BLOCK and SUBSCRIBE wait on purpose";
         finding = finding.severity(Severity::Notice).note(waits);
     }

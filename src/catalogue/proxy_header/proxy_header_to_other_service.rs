@@ -74,6 +74,7 @@ pub static RULE: Rule = Rule {
     explains: &[
         Explains("service-greeting-error", Scope::SameOrLink),
         Explains("closed-without-answer", Scope::SameOrLink),
+        Explains("upstream-hang", Scope::SameOrLink),
         Explains("server-error-in-protocol", Scope::SameOrLink),
         Explains("proxy-upstream-closed", Scope::SameOrLink),
         Explains("unexpected-protocol-on-port", Scope::SameOrLink),

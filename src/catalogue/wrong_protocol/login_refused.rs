@@ -2,7 +2,8 @@
 //!
 //! ## How tcpwhy knows
 //! Behind its greeting and before it lets the client in, PostgreSQL answers with an ErrorResponse (28P01, 28000, 3D000, 53300), MySQL and
-//! MariaDB with an error packet (1045, 1044, 1049, 1226), also after a change of the way of authentication. Code and words are quoted.
+//! MariaDB with an error packet (1045, 1044, 1049, 1226), also after a change of the way of authentication. Redis answers AUTH with
+//! WRONGPASS, or a command that is work (GET, not PING) with NOAUTH. Code and words are quoted.
 //!
 //! ## What it is not
 //! - `service-greeting-error`: there the refusal is the first message.
@@ -15,13 +16,15 @@
 //! A single refused login of a host that logs in otherwise was mistyped: a notice; several beside others that work are a warning, and so are
 //! a host's only attempt at a database that lets others in, and logins without a password; of a host that is let in otherwise these are a
 //! notice (`mysqladmin ping` takes the refusal for a sign of life). A public address that is refused where others are let in tries the door.
-//! `pg_isready` asks for no more than an answer, and so does who names a user and nothing else (HAProxy's `option pgsql-check`). A limit
-//! that was reached stays critical. Behind TLS nobody can read the refusal.
+//! `pg_isready` asks for no more than an answer, and so does who names a user and nothing else (HAProxy's `option pgsql-check`), or sends
+//! Redis a PING without a password: of NOAUTH to commands that are no work, `server-error-in-protocol` has a notice. A limit that was
+//! reached stays critical. Behind TLS nobody can read the refusal.
 
-use crate::event::{Kind, Side, What};
+use crate::event::{Kind, Protocol, Side, What};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
+use crate::rule::summary::FlowSummary;
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step, header};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step, Words, header};
 use crate::time::Timestamp;
 use crate::wire::text::failure::Class;
 
@@ -30,7 +33,38 @@ const KNOCKS: u64 = 3;
 /// Flows to a server whose logins are counted.
 const COUNTED: usize = 4096;
 /// What names a limit in the words of a refusal.
-const LIMITS: [&str; 4] = ["too many", "Too many", "max_user_connections", "connection slots"];
+const LIMITS: [&str; 9] = [
+    "too many",
+    "Too many",
+    "max_user_connections",
+    "connection slots",
+    // PgBouncer has no connection to the database for anybody.
+    "query_wait_timeout",
+    "no more connections allowed",
+    "cannot connect to server",
+    "server down",
+    "server_login_retry",
+];
+/// Refusals of one host beside which none of its logins worked: it is not let in any more.
+const NONE_LET_IN: u64 = 3;
+
+/// Variant of the headline: the server wants a login first.
+const NO_LOGIN: u8 = 1;
+/// Variant with the commands for Redis.
+const REDIS: u8 = 2;
+/// What is said of Redis.
+const OF_REDIS: Words = Words {
+    users_see: &["NOAUTH Authentication required", "WRONGPASS invalid username-password pair"],
+    do_first: &[Step {
+        says: "On {client_host}: which password is the application given, and when did that change?",
+        command: "sudo find /etc /opt /srv -xdev -type f -mtime -2 -not -path '*/.git/*'",
+    }],
+    verify: &[Step {
+        says: "from {client_host}, with the application's password in REDISCLI_AUTH; PONG must come:",
+        command: "redis-cli -h {host} -p {port} ping",
+    }],
+    ..Words::NONE
+};
 
 pub static RULE: Rule = Rule {
     id: "login-refused",
@@ -40,6 +74,10 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Client,
     needs: Needs::all(&[Kind::LoginRefused]),
     says: "the {service} {server} refuses the login of {client_host}: {words}",
+    variants: &[
+        "the {service} {server} refuses what {client_host} asks without a login: {words}",
+        "the {service} {server} refuses the login of {client_host}: {words}",
+    ],
     users_see: &[
         "password authentication failed for user",
         "Access denied for user",
@@ -49,6 +87,7 @@ pub static RULE: Rule = Rule {
         "too many connections for role",
         "has exceeded the 'max_user_connections' resource",
     ],
+    words_of: &[(NO_LOGIN, OF_REDIS), (REDIS, OF_REDIS)],
     do_first: &[
         Step {
             says: "On {host}: what does the database's own log say of it? It often says more than it tells the client.",
@@ -84,9 +123,18 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let (at, failure) = refused?;
     let close = flow.close_of(Side::Server).filter(|close| *close > at);
     let limit = LIMITS.iter().any(|words| failure.text.contains(words));
-    let greeting = flow.first(Kind::Greeting, Side::Server).map(|event| event.at);
+    let no_login = failure.code == "NOAUTH";
+    let variant = match service {
+        Protocol::Redis if no_login => NO_LOGIN,
+        Protocol::Redis => REDIS,
+        _ => 0,
+    };
+    // Redis greets nobody: what it says first may be this very refusal.
+    let greeting = flow.first(Kind::Greeting, Side::Server).map(|event| event.at).filter(|_| variant == 0);
+    let instead = if no_login { "instead of doing what the client asks" } else { "instead of letting the client in" };
     let finding = RULE
-        .found(flow, at, Side::Server, format!("instead of letting the client in: {}", failure.text))
+        .found(flow, at, Side::Server, format!("{instead}: {}", failure.text))
+        .variant(variant)
         .and_maybe(greeting, Side::Server, "its first message is no refusal")
         .and_maybe(close, Side::Server, format!("{} behind it", flow.close_word(Side::Server)))
         .culprit(if limit { Culprit::Server } else { RULE.culprit })
@@ -99,13 +147,20 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
 fn weigh(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     let Some(flow) = capture.flow_of(finding).filter(|_| !says(finding, &LIMITS)) else { return Keep::Yes };
     let (client, server) = (flow.facts.client.address, flow.facts.server);
-    let (mut refused, mut let_in) = (0, 0);
+    let (mut refused, mut let_in, mut first, mut latest) = (0, 0, Timestamp::MAX, Timestamp::MIN);
     for known in capture.began_to(&server, Timestamp::MIN, Timestamp::MAX).take(COUNTED) {
         let whole = capture.flows.get(&known.id);
         if known.client().address == client {
-            refused += u64::from(whole.is_some_and(|flow| flow.story.seen().has(Kind::LoginRefused)));
-            let_in += u64::from(known.served && whole.is_none_or(|flow| !fails(flow.findings.as_slice())));
+            if whole.is_some_and(|flow| flow.story.seen().has(Kind::LoginRefused)) {
+                (refused, first) = (refused + 1, first.min(known.id.time));
+            }
+            if known.served && whole.is_none_or(|flow| !fails(&flow.findings) && !wants_a_login(flow)) {
+                (let_in, latest) = (let_in + 1, latest.max(known.id.time));
+            }
         }
+    }
+    if refused >= NONE_LET_IN && latest < first {
+        let_in = 0;
     }
     let others = capture.service(&server).is_some_and(|service| service.good > 0);
     let stranger = header::is_public(client) && others;
@@ -134,6 +189,11 @@ fn weigh(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
 /// A connection on which something else failed proves no login.
 fn fails(findings: &[Finding]) -> bool {
     findings.iter().any(|found| found.severity == Severity::Critical)
+}
+
+/// Redis answers everybody, also whom it does not let in.
+fn wants_a_login(flow: &FlowSummary) -> bool {
+    flow.story.events().any(|e| matches!(&e.what, What::Failure(failure) if failure.code == "NOAUTH"))
 }
 
 fn says(finding: &Finding, words: &[&str]) -> bool {
@@ -208,5 +268,28 @@ mod tests {
         assert_eq!(weighed(&[refused("10.0.0.1:1", 0, bare, false)], &[good()]), Severity::Notice);
         let far = greeted("10.0.0.8:9", 9000).data(Side::Server, 6, 40);
         assert_eq!(weighed(&[refused("10.0.0.1:1", 0, bare, false)], &[far]), Severity::Warning, "another host");
+    }
+
+    fn unknown_to_redis(client: &str, ms: i64) -> Scene {
+        let scene = Scene::starting(client, "10.0.0.2:6379", 1 + ms as u64, ms).handshake().data(Side::Client, 4, 30);
+        let text = "NOAUTH Authentication required.".to_owned();
+        let failure = Failure { class: Class::Login, code: "NOAUTH".into(), text, count: 1, probe: false };
+        let scene = scene.data(Side::Server, 6, 40).speaks(Side::Server, Protocol::Redis);
+        scene.also(Side::Server, What::Failure(Box::new(failure)))
+    }
+
+    #[test]
+    fn work_that_redis_refuses_is_critical_also_where_it_let_the_host_in_before() {
+        let nth = |n: i64| unknown_to_redis(&format!("10.0.0.1:{n}"), 1000 * n);
+        let good = |n: i64| {
+            let scene = Scene::starting(&format!("10.0.0.1:{n}"), "10.0.0.2:6379", 1000 * n as u64, 1000 * n);
+            scene.handshake().data(Side::Client, 4, 30).data(Side::Server, 6, 40).speaks(Side::Server, Protocol::Redis)
+        };
+        let finding = nth(2).check(&RULE).expect("refused");
+        assert_eq!((finding.variant, finding.severity), (NO_LOGIN, Severity::Critical));
+        assert_eq!(weighed(&[nth(2), nth(3)], &[]), Severity::Critical);
+        assert_eq!(weighed(&[nth(2), nth(3), nth(4)], &[good(1)]), Severity::Critical, "let in before, not since");
+        assert_eq!(weighed(&[nth(2), nth(3), nth(4)], &[good(9)]), Severity::Warning);
+        assert_eq!(weighed(&[nth(2)], &[good(9)]), Severity::Notice);
     }
 }

@@ -23,7 +23,7 @@
 use crate::event::{Kind, PacketRef, Protocol, Side, What};
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step, header};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step, Words, header};
 use crate::time::Elapsed;
 use crate::wire::text::Greeting;
 
@@ -37,6 +37,9 @@ const REDIS: [&str; 3] = ["ERR max number of clients", "DENIED ", "LOADING "];
 /// Codes by which MQTT refuses a name or password, 3.1.1 and 5: others may be let in.
 const LOGIN: [u16; 4] = [4, 5, 0x86, 0x87];
 
+/// Variant with the commands for mail.
+const MAIL: u8 = 1;
+
 pub static RULE: Rule = Rule {
     id: "service-greeting-error",
     title: "the service refuses in its first message",
@@ -45,6 +48,24 @@ pub static RULE: Rule = Rule {
     culprit: Culprit::Server,
     needs: Needs::all(&[Kind::Greeting]),
     says: "the {service} {server} refuses {client_host} in its first message: {words}",
+    variants: &["the {service} {server} refuses {client_host} in its first message: {words}"],
+    words_of: &[(
+        MAIL,
+        Words {
+            users_see: &["421 4.7.0 Too many connections", "554 5.7.1 Service unavailable; client blocked"],
+            do_first: &[
+                Step {
+                    says: "On {host}: what does the mail server's log say of {client_host}?",
+                    command: "sudo grep -hF {client_host} /var/log/mail.log /var/log/maillog /var/log/exim4/mainlog | tail -n 20",
+                },
+                Step {
+                    says: "On {host}: which limits and which lists of clients are set?",
+                    command: "sudo grep -rnE 'smtp_accept_max|smtpd_client|process_limit|_restrictions|dnslists' /etc/postfix /etc/exim4",
+                },
+            ],
+            ..Words::NONE
+        },
+    )],
     users_see: &[
         "Too many connections",
         "sorry, too many clients already",
@@ -98,7 +119,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     let shows = format!("its first message: {told}");
     let login = service == Protocol::Mqtt && words.code.is_some_and(|code| LOGIN.contains(&code));
     let severity = if login { Severity::Warning } else { RULE.severity };
-    let finding = RULE.found(flow, at, Side::Server, shows).severity(severity).and_maybe(
+    let variant = if service == Protocol::Smtp { MAIL } else { 0 };
+    let finding = RULE.found(flow, at, Side::Server, shows).severity(severity).variant(variant).and_maybe(
         flow.facts.established,
         Side::Client,
         "the connection was accepted",

@@ -14,6 +14,8 @@ const LONGEST: usize = 160;
 /// What a failure means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Class {
+    /// A mail is turned down for what the server allows to whom. Told of connections on which none was taken.
+    Refused,
     /// One request is put off or turned down, as happens on a healthy server too: greylisting, a cluster that redirects.
     Usual,
     /// Requests stand in each other's way: deadlocks, waits for locks, statements that take too long.
@@ -63,6 +65,10 @@ pub enum Message {
 /// Reads the beginning of a message of a server: `true` while the client is not let in yet.
 pub type ReadsMessage = fn(&[u8], bool) -> Message;
 
+/// What PgBouncer says to clients it had let in when it has no connection to the database for them (1.18 to 1.24).
+const BOUNCER: [&[u8]; 4] =
+    [b"query_wait_timeout", b"pgbouncer cannot connect to server", b"server_login_retry", b"server conn crashed"];
+
 /// What an SQLSTATE of PostgreSQL means to a client that was let in; `None` for an application's daily life.
 pub(super) fn of_sqlstate(state: &[u8], words: &[u8]) -> Option<Class> {
     let holds = |word: &[u8]| memchr::memmem::find(words, word).is_some();
@@ -75,6 +81,8 @@ pub(super) fn of_sqlstate(state: &[u8], words: &[u8]) -> Option<Class> {
         b"55P03" if holds(b"timeout") => Some(Class::Contention),
         // query_canceled: by a timeout, or by a standby that must go on, but not by its user.
         b"57014" if holds(b"timeout") || holds(b"recovery") => Some(Class::Contention),
+        // PgBouncer says protocol_violation of everything: here no connection to the database was free, or none could be made.
+        b"08P01" if BOUNCER.iter().any(|words| holds(words)) => Some(Class::Trouble),
         _ => None,
     }
 }
@@ -114,6 +122,15 @@ pub(super) fn of_smtp(code: &[u8], words: &[u8]) -> Option<Class> {
         b"452" if !enhanced(&[b"4.5.3", b"4.2.2", b"4.1."]) => Some(Class::Trouble),
         b"421" | b"450" | b"451" | b"454" | b"554" if enhanced(&[b"4.3.", b"5.3."]) => Some(Class::Trouble),
         b"450" | b"451" => Some(Class::Usual),
+        [b'5', ..] if is_policy(words) => Some(Class::Refused),
         _ => None,
     }
+}
+
+/// Whether a reply turns a mail down because of who sends it, and not for its recipient: x.7 is about security and policy (RFC 3463 §3.8),
+/// older servers say it in words.
+fn is_policy(words: &[u8]) -> bool {
+    const WORDS: [&[u8]; 5] = [b"relay", b"denied", b"not permitted", b"authenticat", b"blocked"];
+    let enhanced = words.first() == Some(&b'5') && words.get(1) == Some(&b'.');
+    if enhanced { words.starts_with(b"5.7.") } else { WORDS.into_iter().any(|word| super::holds(words, word)) }
 }

@@ -244,6 +244,9 @@ mod tests {
         let late = b"SERROR\0C57014\0Mcanceling statement due to statement timeout\0\0";
         assert_eq!((class(cancelled, false), class(late, false)), (None, Some(Class::Contention)));
         assert_eq!(class(b"SERROR\0C42601\0Msyntax error\0\0", false), None);
+        let (pool, version) =
+            (b"SFATAL\0C08P01\0Mquery_wait_timeout\0\0", b"SFATAL\0C08P01\0Munsupported pkt type: 99\0\0");
+        assert_eq!((class(pool, false), class(version, false)), (Some(Class::Trouble), None));
         assert_eq!(class(b"SFATAL\0C3D000\0Mdatabase does not exist\0\0", true), Some(Class::Login));
     }
 

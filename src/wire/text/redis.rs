@@ -35,6 +35,130 @@ const REFUSALS: [&[u8]; 11] = [
     b"-CLUSTERDOWN ",
 ];
 
+/// Commands that are answered at once, whatever they find. Not among them: what waits on purpose (BLPOP, XREAD, SUBSCRIBE, WAIT), what
+/// runs somebody's script (EVAL, FCALL, EXEC), what goes through many keys (KEYS, SORT, SUNION), and what moves a whole data set.
+const QUICK: [&str; 92] = [
+    "APPEND",
+    "BITCOUNT",
+    "DECR",
+    "DECRBY",
+    "DEL",
+    "ECHO",
+    "EXISTS",
+    "EXPIRE",
+    "EXPIREAT",
+    "GET",
+    "GETBIT",
+    "GETDEL",
+    "GETEX",
+    "GETRANGE",
+    "GETSET",
+    "HDEL",
+    "HEXISTS",
+    "HGET",
+    "HGETALL",
+    "HINCRBY",
+    "HINCRBYFLOAT",
+    "HKEYS",
+    "HLEN",
+    "HMGET",
+    "HMSET",
+    "HSCAN",
+    "HSET",
+    "HSETNX",
+    "HVALS",
+    "INCR",
+    "INCRBY",
+    "INCRBYFLOAT",
+    "LINDEX",
+    "LINSERT",
+    "LLEN",
+    "LMOVE",
+    "LPOP",
+    "LPOS",
+    "LPUSH",
+    "LPUSHX",
+    "LRANGE",
+    "LREM",
+    "LSET",
+    "LTRIM",
+    "MGET",
+    "MSET",
+    "MSETNX",
+    "PERSIST",
+    "PEXPIRE",
+    "PEXPIREAT",
+    "PFADD",
+    "PFCOUNT",
+    "PING",
+    "PSETEX",
+    "PTTL",
+    "PUBLISH",
+    "RPOP",
+    "RPOPLPUSH",
+    "RPUSH",
+    "RPUSHX",
+    "SADD",
+    "SCARD",
+    "SET",
+    "SETBIT",
+    "SETEX",
+    "SETNX",
+    "SETRANGE",
+    "SISMEMBER",
+    "SMEMBERS",
+    "SMISMEMBER",
+    "SPOP",
+    "SRANDMEMBER",
+    "SREM",
+    "STRLEN",
+    "TOUCH",
+    "TTL",
+    "TYPE",
+    "UNLINK",
+    "XACK",
+    "XADD",
+    "XLEN",
+    "ZADD",
+    "ZCARD",
+    "ZCOUNT",
+    "ZINCRBY",
+    "ZRANGE",
+    "ZRANGEBYSCORE",
+    "ZRANK",
+    "ZREM",
+    "ZREVRANGE",
+    "ZREVRANK",
+    "ZSCORE",
+];
+
+/// Commands by which a check asks whether the server is there and how it does, and a library says who it is: no work is lost with them.
+const NO_WORK: [&str; 22] = [
+    "ACL", "AUTH", "CLIENT", "CLUSTER", "COMMAND", "CONFIG", "DBSIZE", "ECHO", "HELLO", "INFO", "LASTSAVE", "LATENCY",
+    "MEMORY", "MODULE", "PING", "QUIT", "READONLY", "RESET", "ROLE", "SELECT", "SENTINEL", "SLOWLOG",
+];
+
+/// Whether a word is the name of a command that is known here.
+pub fn is_command(word: &[u8]) -> bool {
+    quick(word).is_some() || !is_work(word)
+}
+
+/// The name of a command that is answered at once, whatever it finds; `None` where it may take its time.
+pub fn quick(command: &[u8]) -> Option<&'static str> {
+    QUICK.into_iter().find(|quick| command.eq_ignore_ascii_case(quick.as_bytes()))
+}
+
+/// Whether an application loses something when this command is refused.
+pub fn is_work(command: &[u8]) -> bool {
+    !NO_WORK.into_iter().any(|other| command.eq_ignore_ascii_case(other.as_bytes()))
+}
+
+/// Whether an error with this first word refuses a login, or work for want of one. Checks that know no password take NOAUTH for a sign of
+/// life, and libraries say who they are before they log in.
+pub fn wants_a_login(word: &str, work: bool) -> bool {
+    word == "WRONGPASS" || word == "NOAUTH" && work
+}
+
 /// Whether a client's stream begins with a command.
 pub fn looks_like_client(bytes: &[u8]) -> Recognition {
     if bytes.first() == Some(&b'*') {
