@@ -35,14 +35,14 @@ pub(super) struct Failures {
     /// It asked for what Redis does for nobody else.
     pub(super) entry: bool,
     /// Redis refuses the login, or work without one; kept back, for the client may be let in after all.
-    refused: Option<(PacketRef, Box<Failure>)>,
+    refused: Option<Box<(PacketRef, Failure)>>,
     /// The mails of a client of SMTP.
-    pub(super) letters: Option<Letters>,
+    pub(super) letters: Option<Box<Letters>>,
 }
 
 impl Failures {
     /// Of a server, with the mails of its client where it takes some.
-    pub(super) fn of(letters: Option<Letters>) -> Self {
+    pub(super) fn of(letters: Option<Box<Letters>>) -> Self {
         Self { letters, ..Self::default() }
     }
 
@@ -65,17 +65,17 @@ impl Failures {
     /// Redis does what the client asks: what it refused before was mistyped, or asked for too early.
     fn let_in(&mut self, emit: Emit<'_>) {
         self.welcome = true;
-        if let Some((at, failure)) = self.refused.take() {
-            emit(Event { at, side: Side::Server, what: What::Failure(failure) });
+        if let Some((at, failure)) = self.refused.take().map(|kept| *kept) {
+            emit(Event { at, side: Side::Server, what: What::Failure(Box::new(failure)) });
         }
     }
 
     /// Tells what was kept back: no mail was taken, and the client was not let in. Whether it was can only be said where all that it asked
     /// was `followed`.
     pub(super) fn end(&mut self, followed: bool, emit: Emit<'_>) {
-        if let Some((at, failure)) = self.refused.take() {
+        if let Some((at, failure)) = self.refused.take().map(|kept| *kept) {
             let class = if followed { Class::Login } else { failure.class };
-            let failure = Failure { class, ..*failure };
+            let failure = Failure { class, ..failure };
             emit(Event { at, side: Side::Server, what: What::Failure(Box::new(failure)) });
         }
         if let Some(letters) = &mut self.letters {
@@ -133,7 +133,7 @@ impl Failures {
                         (failure.count, failure.probe) = (self.count, login && self.probe);
                         if !self.welcome && redis::wants_a_login(&failure.code, self.work) {
                             let count = self.count;
-                            self.refused.get_or_insert_with(|| (at, Box::new(failure))).1.count = count;
+                            self.refused.get_or_insert_with(|| Box::new((at, failure))).1.count = count;
                         } else if self.count <= TOLD || self.count.is_power_of_two() {
                             emit(Event { at, side: Side::Server, what: What::Failure(Box::new(failure)) });
                         }

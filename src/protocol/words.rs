@@ -2,7 +2,6 @@
 
 use super::commands::Commands;
 use super::failures::Failures;
-use super::letters::Letters;
 use super::{Analyzer, Emit, Sample, index};
 use crate::event::cold::{Freezer, Thawer};
 use crate::event::{Event, PacketRef, Side, What};
@@ -177,15 +176,15 @@ struct Words {
     /// The server's messages, while they are read.
     failures: Option<Failures>,
     /// The client's commands, while they are read and so is what the server says to them.
-    commands: Option<Commands>,
+    commands: Option<Box<Commands>>,
 }
 
 impl Words {
     fn start(voice: Voice) -> Box<dyn Analyzer> {
-        let letters = voice.letters.then(Letters::default);
+        let letters = voice.letters.then(Box::default);
         let failures = voice.failures.map(|_| Failures::of(letters));
         let (held, greeted, heard) = ([Vec::new(), Vec::new()], [false; 2], [false; 2]);
-        let commands = voice.commands.then(Commands::default);
+        let commands = voice.commands.then(Box::default);
         Box::new(Self { voice, held, greeted, heard, client_speaks: false, failures, commands })
     }
 
@@ -285,8 +284,8 @@ impl Analyzer for Words {
         if side == Side::Server
             && let (Some(reads), Some(failures)) = (self.voice.failures, &mut self.failures)
         {
-            failures.work = self.commands.as_ref().is_some_and(Commands::asks_for_work);
-            failures.entry = self.commands.as_ref().is_some_and(Commands::asks_for_entry);
+            failures.work = self.commands.as_ref().is_some_and(|commands| commands.asks_for_work());
+            failures.entry = self.commands.as_ref().is_some_and(|commands| commands.asks_for_entry());
             if !failures.bytes(reads, at, bytes, emit) {
                 (self.failures, self.commands) = (None, None);
             }
