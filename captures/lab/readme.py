@@ -59,6 +59,7 @@ SCRIPT = {
 SCRIPT["http-upload"] = "nginx-limits.sh"
 SCRIPT.update(dict.fromkeys(("h2", "grpc"), "h2.sh"))
 SCRIPT.update(dict.fromkeys(("login-refused", "server-error"), "database-errors.sh"))
+SCRIPT["queries-held-up"] = "services.sh"
 SCRIPT.update(dict.fromkeys(("tls-truncated", "connection-churn", "h2-concurrency"), "load-faults.sh"))
 SOFTWARE = "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, OpenSSL 3.0.19, GnuTLS 3.7.9, Go 1.19.8, Node 20.20.2, Python 3.11.7, curl 7.88.1, Redis 7.0, OpenSSH 9.2, tcpdump 4.99, Linux 6.18"
 SOFTWARE_OF = {
@@ -80,6 +81,7 @@ ALSO = {
 }
 SOFTWARE_OF = {"h2.sh": "HAProxy 2.6.12, nginx 1.22.1, Apache 2.4.71, nghttp2 1.52.0, gRPC 1.51.1 for Python, Go 1.19.8, Node 20.20.2, curl 7.88.1, tcpdump 4.99, Linux 6.18", "wide.sh": "nginx 1.22.1, Python 3.11.7, curl 7.88.1, tcpdump 4.99, Linux 6.18"}
 SOFTWARE_OF["database-errors.sh"] = "PostgreSQL 15.18, MariaDB 10.11, Redis 7.0, Python 3.11.7, tcpdump 4.99, Linux 6.18"
+SOFTWARE_OF["services.sh"] = "PostgreSQL 15.18, PgBouncer 1.18, Redis 7.0, Postfix 3.7.11, Python 3.11.7, tcpdump 4.99, Linux 6.18"
 SOFTWARE_OF["load-faults.sh"] = "nginx 1.22.1, OpenSSL 3.0.19, curl 7.88.1, ab 2.3, Node 20.20.2, Python 3.11.7, tcpdump 4.99, Linux 6.18"
 RULES = {}
 # what stands below a table
@@ -241,6 +243,12 @@ not-pgbouncer-pool-busy-for-a-second | the same pool, busy for 1 s: everybody is
 not-postfix-unknown-recipients | an address that does not exist, one recipient of two that is not relayed to, one such mail, and one that is taken: a notice (made by `services.sh`)
 not-postfix-strangers-who-try | three public addresses whose mails are not relayed, seen at the server: notices (made by `services.sh`)
 not-redis-wrong-type | a command for another type, a script that is not loaded, an unknown command
+""")
+rule("queries-held-up", """
+postgresql-locked-table | a transaction keeps a table locked for 6 s while seven connections ask for it, one after the other
+not-long-queries | six queries that take 2 to 5 s each, and end each for itself
+not-jobs-that-begin-together | six queries of 3 s that begin, and end, together
+not-ended-by-the-server | six long queries whose connections the server ends at one moment: errors, no answers
 """)
 rule("dns-no-answer", """
 both-stopped-on-a-host-that-lives | two dnsmasq are stopped (SIGSTOP); the machine that both are on answers ARP (made by `dns-more.sh`)

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Services that turn their clients down, or stop, where the application is at fault as little as the network: Redis that wants a password, or
-# whose process is stopped; PgBouncer without a free connection; Postfix that does not relay. And what looks like it: a check that takes NOAUTH
-# for a sign of life, workers that wait on purpose, a pool that is busy for a second, one recipient among others. About 60 s.   services.sh [OUTPUT]
+# whose process is stopped; PgBouncer without a free connection; PostgreSQL with a locked table; Postfix that does not relay. And what looks
+# like it: a check that takes NOAUTH for a sign of life, workers that wait on purpose, a pool that is busy for a second, queries that take long,
+# one recipient among others. About 100 s.                                                                       services.sh [OUTPUT]
 . "$(dirname "$0")/lib.sh"
 lab_need redis-server redis-cli postgres psql pgbouncer postfix
 R=${1:-$CAPTURES}
@@ -112,6 +113,39 @@ pool() { # seconds                          two queries that take so long, and f
 }
 record "$C" eth0 "$LATER/pgbouncer-pool-exhausted.pcap" "tcp port 6432" pool 4
 record "$C" eth0 "$LATER/not-pgbouncer-pool-busy-for-a-second.pcap" "tcp port 6432" pool 1
+
+# --- PostgreSQL: a lock that holds everybody up, and queries that only take long -------------------------------------
+HELD=$R/rules/queries-held-up
+mkdir -p "$HELD"
+direct() { quietly ip netns exec "$C" psql -h $S -U lab postgres "$@"; }
+direct -c 'CREATE TABLE orders AS SELECT generate_series(1, 100) AS id'
+readers() { # how many, seconds between them, statement...   the later ones take another statement, if there is one
+    local i all=() many=$1 between=$2
+    shift 2
+    for i in $(seq "$many"); do
+        direct -c 'SELECT 1' -c "${1:?}" & all+=($!)
+        [ $# -gt 1 ] && shift
+        sleep "$between"
+    done
+    wait "${all[@]}"
+}
+locked() {
+    direct -c 'BEGIN' -c 'LOCK TABLE orders' -c 'SELECT pg_sleep(6)' -c 'COMMIT' & local lock=$!
+    sleep 0.5
+    readers 7 0.6 'SELECT count(*) FROM orders'
+    wait "$lock"
+}
+record "$C" eth0 "$HELD/postgresql-locked-table.pcap" "tcp port 5432" locked
+long() { readers 6 0.6 'SELECT pg_sleep(5)' 'SELECT pg_sleep(3)' 'SELECT pg_sleep(4)' 'SELECT pg_sleep(2)' 'SELECT pg_sleep(4)' 'SELECT pg_sleep(5)'; }
+record "$C" eth0 "$HELD/not-long-queries.pcap" "tcp port 5432" long
+record "$C" eth0 "$HELD/not-jobs-that-begin-together.pcap" "tcp port 5432" readers 6 0 'SELECT pg_sleep(3)'
+shutdown() { # whoever asks is told that the server goes
+    readers 6 0.6 'SELECT pg_sleep(30)' & local all=$!
+    sleep 5
+    direct -c 'SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state IS NOT NULL'
+    wait "$all"
+}
+record "$C" eth0 "$HELD/not-ended-by-the-server.pcap" "tcp port 5432" shutdown
 
 # --- Postfix: who may send where -------------------------------------------------------------------------------------
 MAIL=$TMP/postfix

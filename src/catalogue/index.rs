@@ -150,6 +150,7 @@ pub static RULES: &[(&Rule, &str)] = &[
     (&super::app::connection_pileup::RULE, include_str!("app/connection_pileup.rs")),
     (&super::app::health_check_flapping::RULE, include_str!("app/health_check_flapping.rs")),
     (&super::app::pool_saturated::RULE, include_str!("app/pool_saturated.rs")),
+    (&super::app::queries_held_up::RULE, include_str!("app/queries_held_up.rs")),
     (&super::app::response_stalled::RULE, include_str!("app/response_stalled.rs")),
     (&super::app::server_error_in_protocol::RULE, include_str!("app/server_error_in_protocol.rs")),
     (&super::app::slow_response::RULE, include_str!("app/slow_response.rs")),

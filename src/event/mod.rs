@@ -380,6 +380,9 @@ events! {
     /// A service refuses a login, or reports to a client it had let in that something is wrong. The first 8 of a connection are told, then
     /// every doubling of their number.
     Failure(Box<Failure>),
+    /// PostgreSQL: the first octet of an answer came 1 s or more after its question. The first 8 of a connection are told, then every
+    /// doubling of their number.
+    AnswerLate(Box<LateAnswer>),
     /// Redis: no octet of an answer came since the client's latest commands, and all of these are answered at once. Told when the flow is
     /// judged or a side ends, in the packet that completed the latest one.
     CommandWaits { /// Its name.
@@ -406,6 +409,13 @@ events! {
     LookupExplained,
     /// A failure by which a login is refused.
     LoginRefused,
+}
+
+/// An answer that came late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateAnswer {
+    /// The packet that completed the oldest question that it answers.
+    pub asked: PacketRef,
 }
 
 /// From so many octets on a response head is too large for some proxies.

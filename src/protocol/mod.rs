@@ -11,6 +11,7 @@ mod failures;
 mod http;
 mod http2;
 mod letters;
+mod queries;
 mod recognise;
 mod room;
 #[cfg(test)]

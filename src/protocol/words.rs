@@ -2,6 +2,7 @@
 
 use super::commands::Commands;
 use super::failures::Failures;
+use super::queries::Queries;
 use super::{Analyzer, Emit, Sample, index};
 use crate::event::cold::{Freezer, Thawer};
 use crate::event::{Event, PacketRef, Side, What};
@@ -106,12 +107,23 @@ struct Voice {
     commands: bool,
     /// Its lines are read: they are those of SMTP.
     letters: bool,
+    /// Its questions are waited for: they are those of PostgreSQL.
+    queries: bool,
 }
 
 impl Voice {
     /// A server that greets, and of which nothing else is read.
     const fn of(greeting: Reads) -> Self {
-        Self { greeting, both: false, complaint: None, failures: None, probe: None, commands: false, letters: false }
+        Self {
+            greeting,
+            both: false,
+            complaint: None,
+            failures: None,
+            probe: None,
+            commands: false,
+            letters: false,
+            queries: false,
+        }
     }
 }
 
@@ -130,7 +142,7 @@ pub(super) fn start_mysql() -> Box<dyn Analyzer> {
 
 pub(super) fn start_postgres() -> Box<dyn Analyzer> {
     let failures = Some(postgres::message as ReadsMessage);
-    Words::start(Voice { failures, probe: Some(postgres::is_probe), ..Voice::of(postgres::greeting) })
+    Words::start(Voice { failures, probe: Some(postgres::is_probe), queries: true, ..Voice::of(postgres::greeting) })
 }
 
 pub(super) fn start_redis() -> Box<dyn Analyzer> {
@@ -177,6 +189,8 @@ struct Words {
     failures: Option<Failures>,
     /// The client's commands, while they are read and so is what the server says to them.
     commands: Option<Box<Commands>>,
+    /// The client's questions, while they are read and so is the server.
+    queries: Option<Box<Queries>>,
 }
 
 impl Words {
@@ -185,7 +199,8 @@ impl Words {
         let failures = voice.failures.map(|_| Failures::of(letters));
         let (held, greeted, heard) = ([Vec::new(), Vec::new()], [false; 2], [false; 2]);
         let commands = voice.commands.then(Box::default);
-        Box::new(Self { voice, held, greeted, heard, client_speaks: false, failures, commands })
+        let queries = voice.queries.then(Box::default);
+        Box::new(Self { voice, held, greeted, heard, client_speaks: false, failures, commands, queries })
     }
 
     /// Tells the greeting once it is whole; a refusal without a line end is waited for while the side may still go on.
@@ -221,7 +236,7 @@ impl Words {
 impl Words {
     /// What the client asks for cannot be followed any more.
     fn forget(&mut self) -> Wants {
-        self.commands = None;
+        (self.commands, self.queries) = (None, None);
         if let Some(failures) = &mut self.failures {
             failures.letters = None;
         }
@@ -275,11 +290,18 @@ impl Analyzer for Words {
                 return if letters.bytes(bytes) { Wants::More } else { self.forget() };
             }
             if !self.voice.both {
-                return if self.ask(bytes) { Wants::More } else { Wants::Nothing };
+                let probes = self.ask(bytes);
+                if self.queries.as_mut().is_some_and(|queries| !queries.bytes(at, bytes)) {
+                    self.queries = None;
+                }
+                return if probes || self.queries.is_some() { Wants::More } else { Wants::Nothing };
             }
         }
         if !self.heard[index(side)] {
             self.heard[index(side)] = !self.hear(side, at, bytes, emit);
+        }
+        if let Some(queries) = self.queries.as_mut().filter(|_| side == Side::Server) {
+            queries.answered(at, bytes, emit);
         }
         if side == Side::Server
             && let (Some(reads), Some(failures)) = (self.voice.failures, &mut self.failures)
@@ -287,7 +309,7 @@ impl Analyzer for Words {
             failures.work = self.commands.as_ref().is_some_and(|commands| commands.asks_for_work());
             failures.entry = self.commands.as_ref().is_some_and(|commands| commands.asks_for_entry());
             if !failures.bytes(reads, at, bytes, emit) {
-                (self.failures, self.commands) = (None, None);
+                (self.failures, self.commands, self.queries) = (None, None, None);
             }
         }
         if let Some(commands) = self.commands.as_mut().filter(|_| side == Side::Server) {
@@ -319,14 +341,16 @@ impl Analyzer for Words {
     }
 
     fn freeze(&self, into: &mut Freezer) -> bool {
-        let Self { voice: _, held, greeted, heard, client_speaks, failures, commands } = self;
-        into.put(&(held, greeted, heard, client_speaks, failures, commands)).is_ok()
+        let Self { voice: _, held, greeted, heard, client_speaks, failures, commands, queries } = self;
+        into.put(&(held, greeted, heard, client_speaks, failures, commands, queries)).is_ok()
     }
 
     fn thaw(&mut self, from: &mut Thawer) -> bool {
-        let Some((held, greeted, heard, client_speaks, failures, commands)) = from.take() else { return false };
+        let Some((held, greeted, heard, client_speaks, failures, commands, queries)) = from.take() else {
+            return false;
+        };
         (self.held, self.greeted, self.heard, self.client_speaks) = (held, greeted, heard, client_speaks);
-        (self.failures, self.commands) = (failures, commands);
+        (self.failures, self.commands, self.queries) = (failures, commands, queries);
         true
     }
 

@@ -101,6 +101,7 @@ pub(super) fn meaning(event: &Event) -> Option<String> {
         What::Greeting(greeting) => greeting.text.clone(),
         What::Failure(failure) => failure.text.clone(),
         What::CommandWaits { command } => command.clone(),
+        What::AnswerLate(_) => "a late answer begins".into(),
         _ => return None,
     })
 }

@@ -28,7 +28,7 @@ use crate::flow::facts::Vantage;
 use crate::rule::finding::{Confidence, Culprit, Finding, Severity};
 use crate::rule::summary::FlowSummary;
 use crate::rule::view::{CaptureView, FlowView};
-use crate::rule::{Check, Keep, Needs, Rule, Step, Words, header};
+use crate::rule::{Check, Explains, Keep, Needs, Rule, Scope, Step, Words, header};
 use crate::time::Timestamp;
 use crate::wire::text::failure::{Class, Failure};
 
@@ -112,6 +112,7 @@ pub static RULE: Rule = Rule {
     }],
     not: &[("network", "the request arrived, and so did the error")],
     cannot_show: &["which statement of the application met it first", "errors on connections behind TLS"],
+    explains: &[Explains("queries-held-up", Scope::Peer)],
     sources: &[
         "PostgreSQL documentation, Error Codes; MySQL Server Error Message Reference; RFC 5321 §4.2, RFC 3463",
         "measured: PostgreSQL 15, MariaDB 10.11, Redis 7.0",
