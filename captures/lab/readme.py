@@ -245,7 +245,7 @@ not-postfix-strangers-who-try | three public addresses whose mails are not relay
 not-redis-wrong-type | a command for another type, a script that is not loaded, an unknown command
 """)
 rule("queries-held-up", """
-postgresql-locked-table | a transaction keeps a table locked for 6 s while seven connections ask for it, one after the other
+postgresql-locked-table | a transaction keeps a table locked for 6 s while seven connections ask for it, one after the other: a notice, for nobody waited for 10 s
 not-long-queries | six queries that take 2 to 5 s each, and end each for itself
 not-jobs-that-begin-together | six queries of 3 s that begin, and end, together
 not-ended-by-the-server | six long queries whose connections the server ends at one moment: errors, no answers

@@ -13,7 +13,8 @@
 //! All pages that need one table stand still for some seconds, and go on together.
 //!
 //! ## False alarms it avoids
-//! Long queries, reports and maintenance, which end each for itself; jobs that begin together; replication and COPY; notifications that
+//! Waits below 10 s are a notice: a pool (PgBouncer) that is busy for some seconds lets its queue go in the same way. Silent are
+//! long queries, reports and maintenance, which end each for itself; jobs that begin together; replication and COPY; notifications that
 //! come to many at once (LISTEN); errors, which a server that shuts down sends to all.
 
 use crate::event::story::Story;
@@ -129,7 +130,9 @@ fn corroborate(finding: &mut Finding, capture: &CaptureView<'_>) -> Keep {
     if !together {
         return Keep::Drop;
     }
-    let told = finding.clone().severity(RULE.severity).with("wait", took(mine)).with("over", Value::Frame(mine.1));
+    let hangs = members.iter().any(|(_, late)| took(*late) >= capture.thresholds.hang);
+    let severity = if hangs { RULE.severity } else { Severity::Notice };
+    let told = finding.clone().severity(severity).with("wait", took(mine)).with("over", Value::Frame(mine.1));
     if members.first().is_none_or(|(id, _)| *id != flow.facts.id) {
         *finding = told;
         return Keep::Yes;
@@ -171,10 +174,13 @@ mod tests {
         let held = [(10, 9_000), (900, 9_001), (2_000, 9_003), (4_000, 9_100), (7_000, 9_200)];
         let finding = told(&held).expect("held up");
         assert_eq!((finding.variant, finding.values.get("count")), (ALL, Some(&5u64.into())));
+        assert_eq!(finding.severity, Severity::Notice);
+        let longer: Vec<(i64, i64)> = held.iter().map(|(asked, answered)| (*asked, answered + 5_000)).collect();
+        assert_eq!(told(&longer).expect("held up").severity, Severity::Warning);
         assert_eq!(told(&held[..4]), None, "four are few");
         let second: Vec<(i64, i64)> = held.iter().rev().copied().collect();
         let other = told(&second).expect("held up");
-        assert_eq!((other.severity, other.variant), (Severity::Warning, 0), "another one speaks for all");
+        assert_eq!((other.severity, other.variant), (Severity::Notice, 0), "another one speaks for all");
     }
 
     #[test]
