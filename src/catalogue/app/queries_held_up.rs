@@ -41,7 +41,7 @@ pub static RULE: Rule = Rule {
     ],
     do_first: &[Step {
         says: "On {host}, while they wait: who blocks whom?",
-        command: "sudo -u postgres psql -p {port} -c 'SELECT pid, pg_blocking_pids(pid), wait_event_type, state, left(query, 60) FROM pg_stat_activity'",
+        command: "sudo -u postgres psql -p {port} -c 'SELECT pid, pg_blocking_pids(pid), state, query FROM pg_stat_activity'",
     }],
     verify: &[Step {
         says: "On {host}; no new lines must come (log_lock_waits = on):",
