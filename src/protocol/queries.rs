@@ -9,13 +9,12 @@ use smallvec::SmallVec;
 use super::Emit;
 use crate::event::{Event, LateAnswer, PacketRef, Side, What};
 use crate::time::Elapsed;
+use crate::wire::text::postgres;
 
 /// An answer is late when it begins that much after its question: below what any rule calls slow.
 const LATE: Elapsed = Elapsed::secs(1);
 /// So many are told one by one, then every doubling of their number.
 const TOLD: u32 = 8;
-/// Types of a client's messages.
-const TYPES: &[u8] = b"BCDEFHPQSXcdfp";
 /// The longest startup message and the longest other one that the server takes.
 const STARTUP: u32 = 10_000;
 const MESSAGE: u32 = 0x3fff_ffff;
@@ -70,7 +69,7 @@ impl Queries {
             length => (0, length, STARTUP),
         };
         let Some(length) = length.first_chunk().map(|length| u32::from_be_bytes(*length)) else { return false };
-        if !(4..=most).contains(&length) || self.begun && !TYPES.contains(&kind) {
+        if !(4..=most).contains(&length) || self.begun && !postgres::CLIENT_TYPES.contains(&kind) {
             return false;
         }
         (self.kind, self.rest) = (kind, u64::from(length) - 4);

@@ -80,6 +80,7 @@ impl First {
         match self.service {
             Service::Mysql => Some(mysql::message),
             Service::PostgresServer => Some(postgres::message),
+            Service::PostgresClient => Some(postgres::client_message),
             _ => None,
         }
     }

@@ -144,6 +144,22 @@ pub fn message(bytes: &[u8], login: bool) -> Message {
     }
 }
 
+/// Types of a client's messages behind its startup message.
+pub const CLIENT_TYPES: &[u8] = b"BCDEFHPQSXcdfp";
+
+/// What stands at the beginning of a message of a client behind its startup message: nothing but its length is read.
+pub fn client_message(bytes: &[u8], _login: bool) -> Message {
+    let Some((kind, rest)) = bytes.split_first() else { return Message::Partial };
+    if !CLIENT_TYPES.contains(kind) {
+        return Message::Lost;
+    }
+    match rest.first_chunk().map(|len| u32::from_be_bytes(*len)) {
+        None => Message::Partial,
+        Some(len) if len < 4 => Message::Lost,
+        Some(len) => Message::Usual(u64::from(len) + 1),
+    }
+}
+
 /// Whether a StartupMessage is a probe's, by its name or because it has a user and nothing else (HAProxy's `option pgsql-check`; libraries
 /// name at least a database or an encoding); `None` while it is not whole.
 pub fn is_probe(startup: &[u8]) -> Option<bool> {
