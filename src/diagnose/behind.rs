@@ -103,7 +103,10 @@ pub(super) fn in_numbers(
     }
     // What may be a cause, by who asked; what speaks for many flows apart.
     let (mut by_client, mut of_many): (BTreeMap<Address, Vec<usize>>, Vec<usize>) = Default::default();
-    for i in (0..findings.len()).filter(|i| findings[*i].confidence >= Confidence::Medium) {
+    // What is only worth knowing does not answer for what fails: a report would say that nothing is broken.
+    let counts =
+        |i: &usize| findings[*i].confidence >= Confidence::Medium && findings[*i].severity >= Severity::Warning;
+    for i in (0..findings.len()).filter(counts) {
         match (&findings[i].reach, places[i].client) {
             (Some(_), _) => of_many.push(i),
             (None, Some(client)) => by_client.entry(client.address).or_default().push(i),
@@ -228,8 +231,8 @@ pub(super) fn of_one_way(findings: &[Finding], rules: &[&Rule], places: &[Place]
             proven.entry(ends).or_insert(i);
         }
     }
-    for i in 0..findings.len() {
-        let stands_still = causes.explained_by[i].is_none() && WHERE_LARGE_PACKETS_VANISH.contains(&rules[i].id);
+    for (i, rule) in rules.iter().enumerate() {
+        let stands_still = causes.explained_by[i].is_none() && WHERE_LARGE_PACKETS_VANISH.contains(&rule.id);
         if let Some(cause) = hosts(i).filter(|_| stands_still).and_then(|ends| proven.get(&ends)) {
             causes.explained_by[i] = Some(*cause);
         }

@@ -82,7 +82,7 @@ impl Blackout<'_> {
         let mut vain = false;
         for (client, server, flows) in capture.pairs() {
             let asked = hosts.contains(&server.address) && others.contains(&client);
-            if !asked && !(hosts.contains(&client) && others.contains(&server.address)) {
+            if !(asked || hosts.contains(&client) && others.contains(&server.address)) {
                 continue;
             }
             for flow in flows.iter().filter(|flow| flow.digest.last >= back.time) {
