@@ -10,6 +10,8 @@ use crate::rule::summary::{FlowSummary, protocol_of, spoken};
 
 /// The part of a rule's command that asks the flow's server by plain HTTP.
 const HTTP: &str = "http://{host}:{port}/";
+/// The same, where the rule knows which page.
+const PATH: &str = "http://{host}:{port}{path}";
 
 /// Question and command of a rule's step, as templates, for a flow that spoke something else than HTTP.
 pub(super) fn fitting(step: &Step, flow: Option<&FlowSummary>) -> (Cow<'static, str>, Cow<'static, str>) {
@@ -17,16 +19,17 @@ pub(super) fn fitting(step: &Step, flow: Option<&FlowSummary>) -> (Cow<'static, 
     if let Some(command) = flow.and_then(|flow| by_datagrams(step, flow).or_else(|| through_proxy(step, flow))) {
         return (step.says.into(), command.into());
     }
-    let Some(flow) = flow.filter(|_| step.command.contains(HTTP)) else { return as_it_is };
+    let asks = [HTTP, PATH].into_iter().find(|url| step.command.contains(url));
+    let (Some(flow), Some(url)) = (flow, asks) else { return as_it_is };
     let spoke = spoken(&flow.story).or_else(|| protocol_of(&flow.story, Side::Client));
     let (command, tells) = match spoke {
         Some(Protocol::Http) | None => return as_it_is,
         Some(Protocol::Tls) => {
-            let command = step.command.replace(HTTP, "https://{host}:{port}/").replacen("curl ", "curl -k ", 1);
+            let command = step.command.replace(url, "https://{host}:{port}/").replacen("curl ", "curl -k ", 1);
             return (step.says.into(), command.into());
         }
         Some(Protocol::Http2) => {
-            return (step.says.into(), step.command.replace(HTTP, &format!("--http2-prior-knowledge {HTTP}")).into());
+            return (step.says.into(), step.command.replace(url, &format!("--http2-prior-knowledge {url}")).into());
         }
         Some(Protocol::Redis) => ("redis-cli -h {host} -p {port} ping", "PONG means that it answers"),
         Some(Protocol::Mysql) => {
@@ -69,7 +72,6 @@ fn by_datagrams(step: &Step, flow: &FlowSummary) -> Option<String> {
 
 /// The client used the server as a forward proxy (RFC 9112 §3.2.2, §3.2.3): without `-x` the command asks the proxy itself for the page.
 fn through_proxy(step: &Step, flow: &FlowSummary) -> Option<String> {
-    const PATH: &str = "http://{host}:{port}{path}";
     let url = [HTTP, PATH].into_iter().find(|url| step.command.contains(url) && step.command.contains("curl "))?;
     let asked = flow.story.events().find_map(|event| match &event.what {
         What::Request(head) => Some(head),

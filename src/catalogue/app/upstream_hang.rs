@@ -40,6 +40,7 @@ use crate::time::Elapsed;
 
 use super::group::Group;
 use super::poll;
+use crate::catalogue::http::http_server_error::plain;
 
 pub static RULE: Rule = Rule {
     id: "upstream-hang",
@@ -72,10 +73,10 @@ pub static RULE: Rule = Rule {
         },
         Step {
             says: "On {client_host}: does one request alone get an answer?",
-            command: "curl -sS -o /dev/null -m 9 -w '%{response_code} %{time_total}\\n' http://{host}:{port}/",
+            command: "curl -sS -o /dev/null -m 9 -w '%{response_code} %{time_total}\\n' http://{host}:{port}{path}",
         },
         Step {
-            says: "On {host}, while a request waits: does an answer leave? If it does, the path swallows it, and the program is well:",
+            says: "On {host}, while a request waits: does an answer leave to its port of {client_host}? If it does, the path swallows it, and the program is well:",
             command: "timeout 60 tcpdump -c 9 -ni any 'tcp src port {port} and dst host {client_host} and greater 200'",
         },
         Step {
@@ -97,7 +98,7 @@ pub static RULE: Rule = Rule {
     ],
     verify: &[Step {
         says: "six at once, from {client_host}; a 000 is a hang:",
-        command: "seq 6 | xargs -P6 -I@ curl -so /dev/null -m9 -w '%{http_code}\\n' http://{host}:{port}/",
+        command: "seq 6 | xargs -P6 -I@ curl -so /dev/null -m9 -w '%{http_code}\\n' http://{host}:{port}{path}",
     }],
     not: &[("rto-unrecovered", "the request is acknowledged: the way there and the kernel work")],
     cannot_show: &["whether the server's program is silent, or the path loses its answer (see CHECK)"],
@@ -163,6 +164,8 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
     }
     let critical = wait >= flow.thresholds.hang_critical;
     let sure = pending.proven && wait >= flow.thresholds.hang;
+    let path =
+        exchange.filter(|exchange| exchange.head.method.as_str() == "GET").map_or("/", |one| plain(&one.head.target));
     let words = match (exchange, flow.command()) {
         (Some(exchange), _) => format!("{} {}: the request is complete", exchange.head.method, exchange.head.target),
         (None, Some((_, command))) => format!("{command}: a command that is answered at once"),
@@ -178,6 +181,7 @@ fn check(flow: &FlowView<'_>) -> Option<Finding> {
         .severity(if critical { Severity::Critical } else { Severity::Warning })
         .confidence(if sure { Confidence::High } else { Confidence::Medium })
         .with("wait", wait)
+        .with("path", path.to_owned())
         .with("timeout", Value::Text(String::new()))
         .with("host_bracketed", Value::Text(bracketed(flow)));
     if flow.facts.closer.is_none() {
